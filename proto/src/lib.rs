@@ -1,1 +1,36 @@
-//! Skeleton.
+//! What crosses a wire or a disk.
+//!
+//! * [`resp`]: requests as clients send them (RESP arrays and inline commands).
+//! * [`reply`]: what a client is answered, and its RESP2 and RESP3 form.
+//! * [`effect`]: the typed changes of a keyspace, and their bytes.
+//! * [`entry`]: a batch of units of effects, which is one entry of the Raft log.
+//! * [`wire`]: the primitive encodings the last two share.
+//! * [`peer`]: messages between nodes, generated from `peer.proto`.
+//!
+//! INVARIANT: no bytes, however broken, make a decoder of this crate panic or
+//! allocate more than a small multiple of their own length.
+
+pub mod effect;
+pub mod entry;
+pub mod peer;
+pub mod reply;
+pub mod resp;
+pub mod wire;
+
+pub use effect::Effect;
+pub use reply::{Protocol, Reply};
+
+/// Bytes that do not mean what their place asks for.
+///
+/// From a connection: answered with `-ERR Protocol error: …` and closed. From
+/// our own disk: fatal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Protocol error: {0}")]
+pub struct DecodeError(pub std::borrow::Cow<'static, str>);
+
+impl DecodeError {
+    /// An error whose text is known at compile time.
+    pub const fn new(text: &'static str) -> Self {
+        Self(std::borrow::Cow::Borrowed(text))
+    }
+}

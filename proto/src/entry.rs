@@ -1,0 +1,174 @@
+//! A batch: the effects of all units that one turn of a shard's loop produced,
+//! which is one entry of the Raft log.
+//!
+//! ```text
+//! version: u8 | stamp: u64 | sequence: u64 | effects…        (little-endian)
+//! ```
+//!
+//! * `version` is the newest format that its reader must know. A node that does
+//!   not know it stops, rather than misread the entry.
+//! * `stamp` is the shard's clock, Unix milliseconds: no clock reading that was
+//!   shown before this entry commits is later.
+//! * `sequence` numbers the batches that a leader proposed in one term, from 1.
+//!   With the entry's term it tells a leader which of its batches committed.
+//!
+//! An entry without data is Raft's own (a new leader's first) and no batch.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{DecodeError, Effect, effect::Effects, wire::Reader};
+
+/// The format that this build writes, and the newest that it reads.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// Bytes before the effects.
+pub const HEADER_BYTES: usize = 1 + 8 + 8;
+
+/// A batch, read from an entry's data.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// The shard's clock, Unix milliseconds.
+    pub stamp_ms: u64,
+    /// Its number among the batches of its leader's term.
+    pub sequence: u64,
+    /// The bytes of its effects.
+    effects: &'a [u8],
+}
+
+impl<'a> Batch<'a> {
+    /// Reads an entry's data.
+    ///
+    /// # Errors
+    /// The data is cut short or of a newer format. Effects are checked as they
+    /// are read.
+    pub fn decode(data: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(data);
+        let version = reader.byte()?;
+        if version == 0 || version > FORMAT_VERSION {
+            let text = format!("entry format {version}; this build reads up to {FORMAT_VERSION}");
+            return Err(DecodeError(text.into()));
+        }
+        let mut word =
+            || reader.take(8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")));
+        let (stamp_ms, sequence) = (word()?, word()?);
+        Ok(Self { stamp_ms, sequence, effects: reader.rest() })
+    }
+
+    /// Its effects, in order.
+    pub const fn effects(&self) -> Effects<'a> {
+        Effects::new(self.effects)
+    }
+}
+
+/// Collects the effects of a turn.
+#[derive(Debug, Default)]
+pub struct BatchWriter {
+    buffer: BytesMut,
+    /// Where in the buffer the key of the last keyed effect stands.
+    previous: Option<(usize, usize)>,
+}
+
+/// A point to go back to: the state of a writer before a unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    length: usize,
+    previous: Option<(usize, usize)>,
+}
+
+impl BatchWriter {
+    /// Bytes of effects so far.
+    pub fn effect_bytes(&self) -> usize {
+        self.buffer.len().saturating_sub(HEADER_BYTES)
+    }
+
+    /// Whether no effect has been written.
+    pub fn is_empty(&self) -> bool {
+        self.effect_bytes() == 0
+    }
+
+    /// Appends an effect.
+    pub fn push(&mut self, effect: &Effect<'_>) {
+        if self.buffer.is_empty() {
+            self.buffer.put_bytes(0, HEADER_BYTES);
+        }
+        let start = self.buffer.len();
+        let same = match (self.previous, effect.key()) {
+            (Some((at, length)), Some(key)) => &self.buffer[at..at + length] == key,
+            _ => false,
+        };
+        if same {
+            effect.encode(effect.key(), &mut self.buffer);
+            return;
+        }
+        effect.encode(None, &mut self.buffer);
+        if let Some(key) = effect.key() {
+            // The tag and the key's length come before the key.
+            let length_bytes = (64 - (key.len() as u64 | 1).leading_zeros()).div_ceil(7) as usize;
+            self.previous = Some((start + 1 + length_bytes, key.len()));
+        }
+    }
+
+    /// Where a unit begins.
+    pub fn mark(&self) -> Mark {
+        Mark { length: self.buffer.len(), previous: self.previous }
+    }
+
+    /// Forgets all effects since the mark.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.buffer.truncate(mark.length);
+        self.previous = mark.previous;
+    }
+
+    /// The batch as an entry's data; the writer is empty again. A batch without
+    /// effects carries its stamp alone.
+    pub fn seal(&mut self, stamp_ms: u64, sequence: u64) -> Bytes {
+        if self.buffer.is_empty() {
+            self.buffer.put_bytes(0, HEADER_BYTES);
+        }
+        self.buffer[0] = FORMAT_VERSION;
+        self.buffer[1..9].copy_from_slice(&stamp_ms.to_le_bytes());
+        self.buffer[9..17].copy_from_slice(&sequence.to_le_bytes());
+        self.previous = None;
+        self.buffer.split().freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::effect::tests::any_effect;
+
+    proptest! {
+        #[test]
+        fn a_batch_holds_what_was_pushed_and_not_rewound(
+            kept in prop::collection::vec(any_effect(), 0..12),
+            dropped in prop::collection::vec(any_effect(), 0..12),
+            more in prop::collection::vec(any_effect(), 0..12),
+        ) {
+            let mut writer = BatchWriter::default();
+            kept.iter().for_each(|owned| writer.push(&owned.effect()));
+            let mark = writer.mark();
+            dropped.iter().for_each(|owned| writer.push(&owned.effect()));
+            writer.rewind(mark);
+            more.iter().for_each(|owned| writer.push(&owned.effect()));
+            let data = writer.seal(7, 9);
+            let batch = Batch::decode(&data).expect("it was just written");
+            prop_assert_eq!((batch.stamp_ms, batch.sequence), (7, 9));
+            let decoded: Result<Vec<_>, _> = batch.effects().collect();
+            let expected: Vec<_> = kept.iter().chain(&more).map(|owned| owned.effect()).collect();
+            prop_assert_eq!(decoded, Ok(expected));
+            prop_assert!(writer.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let mut data = BatchWriter::default().seal(1, 1).to_vec();
+        data[0] = FORMAT_VERSION + 1;
+        let error = Batch::decode(&data).expect_err("must be refused");
+        assert!(error.to_string().contains("entry format 2; this build reads up to 1"));
+        assert!(Batch::decode(&data[..5]).is_err());
+    }
+}

@@ -1,0 +1,338 @@
+//! What a client is answered, apart from how it is written.
+//!
+//! A handler returns a [`Reply`] and never sees a RESP version; [`Reply::encode`]
+//! writes it as the connection's [`Protocol`] asks. A reply may borrow from the
+//! keyspace or from the request, so that a `GET` copies its value once: into the
+//! output buffer.
+//!
+//! Sources: RESP specification (RESP2 and RESP3), `addReply*` of Redis 7.2.
+
+use std::borrow::Cow;
+
+use bytes::BufMut;
+
+/// The reply format a connection asked for with `HELLO`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Redis's format before version 6; what a connection starts with.
+    #[default]
+    Resp2,
+    /// The format with maps, sets, doubles, booleans and pushes.
+    Resp3,
+}
+
+/// One reply.
+///
+/// Variants that RESP2 lacks are written there as Redis writes them: a map as a
+/// flat array, a set as an array, a double as a bulk string, a boolean as 0 or 1.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply<'a> {
+    /// `+text`
+    Status(Cow<'a, str>),
+    /// `-text`; the text starts with its code (`ERR …`, `WRONGTYPE …`).
+    Error(Cow<'a, str>),
+    /// `:n`
+    Int(i64),
+    /// `$n` and the bytes
+    Bulk(Cow<'a, [u8]>),
+    /// No value: `$-1`, or `_`
+    Null,
+    /// No array: `*-1`, or `_`
+    NullArray,
+    /// `*n`
+    Array(Vec<Reply<'a>>),
+    /// `%n`, or an array of twice the length
+    Map(Vec<(Reply<'a>, Reply<'a>)>),
+    /// `~n`, or an array
+    Set(Vec<Reply<'a>>),
+    /// Members with scores, fields with values where Redis nests them in RESP3:
+    /// an array of two-element arrays, or one flat array.
+    Pairs(Vec<(Reply<'a>, Reply<'a>)>),
+    /// `,x`, or a bulk string of its text
+    Double(f64),
+    /// `#t`, or `:1`
+    Bool(bool),
+    /// `=n txt:…`, or a bulk string; the format is three letters.
+    Verbatim(&'static str, Cow<'a, str>),
+    /// `(n`, or a bulk string
+    BigNumber(Cow<'a, str>),
+    /// `>n`, or an array: out-of-band messages
+    Push(Vec<Reply<'a>>),
+    /// Several replies to one request (`SUBSCRIBE a b`).
+    Several(Vec<Reply<'a>>),
+    /// Nothing at all (`CLIENT REPLY OFF`, a request that is not answered now).
+    Nothing,
+}
+
+impl<'a> Reply<'a> {
+    /// `+OK`
+    pub const OK: Reply<'static> = Reply::Status(Cow::Borrowed("OK"));
+
+    /// `+text`
+    pub const fn status(text: &'static str) -> Reply<'static> {
+        Reply::Status(Cow::Borrowed(text))
+    }
+
+    /// A bulk string of anything that turns into bytes.
+    pub fn bulk(bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+        Reply::Bulk(bytes.into())
+    }
+
+    /// A bulk string of a text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Reply::Bulk(Cow::Owned(text.into().into_bytes()))
+    }
+
+    /// A bulk string, or null.
+    pub fn bulk_or_null(bytes: Option<&'a [u8]>) -> Self {
+        bytes.map_or(Reply::Null, |bytes| Reply::Bulk(Cow::Borrowed(bytes)))
+    }
+
+    /// An array of bulk strings.
+    pub fn bulks<B: Into<Cow<'a, [u8]>>>(items: impl IntoIterator<Item = B>) -> Self {
+        Reply::Array(items.into_iter().map(Reply::bulk).collect())
+    }
+
+    /// `:1` or `:0`
+    pub const fn flag(yes: bool) -> Reply<'static> {
+        Reply::Int(yes as i64)
+    }
+
+    /// A count. Counts of things in memory always fit.
+    pub const fn count(count: usize) -> Reply<'static> {
+        Reply::Int(count as i64)
+    }
+
+    /// Whether this is an error.
+    pub const fn is_error(&self) -> bool {
+        matches!(self, Reply::Error(_))
+    }
+
+    /// The same reply, borrowing nothing.
+    pub fn into_owned(self) -> Reply<'static> {
+        fn all(items: Vec<Reply<'_>>) -> Vec<Reply<'static>> {
+            items.into_iter().map(Reply::into_owned).collect()
+        }
+        fn pairs(items: Vec<(Reply<'_>, Reply<'_>)>) -> Vec<(Reply<'static>, Reply<'static>)> {
+            let owned = items.into_iter().map(|(a, b)| (a.into_owned(), b.into_owned()));
+            owned.collect()
+        }
+        match self {
+            Reply::Status(text) => Reply::Status(Cow::Owned(text.into_owned())),
+            Reply::Error(text) => Reply::Error(Cow::Owned(text.into_owned())),
+            Reply::Int(n) => Reply::Int(n),
+            Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
+            Reply::Null => Reply::Null,
+            Reply::NullArray => Reply::NullArray,
+            Reply::Array(items) => Reply::Array(all(items)),
+            Reply::Map(items) => Reply::Map(pairs(items)),
+            Reply::Set(items) => Reply::Set(all(items)),
+            Reply::Pairs(items) => Reply::Pairs(pairs(items)),
+            Reply::Double(x) => Reply::Double(x),
+            Reply::Bool(yes) => Reply::Bool(yes),
+            Reply::Verbatim(format, text) => Reply::Verbatim(format, Cow::Owned(text.into_owned())),
+            Reply::BigNumber(text) => Reply::BigNumber(Cow::Owned(text.into_owned())),
+            Reply::Push(items) => Reply::Push(all(items)),
+            Reply::Several(items) => Reply::Several(all(items)),
+            Reply::Nothing => Reply::Nothing,
+        }
+    }
+
+    /// Appends the bytes of this reply to `out`.
+    pub fn encode(&self, protocol: Protocol, out: &mut impl BufMut) {
+        let resp3 = protocol == Protocol::Resp3;
+        match self {
+            Reply::Status(text) => line(out, b'+', text),
+            Reply::Error(text) => line(out, b'-', text),
+            Reply::Int(n) => header(out, b':', *n),
+            Reply::Bulk(bytes) => bulk(out, bytes),
+            Reply::Null if resp3 => out.put_slice(b"_\r\n"),
+            Reply::Null => out.put_slice(b"$-1\r\n"),
+            Reply::NullArray if resp3 => out.put_slice(b"_\r\n"),
+            Reply::NullArray => out.put_slice(b"*-1\r\n"),
+            Reply::Array(items) => list(out, b'*', items, protocol),
+            Reply::Set(items) => list(out, if resp3 { b'~' } else { b'*' }, items, protocol),
+            Reply::Push(items) => list(out, if resp3 { b'>' } else { b'*' }, items, protocol),
+            Reply::Map(items) if resp3 => {
+                header(out, b'%', items.len() as i64);
+                flat(out, items, protocol);
+            }
+            Reply::Pairs(items) if resp3 => {
+                header(out, b'*', items.len() as i64);
+                for (first, second) in items {
+                    out.put_slice(b"*2\r\n");
+                    first.encode(protocol, out);
+                    second.encode(protocol, out);
+                }
+            }
+            Reply::Map(items) | Reply::Pairs(items) => {
+                header(out, b'*', items.len() as i64 * 2);
+                flat(out, items, protocol);
+            }
+            Reply::Double(x) if resp3 => line(out, b',', &double_text(*x)),
+            Reply::Double(x) => bulk(out, double_text(*x).as_bytes()),
+            Reply::Bool(yes) if resp3 => out.put_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" }),
+            Reply::Bool(yes) => header(out, b':', i64::from(*yes)),
+            Reply::Verbatim(format, text) if resp3 => {
+                header(out, b'=', text.len() as i64 + 4);
+                out.put_slice(format.as_bytes());
+                out.put_u8(b':');
+                out.put_slice(text.as_bytes());
+                out.put_slice(b"\r\n");
+            }
+            Reply::Verbatim(_, text) => bulk(out, text.as_bytes()),
+            Reply::BigNumber(text) if resp3 => line(out, b'(', text),
+            Reply::BigNumber(text) => bulk(out, text.as_bytes()),
+            Reply::Several(items) => items.iter().for_each(|item| item.encode(protocol, out)),
+            Reply::Nothing => {}
+        }
+    }
+}
+
+fn header(out: &mut impl BufMut, kind: u8, n: i64) {
+    out.put_u8(kind);
+    out.put_slice(itoa::Buffer::new().format(n).as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// A line holds no line end: Redis writes such bytes of an error as spaces.
+fn line(out: &mut impl BufMut, kind: u8, text: &str) {
+    out.put_u8(kind);
+    if text.bytes().any(|byte| byte == b'\r' || byte == b'\n') {
+        let clean = |byte| if byte == b'\r' || byte == b'\n' { b' ' } else { byte };
+        text.bytes().for_each(|byte| out.put_u8(clean(byte)));
+    } else {
+        out.put_slice(text.as_bytes());
+    }
+    out.put_slice(b"\r\n");
+}
+
+fn bulk(out: &mut impl BufMut, bytes: &[u8]) {
+    header(out, b'$', bytes.len() as i64);
+    out.put_slice(bytes);
+    out.put_slice(b"\r\n");
+}
+
+fn list(out: &mut impl BufMut, kind: u8, items: &[Reply<'_>], protocol: Protocol) {
+    header(out, kind, items.len() as i64);
+    items.iter().for_each(|item| item.encode(protocol, out));
+}
+
+fn flat(out: &mut impl BufMut, items: &[(Reply<'_>, Reply<'_>)], protocol: Protocol) {
+    for (first, second) in items {
+        first.encode(protocol, out);
+        second.encode(protocol, out);
+    }
+}
+
+/// The text of a score or another double as Redis writes it: `inf`, whole
+/// numbers without a point, else the shortest text that reads back the same, in
+/// the style of C's `%.17g` (Redis 7.0 writes all 17 digits: `0.10000000000000001`;
+/// 7.2 the shortest, as here).
+pub fn double_text(x: f64) -> String {
+    if x.is_nan() {
+        return "nan".into();
+    }
+    if x.is_infinite() {
+        return if x > 0.0 { "inf" } else { "-inf" }.into();
+    }
+    if x == 0.0 {
+        return if x.is_sign_negative() { "-0" } else { "0" }.into();
+    }
+    // Whole numbers that a double holds exactly are written as integers.
+    const WHOLE_MAX: f64 = (1_i64 << 52) as f64;
+    if x.trunc() == x && x.abs() < WHOLE_MAX {
+        return itoa::Buffer::new().format(x as i64).to_string();
+    }
+    general_text(x)
+}
+
+/// `%.17g` with the fewest digits that read back: plain from 1e-4 to 1e17,
+/// else with an exponent of at least two digits.
+fn general_text(x: f64) -> String {
+    let mut buffer = ryu::Buffer::new();
+    let shortest = buffer.format_finite(x.abs());
+    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
+    let exponent: i32 = exponent.parse().expect("ryu writes a number");
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let fraction = if fraction == "0" { "" } else { fraction };
+    let all = format!("{whole}{fraction}");
+    let leading = all.len() - all.trim_start_matches('0').len();
+    let digits = all.trim_start_matches('0').trim_end_matches('0');
+    // The value is 0.DIGITS times ten to the `point`.
+    let point = whole.len() as i32 + exponent - leading as i32;
+    let scientific = point - 1;
+    let sign = if x < 0.0 { "-" } else { "" };
+    if !(-4..17).contains(&scientific) {
+        let (first, rest) = digits.split_at(1);
+        let dot = if rest.is_empty() { "" } else { "." };
+        let mark = if scientific < 0 { '-' } else { '+' };
+        return format!("{sign}{first}{dot}{rest}e{mark}{:02}", scientific.abs());
+    }
+    if point <= 0 {
+        format!("{sign}0.{}{digits}", "0".repeat(-point as usize))
+    } else if digits.len() <= point as usize {
+        format!("{sign}{digits}{}", "0".repeat(point as usize - digits.len()))
+    } else {
+        let (before, after) = digits.split_at(point as usize);
+        format!("{sign}{before}.{after}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(reply: &Reply<'_>, protocol: Protocol) -> String {
+        let mut out = Vec::new();
+        reply.encode(protocol, &mut out);
+        String::from_utf8(out).expect("these tests write text")
+    }
+
+    #[test]
+    fn each_variant_has_its_form_in_both_protocols() {
+        let pair = || vec![(Reply::text("m"), Reply::Double(1.5))];
+        let cases: Vec<(Reply<'_>, &str, &str)> = vec![
+            (Reply::OK, "+OK\r\n", "+OK\r\n"),
+            (Reply::Error("ERR a\r\nb".into()), "-ERR a  b\r\n", "-ERR a  b\r\n"),
+            (Reply::Int(-7), ":-7\r\n", ":-7\r\n"),
+            (Reply::text("hi"), "$2\r\nhi\r\n", "$2\r\nhi\r\n"),
+            (Reply::Null, "$-1\r\n", "_\r\n"),
+            (Reply::NullArray, "*-1\r\n", "_\r\n"),
+            (Reply::Set(vec![Reply::Int(1)]), "*1\r\n:1\r\n", "~1\r\n:1\r\n"),
+            (Reply::Map(pair()), "*2\r\n$1\r\nm\r\n$3\r\n1.5\r\n", "%1\r\n$1\r\nm\r\n,1.5\r\n"),
+            (Reply::Pairs(pair()), "*2\r\n$1\r\nm\r\n$3\r\n1.5\r\n", "*1\r\n*2\r\n$1\r\nm\r\n,1.5\r\n"),
+            (Reply::Bool(true), ":1\r\n", "#t\r\n"),
+            (Reply::Verbatim("txt", "ab".into()), "$2\r\nab\r\n", "=6\r\ntxt:ab\r\n"),
+            (Reply::Push(vec![]), "*0\r\n", ">0\r\n"),
+        ];
+        for (reply, resp2, resp3) in cases {
+            assert_eq!(encoded(&reply, Protocol::Resp2), resp2, "{reply:?}");
+            assert_eq!(encoded(&reply, Protocol::Resp3), resp3, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn doubles_are_written_as_redis_does() {
+        let cases = [
+            (3.0, "3"),
+            (-0.0, "-0"),
+            (0.1, "0.1"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (1e15, "1000000000000000"),
+            (1e16, "10000000000000000"),
+            (1e17, "1e+17"),
+            (1e21, "1e+21"),
+            (1.5e-7, "1.5e-07"),
+            (0.00001, "1e-05"),
+            (0.0001, "0.0001"),
+            (-2.5, "-2.5"),
+            (1e300, "1e+300"),
+            (f64::INFINITY, "inf"),
+            (123456789.125, "123456789.125"),
+        ];
+        for (x, text) in cases {
+            assert_eq!(double_text(x), text);
+        }
+    }
+}
