@@ -1,1 +1,5 @@
-//! Skeleton.
+//! The server.
+
+pub mod command;
+pub mod keyspace;
+pub mod shard;

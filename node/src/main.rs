@@ -1,2 +1,2 @@
-//! Skeleton.
+//! The server: binary `moonraft`.
 fn main() {}

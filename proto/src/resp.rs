@@ -42,6 +42,7 @@ impl Default for Limits {
 }
 
 /// What the bytes at the start of a buffer are.
+#[allow(clippy::large_enum_variant, reason = "the words stay on the stack: that is what they are for")]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
     /// A request of these words, in the first `consumed` bytes. No words: an

@@ -1,0 +1,152 @@
+//! Reading the words of a request: numbers, options, deadlines.
+
+use super::CommandError;
+
+/// A 64-bit integer, written as Redis wants it: no blanks, no plus sign, no
+/// leading zeros.
+///
+/// # Errors
+/// It is none.
+pub fn integer(word: &[u8]) -> Result<i64, CommandError> {
+    parse_integer(word).ok_or(CommandError::NotInteger)
+}
+
+/// The integer that `word` is the text of; see [`integer`].
+pub fn parse_integer(word: &[u8]) -> Option<i64> {
+    // "-9223372036854775808" is the longest.
+    if word.is_empty() || word.len() > 20 {
+        return None;
+    }
+    let (negative, digits) = match word.split_first() {
+        Some((b'-', digits)) => (true, digits),
+        _ => (false, word),
+    };
+    match digits {
+        [b'0'] => return (!negative).then_some(0),
+        [b'1'..=b'9', ..] => {}
+        _ => return None,
+    }
+    let mut magnitude = 0_u64;
+    for &byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        magnitude = magnitude.checked_mul(10)?.checked_add(digit.into())?;
+    }
+    if negative { 0_i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
+}
+
+/// A double as C's `strtod` reads it, all of the word; never NaN.
+///
+/// # Errors
+/// It is none.
+pub fn float(word: &[u8]) -> Result<f64, CommandError> {
+    parse_float(word).ok_or(CommandError::NotFloat)
+}
+
+/// The double that `word` is the text of; see [`float`].
+pub fn parse_float(word: &[u8]) -> Option<f64> {
+    let (negative, rest) = match word.split_first() {
+        Some((b'-', rest)) => (true, rest),
+        Some((b'+', rest)) => (false, rest),
+        _ => (false, word),
+    };
+    let hexadecimal = rest.starts_with(b"0x") || rest.starts_with(b"0X");
+    let magnitude = if rest.eq_ignore_ascii_case(b"inf") || rest.eq_ignore_ascii_case(b"infinity") {
+        f64::INFINITY
+    } else if hexadecimal {
+        u64::from_str_radix(std::str::from_utf8(&rest[2..]).ok()?, 16).ok()? as f64
+    } else if rest.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.') {
+        fast_float2::parse::<f64, _>(rest).ok()?
+    } else {
+        return None;
+    };
+    Some(if negative { -magnitude } else { magnitude })
+}
+
+/// Whether a word is this option, in any case. `option` is in lower case.
+pub fn is(word: &[u8], option: &str) -> bool {
+    word.eq_ignore_ascii_case(option.as_bytes())
+}
+
+/// Why the key count of an `EVAL` is wrong.
+pub fn script_key_count_error(words: &[&[u8]]) -> CommandError {
+    match words.get(2).map(|word| parse_integer(word)) {
+        Some(Some(count)) if count < 0 => CommandError::text("ERR Number of keys can't be negative"),
+        Some(Some(_)) => CommandError::text("ERR Number of keys can't be greater than number of args"),
+        _ => CommandError::NotInteger,
+    }
+}
+
+/// The unit a duration or a deadline is given in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Milliseconds,
+}
+
+/// The deadline, Unix milliseconds, that a number stands for: `now_ms` is added
+/// if it is a duration.
+///
+/// # Errors
+/// It is no integer, or does not fit; `command` is named in the error.
+pub fn deadline(
+    word: &[u8],
+    unit: TimeUnit,
+    now_ms: Option<u64>,
+    command: &'static str,
+) -> Result<i64, CommandError> {
+    let number = integer(word)?;
+    let factor = if unit == TimeUnit::Seconds { 1000 } else { 1 };
+    let invalid = CommandError::InvalidExpire(command);
+    let milliseconds = number.checked_mul(factor).ok_or_else(|| invalid.clone())?;
+    milliseconds.checked_add_unsigned(now_ms.unwrap_or(0)).ok_or(invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_read_as_redis_reads_them() {
+        for (word, number) in [
+            ("0", Some(0)),
+            ("-1", Some(-1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("", None),
+            ("-", None),
+            ("+1", None),
+            ("01", None),
+            ("-0", None),
+            (" 1", None),
+            ("1 ", None),
+            ("1.0", None),
+        ] {
+            assert_eq!(parse_integer(word.as_bytes()), number, "{word:?}");
+        }
+    }
+
+    #[test]
+    fn floats_are_read_as_redis_reads_them() {
+        for (word, number) in [
+            ("1.5", Some(1.5)),
+            ("-inf", Some(f64::NEG_INFINITY)),
+            ("+Infinity", Some(f64::INFINITY)),
+            ("nan", None),
+            ("", None),
+            (" 1", None),
+            ("1 ", None),
+            ("1e3", Some(1000.0)),
+            (".5", Some(0.5)),
+            ("0x10", Some(16.0)),
+            ("abc", None),
+        ] {
+            assert_eq!(parse_float(word.as_bytes()), number, "{word:?}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Why a request was refused.
+
+use std::borrow::Cow;
+
+use moonraft_router::Redirect;
+
+/// Why a request was refused. `Display` writes the exact text of the wire.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The key holds a value of another type.
+    #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+    WrongType,
+    /// Words that no form of the command allows.
+    #[error("ERR syntax error")]
+    Syntax,
+    /// A word that should be an integer is none, or none of 64 bits.
+    #[error("ERR value is not an integer or out of range")]
+    NotInteger,
+    /// A word that should be a number is none.
+    #[error("ERR value is not a valid float")]
+    NotFloat,
+    /// The key must be there and is not.
+    #[error("ERR no such key")]
+    NoSuchKey,
+    /// A position outside what is there.
+    #[error("ERR index out of range")]
+    IndexOutOfRange,
+    /// The result would not fit 64 bits.
+    #[error("ERR increment or decrement would overflow")]
+    Overflow,
+    /// A deadline that is not positive or too far, in this command.
+    #[error("ERR invalid expire time in '{0}' command")]
+    InvalidExpire(&'static str),
+    /// Too few or too many words for this command; `parent|child` for a subcommand.
+    #[error("ERR wrong number of arguments for '{0}' command")]
+    Arity(Cow<'static, str>),
+    /// A string would grow over `proto-max-bulk-len`.
+    #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
+    TooLong,
+    /// This replica cannot serve the slot; the client must go elsewhere.
+    #[error(transparent)]
+    Redirect(#[from] Redirect),
+    /// Any other refusal: the whole text, its code first.
+    #[error("{0}")]
+    Text(Cow<'static, str>),
+}
+
+impl CommandError {
+    /// A refusal whose whole text, code first, is known at compile time.
+    pub const fn text(text: &'static str) -> Self {
+        CommandError::Text(Cow::Borrowed(text))
+    }
+}

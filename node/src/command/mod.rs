@@ -1,0 +1,247 @@
+//! Commands: one declaration each, and its handler.
+//!
+//! A command is one row of a family's table: name, arity, keys, flags and the
+//! function that runs it. `COMMAND`, routing, access rights, `MULTI`, scripts and
+//! the fuzzers read the rows; nothing else knows a command by name.
+//!
+//! A handler has three paragraphs: read the words, decide, emit and answer. It
+//! checks everything before it emits: an `Err` has left no effect, which
+//! [`Command::execute`] asserts. It never sees a connection, a RESP version, a
+//! slot, a user or Raft.
+//!
+//! Sources: command reference of Redis 7.2; `src/commands/*.json` for the facts.
+
+pub mod arguments;
+pub mod error;
+pub mod table;
+
+mod string;
+
+use moonraft_proto::Reply;
+use moonraft_router::{Keys, keys::KeyPositions};
+
+pub use self::{
+    error::CommandError,
+    table::{find, find_child, rows},
+};
+use crate::{keyspace::Tx, shard::Client};
+
+/// What a handler gives back.
+pub type Outcome<'a> = Result<Reply<'a>, CommandError>;
+
+/// How many words a request may have, the command's name included; for a
+/// subcommand both names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// This many.
+    Exactly(usize),
+    /// This many or more.
+    AtLeast(usize),
+}
+
+impl Arity {
+    /// Whether so many words are right.
+    pub const fn allows(self, count: usize) -> bool {
+        match self {
+            Arity::Exactly(exact) => count == exact,
+            Arity::AtLeast(least) => count >= least,
+        }
+    }
+
+    /// As `COMMAND` shows it: negative for a minimum.
+    pub const fn shown(self) -> i64 {
+        match self {
+            Arity::Exactly(exact) => exact as i64,
+            Arity::AtLeast(least) => -(least as i64),
+        }
+    }
+}
+
+/// What a command is about: the `group` of `COMMAND DOCS` and an ACL category.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Any key.
+    Generic,
+    /// Strings.
+    String,
+    /// Bits of strings.
+    Bitmap,
+    /// Lists.
+    List,
+    /// Hashes.
+    Hash,
+    /// Sets.
+    Set,
+    /// Sorted sets.
+    SortedSet,
+    /// Publish and subscribe.
+    PubSub,
+    /// `MULTI` and its like.
+    Transactions,
+    /// Lua.
+    Scripting,
+    /// The connection itself.
+    Connection,
+    /// The server.
+    Server,
+    /// The cluster.
+    Cluster,
+}
+
+/// Facts about a command beside those that its [`Run`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// Refused when memory is short.
+    DenyOom,
+    /// Takes constant or logarithmic time.
+    Fast,
+    /// Not allowed in scripts.
+    NoScript,
+    /// Not allowed inside `MULTI`.
+    NoMulti,
+    /// For operators: the categories `@admin` and `@dangerous`.
+    Admin,
+    /// Works on data of many keys at once: the category `@dangerous`.
+    Dangerous,
+    /// Answered while the shard has no leader or is loading.
+    Stale,
+    /// Answered while a script is over its time.
+    AllowBusy,
+    /// Allowed before `AUTH`.
+    NoAuth,
+    /// Publishes or subscribes.
+    PubSub,
+    /// May answer differently to the same request: not a hint to scripts, which
+    /// replicate effects, but to clients.
+    Random,
+    /// Writes if the request asks so, though it is declared a reader's variant.
+    MayReplicate,
+}
+
+/// Runs on the data, reading only.
+pub type Read = for<'a> fn(&'a Tx, &[&'a [u8]]) -> Outcome<'a>;
+/// Runs on the data.
+pub type Write = for<'a> fn(&mut Tx, &[&'a [u8]]) -> Outcome<'a>;
+/// Runs on the client's session and its shard.
+pub type Session = fn(&mut Client<'_>, &[&[u8]]) -> Outcome<'static>;
+
+/// How a command runs. The difference between reading and writing is in the
+/// type: a reader gets `&Tx` and cannot emit.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Reads data.
+    Read(Read),
+    /// Changes data.
+    Write(Write),
+    /// Is about the session, the server or the cluster.
+    Session(Session),
+    /// Runs a script: `true` if it may only read.
+    Script(Session, bool),
+    /// Has subcommands, which are rows of their own.
+    Container,
+}
+
+/// One row: all there is to know of a command.
+#[derive(Clone, Copy)]
+pub struct Command {
+    /// Its name, in lower case.
+    pub name: &'static str,
+    /// For a subcommand: the name of its container.
+    pub parent: Option<&'static str>,
+    /// How many words.
+    pub arity: Arity,
+    /// Which of them are keys.
+    pub keys: Keys,
+    /// What it is about.
+    pub family: Family,
+    /// Further facts.
+    pub flags: &'static [Flag],
+    /// What runs it.
+    pub run: Run,
+    /// The version of Redis that had it first.
+    pub since: &'static str,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+}
+
+impl Command {
+    /// A row to be completed with struct update syntax.
+    pub const BASE: Command = Command {
+        name: "",
+        parent: None,
+        arity: Arity::AtLeast(1),
+        keys: Keys::None,
+        family: Family::Generic,
+        flags: &[],
+        run: Run::Container,
+        since: "1.0.0",
+        summary: "",
+    };
+
+    /// `name`, or `parent|name`.
+    pub fn full_name(&self) -> std::borrow::Cow<'static, str> {
+        match self.parent {
+            None => self.name.into(),
+            Some(parent) => format!("{parent}|{}", self.name).into(),
+        }
+    }
+
+    /// Whether the row has this flag.
+    pub fn has(&self, flag: Flag) -> bool {
+        self.flags.contains(&flag)
+    }
+
+    /// Whether it may change data.
+    pub const fn is_write(&self) -> bool {
+        matches!(self.run, Run::Write(_))
+    }
+
+    /// Whether it reads data and never changes it.
+    pub const fn is_read(&self) -> bool {
+        matches!(self.run, Run::Read(_) | Run::Script(_, true))
+    }
+
+    /// Checks the number of words.
+    ///
+    /// # Errors
+    /// It is not what the command takes.
+    pub fn check_arity(&self, words: &[&[u8]]) -> Result<(), CommandError> {
+        if self.arity.allows(words.len()) { Ok(()) } else { Err(CommandError::Arity(self.full_name())) }
+    }
+
+    /// The positions of the keys of a request whose arity is right.
+    ///
+    /// # Errors
+    /// The request says that it has keys that are not there.
+    pub fn key_positions(&self, words: &[&[u8]]) -> Result<KeyPositions, CommandError> {
+        self.keys.positions(words).map_err(|_| match self.run {
+            Run::Script(..) => arguments::script_key_count_error(words),
+            _ => CommandError::Syntax,
+        })
+    }
+
+    /// Executes a request on data. Its arity and slot have been checked.
+    ///
+    /// # Panics
+    /// The command is not about data, or its handler broke the rule that an
+    /// error leaves no effect.
+    pub fn execute<'a>(&self, tx: &'a mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+        if let Ok(keys) = self.keys.positions(words) {
+            tx.expire(keys.iter().map(|&at| words[at]));
+        }
+        match self.run {
+            Run::Read(run) => run(tx, words),
+            Run::Write(run) => {
+                let before = tx.unit_effects();
+                let outcome = run(tx, words);
+                let left = tx.unit_effects() - before;
+                assert!(outcome.is_ok() || left == 0, "'{}' failed after {left} effects", self.name);
+                outcome
+            }
+            _ => unreachable!("'{}' does not run on data alone", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,314 @@
+//! Applying effects: the one door by which a keyspace changes.
+
+use std::num::NonZeroU64;
+
+use hashbrown::hash_table;
+use moonraft_proto::Effect;
+use moonraft_router::slot_of;
+
+use super::{Blob, Entry, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value};
+
+/// An effect that does not fit: replicas have parted, and going on would hide it.
+const UNFIT: &str = "an effect must fit the type of its key";
+
+impl Keyspace {
+    /// Changes the state as `effect` says. Returns what takes it back.
+    ///
+    /// # Panics
+    /// The effect does not fit the state: see the invariants of this module.
+    pub fn apply(&mut self, effect: &Effect<'_>) -> Undo {
+        self.changes += 1;
+        if let Some(key) = effect.key() {
+            self.watched.touch(key);
+        }
+        match *effect {
+            Effect::PutString { key, value, expires_at } => {
+                let expires_at = expires_at.and_then(NonZeroU64::new);
+                let object = Object { value: Value::Str(value.to_vec()), expires_at };
+                Undo::Object { key: Blob::new(key), before: self.replace(key, Some(object)) }
+            }
+            Effect::Remove { key } => match self.replace(key, None) {
+                None => Undo::Nothing,
+                before => Undo::Object { key: Blob::new(key), before },
+            },
+            Effect::SetExpiry { key, expires_at } => {
+                Undo::Expiry { key: Blob::new(key), before: self.set_expiry(key, expires_at) }
+            }
+            Effect::Rename { key, to } => self.rename(key, to),
+            Effect::Copy { key, to } => {
+                self.watched.touch(to);
+                let copy = self.get(key).cloned();
+                Undo::Object { key: Blob::new(to), before: self.replace(to, copy) }
+            }
+            Effect::PatchString { .. }
+            | Effect::HashPut { .. }
+            | Effect::SetAdd { .. }
+            | Effect::SortedPut { .. }
+            | Effect::ListInsert { .. } => self.apply_growing(effect),
+            Effect::HashRemove { .. }
+            | Effect::SetRemove { .. }
+            | Effect::SortedRemove { .. }
+            | Effect::ListRemove { .. }
+            | Effect::ListSet { .. } => self.apply_shrinking(effect),
+            Effect::ClearSlots { .. }
+            | Effect::AssignSlots { .. }
+            | Effect::ReleaseSlots { .. }
+            | Effect::ScriptLoad { .. }
+            | Effect::ScriptFlush => self.apply_unkeyed(effect),
+        }
+    }
+
+    /// Effects that create their container if it is not there.
+    fn apply_growing(&mut self, effect: &Effect<'_>) -> Undo {
+        match *effect {
+            Effect::PatchString { key, offset, bytes } => {
+                self.or_create(key, || Value::Str(Vec::new()), |key, value| patch(key, value, offset, bytes))
+            }
+            Effect::HashPut { key, field, value } => self.or_create(
+                key,
+                || Value::Hash(Box::default()),
+                |key, object| {
+                    let Value::Hash(hash) = object else { panic!("{UNFIT}") };
+                    Undo::Field { key, field: Blob::new(field), before: hash.put(field, value) }
+                },
+            ),
+            Effect::SetAdd { key, member } => self.or_create(
+                key,
+                || Value::Set(Box::default()),
+                |key, object| {
+                    let Value::Set(set) = object else { panic!("{UNFIT}") };
+                    Undo::Member { key, member: Blob::new(member), before: !set.add(member) }
+                },
+            ),
+            Effect::SortedPut { key, member, score } => self.or_create(
+                key,
+                || Value::Sorted(Box::default()),
+                |key, object| {
+                    let Value::Sorted(sorted) = object else { panic!("{UNFIT}") };
+                    Undo::Score { key, member: Blob::new(member), before: sorted.put(member, score) }
+                },
+            ),
+            Effect::ListInsert { key, index, value } => self.or_create(
+                key,
+                || Value::List(Box::default()),
+                |key, object| {
+                    let Value::List(list) = object else { panic!("{UNFIT}") };
+                    list.insert(index as usize, Blob::new(value));
+                    Undo::Inserted { key, index: index as usize }
+                },
+            ),
+            _ => unreachable!("only growing effects are passed on"),
+        }
+    }
+
+    /// Effects on a container that is there, and goes with its last element.
+    fn apply_shrinking(&mut self, effect: &Effect<'_>) -> Undo {
+        match *effect {
+            Effect::HashRemove { key, field } => self.or_remove(key, |key, object| {
+                let Value::Hash(hash) = object else { panic!("{UNFIT}") };
+                Undo::Field { key, field: Blob::new(field), before: hash.remove(field) }
+            }),
+            Effect::SetRemove { key, member } => self.or_remove(key, |key, object| {
+                let Value::Set(set) = object else { panic!("{UNFIT}") };
+                Undo::Member { key, member: Blob::new(member), before: set.remove(member) }
+            }),
+            Effect::SortedRemove { key, member } => self.or_remove(key, |key, object| {
+                let Value::Sorted(sorted) = object else { panic!("{UNFIT}") };
+                Undo::Score { key, member: Blob::new(member), before: sorted.remove(member) }
+            }),
+            Effect::ListRemove { key, index, count } => self.or_remove(key, |key, object| {
+                let Value::List(list) = object else { panic!("{UNFIT}") };
+                let index = index as usize;
+                Undo::Removed { key, index, before: list.remove(index, count as usize) }
+            }),
+            Effect::ListSet { key, index, value } => self.or_remove(key, |key, object| {
+                let Value::List(list) = object else { panic!("{UNFIT}") };
+                let index = index as usize;
+                Undo::Element { key, index, before: list.set(index, Blob::new(value)) }
+            }),
+            _ => unreachable!("only shrinking effects are passed on"),
+        }
+    }
+
+    fn apply_unkeyed(&mut self, effect: &Effect<'_>) -> Undo {
+        match *effect {
+            Effect::ClearSlots { first, last } => self.clear_slots(first, last),
+            Effect::AssignSlots { first, last } => {
+                let before = self.owned.clone();
+                (first..=last).for_each(|slot| self.owned.insert(slot));
+                Undo::Owned { before }
+            }
+            Effect::ReleaseSlots { first, last } => {
+                let before = self.owned.clone();
+                (first..=last).for_each(|slot| self.owned.remove(slot));
+                Undo::Owned { before }
+            }
+            Effect::ScriptLoad { text } => match self.scripts.load(text) {
+                Some(name) => Undo::ScriptLoaded { name },
+                None => Undo::Nothing,
+            },
+            Effect::ScriptFlush => {
+                let scripts = std::mem::take(&mut self.scripts);
+                Undo::ScriptsFlushed { texts: scripts.iter().map(|(_, text)| text.clone()).collect() }
+            }
+            _ => unreachable!("only effects without a key are passed on"),
+        }
+    }
+
+    fn rename(&mut self, key: &[u8], to: &[u8]) -> Undo {
+        self.watched.touch(to);
+        if key == to {
+            return Undo::Nothing;
+        }
+        let Some(object) = self.replace(key, None) else { return Undo::Nothing };
+        let before = self.replace(to, Some(object));
+        Undo::Rename { key: Blob::new(key), to: Blob::new(to), before }
+    }
+
+    fn clear_slots(&mut self, first: u16, last: u16) -> Undo {
+        self.watched.touch_all();
+        let mut tables = Vec::new();
+        for slot in first..=last {
+            let table = &mut self.tables[usize::from(slot)];
+            if !table.is_empty() {
+                self.key_count -= table.len();
+                tables.push((slot, std::mem::take(table)));
+            }
+        }
+        self.deadlines.clear_slots(first, last);
+        Undo::Slots { tables }
+    }
+
+    /// Makes `key` hold `object`, or nothing. Returns what it held.
+    pub(super) fn replace(&mut self, key: &[u8], object: Option<Object>) -> Option<Object> {
+        let (hash, slot) = (self.hash(key), slot_of(key));
+        let after = object.as_ref().and_then(Object::deadline);
+        let table = &mut self.tables[usize::from(slot)];
+        let seed = &self.seed;
+        let found = table.entry(
+            hash,
+            |entry| *entry.key == *key,
+            |entry| std::hash::BuildHasher::hash_one(seed, &*entry.key),
+        );
+        let before = match (found, object) {
+            (hash_table::Entry::Occupied(mut entry), Some(object)) => {
+                Some(std::mem::replace(&mut entry.get_mut().object, object))
+            }
+            (hash_table::Entry::Occupied(entry), None) => {
+                self.key_count -= 1;
+                Some(entry.remove().0.object)
+            }
+            (hash_table::Entry::Vacant(entry), Some(object)) => {
+                entry.insert(Box::new(Entry { key: Blob::new(key), object }));
+                self.key_count += 1;
+                None
+            }
+            (hash_table::Entry::Vacant(_), None) => None,
+        };
+        let was = before.as_ref().and_then(Object::deadline);
+        self.move_deadline(hash, slot, was, after);
+        before
+    }
+
+    fn move_deadline(&mut self, hash: u64, slot: u16, was: Option<u64>, is: Option<u64>) {
+        if was == is {
+            return;
+        }
+        if let Some(at) = was {
+            self.deadlines.remove(at, slot, hash);
+        }
+        if let Some(at) = is {
+            self.deadlines.insert(at, slot, hash);
+        }
+    }
+
+    /// Sets the deadline of a key that is there. Returns the one before.
+    pub(super) fn set_expiry(&mut self, key: &[u8], expires_at: Option<u64>) -> Option<u64> {
+        self.watched.touch(key);
+        let (hash, slot) = (self.hash(key), slot_of(key));
+        let entry = self.tables[usize::from(slot)].find_mut(hash, |entry| *entry.key == *key);
+        let object = &mut entry.expect("a key whose deadline changes is there").object;
+        let was = object.deadline();
+        object.expires_at = expires_at.and_then(NonZeroU64::new);
+        self.move_deadline(hash, slot, was, expires_at);
+        was
+    }
+
+    fn value_mut(&mut self, key: &[u8]) -> Option<&mut Value> {
+        let hash = self.hash(key);
+        let table = &mut self.tables[usize::from(slot_of(key))];
+        table.find_mut(hash, |entry| *entry.key == *key).map(|entry| &mut entry.object.value)
+    }
+
+    /// Changes the value of `key`, which begins as `empty` if it is not there.
+    fn or_create(
+        &mut self,
+        key: &[u8],
+        empty: impl FnOnce() -> Value,
+        change: impl FnOnce(Blob, &mut Value) -> Undo,
+    ) -> Undo {
+        if let Some(value) = self.value_mut(key) {
+            return change(Blob::new(key), value);
+        }
+        let mut value = empty();
+        change(Blob::new(key), &mut value);
+        self.replace(key, Some(Object { value, expires_at: None }));
+        Undo::Object { key: Blob::new(key), before: None }
+    }
+
+    /// Changes the value of `key`, which is there and goes if it becomes empty.
+    fn or_remove(&mut self, key: &[u8], change: impl FnOnce(Blob, &mut Value) -> Undo) -> Undo {
+        let value = self.value_mut(key).expect("what is taken from is there");
+        let undo = change(Blob::new(key), value);
+        if !value.is_empty() {
+            return undo;
+        }
+        let object = self.replace(key, None).expect("it was changed just now");
+        let expires_at = object.deadline();
+        Undo::Emptied { key: Blob::new(key), expires_at, last: Box::new(undo), empty: object.value }
+    }
+
+    pub(super) fn change_string(&mut self, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+        self.watched.touch(key);
+        let Some(Value::Str(string)) = self.value_mut(key) else { panic!("{UNFIT}") };
+        change(string);
+    }
+
+    pub(super) fn change_hash(&mut self, key: &[u8], change: impl FnOnce(&mut Hash)) {
+        self.watched.touch(key);
+        let Some(Value::Hash(hash)) = self.value_mut(key) else { panic!("{UNFIT}") };
+        change(hash);
+    }
+
+    pub(super) fn change_set(&mut self, key: &[u8], change: impl FnOnce(&mut Set)) {
+        self.watched.touch(key);
+        let Some(Value::Set(set)) = self.value_mut(key) else { panic!("{UNFIT}") };
+        change(set);
+    }
+
+    pub(super) fn change_sorted(&mut self, key: &[u8], change: impl FnOnce(&mut SortedSet)) {
+        self.watched.touch(key);
+        let Some(Value::Sorted(sorted)) = self.value_mut(key) else { panic!("{UNFIT}") };
+        change(sorted);
+    }
+
+    pub(super) fn change_list(&mut self, key: &[u8], change: impl FnOnce(&mut List)) {
+        self.watched.touch(key);
+        let Some(Value::List(list)) = self.value_mut(key) else { panic!("{UNFIT}") };
+        change(list);
+    }
+}
+
+/// Puts `bytes` at `offset` of a string, which grows with zeros as needed.
+fn patch(key: Blob, value: &mut Value, offset: u64, bytes: &[u8]) -> Undo {
+    let Value::Str(string) = value else { panic!("{UNFIT}") };
+    let (offset, length) = (offset as usize, string.len());
+    let end = offset + bytes.len();
+    let kept = offset.min(length)..end.min(length);
+    let before = string[kept.clone()].to_vec();
+    if end > length {
+        string.resize(end, 0);
+    }
+    string[offset..end].copy_from_slice(bytes);
+    Undo::Patch { key, length, offset: kept.start, before }
+}

@@ -1,0 +1,54 @@
+//! A list: constant time at both ends and by position.
+
+use std::collections::{VecDeque, vec_deque};
+
+use super::Blob;
+
+/// The elements of a list, first to last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct List {
+    elements: VecDeque<Blob>,
+}
+
+impl List {
+    /// How many elements.
+    pub fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.elements.is_empty()
+    }
+
+    /// The element at `index`.
+    pub fn get(&self, index: usize) -> Option<&Blob> {
+        self.elements.get(index)
+    }
+
+    /// All elements, first to last; any range of them by `skip` and `take`, in
+    /// constant time.
+    pub fn iter(&self) -> vec_deque::Iter<'_, Blob> {
+        self.elements.iter()
+    }
+
+    /// Puts an element before position `index`, which is at most the length.
+    pub fn insert(&mut self, index: usize, value: Blob) {
+        self.elements.insert(index, value);
+    }
+
+    /// Replaces the element at `index`, which is there. Returns the one before.
+    pub fn set(&mut self, index: usize, value: Blob) -> Blob {
+        std::mem::replace(&mut self.elements[index], value)
+    }
+
+    /// Takes `count` elements out, which are there, the first of them at `index`.
+    pub fn remove(&mut self, index: usize, count: usize) -> Vec<Blob> {
+        let removed = self.elements.drain(index..index + count).collect();
+        // A queue that was long once and is short now gives its memory back.
+        if self.elements.len() * 4 < self.elements.capacity() && self.elements.capacity() > 64 {
+            self.elements.shrink_to(self.elements.len() * 2);
+        }
+        removed
+    }
+}

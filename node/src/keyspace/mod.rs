@@ -1,0 +1,179 @@
+//! The data of one shard: keys with their values, the slots the shard owns, the
+//! scripts it knows. Plain state: no clock, no socket, no randomness but the seed
+//! of its hash tables.
+//!
+//! Invariants:
+//! * **One door.** State changes only by [`Keyspace::apply`], which takes an
+//!   effect and gives back its [`Undo`], and by [`Keyspace::undo`].
+//! * Applying the same effects in the same order gives the same state on every
+//!   replica, whatever the seeds: [`digest`] sees no order of a hash table.
+//! * `undo(apply(effect))` changes nothing that a command can see.
+//! * Applying cannot fail. An effect that does not fit the state (a field put
+//!   into a list) means that replicas have parted: the node stops.
+//! * A container is never empty.
+//!
+//! Expired keys stay until an effect removes them; hiding them from readers is
+//! the transaction's part, which knows the time.
+//!
+//! Keys live in one hash table a slot: slots are what moves between shards and
+//! what a snapshot walks by.
+
+pub mod blob;
+pub mod deadlines;
+pub mod digest;
+pub mod dump;
+pub mod hash;
+pub mod list;
+pub mod scan;
+pub mod scripts;
+pub mod set;
+pub mod slots;
+pub mod sorted;
+pub mod tx;
+pub mod undo;
+pub mod value;
+pub mod watch;
+
+mod apply;
+
+use hashbrown::HashTable;
+use moonraft_router::{SLOT_COUNT, slot_of};
+
+pub use self::{
+    blob::Blob,
+    deadlines::Deadlines,
+    hash::Hash,
+    list::List,
+    scripts::Scripts,
+    set::Set,
+    slots::SlotSet,
+    sorted::SortedSet,
+    tx::Tx,
+    undo::Undo,
+    value::{Entry, Object, Value},
+    watch::Watched,
+};
+
+/// What makes the hashes of a table unpredictable to clients.
+pub type Seed = foldhash::quality::RandomState;
+
+/// Up to where a container takes the small form; Redis's `*-max-listpack-*`.
+pub mod small {
+    /// Elements.
+    pub const COUNT_MAX: usize = 128;
+    /// Bytes of each.
+    pub const BYTES_MAX: usize = 64;
+}
+
+/// The keys of one slot.
+type SlotTable = HashTable<Box<Entry>>;
+
+/// The data of one shard.
+pub struct Keyspace {
+    seed: Seed,
+    /// One table a slot, all 16384: a slot that is not ours is empty.
+    tables: Box<[SlotTable]>,
+    /// Keys in all tables.
+    key_count: usize,
+    owned: SlotSet,
+    deadlines: Deadlines,
+    scripts: Scripts,
+    /// Keys that clients watch.
+    pub watched: Watched,
+    /// Counts all changes since start: `rdb_changes_since_last_save` and the like.
+    changes: u64,
+}
+
+impl Default for Keyspace {
+    fn default() -> Self {
+        Self {
+            seed: Seed::default(),
+            tables: (0..SLOT_COUNT).map(|_| SlotTable::new()).collect(),
+            key_count: 0,
+            owned: SlotSet::default(),
+            deadlines: Deadlines::default(),
+            scripts: Scripts::default(),
+            watched: Watched::default(),
+            changes: 0,
+        }
+    }
+}
+
+impl Keyspace {
+    /// The hash of a key in this keyspace's tables.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        use std::hash::BuildHasher;
+        self.seed.hash_one(key)
+    }
+
+    /// The object of a key, expired or not.
+    pub fn get(&self, key: &[u8]) -> Option<&Object> {
+        self.get_hashed(self.hash(key), key)
+    }
+
+    /// The object of a key whose hash is known.
+    pub fn get_hashed(&self, hash: u64, key: &[u8]) -> Option<&Object> {
+        let table = &self.tables[usize::from(slot_of(key))];
+        table.find(hash, |entry| *entry.key == *key).map(|entry| &entry.object)
+    }
+
+    /// All entries of a slot, expired or not, in no order.
+    pub fn slot_entries(&self, slot: u16) -> impl ExactSizeIterator<Item = &Entry> {
+        self.tables[usize::from(slot)].iter().map(|entry| &**entry)
+    }
+
+    /// All entries, slot by slot.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.tables.iter().flat_map(|table| table.iter().map(|entry| &**entry))
+    }
+
+    /// Keys of a slot, expired or not.
+    pub fn slot_len(&self, slot: u16) -> usize {
+        self.tables[usize::from(slot)].len()
+    }
+
+    /// Keys, expired or not.
+    pub const fn len(&self) -> usize {
+        self.key_count
+    }
+
+    /// Whether there are no keys.
+    pub const fn is_empty(&self) -> bool {
+        self.key_count == 0
+    }
+
+    /// The slots the shard serves.
+    pub const fn owned(&self) -> &SlotSet {
+        &self.owned
+    }
+
+    /// When keys expire.
+    pub const fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
+    }
+
+    /// The scripts the shard knows.
+    pub const fn scripts(&self) -> &Scripts {
+        &self.scripts
+    }
+
+    /// Effects applied and undone since start.
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Keys that are gone at `now_ms`, soonest first, at most `limit`.
+    pub fn expired(&self, now_ms: u64, limit: usize) -> Vec<Blob> {
+        let mut keys = Vec::new();
+        for (slot, hash) in self.deadlines.due(now_ms) {
+            let same_hash = self.tables[usize::from(slot)].iter_hash(hash);
+            let gone =
+                same_hash.filter(|entry| self.hash(&entry.key) == hash && entry.object.is_expired(now_ms));
+            keys.extend(gone.map(|entry| entry.key.clone()));
+            if keys.len() >= limit {
+                break;
+            }
+        }
+        keys
+    }
+}

@@ -1,0 +1,459 @@
+//! A transaction: one execution of a command, a `MULTI` block or a script, on
+//! the state of one shard.
+//!
+//! Handlers read through a [`Tx`] and change the keyspace only by [`Tx::emit`].
+//! Each effect is applied at once and recorded twice: as bytes of the batch that
+//! this turn of the shard's loop will propose, and as the undo that takes it back
+//! if the batch is lost. The effects of one transaction are a **unit**.
+//!
+//! Reads note what they depend on. A key with an uncommitted change carries the
+//! number of the batch that changed it last; the reply to a unit that saw it must
+//! wait for that batch. Time is state too: a unit that looked at the clock says
+//! so, and its reply waits until the log holds a stamp that covers the reading.
+//!
+//! Invariants:
+//! * A unit sees one frozen time, and no expired key.
+//! * After [`Tx::roll_back_unit`] nothing of the unit is left: state, batch,
+//!   undo, messages.
+
+use std::cell::{Cell, RefCell};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use moonraft_proto::{
+    Effect,
+    entry::{BatchWriter, Mark},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{Blob, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value};
+use crate::command::CommandError;
+
+/// A message that leaves when its unit commits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The channel.
+    pub channel: Bytes,
+    /// The message.
+    pub message: Bytes,
+    /// Published with `SPUBLISH`: heard by this shard's subscribers only.
+    pub sharded: bool,
+}
+
+/// What a finished unit did and saw.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// It emitted effects: its reply waits for the open batch.
+    pub wrote: bool,
+    /// The newest batch whose changes it saw; 0 if none.
+    pub depends_on: u64,
+    /// It looked at the clock.
+    pub read_clock: bool,
+    /// Messages to send when it commits.
+    pub publications: Vec<Publication>,
+}
+
+/// The batch that a turn produced, apart from its bytes.
+#[derive(Debug, Default)]
+pub struct OpenBatch {
+    /// What takes its effects back, oldest first.
+    pub undos: Vec<Undo>,
+    /// Hashes of the keys it changed.
+    pub changed: Vec<u64>,
+}
+
+/// Hashes are already well spread: no second hashing.
+#[derive(Clone, Copy, Default)]
+struct Identity(u64);
+
+impl std::hash::Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes are hashed")
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// The newest uncommitted batch that changed a key, by the key's hash. Keys that
+/// share a hash wait for each other, which costs time and nothing else.
+type Dirty = HashMap<u64, u64, std::hash::BuildHasherDefault<Identity>>;
+
+/// One shard's state with the unit that is executing on it.
+pub struct Tx {
+    keyspace: Keyspace,
+    batch: BatchWriter,
+    open: OpenBatch,
+    dirty: Dirty,
+    /// The newest batch in flight, or the open one if it has effects; 0 if none.
+    newest: u64,
+    /// The number that the open batch will have.
+    sequence: u64,
+    /// Time of the unit, Unix microseconds.
+    now_us: u64,
+    /// Whether expired keys may be removed: on a leader.
+    leading: bool,
+    unit: UnitState,
+    random: RefCell<StdRng>,
+}
+
+#[derive(Default)]
+struct UnitState {
+    mark: Option<Mark>,
+    undo_count: usize,
+    changed_count: usize,
+    depends_on: Cell<u64>,
+    read_clock: Cell<bool>,
+    publications: Vec<Publication>,
+}
+
+impl Tx {
+    /// A transaction on a keyspace; `seed` decides what is drawn at random.
+    pub fn new(keyspace: Keyspace, seed: u64) -> Self {
+        Self {
+            keyspace,
+            batch: BatchWriter::default(),
+            open: OpenBatch::default(),
+            dirty: Dirty::default(),
+            newest: 0,
+            sequence: 1,
+            now_us: 0,
+            leading: false,
+            unit: UnitState::default(),
+            random: RefCell::new(StdRng::seed_from_u64(seed)),
+        }
+    }
+
+    // ---- for the shard -------------------------------------------------------
+
+    /// The state, to look at without a transaction.
+    pub const fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
+    }
+
+    /// The state, to be changed by committed entries, undo and snapshots.
+    pub const fn keyspace_mut(&mut self) -> &mut Keyspace {
+        &mut self.keyspace
+    }
+
+    /// Begins a unit at this time.
+    pub fn begin_unit(&mut self, now_us: u64, leading: bool) {
+        self.now_us = now_us;
+        self.leading = leading;
+        self.unit.mark = Some(self.batch.mark());
+        self.unit.undo_count = self.open.undos.len();
+        self.unit.changed_count = self.open.changed.len();
+        self.unit.depends_on.set(0);
+        self.unit.read_clock.set(false);
+        self.unit.publications.clear();
+    }
+
+    /// Ends the unit: its effects are part of the open batch.
+    pub fn end_unit(&mut self) -> Unit {
+        let wrote = self.open.undos.len() > self.unit.undo_count;
+        self.unit.mark = None;
+        Unit {
+            wrote,
+            depends_on: if wrote { self.sequence } else { self.unit.depends_on.get() },
+            read_clock: self.unit.read_clock.get(),
+            publications: std::mem::take(&mut self.unit.publications),
+        }
+    }
+
+    /// Takes back all that the unit did, and begins it anew at the same time.
+    pub fn roll_back_unit(&mut self) {
+        let mark = self.unit.mark.expect("a unit that is rolled back has begun");
+        while self.open.undos.len() > self.unit.undo_count {
+            let undo = self.open.undos.pop().expect("its length was compared");
+            self.keyspace.undo(undo);
+        }
+        // A key that was changed stays marked: that costs a wait, no more.
+        self.batch.rewind(mark);
+        self.unit.publications.clear();
+    }
+
+    /// Effects of the open unit so far.
+    pub fn unit_effects(&self) -> usize {
+        self.open.undos.len() - self.unit.undo_count
+    }
+
+    /// Bytes of effects in the open batch.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch.effect_bytes()
+    }
+
+    /// The number that the open batch will have.
+    pub const fn open_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether the open batch has an effect.
+    pub fn has_effects(&self) -> bool {
+        !self.open.undos.is_empty() || !self.batch.is_empty()
+    }
+
+    /// Seals the open batch: its number, its bytes as an entry, and how to take
+    /// it back.
+    pub fn seal(&mut self, stamp_ms: u64) -> (u64, Bytes, OpenBatch) {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        self.newest = sequence;
+        (sequence, self.batch.seal(stamp_ms, sequence), std::mem::take(&mut self.open))
+    }
+
+    /// Batch `sequence` is committed: what it changed is clean, unless a later
+    /// one changed it again.
+    pub fn committed(&mut self, sequence: u64, changed: &[u64]) {
+        for hash in changed {
+            if let hashbrown::hash_map::Entry::Occupied(entry) = self.dirty.entry(*hash)
+                && *entry.get() == sequence
+            {
+                entry.remove();
+            }
+        }
+        if self.newest == sequence && !self.has_effects() {
+            self.newest = 0;
+        }
+    }
+
+    /// Leadership is lost: takes back the open batch. Those in flight are taken
+    /// back after it, newest first, by whoever keeps them.
+    pub fn abandon(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        for undo in open.undos.into_iter().rev() {
+            self.keyspace.undo(undo);
+        }
+        self.batch = BatchWriter::default();
+        self.dirty.clear();
+        self.newest = 0;
+    }
+
+    /// A new term: batches are numbered from 1.
+    pub fn begin_term(&mut self) {
+        assert!(!self.has_effects(), "a term begins with nothing speculative");
+        self.sequence = 1;
+        self.newest = 0;
+        self.dirty.clear();
+    }
+
+    /// Random numbers are drawn from this seed on.
+    pub fn reseed(&self, seed: u64) {
+        *self.random.borrow_mut() = StdRng::seed_from_u64(seed);
+    }
+
+    /// Removes those of `keys` that have expired: a request that meets an expired
+    /// key removes it in its own unit, so that no failover can bring it back.
+    pub fn expire<'a>(&mut self, keys: impl IntoIterator<Item = &'a [u8]>) {
+        let now_ms = self.now_us / 1000;
+        if !self.leading || self.keyspace.deadlines().soonest().is_none_or(|at| at > now_ms) {
+            return;
+        }
+        for key in keys {
+            if self.keyspace.get(key).is_some_and(|object| object.is_expired(now_ms)) {
+                self.emit(Effect::Remove { key });
+            }
+        }
+    }
+
+    /// Whether an expired key may be removed where it is met.
+    pub const fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    // ---- for handlers: reading ------------------------------------------------
+
+    /// The unit's time, Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now_us() / 1000
+    }
+
+    /// The unit's time, Unix microseconds.
+    pub fn now_us(&self) -> u64 {
+        self.unit.read_clock.set(true);
+        self.now_us
+    }
+
+    /// The object of a key that has not expired.
+    pub fn object(&self, key: &[u8]) -> Option<&Object> {
+        let hash = self.keyspace.hash(key);
+        if !self.dirty.is_empty()
+            && let Some(&sequence) = self.dirty.get(&hash)
+        {
+            self.depend_on(sequence);
+        }
+        let object = self.keyspace.get_hashed(hash, key)?;
+        if object.expires_at.is_some() && object.is_expired(self.now_ms()) {
+            return None;
+        }
+        Some(object)
+    }
+
+    /// The value of a key that has not expired.
+    pub fn value(&self, key: &[u8]) -> Option<&Value> {
+        self.object(key).map(|object| &object.value)
+    }
+
+    /// Whether a key is there and has not expired.
+    pub fn exists(&self, key: &[u8]) -> bool {
+        self.object(key).is_some()
+    }
+
+    /// The deadline of a key, Unix milliseconds.
+    pub fn deadline(&self, key: &[u8]) -> Option<u64> {
+        self.object(key).and_then(Object::deadline)
+    }
+
+    /// The string a key holds.
+    ///
+    /// # Errors
+    /// It holds another type; so below.
+    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, CommandError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Str(string)) => Ok(Some(string)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// The list a key holds.
+    ///
+    /// # Errors
+    /// It holds another type.
+    pub fn list(&self, key: &[u8]) -> Result<Option<&List>, CommandError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::List(list)) => Ok(Some(list)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// The hash a key holds.
+    ///
+    /// # Errors
+    /// It holds another type.
+    pub fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, CommandError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// The set a key holds.
+    ///
+    /// # Errors
+    /// It holds another type.
+    pub fn set(&self, key: &[u8]) -> Result<Option<&Set>, CommandError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Set(set)) => Ok(Some(set)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// The sorted set a key holds.
+    ///
+    /// # Errors
+    /// It holds another type.
+    pub fn sorted(&self, key: &[u8]) -> Result<Option<&SortedSet>, CommandError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Sorted(sorted)) => Ok(Some(sorted)),
+            Some(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// The whole keyspace, for commands that look at more than the keys they
+    /// name; the reply waits for everything in flight. Expired keys are in it:
+    /// see [`Tx::is_live`].
+    pub fn whole(&self) -> &Keyspace {
+        self.depend_on(self.newest);
+        &self.keyspace
+    }
+
+    /// Whether an object of the whole keyspace has not expired.
+    pub fn is_live(&self, object: &Object) -> bool {
+        object.expires_at.is_none() || !object.is_expired(self.now_ms())
+    }
+
+    /// A number below `end`, drawn at random. `end` is not 0.
+    pub fn random_below(&self, end: usize) -> usize {
+        self.random.borrow_mut().random_range(0..end)
+    }
+
+    /// A seed drawn at random.
+    pub fn random_seed(&self) -> u64 {
+        self.random.borrow_mut().random()
+    }
+
+    fn depend_on(&self, sequence: u64) {
+        let known = self.unit.depends_on.get();
+        self.unit.depends_on.set(known.max(sequence));
+    }
+
+    // ---- for handlers: changing -----------------------------------------------
+
+    /// Changes the state: the only way there is.
+    pub fn emit(&mut self, effect: Effect<'_>) {
+        assert!(self.leading, "only a leader emits effects");
+        match effect {
+            Effect::Rename { key, to } | Effect::Copy { key, to } => {
+                self.mark_changed(key);
+                self.mark_changed(to);
+            }
+            _ => effect.key().into_iter().for_each(|key| self.mark_changed(key)),
+        }
+        self.batch.push(&effect);
+        let undo = self.keyspace.apply(&effect);
+        self.open.undos.push(undo);
+        self.newest = self.sequence;
+        if let Effect::ClearSlots { .. } = effect {
+            // All keys are changed: whoever reads any of them must wait.
+            self.mark_cleared();
+        }
+    }
+
+    /// Removes a key if it is there. Returns whether it was.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        let there = self.exists(key);
+        if there {
+            self.emit(Effect::Remove { key });
+        }
+        there
+    }
+
+    /// Sends a message when this unit commits.
+    pub fn publish(&mut self, channel: &[u8], message: &[u8], sharded: bool) {
+        let (channel, message) = (Bytes::copy_from_slice(channel), Bytes::copy_from_slice(message));
+        self.unit.publications.push(Publication { channel, message, sharded });
+    }
+
+    fn mark_changed(&mut self, key: &[u8]) {
+        let hash = self.keyspace.hash(key);
+        if self.dirty.insert(hash, self.sequence) != Some(self.sequence) {
+            self.open.changed.push(hash);
+        }
+    }
+
+    /// Keys that a clearing of slots took are changed too.
+    fn mark_cleared(&mut self) {
+        let Some(Undo::Slots { tables }) = self.open.undos.last() else { return };
+        let hashes = tables.iter().flat_map(|(_, table)| table.iter());
+        for hash in hashes.map(|entry| self.keyspace.hash(&entry.key)) {
+            self.dirty.insert(hash, self.sequence);
+            self.open.changed.push(hash);
+        }
+    }
+
+    /// Removes keys whose time has come, at most `limit`. Returns how many.
+    pub fn remove_expired(&mut self, limit: usize) -> usize {
+        let keys: Vec<Blob> = self.keyspace.expired(self.now_us / 1000, limit);
+        for key in &keys {
+            self.emit(Effect::Remove { key });
+        }
+        keys.len()
+    }
+}

@@ -1,0 +1,135 @@
+//! What takes an effect back.
+//!
+//! An undo holds what the effect displaced, moved rather than copied; at commit
+//! it is dropped. Undoing is done newest first, so each finds the state just as
+//! its effect left it.
+
+use std::sync::Arc;
+
+use super::{Blob, Keyspace, Object, SlotSet, SlotTable, Value, scripts::Sha1};
+
+/// The change that takes an effect back.
+#[allow(missing_docs, reason = "a variant's sentence tells of its fields")]
+#[derive(Debug)]
+pub enum Undo {
+    /// There was nothing to change.
+    Nothing,
+    /// The key held this, or nothing.
+    Object { key: Blob, before: Option<Object> },
+    /// The key had this deadline.
+    Expiry { key: Blob, before: Option<u64> },
+    /// The string was this long and had these bytes at `offset`.
+    Patch { key: Blob, length: usize, offset: usize, before: Vec<u8> },
+    /// The field had this value, or was not there.
+    Field { key: Blob, field: Blob, before: Option<Blob> },
+    /// The member was there, or not.
+    Member { key: Blob, member: Blob, before: bool },
+    /// The member had this score, or was not there.
+    Score { key: Blob, member: Blob, before: Option<f64> },
+    /// An element came in at `index`.
+    Inserted { key: Blob, index: usize },
+    /// The element at `index` was this one.
+    Element { key: Blob, index: usize, before: Blob },
+    /// These elements went, the first from `index`.
+    Removed { key: Blob, index: usize, before: Vec<Blob> },
+    /// A container of this deadline went with its last element.
+    Emptied { key: Blob, expires_at: Option<u64>, last: Box<Undo>, empty: Value },
+    /// What is at `to` was at `key`; `to` held this.
+    Rename { key: Blob, to: Blob, before: Option<Object> },
+    /// These slots held these keys.
+    Slots { tables: Vec<(u16, SlotTable)> },
+    /// The shard served these slots.
+    Owned { before: SlotSet },
+    /// A script became known.
+    ScriptLoaded { name: Sha1 },
+    /// These scripts were known.
+    ScriptsFlushed { texts: Vec<Arc<[u8]>> },
+}
+
+impl Keyspace {
+    /// Takes the newest effect back that has not been taken back yet.
+    pub fn undo(&mut self, undo: Undo) {
+        self.changes += 1;
+        match undo {
+            Undo::Nothing => {}
+            Undo::Object { key, before } => {
+                self.watched.touch(&key);
+                self.replace(&key, before);
+            }
+            Undo::Expiry { key, before } => {
+                self.set_expiry(&key, before);
+            }
+            Undo::Rename { key, to, before } => {
+                self.watched.touch(&key);
+                self.watched.touch(&to);
+                let object = self.replace(&to, before);
+                self.replace(&key, object);
+            }
+            Undo::Emptied { key, expires_at, last, empty } => {
+                self.watched.touch(&key);
+                self.replace(&key, Some(Object { value: empty, expires_at: None }));
+                self.set_expiry(&key, expires_at);
+                self.undo(*last);
+            }
+            Undo::Slots { tables } => self.restore_slots(tables),
+            Undo::Owned { before } => self.owned = before,
+            Undo::ScriptLoaded { name } => self.scripts.unload(&name),
+            Undo::ScriptsFlushed { texts } => texts.iter().for_each(|text| {
+                self.scripts.load(text);
+            }),
+            inner => self.undo_inside(inner),
+        }
+    }
+
+    /// Undoes a change inside a value, which is there.
+    fn undo_inside(&mut self, undo: Undo) {
+        match undo {
+            Undo::Patch { key, length, offset, before } => self.change_string(&key, |string| {
+                string.truncate(length);
+                string[offset..offset + before.len()].copy_from_slice(&before);
+            }),
+            Undo::Field { key, field, before } => self.change_hash(&key, |hash| match before {
+                Some(value) => drop(hash.put(&field, &value)),
+                None => drop(hash.remove(&field)),
+            }),
+            Undo::Member { key, member, before } => self.change_set(&key, |set| {
+                if before {
+                    set.add(&member)
+                } else {
+                    set.remove(&member)
+                };
+            }),
+            Undo::Score { key, member, before } => self.change_sorted(&key, |sorted| {
+                match before {
+                    Some(score) => sorted.put(&member, score),
+                    None => sorted.remove(&member),
+                };
+            }),
+            Undo::Inserted { key, index } => self.change_list(&key, |list| drop(list.remove(index, 1))),
+            Undo::Element { key, index, before } => self.change_list(&key, |list| {
+                list.set(index, before);
+            }),
+            Undo::Removed { key, index, before } => self.change_list(&key, |list| {
+                for (offset, element) in before.into_iter().enumerate() {
+                    list.insert(index + offset, element);
+                }
+            }),
+            other => unreachable!("{other:?} is no change inside a value"),
+        }
+    }
+
+    fn restore_slots(&mut self, tables: Vec<(u16, SlotTable)>) {
+        self.watched.touch_all();
+        for (slot, table) in tables {
+            self.key_count += table.len();
+            for entry in &table {
+                if let Some(at) = entry.object.deadline() {
+                    let hash = self.hash(&entry.key);
+                    self.deadlines.insert(at, slot, hash);
+                }
+            }
+            let cleared = std::mem::replace(&mut self.tables[usize::from(slot)], table);
+            assert!(cleared.is_empty(), "a cleared slot is empty when its clearing is undone");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Keys that clients `WATCH`: each with the number of its last change.
+//!
+//! Every change counts: executed, applied as a follower, undone, or installed
+//! by a snapshot. A client remembers the number it saw; its `EXEC` fails if it
+//! is another one by then.
+
+use hashbrown::HashMap;
+
+use super::{Blob, Seed};
+
+/// The watched keys.
+#[derive(Clone, Debug, Default)]
+pub struct Watched {
+    keys: HashMap<Blob, Watch, Seed>,
+    /// Counts changes of watched keys, so that no number comes twice.
+    changes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    changed: u64,
+    watchers: u32,
+}
+
+impl Watched {
+    /// One more client watches `key`. Returns the number of its last change.
+    pub fn watch(&mut self, key: &[u8]) -> u64 {
+        let changed = self.changes;
+        let watch = self.keys.entry(Blob::new(key)).or_insert(Watch { changed, watchers: 0 });
+        watch.watchers += 1;
+        watch.changed
+    }
+
+    /// One client less watches `key`.
+    pub fn unwatch(&mut self, key: &[u8]) {
+        let Some(watch) = self.keys.get_mut(key) else { return };
+        watch.watchers -= 1;
+        if watch.watchers == 0 {
+            self.keys.remove(key);
+        }
+    }
+
+    /// The number of the last change of a watched key.
+    pub fn last_change(&self, key: &[u8]) -> Option<u64> {
+        self.keys.get(key).map(|watch| watch.changed)
+    }
+
+    /// `key` has changed.
+    pub fn touch(&mut self, key: &[u8]) {
+        if self.keys.is_empty() {
+            return;
+        }
+        if let Some(watch) = self.keys.get_mut(key) {
+            self.changes += 1;
+            watch.changed = self.changes;
+        }
+    }
+
+    /// Any key may have changed.
+    pub fn touch_all(&mut self) {
+        self.changes += 1;
+        self.keys.values_mut().for_each(|watch| watch.changed = self.changes);
+    }
+}

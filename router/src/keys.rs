@@ -1,0 +1,116 @@
+//! Which words of a request are keys.
+//!
+//! A command's row holds one [`Keys`]; everything that needs keys (routing,
+//! `COMMAND GETKEYS`, access rights, scripts) reads it, so that no command is
+//! known by name outside its row.
+
+use smallvec::SmallVec;
+
+/// Keys of a request that fit without an allocation.
+const KEYS_INLINE: usize = 8;
+
+/// Positions of keys among the words of a request, the command's name being 0.
+pub type KeyPositions = SmallVec<[usize; KEYS_INLINE]>;
+
+/// Where the keys of a command stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Nowhere: the command has no keys.
+    None,
+    /// At `first`, and each `step` words on, up to `last`. A negative `last`
+    /// counts from the end: -1 is the last word.
+    Range {
+        /// Position of the first key.
+        first: usize,
+        /// Position of the last key.
+        last: isize,
+        /// Words from a key to the next.
+        step: usize,
+    },
+    /// The word at `count` says how many keys follow it; `also` is a key before it.
+    Counted {
+        /// Position of the count.
+        count: usize,
+        /// Position of a further key (a destination).
+        also: Option<usize>,
+    },
+    /// At `first`, and behind each occurrence of the word `token` after it.
+    After {
+        /// Position of the first key.
+        first: usize,
+        /// The word before a further key, in lower case.
+        token: &'static str,
+    },
+}
+
+/// The count of a [`Keys::Counted`] request is not a number of its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadCount;
+
+impl Keys {
+    /// One key, the word after the command's name.
+    pub const ONE: Keys = Keys::Range { first: 1, last: 1, step: 1 };
+    /// Two keys.
+    pub const TWO: Keys = Keys::Range { first: 1, last: 2, step: 1 };
+    /// All words after the command's name.
+    pub const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+
+    /// The positions of the keys of `words`, whose number the command's arity
+    /// allows.
+    ///
+    /// # Errors
+    /// A count that is no number, negative, or more than there are words.
+    pub fn positions(self, words: &[&[u8]]) -> Result<KeyPositions, BadCount> {
+        match self {
+            Keys::None => Ok(KeyPositions::new()),
+            Keys::Range { first, last, step } => {
+                let last = if last < 0 { words.len() as isize + last } else { last };
+                let end = usize::try_from(last + 1).unwrap_or(0).min(words.len());
+                Ok((first..end).step_by(step).collect())
+            }
+            Keys::Counted { count, also } => {
+                let given = words.get(count).and_then(|word| std::str::from_utf8(word).ok());
+                let given: usize = given.and_then(|text| text.parse().ok()).ok_or(BadCount)?;
+                let end = given.checked_add(count + 1).filter(|&end| end <= words.len());
+                let counted = count + 1..end.ok_or(BadCount)?;
+                Ok(also.into_iter().chain(counted).collect())
+            }
+            Keys::After { first, token } => {
+                let options = words.iter().enumerate().skip(first + 1);
+                let named = options.filter(|(_, word)| word.eq_ignore_ascii_case(token.as_bytes()));
+                let behind = named.map(|(at, _)| at + 1).filter(|&at| at < words.len());
+                Ok(std::iter::once(first).chain(behind).collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn positions(keys: Keys, request: &str) -> Option<Vec<usize>> {
+        let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        keys.positions(&words).ok().map(|positions| positions.to_vec())
+    }
+
+    #[test]
+    fn keys_are_found_where_the_row_says() {
+        let pairs = Keys::Range { first: 1, last: -1, step: 2 };
+        let counted = Keys::Counted { count: 2, also: None };
+        let stored = Keys::Counted { count: 2, also: Some(1) };
+        let sort = Keys::After { first: 1, token: "store" };
+        assert_eq!(positions(Keys::None, "ping x"), Some(vec![]));
+        assert_eq!(positions(Keys::ONE, "get k"), Some(vec![1]));
+        assert_eq!(positions(Keys::ALL, "del a b c"), Some(vec![1, 2, 3]));
+        assert_eq!(positions(pairs, "mset a 1 b 2"), Some(vec![1, 3]));
+        assert_eq!(positions(counted, "eval s 2 a b x"), Some(vec![3, 4]));
+        assert_eq!(positions(counted, "eval s 0"), Some(vec![]));
+        assert_eq!(positions(counted, "eval s 3 a b"), None);
+        assert_eq!(positions(counted, "eval s -1 a"), None);
+        assert_eq!(positions(counted, "eval s 18446744073709551615 a"), None);
+        assert_eq!(positions(stored, "zunionstore d 2 a b"), Some(vec![1, 3, 4]));
+        assert_eq!(positions(sort, "sort k desc STORE d"), Some(vec![1, 4]));
+        assert_eq!(positions(sort, "sort k store"), Some(vec![1]));
+    }
+}

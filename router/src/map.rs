@@ -1,0 +1,140 @@
+//! The slot map: shards, their slots, their replicas, and who leads each.
+//!
+//! Shards, slots and places are what the control state says; leaders are what
+//! nodes tell each other. A hint of an older term never replaces one of a newer.
+
+use crate::SLOT_COUNT;
+
+/// Where clients reach a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Host name or IP, as announced.
+    pub host: String,
+    /// Client port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// One replica of a shard: to a client, one Redis Cluster node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaPlace {
+    /// Its Raft id in the shard's group.
+    pub replica: u64,
+    /// The node it lives on.
+    pub node: u64,
+    /// 40 hexadecimal digits: its name in `CLUSTER NODES`.
+    pub name: String,
+    /// Where clients reach it.
+    pub address: Address,
+    /// Where nodes reach its node: the bus port of `CLUSTER NODES`.
+    pub peer_port: u16,
+}
+
+/// A shard: slots, and the replicas that serve them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardPlace {
+    /// Slots it serves, as ranges with both ends included, ascending.
+    pub slots: Vec<(u16, u16)>,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaPlace>,
+    /// The replica that leads it, and the term it does so in.
+    pub leader: Option<(u64, u64)>,
+    /// Nodes of its replicas that do not answer: `fail` in `CLUSTER NODES`.
+    pub failed: Vec<u64>,
+}
+
+impl ShardPlace {
+    /// The place of the leader, if one is known.
+    pub fn leader_place(&self) -> Option<&ReplicaPlace> {
+        let (replica, _) = self.leader?;
+        self.replicas.iter().find(|place| place.replica == replica)
+    }
+}
+
+/// The whole cluster as one node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotMap {
+    /// Grows with each change.
+    pub epoch: u64,
+    /// The shards, by number.
+    pub shards: Vec<ShardPlace>,
+}
+
+impl SlotMap {
+    /// The shard that serves `slot`, by number.
+    pub fn shard_of(&self, slot: u16) -> Option<usize> {
+        let serves =
+            |shard: &ShardPlace| shard.slots.iter().any(|&(first, last)| (first..=last).contains(&slot));
+        self.shards.iter().position(serves)
+    }
+
+    /// Takes a hint of who leads a shard. Returns whether the map changed.
+    pub fn learn_leader(&mut self, shard: usize, term: u64, replica: u64) -> bool {
+        let Some(place) = self.shards.get_mut(shard) else { return false };
+        let newer = place.leader.is_none_or(|(_, known)| term > known);
+        if newer {
+            place.leader = Some((replica, term));
+            self.epoch += 1;
+        }
+        newer
+    }
+
+    /// Notes whether a node answers. Returns whether the map changed.
+    pub fn learn_failure(&mut self, node: u64, failed: bool) -> bool {
+        let mut changed = false;
+        for shard in &mut self.shards {
+            let lives_there = shard.replicas.iter().any(|place| place.node == node);
+            if lives_there && shard.failed.contains(&node) != failed {
+                shard.failed.retain(|&other| other != node);
+                shard.failed.extend(failed.then_some(node));
+                changed = true;
+            }
+        }
+        self.epoch += u64::from(changed);
+        changed
+    }
+
+    /// The slots of `shard` when `count` shards share all slots evenly, as
+    /// `redis-cli --cluster create` deals them.
+    pub fn even_range(shard: usize, count: usize) -> (u16, u16) {
+        let share = f64::from(SLOT_COUNT) / count as f64;
+        let end = |shard: usize| ((shard as f64 * share).round() as u16).min(SLOT_COUNT);
+        (end(shard), end(shard + 1) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_ranges_cover_all_slots_once() {
+        for count in 1..=64 {
+            let mut next = 0;
+            for shard in 0..count {
+                let (first, last) = SlotMap::even_range(shard, count);
+                assert_eq!(first, next);
+                assert!(last >= first);
+                next = last + 1;
+            }
+            assert_eq!(next, SLOT_COUNT);
+        }
+        assert_eq!(SlotMap::even_range(0, 3), (0, 5460));
+        assert_eq!(SlotMap::even_range(1, 3), (5461, 10922));
+    }
+
+    #[test]
+    fn a_hint_of_an_older_term_is_ignored() {
+        let shard = ShardPlace { slots: vec![], replicas: vec![], leader: None, failed: vec![] };
+        let mut map = SlotMap { epoch: 0, shards: vec![shard] };
+        assert!(map.learn_leader(0, 5, 1));
+        assert!(!map.learn_leader(0, 4, 2));
+        assert!(!map.learn_leader(1, 9, 2));
+        assert_eq!(map.shards[0].leader, Some((1, 5)));
+    }
+}
