@@ -13,9 +13,11 @@
 
 pub mod arguments;
 pub mod error;
+pub mod glob;
 pub mod table;
 
 mod string;
+mod transactions;
 
 use moonraft_proto::Reply;
 use moonraft_router::{Keys, keys::KeyPositions};
@@ -109,8 +111,12 @@ pub enum Flag {
     AllowBusy,
     /// Allowed before `AUTH`.
     NoAuth,
-    /// Publishes or subscribes.
+    /// Publishes, subscribes, or is allowed on a connection that listens.
     PubSub,
+    /// Executed at once inside `MULTI`, not queued.
+    Immediate,
+    /// Sets the mark that `ASK` redirects ask for.
+    Asking,
     /// May answer differently to the same request: not a hint to scripts, which
     /// replicate effects, but to clients.
     Random,
@@ -137,6 +143,8 @@ pub enum Run {
     Session(Session),
     /// Runs a script: `true` if it may only read.
     Script(Session, bool),
+    /// Runs what the session queued; belongs where the queued keys do.
+    Queue(Session),
     /// Has subcommands, which are rows of their own.
     Container,
 }

@@ -27,7 +27,7 @@ use moonraft_proto::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Blob, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value};
-use crate::command::CommandError;
+use crate::{command::CommandError, shard::subscriptions::Subscriptions};
 
 /// A message that leaves when its unit commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub struct Tx {
     /// Whether expired keys may be removed: on a leader.
     leading: bool,
     unit: UnitState,
+    /// Who listens on this replica: `PUBLISH` answers how many.
+    pub listeners: Subscriptions,
     random: RefCell<StdRng>,
 }
 
@@ -123,6 +125,7 @@ impl Tx {
             now_us: 0,
             leading: false,
             unit: UnitState::default(),
+            listeners: Subscriptions::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
         }
     }
@@ -425,10 +428,13 @@ impl Tx {
         there
     }
 
-    /// Sends a message when this unit commits.
-    pub fn publish(&mut self, channel: &[u8], message: &[u8], sharded: bool) {
+    /// Sends a message when this unit commits. Returns how many sessions of this
+    /// replica will hear it.
+    pub fn publish(&mut self, channel: &[u8], message: &[u8], sharded: bool) -> usize {
+        let listeners = self.listeners.count(channel, sharded);
         let (channel, message) = (Bytes::copy_from_slice(channel), Bytes::copy_from_slice(message));
         self.unit.publications.push(Publication { channel, message, sharded });
+        listeners
     }
 
     fn mark_changed(&mut self, key: &[u8]) {

@@ -1,6 +1,583 @@
-//! One replica of a shard.
+//! One replica of one shard: sessions, execution, the gate. A plain state machine.
+//!
+//! Inputs are bytes of connections ([`Shard::receive`]) and events of consensus
+//! and of the node ([`Shard::handle`]); outputs are bytes that may leave
+//! ([`Shard::writable`]) and [`Output`]s. There is no socket, file or thread in
+//! here, and clocks are read through [`Surroundings`], so that the simulator runs
+//! the very same type.
+//!
+//! The life of a request, with real names:
+//!
+//! 1. [`Shard::receive`] parses it: words that borrow from the read buffer.
+//! 2. [`execute`] finds its row, checks arity, queues it if a `MULTI` is open.
+//! 3. Its keys give a slot; the shard's own state says whether it owns the slot,
+//!    [`Standing`] whether it may execute. Else: a redirect, or it is parked.
+//! 4. The handler runs on the [`Tx`]; effects are applied at once.
+//! 5. [`Shard::end_turn`] seals the turn's units into one batch and proposes it.
+//! 6. [`events`]: a committed batch opens the gate of the replies that wait for it.
+//! 7. Or leadership is lost: all that is in flight is taken back, newest first,
+//!    and the log tells which replies become redirects.
+//!
+//! Invariants:
+//! * Nothing is executed or served before an entry of the own term is applied.
+//! * Nothing of a new term is applied before all that is speculative is undone.
+//! * A redirect is sent only for a request that had no effect and never will.
+//! * A read leaves only if, after it was executed, a lease covered it or a round
+//!   confirmed that this replica still led.
 
-/// A client's turn.
-pub struct Client<'a> {
-    _shard: std::marker::PhantomData<&'a ()>,
+pub mod client;
+pub mod clock;
+pub mod events;
+pub mod execute;
+pub mod outbox;
+pub mod session;
+pub mod speculation;
+pub mod subscriptions;
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use moonraft_proto::{Reply, resp::Limits};
+use moonraft_router::{Redirect, ReplicaPlace, SlotMap};
+use slab::Slab;
+
+pub use self::{client::Client, session::SessionId};
+use self::{
+    clock::Clock,
+    outbox::{BatchId, Fate},
+    session::Session,
+    speculation::Speculation,
+    subscriptions::Subscriptions,
+};
+use crate::keyspace::{
+    Keyspace, Tx,
+    tx::{Publication, Unit},
+};
+
+/// What a shard sees of the world around it.
+pub trait Surroundings {
+    /// The wall clock, Unix microseconds. May jump.
+    fn unix_us(&self) -> u64;
+    /// A clock that only goes forward, suspend included, in nanoseconds.
+    fn boot_ns(&self) -> u64;
+    /// Whether this replica, leading `term`, has a lease at this very moment: the
+    /// clock is read in here.
+    fn lease_covers(&self, term: u64) -> bool;
+    /// The cluster as this node knows it.
+    fn map(&self) -> Arc<SlotMap>;
+    /// Facts about the process, for `INFO`.
+    fn facts(&self) -> ProcessFacts;
+    /// Settings whose names match a glob pattern.
+    fn settings(&self, pattern: &[u8]) -> Vec<(String, String)>;
+    /// Changes settings, all or none.
+    ///
+    /// # Errors
+    /// The text of the wire: unknown name, bad value, not to be changed.
+    fn change_settings(&self, changes: &[(&[u8], &[u8])]) -> Result<(), String>;
+    /// Called now and then while a script runs longer than its time: answers
+    /// other clients that the shard is busy, and says whether one asked to kill.
+    fn while_busy(&self) -> Busy;
+}
+
+/// Whether a long script goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// It does.
+    Continue,
+    /// `SCRIPT KILL` was received.
+    Kill,
+}
+
+/// Facts about the process.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessFacts {
+    /// Process id.
+    pub process_id: u32,
+    /// 40 hexadecimal digits, drawn at start.
+    pub run_id: String,
+    /// Unix microseconds of the start.
+    pub started_us: u64,
+    /// Resident bytes.
+    pub resident_bytes: u64,
+    /// Bytes of the machine.
+    pub total_bytes: u64,
+    /// Seconds of processor time in user mode and in the kernel.
+    pub cpu_seconds: (f64, f64),
+    /// The client port of this replica.
+    pub port: u16,
+    /// Kernel and machine, as `uname` says.
+    pub system: String,
+    /// The executable's path.
+    pub executable: String,
+}
+
+/// What does not change while a shard runs.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// Number of the shard.
+    pub shard: u32,
+    /// This replica's Raft id.
+    pub replica: u64,
+    /// The node it lives on.
+    pub node: u64,
+    /// Every read waits for a round: `reads = "read-index"`.
+    pub read_index: bool,
+    /// How long a request waits for a leader before the client is told that
+    /// there is none; about two election timeouts.
+    pub park_ms: u64,
+    /// How long a reply is held whose fate the log does not tell.
+    pub settle_ms: u64,
+    /// Clients at a time; `maxclients`.
+    pub clients_max: usize,
+    /// Bytes of effects in one batch before it is sealed within a turn.
+    pub batch_bytes_max: usize,
+    /// Bytes of effects of one unit; `max-unit-bytes`.
+    pub unit_bytes_max: usize,
+    /// Bytes of batches in flight before no more requests are executed.
+    pub in_flight_bytes_max: usize,
+    /// Bytes of replies that a client may leave unread.
+    pub outbox_bytes_max: usize,
+    /// Bytes of words in one `MULTI`.
+    pub queue_bytes_max: usize,
+    /// After how long a script makes the shard busy, in milliseconds;
+    /// `busy-reply-threshold`.
+    pub busy_ms: u64,
+    /// Limits of a request.
+    pub requests: Limits,
+    /// For tests of the tests: breaks a promise on purpose.
+    pub fault: Option<PlantedFault>,
+}
+
+impl Default for ShardSettings {
+    fn default() -> Self {
+        Self {
+            shard: 0,
+            replica: 1,
+            node: 1,
+            read_index: false,
+            park_ms: 2000,
+            settle_ms: 10_000,
+            clients_max: 10_000,
+            batch_bytes_max: 1 << 20,
+            unit_bytes_max: 64 << 20,
+            in_flight_bytes_max: 128 << 20,
+            outbox_bytes_max: 256 << 20,
+            queue_bytes_max: 1 << 30,
+            busy_ms: 5000,
+            requests: Limits::default(),
+            fault: None,
+        }
+    }
+}
+
+/// A promise that is broken on purpose, to show that the checkers notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedFault {
+    /// Replies leave before their batch is committed.
+    ReplyBeforeCommit,
+    /// What was speculative stays when leadership is lost.
+    UndoSkipped,
+    /// A follower leaves out the first effect of some entries.
+    EffectDropped,
+}
+
+/// What this replica is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It follows; `None`: no leader is known, or it is a candidate.
+    Following {
+        /// The leader's replica id.
+        leader: Option<u64>,
+    },
+    /// It leads.
+    Leading {
+        /// In this term.
+        term: u64,
+        /// An entry of the term is applied: it may serve.
+        serving: bool,
+    },
+}
+
+/// An entry that is committed.
+#[derive(Clone, Debug)]
+pub struct CommittedEntry {
+    /// Its place in the log.
+    pub index: u64,
+    /// The term it was proposed in.
+    pub term: u64,
+    /// A batch, or nothing.
+    pub data: Bytes,
+}
+
+/// What a shard is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The replica leads `term` now.
+    Lead {
+        /// The new term.
+        term: u64,
+    },
+    /// The replica does not lead (any more).
+    Follow {
+        /// The leader's replica id, if one is known.
+        leader: Option<u64>,
+    },
+    /// Entries are committed; in order, each once.
+    Committed(Vec<CommittedEntry>),
+    /// A quorum has confirmed that this replica led `term` after `round` began.
+    RoundConfirmed {
+        /// The term.
+        term: u64,
+        /// The round.
+        round: u64,
+    },
+    /// The log is long: a snapshot is wanted.
+    TakeSnapshot,
+    /// The state is that of this snapshot.
+    InstallSnapshot {
+        /// The last entry in it.
+        index: u64,
+        /// That entry's term.
+        term: u64,
+        /// A batch whose effects make the state.
+        data: Bytes,
+    },
+    /// Messages for subscribers here.
+    Deliver(Vec<Publication>),
+    /// Leaders or failures have changed.
+    MapChanged,
+    /// Some milliseconds have passed.
+    Tick,
+}
+
+/// What a shard wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Propose a batch.
+    Propose {
+        /// Only in this term.
+        term: u64,
+        /// Its number in the term.
+        sequence: u64,
+        /// The entry.
+        data: Bytes,
+    },
+    /// Confirm with a quorum that this replica still leads.
+    ReadRound {
+        /// Only in this term.
+        term: u64,
+        /// Its number in the term.
+        round: u64,
+    },
+    /// Send messages to all subscribers.
+    Publish(Vec<Publication>),
+    /// More may be written to this session's client.
+    Flush(SessionId),
+    /// Requests of this session that were left unread may be received now.
+    Resume(SessionId),
+    /// Close this session's connection at once.
+    Close(SessionId),
+    /// All entries up to here are applied.
+    Applied {
+        /// The last one.
+        index: u64,
+    },
+    /// A snapshot was taken.
+    Snapshot {
+        /// The last entry in it.
+        index: u64,
+        /// That entry's term.
+        term: u64,
+        /// A batch whose effects make the state.
+        data: Bytes,
+    },
+}
+
+/// Counters for `INFO`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Statistics {
+    /// Connections ever made.
+    pub connections: u64,
+    /// Connections refused.
+    pub refused: u64,
+    /// Requests ever received.
+    pub requests: u64,
+    /// Bytes of requests.
+    pub bytes_in: u64,
+    /// Bytes of replies.
+    pub bytes_out: u64,
+    /// Reads that found their key, and that did not.
+    pub hits: u64,
+    /// See `hits`.
+    pub misses: u64,
+    /// Keys removed because their time had come.
+    pub expired: u64,
+    /// Replies that were errors.
+    pub errors: u64,
+}
+
+/// One replica of one shard.
+pub struct Shard {
+    settings: ShardSettings,
+    surroundings: Rc<dyn Surroundings>,
+    /// `None` only while a script has it.
+    tx: Option<Box<Tx>>,
+    standing: Standing,
+    speculation: Speculation,
+    clock: Clock,
+    sessions: Slab<Session>,
+    sessions_ever: u64,
+    /// The last applied entry, and its term.
+    applied: (u64, u64),
+    /// Sessions with a reply that waits for the open batch.
+    open_waiting: Vec<SessionId>,
+    /// Messages that leave with the open batch.
+    open_publications: Vec<Publication>,
+    /// A batch is sealed though it has no effects: its stamp is wanted.
+    stamp_wanted: bool,
+    /// Reads of this turn wait for the round to come.
+    round_wanted: bool,
+    /// The round to come, counted in each term.
+    next_round: u64,
+    /// The log is long, and a snapshot has not been taken yet.
+    snapshot_wanted: bool,
+    /// Sessions with requests left unread.
+    parked: Vec<SessionId>,
+    outputs: Vec<Output>,
+    statistics: Statistics,
+}
+
+impl Shard {
+    /// A replica whose state is `keyspace` as of entry `applied` (index and
+    /// term; zeros for a new shard). `seed` decides what is drawn at random.
+    pub fn new(
+        settings: ShardSettings,
+        surroundings: Rc<dyn Surroundings>,
+        keyspace: Keyspace,
+        applied: (u64, u64),
+        seed: u64,
+    ) -> Self {
+        Self {
+            settings,
+            surroundings,
+            tx: Some(Box::new(Tx::new(keyspace, seed))),
+            standing: Standing::Following { leader: None },
+            speculation: Speculation::default(),
+            clock: Clock::default(),
+            sessions: Slab::new(),
+            sessions_ever: 0,
+            snapshot_wanted: false,
+            applied,
+            open_waiting: Vec::new(),
+            open_publications: Vec::new(),
+            stamp_wanted: false,
+            round_wanted: false,
+            next_round: 1,
+            parked: Vec::new(),
+            outputs: Vec::new(),
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// What is to be done, oldest first.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// What this replica is at the moment.
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether it leads and may serve.
+    pub const fn is_serving(&self) -> bool {
+        matches!(self.standing, Standing::Leading { serving: true, .. })
+    }
+
+    /// The last applied entry: index and term.
+    pub const fn applied(&self) -> (u64, u64) {
+        self.applied
+    }
+
+    /// Its data.
+    pub fn keyspace(&self) -> &Keyspace {
+        self.tx().keyspace()
+    }
+
+    fn tx(&self) -> &Tx {
+        self.tx.as_ref().expect("the transaction is at home but while a script runs")
+    }
+
+    fn tx_mut(&mut self) -> &mut Tx {
+        self.tx.as_mut().expect("the transaction is at home but while a script runs")
+    }
+
+    fn listeners(&self) -> &Subscriptions {
+        &self.tx().listeners
+    }
+
+    fn listeners_mut(&mut self) -> &mut Subscriptions {
+        &mut self.tx_mut().listeners
+    }
+
+    /// The place of this replica in the map.
+    fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
+        let shard = map.shards.get(self.settings.shard as usize)?;
+        shard.replicas.iter().find(|place| place.replica == self.settings.replica).cloned()
+    }
+
+    // ---- connections ----------------------------------------------------------
+
+    /// A client connected.
+    ///
+    /// # Errors
+    /// There are too many: the text to send it before its connection is closed.
+    pub fn connect(
+        &mut self,
+        peer_address: String,
+        local_address: String,
+    ) -> Result<SessionId, &'static str> {
+        if self.sessions.len() >= self.settings.clients_max {
+            self.statistics.refused += 1;
+            return Err("-ERR max number of clients reached\r\n");
+        }
+        self.statistics.connections += 1;
+        self.sessions_ever += 1;
+        let now_us = self.surroundings.unix_us();
+        let session = Session::new(self.sessions_ever, peer_address, local_address, now_us);
+        Ok(self.sessions.insert(session))
+    }
+
+    /// The connection of a session is gone.
+    pub fn disconnect(&mut self, id: SessionId) {
+        if !self.sessions.contains(id) {
+            return;
+        }
+        self.unwatch(id);
+        self.parked.retain(|&other| other != id);
+        let session = self.sessions.remove(id);
+        self.listeners_mut().forget(id, &session.listening);
+    }
+
+    /// Bytes that may be written to the client now.
+    pub fn writable(&self, id: SessionId) -> &[u8] {
+        self.sessions.get(id).map_or(&[], |session| session.outbox.writable())
+    }
+
+    /// So many of the writable bytes were written.
+    pub fn written(&mut self, id: SessionId, count: usize) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.outbox.written(count);
+            self.statistics.bytes_out += count as u64;
+        }
+    }
+
+    /// Whether the connection is to be closed: nothing more will be sent.
+    pub fn should_close(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_none_or(|session| session.closing && session.outbox.is_empty())
+    }
+
+    /// Whether a reply of this session is held: nothing may be sent past it.
+    pub fn is_holding(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|session| session.outbox.is_holding() || !session.outbox.is_empty())
+    }
+
+    fn unwatch(&mut self, id: SessionId) {
+        let watches = std::mem::take(&mut self.sessions[id].watches);
+        for (key, _) in watches {
+            self.tx_mut().keyspace_mut().watched.unwatch(&key);
+        }
+    }
+
+    // ---- units ------------------------------------------------------------------
+
+    /// Begins a unit at the shard's present time.
+    fn begin_unit(&mut self) {
+        let now_us = self.clock.read(self.surroundings.unix_us());
+        let leading = self.is_serving();
+        self.tx_mut().begin_unit(now_us, leading);
+    }
+
+    /// Settles what a unit's reply waits for. `None`: for nothing.
+    fn settle_unit(&mut self, unit: Unit) -> Option<BatchId> {
+        let Standing::Leading { term, .. } = self.standing else {
+            self.publish(unit.publications);
+            return None;
+        };
+        let mut sequence = unit.depends_on;
+        if unit.read_clock && !self.clock.is_covered() {
+            let covering = match self.speculation.newest() {
+                Some(newest) if self.clock.will_be_covered() => newest.batch.sequence,
+                _ => {
+                    self.stamp_wanted = true;
+                    self.tx().open_sequence()
+                }
+            };
+            sequence = sequence.max(covering);
+        }
+        if sequence == 0 {
+            self.publish(unit.publications);
+            return None;
+        }
+        let batch = BatchId { term, sequence };
+        match self.speculation.get_mut(batch) {
+            Some(in_flight) => in_flight.publications.extend(unit.publications),
+            None => self.open_publications.extend(unit.publications),
+        }
+        Some(batch)
+    }
+
+    /// The reply that session `id` put out since `start` waits for `batch`.
+    fn hold(&mut self, id: SessionId, start: u64, batch: BatchId, slot: Option<u16>) {
+        if self.settings.fault == Some(PlantedFault::ReplyBeforeCommit) {
+            return;
+        }
+        let waiting = match self.speculation.get_mut(batch) {
+            Some(in_flight) => &mut in_flight.waiting,
+            None => &mut self.open_waiting,
+        };
+        if waiting.last() != Some(&id) {
+            waiting.push(id);
+        }
+        self.sessions[id].outbox.hold(start, batch, slot);
+    }
+
+    fn publish(&mut self, publications: Vec<Publication>) {
+        if !publications.is_empty() {
+            self.outputs.push(Output::Publish(publications));
+        }
+    }
+
+    /// What a client is told whose request is not for here.
+    fn redirect(&self, slot: Option<u16>) -> Redirect {
+        let map = self.surroundings.map();
+        let Some(slot) = slot else { return Redirect::Down };
+        let shard = match map.shard_of(slot) {
+            Some(shard) => &map.shards[shard],
+            None => return Redirect::NotServed,
+        };
+        let here = self.keyspace().owned().contains(slot);
+        let leader = match self.standing {
+            Standing::Following { leader: Some(leader) } if here => {
+                shard.replicas.iter().find(|place| place.replica == leader)
+            }
+            Standing::Leading { .. } if here => {
+                shard.replicas.iter().find(|place| place.replica == self.settings.replica)
+            }
+            Standing::Following { leader: None } if here => None,
+            _ => shard.leader_place().or(shard.replicas.first()),
+        };
+        match leader {
+            Some(place) => Redirect::Moved { slot, address: place.address.clone() },
+            None => Redirect::Down,
+        }
+    }
+
+    fn redirect_reply(&self, slot: Option<u16>) -> Reply<'static> {
+        Reply::Error(self.redirect(slot).to_string().into())
+    }
+
+    fn fate(&self, batch: BatchId) -> Fate {
+        self.speculation.fate(batch)
+    }
 }

@@ -1,0 +1,139 @@
+//! `MULTI` and its like.
+
+use moonraft_proto::Reply;
+use moonraft_router::Keys;
+
+use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run};
+use crate::shard::{
+    Client,
+    session::{Queue, Queued},
+};
+
+/// A row of this family.
+const ROW: Command = Command {
+    family: Family::Transactions,
+    flags: &[Flag::NoScript, Flag::Fast, Flag::Stale, Flag::Immediate],
+    ..Command::BASE
+};
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "multi",
+        arity: Arity::Exactly(1),
+        run: Run::Session(multi),
+        since: "1.2.0",
+        summary: "Starts a transaction.",
+        ..ROW
+    },
+    Command {
+        name: "exec",
+        arity: Arity::Exactly(1),
+        flags: &[Flag::NoScript, Flag::Stale, Flag::Immediate],
+        run: Run::Queue(exec),
+        since: "1.2.0",
+        summary: "Executes all commands in a transaction.",
+        ..ROW
+    },
+    Command {
+        name: "discard",
+        arity: Arity::Exactly(1),
+        run: Run::Session(discard),
+        since: "2.0.0",
+        summary: "Discards a transaction.",
+        ..ROW
+    },
+    Command {
+        name: "watch",
+        arity: Arity::AtLeast(2),
+        keys: Keys::ALL,
+        run: Run::Session(watch),
+        since: "2.2.0",
+        summary: "Monitors changes to keys to determine the execution of a transaction.",
+        ..ROW
+    },
+    Command {
+        name: "unwatch",
+        arity: Arity::Exactly(1),
+        flags: &[Flag::NoScript, Flag::Fast, Flag::Stale],
+        run: Run::Session(unwatch),
+        since: "2.2.0",
+        summary: "Forgets about watched keys of a transaction.",
+        ..ROW
+    },
+];
+
+/// `MULTI`
+fn multi(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let session = client.session_mut();
+    if session.queue.is_some() {
+        return Err(CommandError::text("ERR MULTI calls can not be nested"));
+    }
+    session.queue = Some(Queue::default());
+    Ok(Reply::OK)
+}
+
+/// `DISCARD`
+fn discard(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    if client.session_mut().queue.take().is_none() {
+        return Err(CommandError::text("ERR DISCARD without MULTI"));
+    }
+    client.unwatch();
+    Ok(Reply::OK)
+}
+
+/// `WATCH key [key …]`
+///
+/// A key that has expired by now is removed first: that it is gone at `EXEC` is
+/// then no change.
+fn watch(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    if client.session().queue.is_some() {
+        return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
+    }
+    let keys = &words[1..];
+    client.tx_mut().expire(keys.iter().copied());
+    keys.iter().for_each(|key| client.watch(key));
+    Ok(Reply::OK)
+}
+
+/// `UNWATCH`
+fn unwatch(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    client.unwatch();
+    Ok(Reply::OK)
+}
+
+/// `EXEC`
+///
+/// All requests run in one unit. One that fails leaves no effect of its own; the
+/// others stand, as in Redis.
+fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let Some(queue) = client.session_mut().queue.take() else {
+        return Err(CommandError::text("ERR EXEC without MULTI"));
+    };
+    expire_watched(client);
+    let broken_watch = client.is_watch_broken();
+    client.unwatch();
+    if queue.broken {
+        return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
+    }
+    if broken_watch {
+        return Ok(Reply::NullArray);
+    }
+    Ok(Reply::Array(queue.requests.iter().map(|request| execute(client, request)).collect()))
+}
+
+/// A watched key whose time has come is gone: that is a change.
+fn expire_watched(client: &mut Client<'_>) {
+    let keys: Vec<_> = client.session().watches.iter().map(|(key, _)| key.clone()).collect();
+    client.tx_mut().expire(keys.iter().map(|key| &**key));
+}
+
+fn execute(client: &mut Client<'_>, request: &Queued) -> Reply<'static> {
+    let words: Vec<&[u8]> = request.words.iter().map(|word| &**word).collect();
+    let outcome = match request.command.run {
+        Run::Read(_) | Run::Write(_) => client.execute(request.command, &words).map(Reply::into_owned),
+        Run::Session(run) | Run::Script(run, _) => run(client, &words),
+        Run::Queue(_) | Run::Container => unreachable!("never queued"),
+    };
+    outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()))
+}

@@ -1,0 +1,125 @@
+//! What a command about the session, the server or the cluster works with.
+
+use std::sync::Arc;
+
+use moonraft_router::{ReplicaPlace, SlotMap};
+
+use super::{
+    ProcessFacts, SessionId, Shard, ShardSettings, Standing, Statistics, Surroundings, session::Session,
+    subscriptions::Subscriptions,
+};
+use crate::{
+    command::{Command, Outcome},
+    keyspace::Tx,
+};
+
+/// A client's turn: its session and its shard.
+pub struct Client<'a> {
+    pub(super) shard: &'a mut Shard,
+    pub(super) id: SessionId,
+}
+
+impl Client<'_> {
+    /// The client's session.
+    pub fn session(&self) -> &Session {
+        &self.shard.sessions[self.id]
+    }
+
+    /// The client's session, to be changed.
+    pub fn session_mut(&mut self) -> &mut Session {
+        &mut self.shard.sessions[self.id]
+    }
+
+    /// Its number among the shard's sessions.
+    pub const fn session_id(&self) -> SessionId {
+        self.id
+    }
+
+    /// All sessions of this replica.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.shard.sessions.iter()
+    }
+
+    /// The data, with a unit open.
+    pub fn tx(&self) -> &Tx {
+        self.shard.tx()
+    }
+
+    /// The data, with a unit open, to be changed.
+    pub fn tx_mut(&mut self) -> &mut Tx {
+        self.shard.tx_mut()
+    }
+
+    /// Executes a command on data, in the open unit.
+    ///
+    /// # Errors
+    /// As the command's.
+    pub fn execute<'a>(&'a mut self, command: &Command, words: &[&'a [u8]]) -> Outcome<'a> {
+        super::execute::run_on_data(self.shard.tx_mut(), command, words)
+    }
+
+    /// Who listens to what on this replica.
+    pub fn listeners(&mut self) -> &mut Subscriptions {
+        self.shard.listeners_mut()
+    }
+
+    /// The session stops watching keys.
+    pub fn unwatch(&mut self) {
+        self.shard.unwatch(self.id);
+    }
+
+    /// The session watches a key from now on.
+    pub fn watch(&mut self, key: &[u8]) {
+        let known = self.session().watches.iter().any(|(watched, _)| **watched == *key);
+        if !known {
+            let change = self.tx_mut().keyspace_mut().watched.watch(key);
+            self.session_mut().watches.push((key.into(), change));
+        }
+    }
+
+    /// Whether a watched key has changed since.
+    pub fn is_watch_broken(&self) -> bool {
+        let watched = &self.tx().keyspace().watched;
+        self.session().watches.iter().any(|(key, change)| watched.last_change(key) != Some(*change))
+    }
+
+    /// The world around the shard.
+    pub fn surroundings(&self) -> &dyn Surroundings {
+        &*self.shard.surroundings
+    }
+
+    /// The cluster as this node knows it.
+    pub fn map(&self) -> Arc<SlotMap> {
+        self.shard.surroundings.map()
+    }
+
+    /// The place of this replica in the map.
+    pub fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
+        self.shard.place(map)
+    }
+
+    /// What does not change while the shard runs.
+    pub const fn settings(&self) -> &ShardSettings {
+        &self.shard.settings
+    }
+
+    /// What this replica is at the moment.
+    pub const fn standing(&self) -> Standing {
+        self.shard.standing
+    }
+
+    /// The last applied entry: index and term.
+    pub const fn applied(&self) -> (u64, u64) {
+        self.shard.applied
+    }
+
+    /// Counters.
+    pub const fn statistics(&self) -> Statistics {
+        self.shard.statistics
+    }
+
+    /// Facts about the process.
+    pub fn facts(&self) -> ProcessFacts {
+        self.shard.surroundings.facts()
+    }
+}

@@ -1,0 +1,358 @@
+//! What a shard is told, and the end of a turn.
+
+use moonraft_proto::{Reply, entry::Batch};
+
+use super::{
+    CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing, outbox::BatchId,
+    speculation::InFlight,
+};
+use crate::{
+    command::glob,
+    keyspace::{Keyspace, Tx, tx::Publication},
+};
+
+/// Expired keys that one tick removes at most: a tick must stay short.
+const EXPIRED_PER_TICK: usize = 500;
+
+impl Shard {
+    /// Takes an event in.
+    pub fn handle(&mut self, event: Event) {
+        match event {
+            Event::Lead { term } => self.lead(term),
+            Event::Follow { leader } => self.follow(leader),
+            Event::Committed(entries) => self.commit_all(&entries),
+            Event::RoundConfirmed { term, round } => self.confirm_round(term, round),
+            Event::TakeSnapshot => self.take_snapshot(),
+            Event::InstallSnapshot { index, term, data } => self.install(index, term, &data),
+            Event::Deliver(publications) => publications.iter().for_each(|message| self.deliver(message)),
+            Event::MapChanged => {}
+            Event::Tick => self.tick(),
+        }
+    }
+
+    /// Seals what this turn executed into one batch and proposes it.
+    pub fn end_turn(&mut self) {
+        let Standing::Leading { term, serving: true } = self.standing else { return };
+        if self.tx().has_effects() || self.stamp_wanted {
+            self.stamp_wanted = false;
+            let stamp_ms = self.clock.stamp();
+            let (sequence, data, open) = self.tx_mut().seal(stamp_ms);
+            self.speculation.push(InFlight {
+                batch: BatchId { term, sequence },
+                open,
+                bytes: data.len(),
+                stamp_ms,
+                waiting: std::mem::take(&mut self.open_waiting),
+                publications: std::mem::take(&mut self.open_publications),
+            });
+            self.outputs.push(Output::Propose { term, sequence, data });
+        }
+        if std::mem::take(&mut self.round_wanted) {
+            self.outputs.push(Output::ReadRound { term, round: self.next_round });
+            self.next_round += 1;
+        }
+    }
+
+    // ---- leadership -------------------------------------------------------------
+
+    /// The replica leads; it serves once an entry of the term is applied.
+    fn lead(&mut self, term: u64) {
+        self.step_down();
+        self.standing = Standing::Leading { term, serving: false };
+        if self.applied.1 == term {
+            self.serve();
+        }
+    }
+
+    fn follow(&mut self, leader: Option<u64>) {
+        self.step_down();
+        self.standing = Standing::Following { leader };
+        if leader.is_some() {
+            self.resume_parked();
+        }
+    }
+
+    /// Takes back all that is speculative, newest first. The replies stay held
+    /// until the log tells their fate.
+    fn step_down(&mut self) {
+        let Standing::Leading { term, .. } = self.standing else { return };
+        self.abandon_open_batch(term);
+        if self.settings.fault == Some(PlantedFault::UndoSkipped) {
+            self.speculation.take_undos();
+            return;
+        }
+        for undo in self.speculation.take_undos() {
+            self.tx_mut().keyspace_mut().undo(undo);
+        }
+    }
+
+    /// The open batch was never proposed: its requests had no effect.
+    fn abandon_open_batch(&mut self, term: u64) {
+        let sequence = self.tx().open_sequence();
+        self.tx_mut().abandon();
+        self.open_publications.clear();
+        self.stamp_wanted = false;
+        self.round_wanted = false;
+        let waiting = std::mem::take(&mut self.open_waiting);
+        // It counts as in flight until the log closes the term: by then the new
+        // leader is known, and the clients are redirected to it.
+        self.speculation.push(InFlight {
+            batch: BatchId { term, sequence },
+            open: Default::default(),
+            bytes: 0,
+            stamp_ms: 0,
+            waiting,
+            publications: Vec::new(),
+        });
+    }
+
+    fn serve(&mut self) {
+        let Standing::Leading { term, .. } = self.standing else { return };
+        self.standing = Standing::Leading { term, serving: true };
+        self.clock.begin_term();
+        self.tx_mut().begin_term();
+        self.next_round = 1;
+        self.resume_parked();
+    }
+
+    fn resume_parked(&mut self) {
+        let parked = std::mem::take(&mut self.parked);
+        self.outputs.extend(parked.into_iter().map(Output::Resume));
+    }
+
+    // ---- the log ----------------------------------------------------------------
+
+    fn commit_all(&mut self, entries: &[CommittedEntry]) {
+        for entry in entries {
+            self.commit(entry);
+        }
+        let index = self.applied.0;
+        self.outputs.push(Output::Applied { index });
+        if !self.parked.is_empty() && self.is_serving() {
+            self.resume_parked();
+        }
+    }
+
+    fn commit(&mut self, entry: &CommittedEntry) {
+        assert_eq!(entry.index, self.applied.0 + 1, "entries are applied in order, each once");
+        assert!(entry.term >= self.applied.1, "terms of a log never go down");
+        self.close_terms_before(entry.term);
+        if !entry.data.is_empty() {
+            let batch = Batch::decode(&entry.data).unwrap_or_else(|error| self.fatal(entry, &error));
+            let id = BatchId { term: entry.term, sequence: batch.sequence };
+            let led = matches!(self.standing, Standing::Leading { term, .. } if term == entry.term);
+            let own = self.speculation.commit(id);
+            assert!(own.is_some() || !led, "a leader executed every batch of its own term");
+            if !led {
+                self.apply(entry, &batch);
+            }
+            self.clock.committed(batch.stamp_ms);
+            if let Some(own) = own {
+                self.open_gate(id, own);
+            }
+        }
+        self.applied = (entry.index, entry.term);
+        if self.standing == (Standing::Leading { term: entry.term, serving: false }) {
+            self.serve();
+        }
+    }
+
+    /// Applies a batch that was executed elsewhere, or here and then taken back.
+    fn apply(&mut self, entry: &CommittedEntry, batch: &Batch<'_>) {
+        let dropped = self.settings.fault == Some(PlantedFault::EffectDropped) && entry.index % 7 == 3;
+        let effects = batch.effects().skip(usize::from(dropped));
+        for effect in effects {
+            let effect = effect.unwrap_or_else(|error| self.fatal(entry, &error));
+            self.tx_mut().keyspace_mut().apply(&effect);
+        }
+    }
+
+    fn fatal(&self, entry: &CommittedEntry, error: &moonraft_proto::DecodeError) -> ! {
+        let (shard, index) = (self.settings.shard, entry.index);
+        panic!("shard {shard}, entry {index}: {error}; this replica cannot go on");
+    }
+
+    /// A batch of ours committed: what waited for it may leave.
+    fn open_gate(&mut self, id: BatchId, own: InFlight) {
+        self.tx_mut().committed(id.sequence, &own.open.changed);
+        self.publish(own.publications);
+        for session in own.waiting {
+            self.release(session);
+        }
+    }
+
+    fn release(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let speculation = &self.speculation;
+        if session.outbox.release(|batch| speculation.fate(batch)) {
+            self.outputs.push(Output::Flush(id));
+        }
+    }
+
+    /// Batches of earlier terms that have not committed by now never will.
+    fn close_terms_before(&mut self, term: u64) {
+        let lost = self.speculation.close_terms_before(term);
+        if lost.is_empty() {
+            return;
+        }
+        let mut waiting: Vec<SessionId> = lost.into_iter().flat_map(|batch| batch.waiting).collect();
+        waiting.sort_unstable();
+        waiting.dedup();
+        for id in waiting {
+            self.redirect_lost(id);
+        }
+    }
+
+    fn redirect_lost(&mut self, id: SessionId) {
+        let Some(mut session) = self.sessions.get_mut(id).map(|session| std::mem::take(&mut session.outbox))
+        else {
+            return;
+        };
+        let protocol = self.sessions[id].protocol;
+        session.redirect_lost(|batch| self.fate(batch), |slot| self.redirect_reply(slot), protocol);
+        self.sessions[id].outbox = session;
+        self.outputs.push(Output::Flush(id));
+    }
+
+    fn confirm_round(&mut self, term: u64, round: u64) {
+        for (id, session) in &mut self.sessions {
+            if session.outbox.release_round(term, round) {
+                self.outputs.push(Output::Flush(id));
+            }
+        }
+    }
+
+    // ---- snapshots --------------------------------------------------------------
+
+    /// Takes a snapshot of what is applied. While changes are speculative the
+    /// state is ahead of the log: then it is taken at a later tick.
+    fn take_snapshot(&mut self) {
+        self.snapshot_wanted = true;
+        self.snapshot_if_clean();
+    }
+
+    fn snapshot_if_clean(&mut self) {
+        let (index, term) = self.applied;
+        if !self.snapshot_wanted || !self.speculation.is_empty() || self.tx().has_effects() {
+            return;
+        }
+        self.snapshot_wanted = false;
+        let mut writer = moonraft_proto::entry::BatchWriter::default();
+        self.keyspace().dump(|effect| writer.push(effect));
+        let data = writer.seal(self.clock.committed_ms(), 0);
+        self.outputs.push(Output::Snapshot { index, term, data });
+    }
+
+    /// Replaces the state by a snapshot's, which is ahead of it.
+    fn install(&mut self, index: u64, term: u64, data: &[u8]) {
+        assert!(index > self.applied.0, "a snapshot is installed only if it is ahead");
+        self.step_down();
+        self.close_terms_before(term);
+        let batch = Batch::decode(data).unwrap_or_else(|error| panic!("snapshot {index}: {error}"));
+        let mut keyspace = Keyspace::default();
+        for effect in batch.effects() {
+            keyspace.apply(&effect.unwrap_or_else(|error| panic!("snapshot {index}: {error}")));
+        }
+        self.tx_mut().replace_keyspace(keyspace);
+        self.clock.committed(batch.stamp_ms);
+        self.applied = (index, term);
+        self.outputs.push(Output::Applied { index });
+    }
+
+    // ---- time and messages --------------------------------------------------------
+
+    fn tick(&mut self) {
+        if self.is_serving() {
+            self.begin_unit();
+            let removed = self.tx_mut().remove_expired(EXPIRED_PER_TICK);
+            self.statistics.expired += removed as u64;
+            let unit = self.tx_mut().end_unit();
+            if removed > 0 {
+                self.settle_unit(unit);
+            }
+        }
+        self.snapshot_if_clean();
+        self.tick_parked();
+        self.tick_unsettled();
+    }
+
+    /// Requests that were parked for too long are answered.
+    fn tick_parked(&mut self) {
+        let now = self.surroundings.boot_ns();
+        let due = |shard: &Self, id: SessionId| {
+            let session = shard.sessions.get(id);
+            session.is_none_or(|session| session.parked_until.is_some_and(|until| until <= now))
+        };
+        let (over, still): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.parked).into_iter().partition(|&id| due(self, id));
+        self.parked = still;
+        self.outputs.extend(over.into_iter().map(Output::Resume));
+    }
+
+    /// A reply whose fate the log has not told for too long: the connection is
+    /// closed, which every client knows as "outcome unknown". A read that was not
+    /// confirmed in its term never will be.
+    fn tick_unsettled(&mut self) {
+        let now = self.surroundings.boot_ns();
+        let leading = match self.standing {
+            Standing::Leading { term, serving: true } => term,
+            _ => u64::MAX,
+        };
+        let limit = self.settings.settle_ms * 1_000_000;
+        for (id, session) in &mut self.sessions {
+            let open = session.outbox.oldest_hold().is_some_and(|batch| batch.term < leading);
+            let lost_read = session.outbox.is_barred_before(leading);
+            let since = match (open, session.unsettled_since) {
+                (false, _) => None,
+                (true, None) => Some(now),
+                (true, since) => since,
+            };
+            session.unsettled_since = since;
+            if lost_read || since.is_some_and(|since| now - since > limit) {
+                self.outputs.push(Output::Close(id));
+            }
+        }
+    }
+
+    /// Sends a message to those who listen here.
+    fn deliver(&mut self, message: &Publication) {
+        let bulk = |bytes: &bytes::Bytes| Reply::Bulk(bytes.to_vec().into());
+        let (channel, text) = (&message.channel, &message.message);
+        let kind = if message.sharded { "smessage" } else { "message" };
+        let plain = Reply::Push(vec![Reply::text(kind), bulk(channel), bulk(text)]);
+        let listeners =
+            if message.sharded { &self.listeners().shard_channels } else { &self.listeners().channels };
+        for id in listeners.get(channel).cloned().unwrap_or_default() {
+            self.push_message(id, &plain);
+        }
+        if message.sharded {
+            return;
+        }
+        let matching =
+            self.listeners().patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel));
+        let matching: Vec<_> =
+            matching.map(|(pattern, sessions)| (pattern.clone(), sessions.clone())).collect();
+        for (pattern, sessions) in matching {
+            let reply = Reply::Push(vec![Reply::text("pmessage"), bulk(&pattern), bulk(channel), bulk(text)]);
+            sessions.into_iter().for_each(|id| self.push_message(id, &reply));
+        }
+    }
+
+    fn push_message(&mut self, id: SessionId, reply: &Reply<'_>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.outbox.push(reply, session.protocol);
+        self.limit_outbox(id);
+        self.outputs.push(Output::Flush(id));
+    }
+}
+
+/// A transaction on the state of a snapshot or an empty one.
+impl Tx {
+    /// Replaces the state. Whoever watches a key hears of a change.
+    pub fn replace_keyspace(&mut self, mut keyspace: Keyspace) {
+        assert!(!self.has_effects(), "a state is replaced with nothing speculative");
+        std::mem::swap(&mut keyspace.watched, &mut self.keyspace_mut().watched);
+        keyspace.watched.touch_all();
+        *self.keyspace_mut() = keyspace;
+    }
+}

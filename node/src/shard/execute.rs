@@ -1,0 +1,393 @@
+//! The way of a request: parse, accept, route, execute.
+
+use bytes::{Buf, Bytes, BytesMut};
+use moonraft_proto::{
+    Reply,
+    resp::{self, Parsed},
+};
+use moonraft_router::{Redirect, single_slot};
+
+use super::{
+    Client, Output, SessionId, Shard, Standing,
+    session::{Queued, ReplyMode},
+};
+use crate::command::{self, Command, CommandError, Flag, Outcome, Run};
+
+/// What became of the bytes that were received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The buffer must hold at least so many bytes before the next call.
+    pub needed: usize,
+    /// A request was left in the buffer: the next call follows [`Output::Resume`].
+    pub parked: bool,
+    /// The connection is to be closed once what is writable has been written.
+    pub close: bool,
+}
+
+/// Whether a request was dealt with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Answered,
+    /// It stays in the buffer until there is a leader, or none for too long.
+    Parked,
+}
+
+/// Where a request is executed.
+enum Place {
+    Here,
+    Elsewhere(Redirect),
+    /// Nobody knows yet.
+    Wait,
+}
+
+impl Shard {
+    /// Executes the requests at the start of `input` and takes them out of it.
+    pub fn receive(&mut self, id: SessionId, input: &mut BytesMut) -> Received {
+        let mut received = Received { needed: 1, parked: false, close: false };
+        if !self.sessions.contains(id) {
+            return Received { close: true, ..received };
+        }
+        self.sessions[id].active_us = self.surroundings.unix_us();
+        let first = self.sessions[id].outbox.end();
+        let mut read_here = false;
+        let mut at = 0;
+        while at < input.len() && !self.sessions[id].closing {
+            if self.speculation.bytes() > self.settings.in_flight_bytes_max {
+                received.parked = true;
+                break;
+            }
+            match resp::parse(&input[at..], &self.settings.requests) {
+                Ok(Parsed::Request { words, consumed }) => {
+                    if !words.is_empty() && self.request(id, &words, &mut read_here) == Done::Parked {
+                        received.parked = true;
+                        break;
+                    }
+                    at += consumed;
+                }
+                Ok(Parsed::Incomplete { needed }) => {
+                    received.needed = needed;
+                    break;
+                }
+                Err(error) => {
+                    self.answer(id, &Reply::Error(format!("ERR {error}").into()));
+                    self.sessions[id].closing = true;
+                }
+            }
+        }
+        self.statistics.bytes_in += at as u64;
+        input.advance(at);
+        if received.parked && !self.parked.contains(&id) {
+            self.parked.push(id);
+        }
+        if read_here {
+            self.confirm_reads(id, first);
+        }
+        self.limit_outbox(id);
+        received.close = self.sessions[id].closing;
+        received
+    }
+
+    /// Reads were executed: they leave only if this replica still led afterwards.
+    fn confirm_reads(&mut self, id: SessionId, first: u64) {
+        let Standing::Leading { term, .. } = self.standing else { return };
+        if !self.settings.read_index && self.surroundings.lease_covers(term) {
+            return;
+        }
+        self.round_wanted = true;
+        self.sessions[id].outbox.bar(first, term, self.next_round);
+    }
+
+    pub(super) fn limit_outbox(&mut self, id: SessionId) {
+        if self.sessions[id].outbox.len() > self.settings.outbox_bytes_max {
+            self.outputs.push(Output::Close(id));
+        }
+    }
+
+    /// Appends a reply to a session's own request.
+    pub(super) fn answer(&mut self, id: SessionId, reply: &Reply<'_>) {
+        let session = &mut self.sessions[id];
+        let silent = match session.reply_mode {
+            ReplyMode::On => false,
+            ReplyMode::Off | ReplyMode::Skip => true,
+            ReplyMode::SkipNext => false,
+        };
+        self.statistics.errors += u64::from(reply.is_error());
+        if !silent {
+            session.outbox.push(reply, session.protocol);
+        }
+    }
+
+    /// Deals with one request.
+    fn request(&mut self, id: SessionId, words: &[&[u8]], read_here: &mut bool) -> Done {
+        let command = match accept(words) {
+            Ok(command) => command,
+            Err(error) => {
+                self.refuse(id, &error);
+                return self.done(id);
+            }
+        };
+        if let Err(error) = self.check_mode(id, command) {
+            self.refuse(id, &error);
+            return self.done(id);
+        }
+        let slot = match self.slot_of_request(id, command, words) {
+            Ok(slot) => slot,
+            Err(error) => {
+                self.refuse(id, &error);
+                return self.done(id);
+            }
+        };
+        match self.place_of(id, command, slot) {
+            Place::Wait if self.park(id) => return Done::Parked,
+            Place::Wait => self.refuse(id, &Redirect::Down.into()),
+            Place::Elsewhere(redirect) => self.refuse(id, &redirect.into()),
+            Place::Here => {
+                *read_here |= self.is_serving();
+                self.sessions[id].last_command = Some(command);
+                self.statistics.requests += 1;
+                if self.is_queued(id, command) {
+                    self.queue(id, command, words, slot);
+                } else {
+                    self.run(id, command, words, slot);
+                }
+            }
+        }
+        self.done(id)
+    }
+
+    /// A request has been answered.
+    fn done(&mut self, id: SessionId) -> Done {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.parked_until = None;
+            let asking = session.last_command.is_some_and(|command| command.has(Flag::Asking));
+            session.asking &= asking;
+            session.reply_mode = match session.reply_mode {
+                ReplyMode::SkipNext => ReplyMode::Skip,
+                ReplyMode::Skip => ReplyMode::On,
+                mode => mode,
+            };
+        }
+        Done::Answered
+    }
+
+    /// Answers with an error before execution: an open `MULTI` is broken by it.
+    fn refuse(&mut self, id: SessionId, error: &CommandError) {
+        if let Some(queue) = &mut self.sessions[id].queue {
+            queue.broken = true;
+        }
+        self.answer(id, &Reply::Error(error.to_string().into()));
+    }
+
+    /// Whether the state of the session allows the command.
+    fn check_mode(&self, id: SessionId, command: &Command) -> Result<(), CommandError> {
+        let session = &self.sessions[id];
+        if session.is_listening_only() && !command.has(Flag::PubSub) {
+            let text = format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+                command.full_name()
+            );
+            return Err(CommandError::Text(text.into()));
+        }
+        if session.queue.is_some() && command.has(Flag::NoMulti) {
+            return Err(CommandError::text("ERR Command not allowed inside a transaction"));
+        }
+        Ok(())
+    }
+
+    /// The one slot of a request's keys; of the whole block for what runs a queue.
+    fn slot_of_request(
+        &self,
+        id: SessionId,
+        command: &Command,
+        words: &[&[u8]],
+    ) -> Result<Option<u16>, CommandError> {
+        let queue = self.sessions[id].queue.as_ref();
+        if let Run::Queue(_) = command.run {
+            return Ok(queue.and_then(|queue| queue.slot));
+        }
+        let positions = command.key_positions(words)?;
+        let slot = single_slot(positions.iter().map(|&at| words[at]))?;
+        let block = queue.filter(|_| !command.has(Flag::Immediate)).and_then(|queue| queue.slot);
+        match (slot, block) {
+            (Some(slot), Some(other)) if slot != other => Err(Redirect::CrossSlot.into()),
+            _ => Ok(slot),
+        }
+    }
+
+    /// Where a request with keys in `slot` is executed.
+    fn place_of(&self, id: SessionId, command: &Command, slot: Option<u16>) -> Place {
+        let on_data = match command.run {
+            Run::Read(_) | Run::Write(_) | Run::Script(..) => true,
+            Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| !queue.requests.is_empty()),
+            Run::Session(_) | Run::Container => slot.is_some(),
+        };
+        if !on_data || self.is_serving() && slot.is_none_or(|slot| self.keyspace().owned().contains(slot)) {
+            return Place::Here;
+        }
+        let Some(slot) = slot else { return self.place_of_keyless(command) };
+        if !self.keyspace().owned().contains(slot) {
+            return Place::Elsewhere(self.redirect(Some(slot)));
+        }
+        match self.standing {
+            Standing::Following { leader: Some(_) } if self.reads_here(id, command) => Place::Here,
+            Standing::Following { leader: Some(_) } => Place::Elsewhere(self.redirect(Some(slot))),
+            _ => Place::Wait,
+        }
+    }
+
+    /// Commands without keys are for the replica that was asked.
+    fn place_of_keyless(&self, command: &Command) -> Place {
+        match self.standing {
+            _ if command.has(Flag::Stale) => Place::Here,
+            Standing::Following { leader: Some(_) } => Place::Here,
+            _ => Place::Wait,
+        }
+    }
+
+    /// Whether a follower serves this request: the client asked for stale reads.
+    fn reads_here(&self, id: SessionId, command: &Command) -> bool {
+        let session = &self.sessions[id];
+        let reads = match (&session.queue, command.run) {
+            (Some(queue), Run::Queue(_)) => !queue.writes,
+            _ => command.is_read(),
+        };
+        session.read_only && reads
+    }
+
+    /// Parks the session's next request. Returns whether there is time left.
+    fn park(&mut self, id: SessionId) -> bool {
+        let now = self.surroundings.boot_ns();
+        let until = now + self.settings.park_ms * 1_000_000;
+        now < *self.sessions[id].parked_until.get_or_insert(until)
+    }
+
+    fn is_queued(&self, id: SessionId, command: &Command) -> bool {
+        self.sessions[id].queue.is_some() && !command.has(Flag::Immediate)
+    }
+
+    /// Keeps a request for `EXEC`.
+    fn queue(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]], slot: Option<u16>) {
+        let queue = self.sessions[id].queue.as_mut().expect("a request is queued in an open block");
+        queue.bytes += words.iter().map(|word| word.len()).sum::<usize>();
+        if queue.bytes > self.settings.queue_bytes_max {
+            let error = CommandError::text("ERR transaction is over the limit of its size");
+            return self.refuse(id, &error);
+        }
+        queue.slot = queue.slot.or(slot);
+        queue.writes |= !command.is_read() && !matches!(command.run, Run::Session(_));
+        let words = words.iter().map(|word| Bytes::copy_from_slice(word)).collect();
+        queue.requests.push(Queued { command, words });
+        self.answer(id, &Reply::status("QUEUED"));
+    }
+
+    /// Executes a request here and now, as one unit.
+    fn run(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]], slot: Option<u16>) {
+        let start = self.sessions[id].outbox.end();
+        let bytes = self.tx().batch_bytes();
+        self.begin_unit();
+        match command.run {
+            Run::Read(_) | Run::Write(_) => self.run_data(id, command, words),
+            // Session commands change no data; the unit is for those that look at it.
+            Run::Script(run, _) | Run::Queue(run) | Run::Session(run) => self.run_session(id, run, words),
+            Run::Container => unreachable!("a container is never found by itself"),
+        }
+        if self.tx().batch_bytes() - bytes > self.settings.unit_bytes_max {
+            self.refuse_unit(id, start);
+        }
+        let unit = self.tx_mut().end_unit();
+        if let Some(batch) = self.settle_unit(unit)
+            && self.sessions.contains(id)
+        {
+            self.hold(id, start, batch, slot);
+        }
+        if self.tx().batch_bytes() > self.settings.batch_bytes_max {
+            self.end_turn();
+        }
+    }
+
+    /// A unit too large to be one entry is refused whole.
+    fn refuse_unit(&mut self, id: SessionId, start: u64) {
+        self.tx_mut().roll_back_unit();
+        let limit = self.settings.unit_bytes_max;
+        let text =
+            format!("ERR the changes of this request exceed max-unit-bytes ({limit}); nothing was changed");
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.outbox.truncate(start);
+            self.answer(id, &Reply::Error(text.into()));
+        }
+    }
+
+    fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) {
+        let Self { tx, sessions, statistics, .. } = self;
+        let tx = tx.as_mut().expect("the transaction is at home but while a script runs");
+        let outcome = run_on_data(tx, command, words);
+        let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
+        statistics.errors += u64::from(reply.is_error());
+        let session = &mut sessions[id];
+        if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
+            session.outbox.push(&reply, session.protocol);
+        }
+    }
+
+    fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) {
+        let outcome = run(&mut Client { shard: self, id }, words);
+        let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
+        if self.sessions.contains(id) {
+            self.answer(id, &reply);
+        }
+    }
+}
+
+/// Executes a command on data: what a single request, `EXEC` and scripts share.
+pub(super) fn run_on_data<'a>(
+    tx: &'a mut crate::keyspace::Tx,
+    command: &Command,
+    words: &[&'a [u8]],
+) -> Outcome<'a> {
+    if command.is_write() && !tx.is_leading() && !command.has(Flag::PubSub) {
+        return Err(CommandError::text("READONLY You can't write against a read only replica."));
+    }
+    command.execute(tx, words)
+}
+
+/// The row of a request whose number of words is right.
+///
+/// # Errors
+/// There is no such command, or not with so many words.
+pub fn accept(words: &[&[u8]]) -> Result<&'static Command, CommandError> {
+    let command = command::find(words[0]).ok_or_else(|| unknown(words))?;
+    let command = match command.run {
+        Run::Container => {
+            let name = words.get(1).ok_or_else(|| CommandError::Arity(command.full_name()))?;
+            command::find_child(command.name, name).ok_or_else(|| unknown_child(command, name))?
+        }
+        _ => command,
+    };
+    command.check_arity(words)?;
+    Ok(command)
+}
+
+/// Bytes of a request that an error about it shows at most.
+const SHOWN_BYTES_MAX: usize = 128;
+
+fn shown(word: &[u8], room: usize) -> String {
+    String::from_utf8_lossy(&word[..word.len().min(room)]).into_owned()
+}
+
+fn unknown(words: &[&[u8]]) -> CommandError {
+    let mut arguments = String::new();
+    for word in &words[1..] {
+        if arguments.len() >= SHOWN_BYTES_MAX {
+            break;
+        }
+        let room = SHOWN_BYTES_MAX - arguments.len();
+        arguments.push_str(&format!("'{}' ", shown(word, room)));
+    }
+    let name = shown(words[0], SHOWN_BYTES_MAX);
+    CommandError::Text(format!("ERR unknown command '{name}', with args beginning with: {arguments}").into())
+}
+
+fn unknown_child(container: &Command, name: &[u8]) -> CommandError {
+    let (name, container) = (shown(name, SHOWN_BYTES_MAX), container.name.to_uppercase());
+    CommandError::Text(format!("ERR unknown subcommand '{name}'. Try {container} HELP.").into())
+}

@@ -1,0 +1,151 @@
+//! The state of one client connection.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use moonraft_proto::Protocol;
+
+use super::outbox::Outbox;
+use crate::{command::Command, keyspace::Blob};
+
+/// A session's number in its shard. A number is used again after its session
+/// has ended.
+pub type SessionId = usize;
+
+/// What `CLIENT REPLY` asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// Every request is answered.
+    #[default]
+    On,
+    /// None is.
+    Off,
+    /// The next one is not.
+    SkipNext,
+    /// This one is not.
+    Skip,
+}
+
+/// A request that waits for `EXEC`.
+pub struct Queued {
+    /// Its row.
+    pub command: &'static Command,
+    /// Its words.
+    pub words: Vec<Bytes>,
+}
+
+/// A `MULTI` block that is being queued.
+#[derive(Default)]
+pub struct Queue {
+    /// Its requests.
+    pub requests: Vec<Queued>,
+    /// The one slot of all its keys.
+    pub slot: Option<u16>,
+    /// Whether one of its requests writes.
+    pub writes: bool,
+    /// A request was refused: `EXEC` will be, too.
+    pub broken: bool,
+    /// Bytes of its words.
+    pub bytes: usize,
+}
+
+/// Names a session listens to.
+#[derive(Default)]
+pub struct Listening {
+    /// `SUBSCRIBE`
+    pub channels: BTreeSet<Bytes>,
+    /// `PSUBSCRIBE`
+    pub patterns: BTreeSet<Bytes>,
+    /// `SSUBSCRIBE`
+    pub shard_channels: BTreeSet<Bytes>,
+}
+
+impl Listening {
+    /// How many names.
+    pub fn count(&self) -> usize {
+        self.channels.len() + self.patterns.len() + self.shard_channels.len()
+    }
+}
+
+/// One client.
+pub struct Session {
+    /// What `CLIENT ID` answers: unique in this process.
+    pub number: u64,
+    /// `host:port` of the client.
+    pub peer_address: String,
+    /// `host:port` it connected to.
+    pub local_address: String,
+    /// When it connected, Unix microseconds.
+    pub connected_us: u64,
+    /// When it last sent a request, Unix microseconds.
+    pub active_us: u64,
+    /// The format of its replies.
+    pub protocol: Protocol,
+    /// `CLIENT SETNAME`
+    pub name: String,
+    /// `CLIENT SETINFO LIB-NAME`
+    pub library_name: String,
+    /// `CLIENT SETINFO LIB-VER`
+    pub library_version: String,
+    /// `READONLY` was sent: reads are served by a follower.
+    pub read_only: bool,
+    /// `ASKING` was sent just before.
+    pub asking: bool,
+    /// `CLIENT NO-EVICT`
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH`
+    pub no_touch: bool,
+    /// `CLIENT REPLY`
+    pub reply_mode: ReplyMode,
+    /// The row of its last request.
+    pub last_command: Option<&'static Command>,
+    /// `MULTI`
+    pub queue: Option<Queue>,
+    /// `WATCH`: keys with the number of their last change.
+    pub watches: Vec<(Blob, u64)>,
+    /// What it subscribed to.
+    pub listening: Listening,
+    /// Replies on their way.
+    pub outbox: Outbox,
+    /// Until when its next request is parked, nanoseconds of the boot clock.
+    pub parked_until: Option<u64>,
+    /// Since when a reply is held that no one can settle, boot clock.
+    pub unsettled_since: Option<u64>,
+    /// No more requests are read; it is closed once its replies have left.
+    pub closing: bool,
+}
+
+impl Session {
+    /// A session that has just begun.
+    pub fn new(number: u64, peer_address: String, local_address: String, now_us: u64) -> Self {
+        Self {
+            number,
+            peer_address,
+            local_address,
+            connected_us: now_us,
+            active_us: now_us,
+            protocol: Protocol::default(),
+            name: String::new(),
+            library_name: String::new(),
+            library_version: String::new(),
+            read_only: false,
+            asking: false,
+            no_evict: false,
+            no_touch: false,
+            reply_mode: ReplyMode::default(),
+            last_command: None,
+            queue: None,
+            watches: Vec::new(),
+            listening: Listening::default(),
+            outbox: Outbox::default(),
+            parked_until: None,
+            unsettled_since: None,
+            closing: false,
+        }
+    }
+
+    /// Whether a RESP2 connection may only send what belongs to subscriptions.
+    pub fn is_listening_only(&self) -> bool {
+        self.protocol == Protocol::Resp2 && self.listening.count() > 0
+    }
+}

@@ -1,0 +1,56 @@
+//! Who listens to what, on this replica.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::session::{Listening, SessionId};
+use crate::command::glob;
+
+/// Listeners by name, of one kind of subscription.
+pub type Listeners = BTreeMap<Bytes, Vec<SessionId>>;
+
+/// The listeners of a replica. Each session's own lists say the same from the
+/// other side.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    /// `SUBSCRIBE`, by channel.
+    pub channels: Listeners,
+    /// `PSUBSCRIBE`, by pattern.
+    pub patterns: Listeners,
+    /// `SSUBSCRIBE`, by channel.
+    pub shard_channels: Listeners,
+}
+
+/// Adds a listener, who does not listen to `name` yet.
+pub fn add(listeners: &mut Listeners, name: &Bytes, id: SessionId) {
+    listeners.entry(name.clone()).or_default().push(id);
+}
+
+/// Takes a listener away.
+pub fn remove(listeners: &mut Listeners, name: &Bytes, id: SessionId) {
+    if let Some(sessions) = listeners.get_mut(name) {
+        sessions.retain(|&other| other != id);
+        if sessions.is_empty() {
+            listeners.remove(name);
+        }
+    }
+}
+
+impl Subscriptions {
+    /// How many sessions hear a message to `channel`.
+    pub fn count(&self, channel: &[u8], sharded: bool) -> usize {
+        let named = if sharded { &self.shard_channels } else { &self.channels };
+        let exact = named.get(channel).map_or(0, Vec::len);
+        let matching =
+            self.patterns.iter().filter(|(pattern, _)| !sharded && glob::matches(pattern, channel));
+        exact + matching.map(|(_, sessions)| sessions.len()).sum::<usize>()
+    }
+
+    /// A session has ended.
+    pub fn forget(&mut self, id: SessionId, listening: &Listening) {
+        listening.channels.iter().for_each(|name| remove(&mut self.channels, name, id));
+        listening.patterns.iter().for_each(|name| remove(&mut self.patterns, name, id));
+        listening.shard_channels.iter().for_each(|name| remove(&mut self.shard_channels, name, id));
+    }
+}
