@@ -2,4 +2,5 @@
 
 pub mod command;
 pub mod keyspace;
+pub mod script;
 pub mod shard;

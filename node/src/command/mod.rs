@@ -16,6 +16,7 @@ pub mod error;
 pub mod glob;
 pub mod table;
 
+mod scripting;
 mod string;
 mod transactions;
 

@@ -102,11 +102,18 @@ pub struct Tx {
     random: RefCell<StdRng>,
 }
 
+/// A point in a unit to go back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Savepoint {
+    mark: Mark,
+    undo_count: usize,
+    publication_count: usize,
+}
+
 #[derive(Default)]
 struct UnitState {
     mark: Option<Mark>,
     undo_count: usize,
-    changed_count: usize,
     depends_on: Cell<u64>,
     read_clock: Cell<bool>,
     publications: Vec<Publication>,
@@ -148,7 +155,6 @@ impl Tx {
         self.leading = leading;
         self.unit.mark = Some(self.batch.mark());
         self.unit.undo_count = self.open.undos.len();
-        self.unit.changed_count = self.open.changed.len();
         self.unit.depends_on.set(0);
         self.unit.read_clock.set(false);
         self.unit.publications.clear();
@@ -169,13 +175,27 @@ impl Tx {
     /// Takes back all that the unit did, and begins it anew at the same time.
     pub fn roll_back_unit(&mut self) {
         let mark = self.unit.mark.expect("a unit that is rolled back has begun");
-        while self.open.undos.len() > self.unit.undo_count {
+        self.roll_back_to(Savepoint { mark, undo_count: self.unit.undo_count, publication_count: 0 });
+    }
+
+    /// A point in the unit to go back to.
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint {
+            mark: self.batch.mark(),
+            undo_count: self.open.undos.len(),
+            publication_count: self.unit.publications.len(),
+        }
+    }
+
+    /// Takes back all that the unit did since then.
+    pub fn roll_back_to(&mut self, savepoint: Savepoint) {
+        while self.open.undos.len() > savepoint.undo_count {
             let undo = self.open.undos.pop().expect("its length was compared");
             self.keyspace.undo(undo);
         }
         // A key that was changed stays marked: that costs a wait, no more.
-        self.batch.rewind(mark);
-        self.unit.publications.clear();
+        self.batch.rewind(savepoint.mark);
+        self.unit.publications.truncate(savepoint.publication_count);
     }
 
     /// Effects of the open unit so far.

@@ -30,6 +30,7 @@ pub mod clock;
 pub mod events;
 pub mod execute;
 pub mod outbox;
+pub mod scripting;
 pub mod session;
 pub mod speculation;
 pub mod subscriptions;
@@ -37,7 +38,7 @@ pub mod subscriptions;
 use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use moonraft_proto::{Reply, resp::Limits};
+use moonraft_proto::{Reply, resp};
 use moonraft_router::{Redirect, ReplicaPlace, SlotMap};
 use slab::Slab;
 
@@ -45,13 +46,17 @@ pub use self::{client::Client, session::SessionId};
 use self::{
     clock::Clock,
     outbox::{BatchId, Fate},
+    scripting::SeenScripts,
     session::Session,
     speculation::Speculation,
     subscriptions::Subscriptions,
 };
-use crate::keyspace::{
-    Keyspace, Tx,
-    tx::{Publication, Unit},
+use crate::{
+    keyspace::{
+        Keyspace, Tx,
+        tx::{Publication, Unit},
+    },
+    script::{Engine, Limits},
 };
 
 /// What a shard sees of the world around it.
@@ -143,7 +148,7 @@ pub struct ShardSettings {
     /// `busy-reply-threshold`.
     pub busy_ms: u64,
     /// Limits of a request.
-    pub requests: Limits,
+    pub requests: resp::Limits,
     /// For tests of the tests: breaks a promise on purpose.
     pub fault: Option<PlantedFault>,
 }
@@ -164,7 +169,7 @@ impl Default for ShardSettings {
             outbox_bytes_max: 256 << 20,
             queue_bytes_max: 1 << 30,
             busy_ms: 5000,
-            requests: Limits::default(),
+            requests: resp::Limits::default(),
             fault: None,
         }
     }
@@ -322,6 +327,8 @@ pub struct Shard {
     surroundings: Rc<dyn Surroundings>,
     /// `None` only while a script has it.
     tx: Option<Box<Tx>>,
+    engine: Engine,
+    seen_scripts: SeenScripts,
     standing: Standing,
     speculation: Speculation,
     clock: Clock,
@@ -361,6 +368,8 @@ impl Shard {
             settings,
             surroundings,
             tx: Some(Box::new(Tx::new(keyspace, seed))),
+            engine: Engine::new(Limits::default()).expect("Lua's libraries fit in the memory limit"),
+            seen_scripts: SeenScripts::default(),
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),
             clock: Clock::default(),
@@ -520,6 +529,9 @@ impl Shard {
             return None;
         }
         let batch = BatchId { term, sequence };
+        // What was taken back in this turn may leave a batch without effects that
+        // is waited for all the same: it is sealed for its stamp.
+        self.stamp_wanted |= sequence == self.tx().open_sequence();
         match self.speculation.get_mut(batch) {
             Some(in_flight) => in_flight.publications.extend(unit.publications),
             None => self.open_publications.extend(unit.publications),

@@ -1,0 +1,218 @@
+//! Lua scripts.
+
+use moonraft_proto::{Effect, Reply};
+use moonraft_router::Keys;
+
+use super::{
+    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    arguments::{integer, is},
+};
+use crate::{
+    keyspace::scripts::{Sha1, sha1},
+    shard::{Client, scripting::Request},
+};
+
+/// A row of this family: a script with its keys.
+const ROW: Command = Command {
+    family: Family::Scripting,
+    arity: Arity::AtLeast(3),
+    keys: Keys::Counted { count: 2, also: None },
+    flags: &[Flag::NoScript, Flag::MayReplicate],
+    since: "2.6.0",
+    ..Command::BASE
+};
+
+/// A subcommand of `SCRIPT`.
+const CHILD: Command = Command {
+    family: Family::Scripting,
+    parent: Some("script"),
+    flags: &[Flag::NoScript],
+    since: "2.6.0",
+    ..Command::BASE
+};
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "eval",
+        run: Run::Script(eval, false),
+        summary: "Executes a server-side Lua script.",
+        ..ROW
+    },
+    Command {
+        name: "evalsha",
+        run: Run::Script(evalsha, false),
+        summary: "Executes a server-side Lua script by SHA1 digest.",
+        ..ROW
+    },
+    Command {
+        name: "eval_ro",
+        flags: &[Flag::NoScript],
+        run: Run::Script(eval_ro, true),
+        since: "7.0.0",
+        summary: "Executes a read-only server-side Lua script.",
+        ..ROW
+    },
+    Command {
+        name: "evalsha_ro",
+        flags: &[Flag::NoScript],
+        run: Run::Script(evalsha_ro, true),
+        since: "7.0.0",
+        summary: "Executes a read-only server-side Lua script by SHA1 digest.",
+        ..ROW
+    },
+    Command {
+        name: "script",
+        arity: Arity::AtLeast(2),
+        keys: Keys::None,
+        flags: &[],
+        summary: "A container for Lua scripts management commands.",
+        ..ROW
+    },
+    Command {
+        name: "load",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::NoScript, Flag::Stale],
+        run: Run::Script(load, false),
+        summary: "Loads a server-side Lua script to the script cache.",
+        ..CHILD
+    },
+    Command {
+        name: "exists",
+        arity: Arity::AtLeast(3),
+        run: Run::Script(exists, true),
+        summary: "Determines whether server-side Lua scripts exist in the script cache.",
+        ..CHILD
+    },
+    Command {
+        name: "flush",
+        arity: Arity::AtLeast(2),
+        run: Run::Script(flush, false),
+        summary: "Removes all server-side Lua scripts from the script cache.",
+        ..CHILD
+    },
+    Command {
+        name: "kill",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::NoScript, Flag::AllowBusy, Flag::Stale],
+        run: Run::Session(kill),
+        summary: "Terminates a server-side Lua script during execution.",
+        ..CHILD
+    },
+    Command {
+        name: "help",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Stale],
+        run: Run::Session(help),
+        since: "5.0.0",
+        summary: "Returns helpful text about the different subcommands.",
+        ..CHILD
+    },
+];
+
+/// `EVAL script numkeys [key …] [argument …]`
+fn eval(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    run_text(client, words, false)
+}
+
+/// `EVAL_RO script numkeys [key …] [argument …]`
+fn eval_ro(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    run_text(client, words, true)
+}
+
+/// `EVALSHA sha1 numkeys [key …] [argument …]`
+fn evalsha(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    run_named(client, words, false)
+}
+
+/// `EVALSHA_RO sha1 numkeys [key …] [argument …]`
+fn evalsha_ro(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    run_named(client, words, true)
+}
+
+fn run_text(client: &mut Client<'_>, words: &[&[u8]], read_only: bool) -> Outcome<'static> {
+    let (text, name) = (words[1], sha1(words[1]));
+    let outcome = run(client, words, name, text, read_only)?;
+    client.remember_script(name, text);
+    Ok(outcome)
+}
+
+fn run_named(client: &mut Client<'_>, words: &[&[u8]], read_only: bool) -> Outcome<'static> {
+    const UNKNOWN: CommandError = CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
+    let name: Sha1 = words[1].to_ascii_lowercase().try_into().map_err(|_| UNKNOWN)?;
+    let text = client.script_text(&name).ok_or(UNKNOWN)?;
+    run(client, words, name, &text, read_only)
+}
+
+fn run(
+    client: &mut Client<'_>,
+    words: &[&[u8]],
+    name: Sha1,
+    text: &[u8],
+    read_only: bool,
+) -> Outcome<'static> {
+    let count = integer(words[2])? as usize;
+    let (keys, arguments) = words[3..].split_at(count);
+    client.run_script(&Request { name, text, keys, arguments, read_only })
+}
+
+/// `SCRIPT LOAD script`
+///
+/// The script becomes part of the shard's state.
+fn load(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let text = words[2];
+    let name = client.engine().compile_check(text).map_err(|text| CommandError::Text(text.into()))?;
+    if !client.tx().is_leading() {
+        return Err(CommandError::text("READONLY You can't write against a read only replica."));
+    }
+    if client.tx().whole().scripts().get(&name).is_none() {
+        client.tx_mut().emit(Effect::ScriptLoad { text });
+    }
+    Ok(Reply::Bulk(name.to_vec().into()))
+}
+
+/// `SCRIPT EXISTS sha1 [sha1 …]`
+fn exists(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let known = words[2..].iter().map(|name| Reply::flag(client.script_text(name).is_some()));
+    Ok(Reply::Array(known.collect()))
+}
+
+/// `SCRIPT FLUSH [ASYNC | SYNC]`
+fn flush(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let known = words.len() == 2 || words.len() == 3 && (is(words[2], "async") || is(words[2], "sync"));
+    if !known {
+        return Err(CommandError::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
+    }
+    if !client.tx().is_leading() {
+        return Err(CommandError::text("READONLY You can't write against a read only replica."));
+    }
+    client.engine().forget_all();
+    client.seen_scripts().clear();
+    if !client.tx().whole().scripts().is_empty() {
+        client.tx_mut().emit(Effect::ScriptFlush);
+    }
+    Ok(Reply::OK)
+}
+
+/// `SCRIPT KILL`, when no script runs: one that does is asked elsewhere.
+fn kill(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Err(CommandError::text("NOTBUSY No scripts in execution right now."))
+}
+
+/// `SCRIPT HELP`
+fn help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    const LINES: &[&str] = &[
+        "SCRIPT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "EXISTS <sha1> [<sha1> ...]",
+        "    Return information about the existence of the scripts in the script cache.",
+        "FLUSH [ASYNC|SYNC]",
+        "    Flush the Lua scripts cache. Very dangerous on replicas.",
+        "KILL",
+        "    Kill the currently executing Lua script, even if it has written: its effects are undone.",
+        "LOAD <script>",
+        "    Load a script into the scripts cache without executing it.",
+        "HELP",
+        "    Prints this help.",
+    ];
+    Ok(Reply::Array(LINES.iter().map(|&line| Reply::status(line)).collect()))
+}

@@ -1,0 +1,220 @@
+//! Running a script on the shard: the world it reaches, and its end.
+//!
+//! The script has the transaction for itself while it runs; each command it calls
+//! is executed on it by the same function as any other. A script that is killed,
+//! even after it wrote, is undone whole; one that fails keeps what it did, as in
+//! Redis.
+
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
+
+use hashbrown::HashMap;
+use moonraft_proto::{Protocol, Reply};
+use moonraft_router::single_slot;
+
+use super::{Busy, Client, Surroundings};
+use crate::{
+    command::{CommandError, Flag, Outcome, Run, find, find_child},
+    keyspace::{Seed, Tx, scripts::Sha1},
+    script::{Engine, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
+};
+
+/// Scripts that were sent with `EVAL` and are remembered for `EVALSHA` on this
+/// leader; Redis 7.4 keeps as many. Those that were loaded are replicated state.
+const SEEN_MAX: usize = 500;
+
+/// Texts of scripts that `EVAL` sent lately.
+#[derive(Default)]
+pub struct SeenScripts {
+    texts: HashMap<Sha1, Arc<[u8]>, Seed>,
+    order: VecDeque<Sha1>,
+}
+
+impl SeenScripts {
+    fn remember(&mut self, name: Sha1, text: &[u8]) {
+        if self.texts.contains_key(&name) {
+            return;
+        }
+        if self.order.len() >= SEEN_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.texts.remove(&oldest);
+        }
+        self.order.push_back(name);
+        self.texts.insert(name, text.into());
+    }
+
+    /// The text of a script.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<[u8]>> {
+        let name: Sha1 = name.to_ascii_lowercase().try_into().ok()?;
+        self.texts.get(&name)
+    }
+
+    /// `SCRIPT FLUSH`
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// How a script is asked for.
+pub struct Request<'a> {
+    /// Its name.
+    pub name: Sha1,
+    /// Its text.
+    pub text: &'a [u8],
+    /// `KEYS`: all of one slot, which was checked.
+    pub keys: &'a [&'a [u8]],
+    /// `ARGV`
+    pub arguments: &'a [&'a [u8]],
+    /// It may not write: `EVAL_RO`.
+    pub read_only: bool,
+}
+
+impl Client<'_> {
+    /// The engine of this shard.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.shard.engine
+    }
+
+    /// Scripts that were sent with `EVAL` lately.
+    pub fn seen_scripts(&mut self) -> &mut SeenScripts {
+        &mut self.shard.seen_scripts
+    }
+
+    /// The text of a known script, loaded or seen.
+    pub fn script_text(&self, name: &[u8]) -> Option<Arc<[u8]>> {
+        let loaded = self.tx().whole().scripts().get(name);
+        loaded.or_else(|| self.shard.seen_scripts.get(name)).cloned()
+    }
+
+    /// Remembers a script that was sent with `EVAL`.
+    pub fn remember_script(&mut self, name: Sha1, text: &[u8]) {
+        self.shard.seen_scripts.remember(name, text);
+    }
+
+    /// Runs a script in the open unit.
+    ///
+    /// # Errors
+    /// It does not compile, failed, or was killed: then nothing of it is left.
+    pub fn run_script(&mut self, request: &Request<'_>) -> Outcome<'static> {
+        let flags = Engine::flags(request.text).map_err(|text| CommandError::Text(text.into()))?;
+        let slot = single_slot(request.keys.iter().copied()).ok().flatten();
+        let tx = self.shard.tx.take().expect("a script does not run inside a script");
+        let savepoint = tx.savepoint();
+        let host = ScriptHost {
+            surroundings: Rc::clone(&self.shard.surroundings),
+            slot,
+            read_only: request.read_only || flags.no_writes,
+            any_slot: flags.allow_cross_slot_keys,
+            started_ns: self.shard.surroundings.boot_ns(),
+            busy_ns: self.shard.settings.busy_ms * 1_000_000,
+            tx,
+        };
+        let script = Script { sha: &request.name, text: request.text };
+        let (host, ended) = self.shard.engine.run(&script, request.keys, request.arguments, host);
+        let mut tx = host.tx;
+        let outcome = match ended {
+            Ended::Done(reply) => Ok(reply),
+            Ended::Failed(text) => Ok(Reply::Error(text.into())),
+            Ended::Killed(_, text) => {
+                tx.roll_back_to(savepoint);
+                Err(CommandError::Text(text.into()))
+            }
+        };
+        self.shard.tx = Some(tx);
+        outcome
+    }
+}
+
+/// What a script reaches of the shard.
+struct ScriptHost {
+    tx: Box<Tx>,
+    surroundings: Rc<dyn Surroundings>,
+    /// The slot of all its keys; `None` until it touches one.
+    slot: Option<u16>,
+    read_only: bool,
+    /// `allow-cross-slot-keys`: undeclared keys may be of any slot of this shard.
+    any_slot: bool,
+    started_ns: u64,
+    busy_ns: u64,
+}
+
+impl ScriptHost {
+    fn execute(&mut self, words: &[&[u8]]) -> Outcome<'static> {
+        const UNKNOWN: CommandError = CommandError::text("ERR Unknown Redis command called from script");
+        let mut command = find(words[0]).ok_or(UNKNOWN)?;
+        if let Run::Container = command.run {
+            let name = words.get(1).ok_or_else(wrong_count)?;
+            command = find_child(command.name, name).ok_or(UNKNOWN)?;
+        }
+        command.check_arity(words).map_err(|_| wrong_count())?;
+        if command.has(Flag::NoScript) || !matches!(command.run, Run::Read(_) | Run::Write(_)) {
+            return Err(CommandError::text("ERR This Redis command is not allowed from script"));
+        }
+        if command.is_write() && self.read_only {
+            return Err(CommandError::text("ERR Write commands are not allowed from read-only scripts."));
+        }
+        let positions = command.key_positions(words)?;
+        positions.iter().try_for_each(|&at| self.check_slot(words[at]))?;
+        super::execute::run_on_data(&mut self.tx, command, words).map(Reply::into_owned)
+    }
+
+    /// A key that a script touches, declared or not, must be of its slot.
+    fn check_slot(&mut self, key: &[u8]) -> Result<(), CommandError> {
+        let slot = moonraft_router::slot_of(key);
+        if !self.tx.keyspace().owned().contains(slot) {
+            return Err(CommandError::text(
+                "ERR Script attempted to access a non local key in a cluster node",
+            ));
+        }
+        match self.slot {
+            Some(other) if other != slot && !self.any_slot => Err(CommandError::text(
+                "ERR Script attempted to access keys that do not hash to the same slot",
+            )),
+            _ => {
+                self.slot = Some(slot);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn wrong_count() -> CommandError {
+    CommandError::text("ERR Wrong number of args calling Redis command from script")
+}
+
+impl Host for ScriptHost {
+    fn call(&mut self, words: &[&[u8]]) -> Reply<'static> {
+        self.execute(words).unwrap_or_else(|error| Reply::Error(error.to_string().into()))
+    }
+
+    fn random_seed(&self) -> u64 {
+        self.tx.random_seed()
+    }
+
+    fn poll(&mut self) -> Verdict {
+        let ran_ns = self.surroundings.boot_ns().saturating_sub(self.started_ns);
+        if ran_ns < self.busy_ns || self.surroundings.while_busy() == Busy::Continue {
+            Verdict::Continue
+        } else {
+            Verdict::Kill(KillReason::User)
+        }
+    }
+
+    fn log(&mut self, level: LogLevel, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        match level {
+            LogLevel::Debug | LogLevel::Verbose => tracing::debug!("script: {text}"),
+            LogLevel::Notice => tracing::info!("script: {text}"),
+            LogLevel::Warning => tracing::warn!("script: {text}"),
+        }
+    }
+
+    fn set_protocol(&mut self, _: Protocol) {
+        // Replies are typed: the engine shows them as the script asked.
+    }
+
+    fn acl_check(&mut self, words: &[&[u8]]) -> Option<bool> {
+        // There are no users yet: every known command is allowed.
+        words.first().and_then(|name| find(name)).map(|_| true)
+    }
+}
