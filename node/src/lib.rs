@@ -1,1 +1,4 @@
 //! Skeleton.
+
+pub mod consensus;
+pub mod log;
