@@ -1,6 +1,23 @@
-//! The server.
+//! The server: one replica of each of several shards, in one process.
+//!
+//! The life of a request, with real names:
+//!
+//! 1. `server` reads bytes of a connection on its shard's thread and calls
+//!    [`shard::Shard::receive`].
+//! 2. The shard parses it, finds its row in [`command`], routes it by its keys.
+//! 3. The row's handler runs on [`keyspace::Tx`] and emits effects, which are
+//!    applied at once to [`keyspace::Keyspace`]; a [`script`] does so many times.
+//! 4. At the end of the turn the effects are one batch, proposed to the shard's
+//!    group in [`consensus`], which makes it durable in [`log`] on a majority.
+//! 5. The committed batch opens the gate of the replies that wait for it; on
+//!    followers its effects are applied.
+//!
+//! `command`, `keyspace`, `script`, `shard` and `consensus` know no socket, file,
+//! thread or clock: the simulator runs the very same types.
 
 pub mod command;
+pub mod consensus;
 pub mod keyspace;
+pub mod log;
 pub mod script;
 pub mod shard;

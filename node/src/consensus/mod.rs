@@ -1,0 +1,233 @@
+//! The Raft groups of a node, as one plain state machine: [`Consensus`].
+//!
+//! Inputs in ([`Input`]: proposals, messages, ticks, what shards and the shell report), work out ([`Work`]:
+//! messages to send, writes to make durable, outputs for shards). No socket, file, thread, clock or randomness
+//! inside: the server drives it with real ones, the simulator with virtual ones.
+//!
+//! ```text
+//! loop {
+//!     wait for inputs, at most until next_tick();
+//!     now = clock();                                   // after they arrived: leases rely on it
+//!     for input in inputs { consensus.step(input, now) }
+//!     while consensus.has_work() {
+//!         let work = consensus.collect(clock());
+//!         send(work.messages);                         // appends travel while this node syncs
+//!         tell(work.outputs);
+//!         if !work.writes.is_empty() { log.write(&work.writes) }
+//!         let work = consensus.persisted(clock());
+//!         send(work.messages); tell(work.outputs);
+//!     }
+//! }
+//! ```
+//!
+//! The Raft rules are those of the `raft` crate. What it leaves to its user is here:
+//!
+//! * `lease`: reads without a round trip, and why that is safe;
+//! * `receive`: which messages are believed, who may be voted for when;
+//! * `lead`: proposals bound to a term, read rounds, graceful hand-over, the home leader;
+//! * `compact`: snapshots, truncation, members;
+//! * `storage`: the log as raft sees it.
+//!
+//! INVARIANTs:
+//!
+//! * Nothing this replica promised (a vote, an acknowledged entry) leaves before it is durable.
+//! * A shard is handed each committed entry once, in order; its bytes not yet applied are bounded.
+//! * Once a proposal of a term is refused, no later one of that term is accepted.
+//! * A group is led in a lease by at most one replica, whatever messages and clocks do, as long as clocks' rates
+//!   differ by no more than the configured drift.
+//!
+//! Sources: Ongaro's thesis (§3.10 leadership transfer, §4 membership, §6.4 reads, §9.6 pre-vote, §10.2.1 writing
+//! in parallel); `raft` 0.7.0 and its issues 557, 569; etcd's 20418 on contexts of read rounds.
+
+mod compact;
+mod group;
+mod lead;
+mod lease;
+mod logger;
+mod receive;
+mod settings;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::log::LogReader;
+
+use group::Group;
+
+pub use lease::LeaseCell;
+pub use receive::snapshot_position;
+pub use settings::{GroupSettings, PlantedFault, Settings};
+pub use types::*;
+
+/// The groups of a node. See the module.
+pub struct Consensus {
+    groups: BTreeMap<ShardId, Group>,
+    touched: Vec<ShardId>,
+    collected: Vec<ShardId>,
+    outputs: Vec<Output>,
+    tick_ns: u64,
+    next_tick: BootTime,
+    halfway: bool,
+}
+
+impl Consensus {
+    /// The groups as the log has them. `now` is the start of this life of the node.
+    pub fn new(
+        settings: Settings,
+        groups: Vec<GroupSettings>,
+        reader: Arc<dyn LogReader>,
+        now: BootTime,
+    ) -> Consensus {
+        settings.check();
+        let tick_ns = settings.tick_ns();
+        let settings = Arc::new(settings);
+        let logger = logger::logger();
+        let mut consensus = Consensus {
+            groups: BTreeMap::new(),
+            touched: Vec::new(),
+            collected: Vec::new(),
+            outputs: Vec::new(),
+            tick_ns,
+            next_tick: now + tick_ns,
+            halfway: false,
+        };
+        for group in groups {
+            let (settings, reader) = (Arc::clone(&settings), Arc::clone(&reader));
+            let id = group.group;
+            let group = Group::new(settings, group, reader, &logger, now);
+            assert!(consensus.groups.insert(id, group).is_none(), "group {id} is there twice");
+            consensus.touched.push(id);
+        }
+        consensus
+    }
+
+    /// Takes an input: cheap, no effect outside. `now` must have been read after the input arrived.
+    pub fn step(&mut self, input: Input, now: BootTime) {
+        assert!(!self.halfway, "step between collect and persisted");
+        let outputs = &mut self.outputs;
+        let id = match input {
+            Input::Tick => return self.tick(now),
+            Input::TransferAll => return self.transfer_all(now),
+            Input::Unreachable { node } => {
+                self.groups.values_mut().for_each(|group| group.unreachable(node));
+                return;
+            }
+            Input::Propose { group, .. }
+            | Input::ReadRound { group, .. }
+            | Input::Transfer { group, .. }
+            | Input::Applied { group, .. }
+            | Input::SnapshotPublished { group, .. }
+            | Input::SnapshotSent { group, .. }
+            | Input::CompactWanted { group }
+            | Input::ChangeMembers { group, .. }
+            | Input::Message(PeerMessage { group, .. })
+            | Input::SnapshotReceived(PeerMessage { group, .. }) => group,
+        };
+        let Some(group) = self.groups.get_mut(&id) else {
+            tracing::warn!(group = id, "an input for a group that is not here");
+            return;
+        };
+        match input {
+            Input::Propose { term, sequence, data, .. } => group.propose(term, sequence, data, outputs),
+            Input::ReadRound { term, round, .. } => group.read_round(term, round, outputs),
+            Input::Message(message) => group.receive(message, false, now),
+            Input::SnapshotReceived(message) => group.receive(message, true, now),
+            Input::Transfer { to, .. } => group.transfer(to, now, outputs),
+            Input::Applied { index, .. } => group.applied(index),
+            Input::SnapshotPublished { index, .. } => group.snapshot_published(index),
+            Input::SnapshotSent { to, success, .. } => group.snapshot_sent(to, success),
+            Input::CompactWanted { .. } => group.compact_wanted(outputs),
+            Input::ChangeMembers { term, sequence, voters, learners, .. } => {
+                group.propose_members((term, sequence), &voters, &learners, outputs);
+            }
+            Input::Tick | Input::TransferAll | Input::Unreachable { .. } => unreachable!("taken above"),
+        }
+        self.touched.push(id);
+    }
+
+    /// When the next tick counts.
+    pub fn next_tick(&self) -> BootTime {
+        self.next_tick
+    }
+
+    fn tick(&mut self, now: BootTime) {
+        if now < self.next_tick {
+            return;
+        }
+        // From now, not from when it was due: ticks must not be closer together than this, and a process that was
+        // paused must not make up for it.
+        self.next_tick = now + self.tick_ns;
+        for (id, group) in &mut self.groups {
+            group.tick(now, &mut self.outputs);
+            if group.leads() || group.has_work() {
+                self.touched.push(*id);
+            }
+        }
+    }
+
+    fn transfer_all(&mut self, now: BootTime) {
+        for (id, group) in &mut self.groups {
+            group.stopping = true;
+            group.transfer(None, now, &mut self.outputs);
+            self.touched.push(*id);
+        }
+    }
+
+    /// Whether there is work to collect.
+    pub fn has_work(&self) -> bool {
+        !self.touched.is_empty() || !self.outputs.is_empty()
+    }
+
+    /// The first half of a turn: what to send at once, to write, and to tell. To be ended by
+    /// [`Consensus::persisted`] before anything else is stepped. `now` must be read before the messages are sent.
+    pub fn collect(&mut self, now: BootTime) -> Work {
+        assert!(!self.halfway, "collect before the last turn was ended");
+        self.halfway = true;
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        std::mem::swap(&mut self.collected, &mut self.touched);
+        let mut work = Work {
+            outputs: std::mem::take(&mut self.outputs),
+            ..Work::default()
+        };
+        for id in &self.collected {
+            let group = self.groups.get_mut(id).expect("only groups that exist are touched");
+            group.collect(now, &mut work);
+        }
+        work
+    }
+
+    /// The second half: the writes of [`Consensus::collect`] are durable. There are no writes in what it returns.
+    pub fn persisted(&mut self, now: BootTime) -> Work {
+        assert!(self.halfway, "persisted without collect");
+        self.halfway = false;
+        let mut work = Work::default();
+        for id in self.collected.drain(..) {
+            let group = self.groups.get_mut(&id).expect("only groups that exist are touched");
+            group.persisted(now, &mut work);
+            if group.has_work() {
+                self.touched.push(id);
+            }
+        }
+        work
+    }
+
+    /// The lease of a group, for its shard.
+    pub fn lease(&self, group: ShardId) -> Option<Arc<LeaseCell>> {
+        self.groups.get(&group).map(|group| Arc::clone(&group.lease))
+    }
+
+    /// How many groups this node leads.
+    pub fn led(&self) -> usize {
+        self.groups.values().filter(|group| group.leads()).count()
+    }
+
+    /// Where a group stands.
+    pub fn status(&self, group: ShardId) -> Option<GroupStatus> {
+        self.groups.get(&group).map(Group::status)
+    }
+}

@@ -1,0 +1,491 @@
+//! A small deterministic cluster: nodes with disks, clocks that drift, a network that loses, delays and repeats.
+//!
+//! Everything happens in virtual time and is drawn from one seed. What must never happen is collected as
+//! `violations` rather than asserted, so that tests of planted faults can look for it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::consensus::*;
+use crate::log::MemoryLog;
+
+pub const MS: u64 = 1_000_000;
+
+/// splitmix64: small, and the same on every machine.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+#[derive(Clone)]
+pub struct Plan {
+    pub nodes: u64,
+    pub groups: u32,
+    pub settings: Settings,
+    pub latency_ms: (u64, u64),
+    pub sync_ms: (u64, u64),
+    pub drop_percent: u64,
+    pub repeat_percent: u64,
+    /// Clock rates differ from true time by up to this much.
+    pub drift_percent: u64,
+    pub home: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan {
+            nodes: 3,
+            groups: 1,
+            settings: Settings::default(),
+            latency_ms: (1, 3),
+            sync_ms: (0, 2),
+            drop_percent: 0,
+            repeat_percent: 0,
+            drift_percent: 0,
+            home: false,
+        }
+    }
+}
+
+/// One entry of a shard's state: where it was committed, and what it says.
+pub type Applied = (u64, u64, Bytes);
+
+#[derive(Default)]
+pub struct Shard {
+    pub state: Vec<Applied>,
+    pub applied: u64,
+    pub term: u64,
+    pub role: Option<Role>,
+    pub retiring: bool,
+    pub refused: Vec<u64>,
+    pub rounds: Vec<(u64, Option<u64>)>, // confirmed at an index, or refused
+    pub installed: u32,
+    pub snapshots_asked: u32,
+    pub hold_applied: bool,
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub life: u64,
+    pub log: MemoryLog,
+    pub files: BTreeMap<(ShardId, u64, u64), Vec<Applied>>,
+    pub consensus: Option<Consensus>,
+    pub shards: BTreeMap<ShardId, Shard>,
+    inbox: VecDeque<Input>,
+    syncing: bool,
+    pub paused_until: u64,
+    offset: u64,
+    rate: u64, // nanoseconds of its clock in a millisecond
+}
+
+enum Event {
+    Input(NodeId, Input),
+    Wake(NodeId),
+    Synced(NodeId, u64),
+    File { from: NodeId, to: NodeId, position: (ShardId, u64, u64), message: PeerMessage },
+}
+
+pub struct Network {
+    pub plan: Plan,
+    pub random: Random,
+    pub time: u64,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub cut: BTreeSet<(NodeId, NodeId)>,
+    pub violations: Vec<String>,
+    pub sent: u64,
+    /// What was committed at each index, by whomever first.
+    pub committed: BTreeMap<(ShardId, u64), (u64, Bytes)>,
+    committed_term: BTreeMap<ShardId, u64>,
+    queue: BTreeMap<(u64, u64), Event>,
+    events: u64,
+}
+
+impl Network {
+    pub fn new(seed: u64, plan: Plan) -> Network {
+        let mut network = Network {
+            random: Random(seed),
+            time: 0,
+            nodes: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            violations: Vec::new(),
+            sent: 0,
+            committed: BTreeMap::new(),
+            committed_term: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            events: 0,
+            plan,
+        };
+        for id in 1..=network.plan.nodes {
+            let drift = network.plan.drift_percent * MS / 100;
+            let rate = MS - drift + network.random.below(2 * drift + 1);
+            let offset = network.random.below(1 << 40) + 1;
+            network.nodes.insert(id, Node {
+                id,
+                life: 0,
+                log: MemoryLog::new(),
+                files: BTreeMap::new(),
+                consensus: None,
+                shards: BTreeMap::new(),
+                inbox: VecDeque::new(),
+                syncing: false,
+                paused_until: 0,
+                offset,
+                rate,
+            });
+        }
+        for id in 1..=network.plan.nodes {
+            network.start(id);
+        }
+        network
+    }
+
+    pub fn clock(&self, id: NodeId) -> BootTime {
+        let node = &self.nodes[&id];
+        node.offset + (u128::from(self.time) * u128::from(node.rate) / u128::from(MS)) as u64
+    }
+
+    pub fn start(&mut self, id: NodeId) {
+        let voters: Vec<ReplicaId> = (1..=self.plan.nodes).map(|node| ReplicaId::new(node, 0)).collect();
+        let mut recovered = self.nodes[&id].log.recover();
+        let (low, high) = (self.plan.settings.election_ticks_min, self.plan.settings.election_ticks_max);
+        let mut groups = Vec::new();
+        for group in 0..self.plan.groups {
+            groups.push(GroupSettings {
+                group,
+                replica: ReplicaId::new(id, 0),
+                voters: voters.clone(),
+                home: self.plan.home.then_some(1 + u64::from(group) % self.plan.nodes),
+                election_ticks: Some(low + self.random.below(u64::from(high - low)) as u32),
+                recovered: recovered.remove(&group),
+            });
+        }
+        let now = self.clock(id);
+        let settings = self.plan.settings.clone();
+        let node = self.nodes.get_mut(&id).unwrap();
+        assert!(node.consensus.is_none());
+        node.life += 1;
+        node.shards.clear();
+        for group in &groups {
+            let mut shard = Shard::default();
+            if let Some(recovered) = group.recovered.as_ref().filter(|found| found.snapshot.index > 0) {
+                let position = (group.group, recovered.snapshot.index, recovered.snapshot.term);
+                shard.state = node.files.get(&position).expect("a position is written after its file").clone();
+                shard.applied = recovered.snapshot.index;
+            }
+            node.shards.insert(group.group, shard);
+        }
+        node.consensus = Some(Consensus::new(settings, groups, Arc::new(node.log.clone()), now));
+        self.at(self.time, Event::Wake(id));
+    }
+
+    /// The process ends; `kept` unsynced writes had reached the disk.
+    pub fn crash(&mut self, id: NodeId, kept: usize) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.consensus = None;
+        node.inbox.clear();
+        node.syncing = false;
+        node.paused_until = 0;
+        node.log.crash(kept);
+    }
+
+    pub fn pause(&mut self, id: NodeId, until: u64) {
+        self.nodes.get_mut(&id).unwrap().paused_until = until;
+        self.at(until, Event::Wake(id));
+    }
+
+    pub fn isolate(&mut self, id: NodeId) {
+        for other in 1..=self.plan.nodes {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
+    }
+
+    fn at(&mut self, time: u64, event: Event) {
+        self.events += 1;
+        self.queue.insert((time, self.events), event);
+    }
+
+    fn span(&mut self, (low, high): (u64, u64)) -> u64 {
+        low * MS + self.random.below((high - low) * MS + 1)
+    }
+
+    pub fn input(&mut self, id: NodeId, input: Input) {
+        self.at(self.time, Event::Input(id, input));
+    }
+
+    pub fn run_ms(&mut self, ms: u64) {
+        let end = self.time + ms * MS;
+        self.run_until(end, |_| false);
+    }
+
+    /// Runs until `done`, for `ms` at most. Whether it was done.
+    pub fn run_until_ms(&mut self, ms: u64, done: impl FnMut(&Network) -> bool) -> bool {
+        let end = self.time + ms * MS;
+        self.run_until(end, done)
+    }
+
+    fn run_until(&mut self, end: u64, mut done: impl FnMut(&Network) -> bool) -> bool {
+        while !done(self) {
+            let Some(((time, order), _)) = self.queue.first_key_value() else { break };
+            if *time > end {
+                break;
+            }
+            let key = (*time, *order);
+            self.time = key.0;
+            let event = self.queue.remove(&key).unwrap();
+            self.handle(event);
+            self.check_leases();
+        }
+        let reached = done(self);
+        if !reached {
+            self.time = end;
+        }
+        reached
+    }
+
+    fn handle(&mut self, event: Event) {
+        let id = match event {
+            Event::Input(id, input) => {
+                let node = self.nodes.get_mut(&id).unwrap();
+                if node.consensus.is_some() {
+                    node.inbox.push_back(input);
+                }
+                id
+            }
+            Event::Wake(id) => id,
+            Event::Synced(id, life) => {
+                let node = self.nodes.get_mut(&id).unwrap();
+                if node.life != life || !node.syncing {
+                    return;
+                }
+                if node.paused_until > self.time {
+                    let until = node.paused_until;
+                    return self.at(until, Event::Synced(id, life));
+                }
+                node.syncing = false;
+                node.log.sync();
+                self.finish_turn(id);
+                id
+            }
+            Event::File { from, to, position, message } => {
+                let file = self.nodes[&from].files.get(&position).cloned();
+                let sender = message.from;
+                let group = message.group;
+                let receiver = message.to;
+                let reachable = !self.cut.contains(&(from, to)) && self.nodes[&to].consensus.is_some();
+                let success = file.is_some() && reachable;
+                if let (Some(file), true) = (file, reachable) {
+                    self.nodes.get_mut(&to).unwrap().files.insert(position, file);
+                    self.input(to, Input::SnapshotReceived(message));
+                }
+                self.input(sender.node(), Input::SnapshotSent { group, to: receiver, success });
+                return;
+            }
+        };
+        self.turn(id);
+    }
+
+    fn turn(&mut self, id: NodeId) {
+        let now = self.clock(id);
+        loop {
+            let time = self.time;
+            let node = self.nodes.get_mut(&id).unwrap();
+            let Some(consensus) = node.consensus.as_mut() else { return };
+            if node.syncing || node.paused_until > time {
+                return;
+            }
+            while let Some(input) = node.inbox.pop_front() {
+                consensus.step(input, now);
+            }
+            consensus.step(Input::Tick, now);
+            if !consensus.has_work() {
+                let wait = consensus.next_tick().saturating_sub(now) * MS / node.rate + 1;
+                return self.at(time + wait, Event::Wake(id));
+            }
+            let work = consensus.collect(now);
+            let writes = !work.writes.is_empty();
+            if writes {
+                node.log.write(&work.writes);
+            }
+            self.take(id, work);
+            if writes {
+                let wait = self.span(self.plan.sync_ms);
+                let node = self.nodes.get_mut(&id).unwrap();
+                node.syncing = true;
+                let life = node.life;
+                return self.at(self.time + wait, Event::Synced(id, life));
+            }
+            self.finish_turn(id);
+        }
+    }
+
+    fn finish_turn(&mut self, id: NodeId) {
+        let now = self.clock(id);
+        let consensus = self.nodes.get_mut(&id).unwrap().consensus.as_mut().unwrap();
+        let work = consensus.persisted(now);
+        assert!(work.writes.is_empty());
+        self.take(id, work);
+    }
+
+    fn take(&mut self, id: NodeId, work: Work) {
+        for message in work.messages {
+            self.sent += 1;
+            let to = message.to.node();
+            let copies = 1 + u64::from(self.random.chance(self.plan.repeat_percent));
+            for _ in 0..copies {
+                let lost = self.random.chance(self.plan.drop_percent) || self.cut.contains(&(id, to));
+                let latency = self.span(self.plan.latency_ms);
+                if !lost {
+                    self.at(self.time + latency, Event::Input(to, Input::Message(message.clone())));
+                }
+            }
+        }
+        for output in work.outputs {
+            self.output(id, output);
+        }
+    }
+
+    fn output(&mut self, id: NodeId, output: Output) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let mut answers = Vec::new();
+        match output {
+            Output::Role { group, term, role } => {
+                let shard = node.shards.get_mut(&group).unwrap();
+                assert!(term >= shard.term, "terms go back");
+                shard.term = term;
+                shard.role = Some(role);
+                shard.retiring = false;
+            }
+            Output::Retiring { group, .. } => node.shards.get_mut(&group).unwrap().retiring = true,
+            Output::Refused { group, sequence, .. } => {
+                node.shards.get_mut(&group).unwrap().refused.push(sequence);
+            }
+            Output::RoundConfirmed { group, round, index, .. } => {
+                node.shards.get_mut(&group).unwrap().rounds.push((round, Some(index)));
+            }
+            Output::RoundRefused { group, round, .. } => {
+                node.shards.get_mut(&group).unwrap().rounds.push((round, None));
+            }
+            Output::Committed { group, entries } => {
+                let shard = node.shards.get_mut(&group).unwrap();
+                for entry in entries {
+                    assert_eq!(entry.index, shard.state.last().map_or(0, |last| last.0) + 1, "in order, once");
+                    let known = self.committed.entry((group, entry.index));
+                    let known = known.or_insert((entry.term, entry.data.clone()));
+                    if *known != (entry.term, entry.data.clone()) {
+                        self.violations.push(format!("entry {} of group {group} differs on node {id}", entry.index));
+                    }
+                    let term = self.committed_term.entry(group).or_default();
+                    *term = entry.term.max(*term);
+                    shard.state.push((entry.index, entry.term, entry.data));
+                }
+                if !shard.hold_applied {
+                    shard.applied = shard.state.last().unwrap().0;
+                    answers.push(Input::Applied { group, index: shard.applied });
+                }
+            }
+            Output::TakeSnapshot { group } => {
+                let shard = node.shards.get_mut(&group).unwrap();
+                shard.snapshots_asked += 1;
+                let (index, term, _) = *shard.state.last().expect("asked with something applied");
+                node.files.insert((group, index, term), shard.state.clone());
+                answers.push(Input::SnapshotPublished { group, index });
+            }
+            Output::SendSnapshot { group, to, index, term, message } => {
+                assert_eq!(snapshot_position(&message), Some((index, term)));
+                let latency = self.span(self.plan.latency_ms) * 5;
+                let position = (group, index, term);
+                let to = to.node();
+                self.at(self.time + latency, Event::File { from: id, to, position, message });
+            }
+            Output::InstallSnapshot { group, index, term } => {
+                let shard = node.shards.get_mut(&group).unwrap();
+                shard.state = node.files[&(group, index, term)].clone();
+                shard.applied = index;
+                shard.installed += 1;
+                answers.push(Input::Applied { group, index });
+            }
+            Output::Members { .. } => {}
+        }
+        self.nodes.get_mut(&id).unwrap().inbox.extend(answers);
+    }
+
+    /// Whoever has a lease is the only one, and nobody has committed in a later term.
+    fn check_leases(&mut self) {
+        for group in 0..self.plan.groups {
+            let newest = self.committed_term.get(&group).copied().unwrap_or(0);
+            let mut holders = Vec::new();
+            for (id, node) in &self.nodes {
+                let Some(consensus) = &node.consensus else { continue };
+                let shard = &node.shards[&group];
+                let lease = consensus.lease(group).unwrap();
+                if lease.covers(shard.term, self.clock(*id)) {
+                    holders.push((*id, shard.term));
+                }
+            }
+            let stale = holders.iter().any(|(_, term)| *term < newest);
+            if holders.len() > 1 || stale {
+                let text = format!("at {} ms: leases {holders:?}, committed in term {newest}", self.time / MS);
+                self.violations.push(text);
+            }
+        }
+    }
+
+    /// The node that leads `group` in the highest term, if it has a lease.
+    pub fn leader(&self, group: ShardId) -> Option<NodeId> {
+        let leaders = self.nodes.values().filter(|node| {
+            node.consensus.is_some() && node.shards[&group].role == Some(Role::Leader)
+        });
+        let newest = leaders.max_by_key(|node| node.shards[&group].term)?;
+        self.has_lease(newest.id, group).then_some(newest.id)
+    }
+
+    pub fn has_lease(&self, id: NodeId, group: ShardId) -> bool {
+        let node = &self.nodes[&id];
+        let Some(consensus) = &node.consensus else { return false };
+        consensus.lease(group).unwrap().covers(node.shards[&group].term, self.clock(id))
+    }
+
+    pub fn wait_for_leader(&mut self, group: ShardId) -> NodeId {
+        let found = self.run_until_ms(20_000, |network| network.leader(group).is_some());
+        assert!(found, "no leader; violations: {:?}", self.violations);
+        self.leader(group).unwrap()
+    }
+
+    pub fn propose(&mut self, id: NodeId, group: ShardId, sequence: u64, data: impl Into<Bytes>) {
+        let term = self.nodes[&id].shards[&group].term;
+        let data = data.into();
+        self.input(id, Input::Propose { group, term, sequence, data });
+    }
+
+    pub fn shard(&self, id: NodeId, group: ShardId) -> &Shard {
+        &self.nodes[&id].shards[&group]
+    }
+
+    pub fn status(&self, id: NodeId, group: ShardId) -> GroupStatus {
+        self.nodes[&id].consensus.as_ref().unwrap().status(group).unwrap()
+    }
+
+    /// What clients proposed, as applied on `id`.
+    pub fn payloads(&self, id: NodeId, group: ShardId) -> Vec<Bytes> {
+        let state = &self.shard(id, group).state;
+        state.iter().map(|entry| entry.2.clone()).filter(|data| !data.is_empty()).collect()
+    }
+}

@@ -1,0 +1,346 @@
+//! What goes in and out of [`Consensus`](super::Consensus).
+
+use std::fmt;
+
+use bytes::Bytes;
+use raft::eraftpb::ConfState;
+
+use crate::log::LogWrites;
+
+/// The number of a shard, and of its Raft group.
+pub type ShardId = crate::log::GroupId;
+
+/// The number of a node in the cluster, from 1. It fits 32 bits.
+pub type NodeId = u64;
+
+/// A reading of CLOCK_BOOTTIME in nanoseconds: monotonic, goes on while the machine sleeps. The only clock here.
+pub type BootTime = u64;
+
+/// A member of a group: a node in one life of its disk. Never used again once that disk is lost, because the next
+/// life does not know what this one promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaId(pub u64);
+
+impl ReplicaId {
+    /// The replica of `node` (1 to 2^32 - 1) in life `incarnation` of its disk, 0 being the first.
+    pub fn new(node: NodeId, incarnation: u32) -> ReplicaId {
+        assert!(node > 0 && node <= u64::from(u32::MAX), "no such node: {node}");
+        ReplicaId(u64::from(incarnation) << 32 | node)
+    }
+
+    /// The node it is on.
+    pub fn node(self) -> NodeId {
+        self.0 & u64::from(u32::MAX)
+    }
+
+    /// Which life of the node's disk it is of.
+    pub fn incarnation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.node(), self.incarnation())
+    }
+}
+
+/// A message from a replica to another of the same group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerMessage {
+    /// The group.
+    pub group: ShardId,
+    /// Who sends.
+    pub from: ReplicaId,
+    /// Who is to receive.
+    pub to: ReplicaId,
+    /// Of a leader's appends, heartbeats and snapshots: its clock just before it sent them. 0 for the rest.
+    pub stamp: BootTime,
+    /// Of answers to the leader of the term: the largest `stamp` the sender took from it in this term. 0 for the
+    /// rest. The leader's lease counts from it.
+    pub echo: BootTime,
+    /// A Raft message (`eraftpb.Message`, protobuf).
+    pub data: Bytes,
+}
+
+/// What a replica is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It leads. Execute only once an entry of this term has been applied.
+    Leader,
+    /// It follows.
+    Follower {
+        /// Whom, if it knows.
+        leader: Option<ReplicaId>,
+    },
+    /// It seeks votes.
+    Candidate,
+}
+
+/// What happens to a node's groups.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Appends `data` to the group's log if this replica leads it in exactly this term; otherwise
+    /// [`Output::Refused`]. Once one proposal of a term is refused, so are all later ones of that term: they would
+    /// build on what is not there.
+    Propose {
+        /// The group.
+        group: ShardId,
+        /// The term in which the data was made.
+        term: u64,
+        /// The shard's own number for it.
+        sequence: u64,
+        /// Opaque, not empty (an empty entry is Raft's own).
+        data: Bytes,
+    },
+    /// Makes sure that this replica still leads: one heartbeat round for all reads of a turn. Ends in
+    /// [`Output::RoundConfirmed`] or [`Output::RoundRefused`].
+    ReadRound {
+        /// The group.
+        group: ShardId,
+        /// The term in which the reads were executed.
+        term: u64,
+        /// The shard's own number for it.
+        round: u64,
+    },
+    /// From a peer. A snapshot is only taken as [`Input::SnapshotReceived`].
+    Message(PeerMessage),
+    /// Time may have passed: see [`Consensus::next_tick`](super::Consensus::next_tick). Ticks that come earlier
+    /// than the settings' `tick_ms` after the last are ignored, so a driver may send too many but never too few.
+    Tick,
+    /// Hands the leadership of a group over. The leader refuses proposals from here on ([`Output::Retiring`]).
+    Transfer {
+        /// The group.
+        group: ShardId,
+        /// To whom; `None`: the follower that has most of the log.
+        to: Option<NodeId>,
+    },
+    /// Hands over every group this node leads, and leads none again: the node stops.
+    TransferAll,
+    /// The shard has applied the group's log up to here.
+    Applied {
+        /// The group.
+        group: ShardId,
+        /// The last entry applied.
+        index: u64,
+    },
+    /// The shard's snapshot at `index`, an applied entry, is durable on this node: the log before it may go.
+    SnapshotPublished {
+        /// The group.
+        group: ShardId,
+        /// The last entry in the snapshot.
+        index: u64,
+    },
+    /// A leader's snapshot message whose payload is complete and **durable** on this node, under the index and term
+    /// that [`snapshot_position`](super::snapshot_position) reads from it.
+    SnapshotReceived(PeerMessage),
+    /// The transfer begun by [`Output::SendSnapshot`] ended.
+    SnapshotSent {
+        /// The group.
+        group: ShardId,
+        /// To whom.
+        to: ReplicaId,
+        /// Whether the receiver has it all and got the message.
+        success: bool,
+    },
+    /// Messages to this node could not be delivered.
+    Unreachable {
+        /// The node.
+        node: NodeId,
+    },
+    /// The log holds too much for this group (`Log::purge` says so): a snapshot would free it.
+    CompactWanted {
+        /// The group.
+        group: ShardId,
+    },
+    /// Proposes the group's members: voters, the others are learners. Refused like a proposal. Joint consensus; the
+    /// joint configuration is left by itself. Catch a learner up before it is made a voter.
+    ChangeMembers {
+        /// The group.
+        group: ShardId,
+        /// The term in which the change was decided.
+        term: u64,
+        /// The shard's own number for it.
+        sequence: u64,
+        /// Who votes. Not empty.
+        voters: Vec<ReplicaId>,
+        /// Who only receives the log.
+        learners: Vec<ReplicaId>,
+    },
+}
+
+/// An entry that a majority has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedEntry {
+    /// Its place in the log. Without gaps.
+    pub index: u64,
+    /// The term of the leader that proposed it.
+    pub term: u64,
+    /// What was proposed. Empty: an entry of Raft's own (a leader's first, or a change of members).
+    pub data: Bytes,
+}
+
+/// What the groups tell their shards, and the shell that moves snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The replica's role or term is another. A `Leader` of a new term right after one of an older means that the
+    /// leadership was lost in between.
+    Role {
+        /// The group.
+        group: ShardId,
+        /// The term.
+        term: u64,
+        /// The role in it.
+        role: Role,
+    },
+    /// The leader of `term` hands its leadership over, or has refused a proposal: it takes none any more in this
+    /// term and has no lease. A [`Output::Role`] of a higher term follows.
+    Retiring {
+        /// The group.
+        group: ShardId,
+        /// The term that ends.
+        term: u64,
+    },
+    /// Entries to apply, in order, each exactly once in a life of the process: from the snapshot the shard started
+    /// from, or was last told to install, without gaps.
+    Committed {
+        /// The group.
+        group: ShardId,
+        /// Not empty.
+        entries: Vec<CommittedEntry>,
+    },
+    /// A proposal that is not in the log and never will be, and with it all later ones of its term.
+    Refused {
+        /// The group.
+        group: ShardId,
+        /// As proposed.
+        term: u64,
+        /// As proposed.
+        sequence: u64,
+    },
+    /// No other replica led when the round was asked for.
+    RoundConfirmed {
+        /// The group.
+        group: ShardId,
+        /// As asked.
+        term: u64,
+        /// As asked.
+        round: u64,
+        /// The reads see everything acknowledged if everything up to here is applied.
+        index: u64,
+    },
+    /// The replica does not lead in that term any more.
+    RoundRefused {
+        /// The group.
+        group: ShardId,
+        /// As asked.
+        term: u64,
+        /// As asked.
+        round: u64,
+    },
+    /// Someone needs a snapshot: the log has grown long, or a replica lags behind it.
+    TakeSnapshot {
+        /// The group.
+        group: ShardId,
+    },
+    /// Move the snapshot at (`index`, `term`) to `to`, then hand `message` over there as
+    /// [`Input::SnapshotReceived`], and tell the end by [`Input::SnapshotSent`].
+    SendSnapshot {
+        /// The group.
+        group: ShardId,
+        /// To whom.
+        to: ReplicaId,
+        /// The snapshot.
+        index: u64,
+        /// The snapshot.
+        term: u64,
+        /// Raft's part.
+        message: PeerMessage,
+    },
+    /// The log now begins at the received snapshot: the shard's state is to become that of its file.
+    InstallSnapshot {
+        /// The group.
+        group: ShardId,
+        /// The snapshot.
+        index: u64,
+        /// The snapshot.
+        term: u64,
+    },
+    /// The members of the group changed, as of the entry at `index`.
+    Members {
+        /// The group.
+        group: ShardId,
+        /// Where.
+        index: u64,
+        /// Who is a member.
+        members: Members,
+    },
+}
+
+/// Who belongs to a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Who votes.
+    pub voters: Vec<ReplicaId>,
+    /// Who voted before a change that is under way, and still does until it is done; else empty.
+    pub outgoing: Vec<ReplicaId>,
+    /// Who receives the log only.
+    pub learners: Vec<ReplicaId>,
+}
+
+impl Members {
+    pub(super) fn from_raft(conf: &ConfState) -> Members {
+        let list = |ids: &[u64]| {
+            let mut list: Vec<ReplicaId> = ids.iter().map(|id| ReplicaId(*id)).collect();
+            list.sort_unstable();
+            list
+        };
+        Members {
+            voters: list(&conf.voters),
+            outgoing: list(&conf.voters_outgoing),
+            learners: list(&conf.learners),
+        }
+    }
+}
+
+/// What is to be done after inputs were stepped: send, write, tell, in this order.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// To be sent at once. Of [`Consensus::collect`](super::Consensus::collect): before the writes are durable, so
+    /// that the followers sync while this node does.
+    pub messages: Vec<PeerMessage>,
+    /// To be made durable before [`Consensus::persisted`](super::Consensus::persisted) is called.
+    pub writes: LogWrites,
+    /// To the shards and the shell, in order.
+    pub outputs: Vec<Output>,
+}
+
+impl Work {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.writes.is_empty() && self.outputs.is_empty()
+    }
+}
+
+/// Where a group stands on this node: for status pages, metrics and tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The term.
+    pub term: u64,
+    /// The role in it.
+    pub role: Role,
+    /// The first entry still in the log.
+    pub first: u64,
+    /// The last entry, durable or not.
+    pub last: u64,
+    /// The last entry known to be committed.
+    pub committed: u64,
+    /// The last entry the shard has applied.
+    pub applied: u64,
+    /// The last entry in the newest snapshot; 0 if there is none.
+    pub snapshot: u64,
+    /// Who is a member.
+    pub members: Members,
+    /// Of a leader: the last entry each other member is known to have.
+    pub matched: Vec<(ReplicaId, u64)>,
+}

@@ -1,0 +1,301 @@
+//! The log on disk: `raft-engine`, one stream of batches for all groups.
+//!
+//! Each group keeps three records beside its entries: `hard` (term, vote, commit), `snapshot` (position and members
+//! of its newest snapshot) and `truncated` (the entry before the first). They change in the same batch as the
+//! entries, so they always agree.
+//!
+//! INVARIANT: entries are read and files purged on the thread that writes: raft-engine 0.4.2 panics when entries
+//! are read during a concurrent rewrite (its issue 370).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
+use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
+
+use super::identity::{self, Identity, IdentityError};
+use super::inspect::{self, DamageError};
+use super::{EntryId, GroupId, GroupWrite, LogReader, LogWrites, RecoveredGroup, TermRuns, fatal};
+
+const HARD_STATE: &[u8] = b"hard";
+const SNAPSHOT: &[u8] = b"snapshot";
+const TRUNCATED: &[u8] = b"truncated";
+
+/// Entries are read in pieces of this size when a log is recovered.
+const RECOVERY_BYTES: usize = 4 << 20;
+
+/// How the files of the log are kept.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// A file is closed and the next begun at this size.
+    pub file_bytes: u64,
+    /// Above this many bytes in all files, old ones are given up: what is still needed of them is written anew, and
+    /// groups that hold much of them are asked for a snapshot.
+    pub purge_bytes: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings {
+            file_bytes: 64 << 20, // large enough that switching files is rare, small enough to read at a start
+            purge_bytes: 1 << 30, // a restart reads it in a few seconds
+        }
+    }
+}
+
+/// Why the log of a node could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory is not this node's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The files are damaged.
+    #[error(transparent)]
+    Damage(#[from] DamageError),
+    /// The directory could not be read or created.
+    #[error("cannot access {path}: {source}", path = .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The files check out one by one but do not fit together, or are in use by another process.
+    #[error("cannot open the log in {path}: {detail}", path = .path.display())]
+    Engine {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// The durable log of a node.
+pub struct Log {
+    engine: Arc<Engine>,
+    identity: Identity,
+    batch: LogBatch,
+}
+
+struct RaftEntry;
+
+impl MessageExt for RaftEntry {
+    type Entry = Entry;
+
+    fn index(entry: &Entry) -> u64 {
+        entry.index
+    }
+}
+
+impl Log {
+    /// Opens the log in `directory`, or begins one there for `wanted`. A torn tail is cut; other damage, or another
+    /// node's directory, is an error.
+    pub fn open(
+        directory: &Path,
+        wanted: &Identity,
+        settings: &LogSettings,
+    ) -> Result<(Log, BTreeMap<GroupId, RecoveredGroup>), OpenError> {
+        let failed = |source| OpenError::Io {
+            path: directory.to_owned(),
+            source,
+        };
+        fs::create_dir_all(directory).map_err(failed)?;
+        let identity = identity::claim(directory, wanted)?;
+        let files = directory.join("log");
+        inspect::inspect(&files).map_err(failed)??;
+
+        let refused = |detail: String| OpenError::Engine {
+            path: files.clone(),
+            detail,
+        };
+        let config = Config {
+            dir: files
+                .to_str()
+                .ok_or_else(|| refused("the path is not valid UTF-8".to_owned()))?
+                .to_owned(),
+            recovery_mode: RecoveryMode::TolerateTailCorruption,
+            target_file_size: ReadableSize(settings.file_bytes),
+            purge_threshold: ReadableSize(settings.purge_bytes.max(settings.file_bytes)),
+            enable_log_recycle: true,
+            ..Config::default()
+        };
+        let engine = Engine::open(config).map_err(|error| refused(error.to_string()))?;
+        let mut groups = BTreeMap::new();
+        for region in engine.raft_groups() {
+            let group = GroupId::try_from(region - 1)
+                .map_err(|_| refused(format!("it holds a group of number {region}")))?;
+            let recovered = recover(&engine, region)
+                .map_err(|detail| refused(format!("group {group}: {detail}")))?;
+            groups.insert(group, recovered);
+        }
+        let log = Log {
+            engine: Arc::new(engine),
+            identity,
+            batch: LogBatch::default(),
+        };
+        Ok((log, groups))
+    }
+
+    /// Whose log this is; the incarnation is the disk's own.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Makes the writes durable: one batch, one fsync. Returns when they are; an error stops the process.
+    pub fn write(&mut self, writes: &LogWrites) {
+        for write in &writes.groups {
+            if let Err(error) = self.add(write) {
+                fatal(&format!("cannot encode a log write: {error}"));
+            }
+        }
+        // A failed fsync panics inside the engine: it may have dropped what it could not write, so nothing after it
+        // could be trusted.
+        if let Err(error) = self.engine.write(&mut self.batch, true) {
+            fatal(&format!("cannot write the log in {}: {error}", self.engine.path()));
+        }
+    }
+
+    fn add(&mut self, write: &GroupWrite) -> raft_engine::Result<()> {
+        let region = region(write.group);
+        if let Some(snapshot) = &write.snapshot {
+            if write.reset {
+                if let Some(last) = self.engine.last_index(region) {
+                    let index = last + 1;
+                    self.batch.add_command(region, Command::Compact { index });
+                }
+                let position = position(snapshot.index, snapshot.term);
+                self.batch.put_message(region, TRUNCATED.to_vec(), &position)?;
+            }
+            self.batch.put_message(region, SNAPSHOT.to_vec(), snapshot)?;
+        }
+        if let Some(hard_state) = &write.hard_state {
+            self.batch.put_message(region, HARD_STATE.to_vec(), hard_state)?;
+        }
+        self.batch.add_entries::<RaftEntry>(region, &write.entries)?;
+        if let Some(truncate) = write.truncate {
+            let index = truncate.index + 1;
+            self.batch.add_command(region, Command::Compact { index });
+            let position = position(truncate.index, truncate.term);
+            self.batch.put_message(region, TRUNCATED.to_vec(), &position)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up old files if there are too many. Returns the groups that hold much of them: they should take a
+    /// snapshot (`Input::CompactWanted`). To be called every few seconds.
+    pub fn purge(&mut self) -> Vec<GroupId> {
+        match self.engine.purge_expired_files() {
+            Ok(regions) => regions.into_iter().map(|region| (region - 1) as GroupId).collect(),
+            Err(error) => fatal(&format!("cannot purge the log in {}: {error}", self.engine.path())),
+        }
+    }
+
+    /// Reads entries of this log, on the thread that writes it.
+    pub fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(EngineReader {
+            engine: Arc::clone(&self.engine),
+        })
+    }
+
+    /// Bytes of all files in use.
+    pub fn used_bytes(&self) -> u64 {
+        self.engine.get_used_size() as u64
+    }
+}
+
+struct EngineReader {
+    engine: Arc<Engine>,
+}
+
+impl LogReader for EngineReader {
+    fn read(
+        &self,
+        group: GroupId,
+        low: u64,
+        high: u64,
+        bytes_max: u64,
+        entries: &mut Vec<Entry>,
+    ) {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX).max(1);
+        let result = self.engine.fetch_entries_to::<RaftEntry>(
+            region(group),
+            low,
+            high,
+            Some(bytes_max),
+            entries,
+        );
+        if let Err(error) = result {
+            let path = self.engine.path();
+            fatal(&format!(
+                "cannot read entries {low}..{high} of group {group} from the log in {path}: {error}"
+            ));
+        }
+    }
+}
+
+/// Regions count from 1.
+fn region(group: GroupId) -> u64 {
+    u64::from(group) + 1
+}
+
+fn position(index: u64, term: u64) -> SnapshotMetadata {
+    SnapshotMetadata {
+        index,
+        term,
+        ..SnapshotMetadata::default()
+    }
+}
+
+fn recover(engine: &Engine, region: u64) -> Result<RecoveredGroup, String> {
+    let text = |error: raft_engine::Error| error.to_string();
+    let hard_state = engine.get_message::<HardState>(region, HARD_STATE).map_err(text)?;
+    let snapshot = engine.get_message::<SnapshotMetadata>(region, SNAPSHOT).map_err(text)?;
+    let truncated = engine.get_message::<SnapshotMetadata>(region, TRUNCATED).map_err(text)?;
+    let (mut hard_state, snapshot) = (hard_state.unwrap_or_default(), snapshot.unwrap_or_default());
+    let truncated = truncated.map_or(EntryId::default(), |position| EntryId {
+        index: position.index,
+        term: position.term,
+    });
+
+    let first = engine.first_index(region).unwrap_or(truncated.index + 1);
+    let last_index = engine.last_index(region).unwrap_or(0).max(truncated.index);
+    if last_index > truncated.index && first > truncated.index + 1 {
+        return Err(format!("entries {}..{first} are missing", truncated.index + 1));
+    }
+    let mut recovered = RecoveredGroup {
+        terms: TermRuns::new(truncated),
+        ..RecoveredGroup::default()
+    };
+    let mut next = truncated.index + 1;
+    let mut entries = Vec::new();
+    while next <= last_index {
+        engine
+            .fetch_entries_to::<RaftEntry>(region, next, last_index + 1, Some(RECOVERY_BYTES), &mut entries)
+            .map_err(text)?;
+        for entry in entries.drain(..) {
+            recovered.terms.push(EntryId {
+                index: entry.index,
+                term: entry.term,
+            });
+            if entry.index > snapshot.index {
+                recovered.bytes_after_snapshot += entry.data.len() as u64;
+            }
+            next = entry.index + 1;
+        }
+    }
+    hard_state.commit = hard_state.commit.max(snapshot.index);
+    if truncated.index > snapshot.index || hard_state.commit > last_index {
+        return Err(format!(
+            "its records disagree: truncated at {}, snapshot at {}, committed to {}, last entry {last_index}",
+            truncated.index, snapshot.index, hard_state.commit
+        ));
+    }
+    recovered.hard_state = hard_state;
+    recovered.snapshot = snapshot;
+    recovered.truncated = truncated;
+    recovered.last_index = last_index;
+    Ok(recovered)
+}

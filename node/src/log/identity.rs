@@ -1,0 +1,133 @@
+//! Whose disk this is: cluster, node and incarnation, in a small checksummed text file.
+//!
+//! A data directory remembers its owner, so that a node started with another's directory, or with one of another
+//! cluster, is refused instead of joining groups under a name that voted elsewhere.
+//!
+//! The incarnation is part of a replica's id: a node that lost its log must come back with a higher one, because
+//! it no longer knows what it promised under the old one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The file's name in the data directory.
+const FILE_NAME: &str = "identity";
+
+/// The first line: what this is, and the version of its format.
+const HEADER: &str = "moonraft data directory, format 1";
+
+/// Whose data directory this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's name, as in the cluster file. One line.
+    pub cluster: String,
+    /// The node's number in the cluster, from 1.
+    pub node: u64,
+    /// Which life of the node's disk: 0 is the first.
+    pub incarnation: u32,
+}
+
+/// Why a data directory was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file could not be read or written.
+    #[error("cannot access {path}: {source}", path = .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not what was written.
+    #[error(
+        "{path} is damaged; move the data directory away and start this node with the next incarnation, so that it is rebuilt from its peers",
+        path = .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory belongs to another node or cluster.
+    #[error(
+        "{path} says that this data directory belongs to node {found_node} of cluster '{found_cluster}', not to node {node} of cluster '{cluster}'",
+        path = .path.display()
+    )]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// Who was started.
+        cluster: String,
+        /// Who was started.
+        node: u64,
+        /// Who wrote the directory.
+        found_cluster: String,
+        /// Who wrote the directory.
+        found_node: u64,
+    },
+}
+
+/// Reads the identity of `directory` and compares it; a directory without one gets `wanted`. The incarnation found
+/// is kept: only a new directory takes the one of `wanted`.
+pub(super) fn claim(directory: &Path, wanted: &Identity) -> Result<Identity, IdentityError> {
+    let path = directory.join(FILE_NAME);
+    let failed = |source| IdentityError::Io {
+        path: path.clone(),
+        source,
+    };
+    let found = match fs::read_to_string(&path) {
+        Ok(text) => {
+            parse(&text).ok_or_else(|| IdentityError::Damaged { path: path.clone() })?
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            write(directory, &path, wanted).map_err(failed)?;
+            return Ok(wanted.clone());
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(IdentityError::Damaged { path });
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    if found.cluster != wanted.cluster || found.node != wanted.node {
+        return Err(IdentityError::Other {
+            path,
+            cluster: wanted.cluster.clone(),
+            node: wanted.node,
+            found_cluster: found.cluster,
+            found_node: found.node,
+        });
+    }
+    Ok(found)
+}
+
+fn body(identity: &Identity) -> String {
+    format!(
+        "{HEADER}\ncluster {}\nnode {}\nincarnation {}\n",
+        identity.cluster, identity.node, identity.incarnation
+    )
+}
+
+fn parse(text: &str) -> Option<Identity> {
+    let mut lines = text.lines().skip(1);
+    let identity = Identity {
+        cluster: lines.next()?.strip_prefix("cluster ")?.to_owned(),
+        node: lines.next()?.strip_prefix("node ")?.parse().ok()?,
+        incarnation: lines.next()?.strip_prefix("incarnation ")?.parse().ok()?,
+    };
+    (text == render(&identity)).then_some(identity)
+}
+
+fn render(identity: &Identity) -> String {
+    let body = body(identity);
+    let checksum = crc32fast::hash(body.as_bytes());
+    format!("{body}checksum {checksum:08x}\n")
+}
+
+/// Written beside, synced, renamed: the file is there whole or not at all.
+fn write(directory: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
+    let beside = directory.join("identity.new");
+    let mut file = File::create(&beside)?;
+    file.write_all(render(identity).as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(directory)?.sync_all()
+}
