@@ -22,6 +22,11 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// A clock on a state whose last stamp was this, Unix milliseconds.
+    pub fn starting_at(stamp_ms: u64) -> Self {
+        Self { committed_ms: stamp_ms, ..Self::default() }
+    }
+
     /// The shard's time when the wall clock shows `wall_us`; Unix microseconds.
     pub fn read(&mut self, wall_us: u64) -> u64 {
         self.latest_us = self.latest_us.max(wall_us);

@@ -3,8 +3,9 @@
 use moonraft_proto::{Reply, entry::Batch};
 
 use super::{
-    CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing, outbox::BatchId,
+    CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing, State, outbox::BatchId,
     speculation::InFlight,
+    state,
 };
 use crate::{
     command::glob,
@@ -237,9 +238,7 @@ impl Shard {
             return;
         }
         self.snapshot_wanted = false;
-        let mut writer = moonraft_proto::entry::BatchWriter::default();
-        self.keyspace().dump(|effect| writer.push(effect));
-        let data = writer.seal(self.clock.committed_ms(), 0);
+        let data = state::snapshot(self.keyspace(), self.clock.committed_ms());
         self.outputs.push(Output::Snapshot { index, term, data });
     }
 
@@ -248,13 +247,10 @@ impl Shard {
         assert!(index > self.applied.0, "a snapshot is installed only if it is ahead");
         self.step_down();
         self.close_terms_before(term);
-        let batch = Batch::decode(data).unwrap_or_else(|error| panic!("snapshot {index}: {error}"));
-        let mut keyspace = Keyspace::default();
-        for effect in batch.effects() {
-            keyspace.apply(&effect.unwrap_or_else(|error| panic!("snapshot {index}: {error}")));
-        }
-        self.tx_mut().replace_keyspace(keyspace);
-        self.clock.committed(batch.stamp_ms);
+        let state = State::from_snapshot(index, term, data)
+            .unwrap_or_else(|error| panic!("shard {}, snapshot {index}: {error}", self.settings.shard));
+        self.tx_mut().replace_keyspace(state.keyspace);
+        self.clock.committed(state.stamp_ms);
         self.applied = (index, term);
         self.outputs.push(Output::Applied { index });
     }

@@ -33,6 +33,7 @@ pub mod outbox;
 pub mod scripting;
 pub mod session;
 pub mod speculation;
+pub mod state;
 pub mod subscriptions;
 
 use std::{rc::Rc, sync::Arc};
@@ -42,7 +43,7 @@ use moonraft_proto::{Reply, resp};
 use moonraft_router::{Redirect, ReplicaPlace, SlotMap};
 use slab::Slab;
 
-pub use self::{client::Client, session::SessionId};
+pub use self::{client::Client, session::SessionId, state::State};
 use self::{
     clock::Clock,
     outbox::{BatchId, Fate},
@@ -355,28 +356,21 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A replica whose state is `keyspace` as of entry `applied` (index and
-    /// term; zeros for a new shard). `seed` decides what is drawn at random.
-    pub fn new(
-        settings: ShardSettings,
-        surroundings: Rc<dyn Surroundings>,
-        keyspace: Keyspace,
-        applied: (u64, u64),
-        seed: u64,
-    ) -> Self {
+    /// A replica with this state. `seed` decides what is drawn at random.
+    pub fn new(settings: ShardSettings, surroundings: Rc<dyn Surroundings>, state: State, seed: u64) -> Self {
         Self {
             settings,
             surroundings,
-            tx: Some(Box::new(Tx::new(keyspace, seed))),
+            tx: Some(Box::new(Tx::new(state.keyspace, seed))),
             engine: Engine::new(Limits::default()).expect("Lua's libraries fit in the memory limit"),
             seen_scripts: SeenScripts::default(),
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),
-            clock: Clock::default(),
+            clock: Clock::starting_at(state.stamp_ms),
             sessions: Slab::new(),
             sessions_ever: 0,
             snapshot_wanted: false,
-            applied,
+            applied: state.applied,
             open_waiting: Vec::new(),
             open_publications: Vec::new(),
             stamp_wanted: false,

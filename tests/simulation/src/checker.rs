@@ -1,0 +1,201 @@
+//! Is there an order of the operations that explains what clients were told?
+//!
+//! A history of one key is linearizable if each operation can be put at one point
+//! between its call and its return so that, done one by one in that order on a
+//! plain value, each gives the answer it gave. An operation that was never
+//! answered may be put anywhere after its call, or nowhere.
+//!
+//! The search is Wing & Gong's with Lowe's memory: a set of operations already
+//! placed together with the value they made is never tried twice.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::history::{Action, Answer, History, Operation, TimeReading};
+
+/// What a key holds in the plain model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+enum Model {
+    #[default]
+    Nothing,
+    Register(u64),
+    List(Vec<u64>),
+    Counter(i64),
+}
+
+/// Steps of the search before it is given up. A history that needs more is
+/// reported as unchecked, never as good.
+const STEPS_MAX: usize = 5_000_000;
+
+/// Checks a whole history.
+///
+/// # Errors
+/// What is wrong, for a reader.
+pub fn check(history: &History) -> Result<(), String> {
+    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    for operation in &history.operations {
+        keys.entry(&operation.key).or_default().push(operation);
+    }
+    for (key, mut operations) in keys {
+        operations.sort_by_key(|operation| operation.called);
+        if !is_linearizable(&operations)? {
+            return Err(format!("key {key} is not linearizable:\n{}", show(&operations)));
+        }
+    }
+    check_times(&history.times)
+}
+
+fn show(operations: &[&Operation]) -> String {
+    let line = |operation: &&Operation| {
+        let returned = match operation.returned {
+            u64::MAX => "never".to_owned(),
+            at => format!("{:.3}", at as f64 / 1e6),
+        };
+        let called = operation.called as f64 / 1e6;
+        format!("  {called:.3} .. {returned} ms  {:?} -> {:?}\n", operation.action, operation.answer)
+    };
+    operations.iter().map(line).collect()
+}
+
+/// A clock reading that was shown before another was asked for is not later.
+fn check_times(times: &[TimeReading]) -> Result<(), String> {
+    for earlier in times {
+        for later in times.iter().filter(|later| later.shard == earlier.shard && later.called > earlier.returned) {
+            if later.shown < earlier.shown {
+                return Err(format!("time went backwards: {earlier:?} then {later:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The value after `operation`, if it could give its answer on `model`.
+fn step(model: &Model, operation: &Operation) -> Option<Model> {
+    let answer = operation.answer.as_ref();
+    let fits = |given: Answer| answer.is_none_or(|told| *told == given);
+    match (&operation.action, model) {
+        (Action::Write(n), _) => fits(Answer::Done).then_some(Model::Register(*n)),
+        (Action::Read, Model::Register(n)) => fits(Answer::Value(Some(*n))).then(|| model.clone()),
+        (Action::Read, Model::Counter(n)) => fits(Answer::Value(Some(*n as u64))).then(|| model.clone()),
+        (Action::Read, _) => fits(Answer::Value(None)).then(|| model.clone()),
+        (Action::CompareAndSet(old, new), Model::Register(n)) if n == old => {
+            fits(Answer::Number(1)).then_some(Model::Register(*new))
+        }
+        (Action::CompareAndSet(..), _) => fits(Answer::Number(0)).then(|| model.clone()),
+        (Action::Append(n), _) => {
+            let mut list = match model {
+                Model::List(list) => list.clone(),
+                _ => Vec::new(),
+            };
+            list.push(*n);
+            fits(Answer::Number(list.len() as i64)).then_some(Model::List(list))
+        }
+        (Action::ReadList, Model::List(list)) => fits(Answer::List(list.clone())).then(|| model.clone()),
+        (Action::ReadList, _) => fits(Answer::List(Vec::new())).then(|| model.clone()),
+        (Action::Increment, _) => {
+            let count = if let Model::Counter(count) = model { count + 1 } else { 1 };
+            fits(Answer::Number(count)).then_some(Model::Counter(count))
+        }
+    }
+}
+
+/// A point of the search: what has been placed, and what it made.
+struct Point {
+    placed: Vec<u64>,
+    model: Model,
+}
+
+fn is_placed(placed: &[u64], at: usize) -> bool {
+    placed[at / 64] & (1 << (at % 64)) != 0
+}
+
+/// `operations` are of one key, in the order of their calls.
+fn is_linearizable(operations: &[&Operation]) -> Result<bool, String> {
+    let start = Point { placed: vec![0; operations.len().div_ceil(64)], model: Model::default() };
+    let mut seen = HashSet::new();
+    let mut open = vec![start];
+    for _ in 0..STEPS_MAX {
+        let Some(point) = open.pop() else { return Ok(false) };
+        let left = || (0..operations.len()).filter(|&at| !is_placed(&point.placed, at));
+        let first_return = left().map(|at| operations[at].returned).min().unwrap_or(u64::MAX);
+        if first_return == u64::MAX {
+            return Ok(true); // all that was answered is placed
+        }
+        for at in left().take_while(|&at| operations[at].called <= first_return) {
+            let Some(model) = step(&point.model, operations[at]) else { continue };
+            let mut placed = point.placed.clone();
+            placed[at / 64] |= 1 << (at % 64);
+            if seen.insert((placed.clone(), model.clone())) {
+                open.push(Point { placed, model });
+            }
+        }
+    }
+    Err("the history is too entangled to be checked".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(operations: &[(Action, u64, u64, Option<Answer>)]) -> History {
+        let operation = |(action, called, returned, answer): &(Action, u64, u64, Option<Answer>)| Operation {
+            key: "k".into(),
+            action: action.clone(),
+            called: *called,
+            returned: *returned,
+            answer: answer.clone(),
+        };
+        History { operations: operations.iter().map(operation).collect(), times: vec![] }
+    }
+
+    #[test]
+    fn a_read_that_is_stale_is_found() {
+        let writes = |read| {
+            history(&[
+                (Action::Write(1), 0, 10, Some(Answer::Done)),
+                (Action::Write(2), 20, 30, Some(Answer::Done)),
+                (Action::Read, 40, 50, Some(Answer::Value(Some(read)))),
+            ])
+        };
+        assert!(check(&writes(2)).is_ok());
+        assert!(check(&writes(1)).is_err());
+    }
+
+    #[test]
+    fn what_was_never_answered_may_have_happened_or_not() {
+        for seen in [vec![1], vec![1, 2]] {
+            let reads = history(&[
+                (Action::Append(1), 0, 10, Some(Answer::Number(1))),
+                (Action::Append(2), 20, u64::MAX, None),
+                (Action::ReadList, 40, 50, Some(Answer::List(seen))),
+            ]);
+            assert!(check(&reads).is_ok());
+        }
+        let vanished = history(&[
+            (Action::Append(2), 20, u64::MAX, None),
+            (Action::ReadList, 40, 50, Some(Answer::List(vec![2]))),
+            (Action::ReadList, 60, 70, Some(Answer::List(vec![]))),
+        ]);
+        assert!(check(&vanished).is_err());
+    }
+
+    #[test]
+    fn a_doubled_increment_is_found() {
+        let counts = |second| {
+            history(&[
+                (Action::Increment, 0, 10, Some(Answer::Number(1))),
+                (Action::Increment, 20, 30, Some(Answer::Number(second))),
+            ])
+        };
+        assert!(check(&counts(2)).is_ok());
+        assert!(check(&counts(3)).is_err());
+        assert!(check(&counts(1)).is_err());
+    }
+
+    #[test]
+    fn time_must_not_go_backwards() {
+        let reading = |called, shown| TimeReading { shard: 0, called, returned: called + 5, shown };
+        let times = |shown| History { operations: vec![], times: vec![reading(0, 100), reading(10, shown)] };
+        assert!(check(&times(100)).is_ok());
+        assert!(check(&times(99)).is_err());
+    }
+}
