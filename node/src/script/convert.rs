@@ -1,0 +1,212 @@
+//! Replies to Lua values, and Lua values to replies.
+//!
+//! | reply                     | value, RESP2 | value, after `redis.setresp(3)` |
+//! | ------------------------- | ------------ | ------------------------------- |
+//! | integer                   | number       | number                          |
+//! | bulk string               | string       | string                          |
+//! | status, error             | `{ok=…}`, `{err=…}` | the same                 |
+//! | null                      | `false`      | `nil`                           |
+//! | map, set                  | flat array   | `{map={…}}`, `{set={x=true}}`   |
+//! | double                    | string       | `{double=n}`                    |
+//! | boolean                   | 1 or 0       | boolean                         |
+//! | big number                | string       | `{big_number=s}`                |
+//! | verbatim string           | string       | `{verbatim_string={format=, string=}}` |
+//!
+//! Source: `redisProtocolToLuaType*` and `luaReplyToRedisReply` of Redis 7.2 (script_lua.c).
+
+use mlua::{Lua, Table, Value};
+use moonraft_proto::reply::double_text;
+use moonraft_proto::{Protocol, Reply};
+
+use super::fault;
+use super::json::NESTING_MAX;
+use super::number::truncated;
+use super::state::{KillReason, RunState};
+
+/// A command's reply as a script sees it.
+pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Result<Value> {
+    let resp3 = state.protocol.get() == Protocol::Resp3;
+    let text = |bytes: &[u8]| lua.create_string(bytes).map(Value::String);
+    match reply {
+        Reply::Int(n) => Ok(number(n)),
+        Reply::Bulk(bytes) => text(&bytes),
+        Reply::Status(status) => {
+            let table = lua.create_table_with_capacity(0, 1)?;
+            table.raw_set("ok", status.as_ref())?;
+            Ok(Value::Table(table))
+        }
+        Reply::Error(error) => fault::reply(lua, &error, true).map(Value::Table),
+        Reply::Null | Reply::NullArray if resp3 => Ok(Value::Nil),
+        Reply::Null | Reply::NullArray => Ok(Value::Boolean(false)),
+        Reply::Array(items) => sequence(state, lua, items),
+        Reply::Map(pairs) if resp3 => {
+            let map = lua.create_table_with_capacity(0, pairs.len())?;
+            for (key, value) in pairs {
+                put(&map, to_lua(state, lua, key)?, to_lua(state, lua, value)?)?;
+            }
+            field(lua, "map", Value::Table(map))
+        }
+        Reply::Pairs(pairs) if resp3 => {
+            sequence(state, lua, pairs.into_iter().map(|(first, second)| Reply::Array(vec![first, second])))
+        }
+        Reply::Map(pairs) | Reply::Pairs(pairs) => {
+            sequence(state, lua, pairs.into_iter().flat_map(|(first, second)| [first, second]))
+        }
+        Reply::Set(items) if resp3 => {
+            let set = lua.create_table_with_capacity(0, items.len())?;
+            for item in items {
+                put(&set, to_lua(state, lua, item)?, Value::Boolean(true))?;
+            }
+            field(lua, "set", Value::Table(set))
+        }
+        Reply::Set(items) => sequence(state, lua, items),
+        Reply::Double(x) if resp3 => field(lua, "double", Value::Number(x)),
+        Reply::Double(x) => text(double_text(x).as_bytes()),
+        Reply::Bool(truth) if resp3 => Ok(Value::Boolean(truth)),
+        Reply::Bool(truth) => Ok(Value::Integer(truth.into())),
+        Reply::BigNumber(digits) if resp3 => field(lua, "big_number", text(digits.as_bytes())?),
+        Reply::BigNumber(digits) => text(digits.as_bytes()),
+        Reply::Verbatim(format, words) if resp3 => {
+            let table = lua.create_table_with_capacity(0, 2)?;
+            table.raw_set("string", words.as_ref())?;
+            table.raw_set("format", format)?;
+            field(lua, "verbatim_string", Value::Table(table))
+        }
+        Reply::Verbatim(_, words) => text(words.as_bytes()),
+        // The host promises never to answer a script with these.
+        Reply::Push(_) | Reply::Several(_) | Reply::Nothing => Ok(Value::Nil),
+    }
+}
+
+/// Lua 5.1 has doubles only: a large integer loses its last digits, as in Redis.
+fn number(n: i64) -> Value {
+    const EXACT: i64 = 1 << 53;
+    if (-EXACT..=EXACT).contains(&n) { Value::Integer(n) } else { Value::Number(n as f64) }
+}
+
+fn sequence<'a>(
+    state: &RunState,
+    lua: &Lua,
+    items: impl IntoIterator<Item = Reply<'a>>,
+) -> mlua::Result<Value> {
+    let items = items.into_iter();
+    let table = lua.create_table_with_capacity(items.size_hint().0, 0)?;
+    for (index, item) in items.enumerate() {
+        table.raw_set(index + 1, to_lua(state, lua, item)?)?;
+    }
+    Ok(Value::Table(table))
+}
+
+/// A null cannot be a key: such a pair is left out.
+fn put(table: &Table, key: Value, value: Value) -> mlua::Result<()> {
+    match key {
+        Value::Nil => Ok(()),
+        Value::Number(x) if x.is_nan() => Ok(()),
+        key => table.raw_set(key, value),
+    }
+}
+
+fn field(lua: &Lua, name: &str, value: Value) -> mlua::Result<Value> {
+    let table = lua.create_table_with_capacity(0, 1)?;
+    table.raw_set(name, value)?;
+    Ok(Value::Table(table))
+}
+
+/// What a script returned, as the client is answered. `Err` if the answer is
+/// larger than a script may be: a few tables that hold one another can stand for
+/// any number of values.
+pub(super) fn to_reply(state: &RunState, value: &Value) -> Result<Reply<'static>, KillReason> {
+    let mut converter =
+        Converter { resp3: state.protocol.get() == Protocol::Resp3, left: state.limits.memory_bytes };
+    converter.value(value, 0)
+}
+
+struct Converter {
+    resp3: bool,
+    /// Bytes the reply may still take.
+    left: usize,
+}
+
+type Converted = Result<Reply<'static>, KillReason>;
+
+impl Converter {
+    fn spend(&mut self, bytes: usize) -> Result<(), KillReason> {
+        self.left = self.left.checked_sub(bytes + size_of::<Reply<'_>>()).ok_or(KillReason::Memory)?;
+        Ok(())
+    }
+
+    fn value(&mut self, value: &Value, nesting: usize) -> Converted {
+        self.spend(0)?;
+        Ok(match value {
+            Value::String(text) => {
+                let bytes = text.as_bytes();
+                self.spend(bytes.len())?;
+                Reply::Bulk(bytes.to_vec().into())
+            }
+            Value::Integer(n) => Reply::Int(*n),
+            Value::Number(x) => Reply::Int(truncated(*x)),
+            Value::Boolean(truth) if self.resp3 => Reply::Bool(*truth),
+            Value::Boolean(true) => Reply::Int(1),
+            Value::Table(_) if nesting == NESTING_MAX => Reply::Error("ERR reached lua stack limit".into()),
+            Value::Table(table) => self.table(table, nesting + 1)?,
+            _ => Reply::Null,
+        })
+    }
+
+    fn table(&mut self, table: &Table, nesting: usize) -> Converted {
+        let get = |name: &str| table.raw_get::<Value>(name).unwrap_or(Value::Nil);
+        if let Value::String(text) = get("err") {
+            self.spend(text.as_bytes().len())?;
+            return Ok(Reply::Error(text.to_string_lossy().into()));
+        }
+        if let Value::String(text) = get("ok") {
+            self.spend(text.as_bytes().len())?;
+            return Ok(Reply::Status(text.to_string_lossy().into()));
+        }
+        match get("double") {
+            Value::Integer(n) => return Ok(Reply::Double(n as f64)),
+            Value::Number(x) => return Ok(Reply::Double(x)),
+            _ => {}
+        }
+        if let Value::String(digits) = get("big_number") {
+            let clean = digits.to_string_lossy().replace(['\r', '\n'], " ");
+            self.spend(clean.len())?;
+            return Ok(Reply::BigNumber(clean.into()));
+        }
+        if let Value::Table(verbatim) = get("verbatim_string") {
+            let part = |name: &str| verbatim.raw_get::<Value>(name).unwrap_or(Value::Nil);
+            if let (Value::String(format), Value::String(text)) = (part("format"), part("string")) {
+                self.spend(text.as_bytes().len())?;
+                // The two formats there are.
+                let format = if format.as_bytes() == *b"mkd" { "mkd" } else { "txt" };
+                return Ok(Reply::Verbatim(format, text.to_string_lossy().into()));
+            }
+        }
+        if let Value::Table(map) = get("map") {
+            return self.map(&map, nesting);
+        }
+        if let Value::Table(set) = get("set") {
+            let mut items = Vec::new();
+            for (key, _) in set.pairs::<Value, Value>().filter_map(Result::ok) {
+                items.push(self.value(&key, nesting)?);
+            }
+            return Ok(Reply::Set(items));
+        }
+        let mut items = Vec::new();
+        for index in 1_i64.. {
+            match table.raw_get(index).unwrap_or(Value::Nil) {
+                Value::Nil => break,
+                value => items.push(self.value(&value, nesting)?),
+            }
+        }
+        Ok(Reply::Array(items))
+    }
+
+    fn map(&mut self, map: &Table, nesting: usize) -> Converted {
+        let mut pairs = Vec::new();
+        for (key, value) in map.pairs::<Value, Value>().filter_map(Result::ok) {
+            pairs.push((self.value(&key, nesting)?, self.value(&value, nesting)?));
+        }
+        Ok(Reply::Map(pairs))
+    }
+}

@@ -1,0 +1,361 @@
+-- The globals of a script, as Redis 7 has them, on a stock Lua 5.1.
+--
+-- What a script can reach is listed here and nowhere else. Three things cannot be
+-- done from Rust and are the reason for this file:
+--
+-- * what calls a function of the script (pcall, xpcall, resume, sort, gsub): an
+--   error that passes through Rust loses its value;
+-- * what turns a caught error into the value Redis would have raised, and raises
+--   again what may not be caught (`settle`);
+-- * tables nobody can change: stock Lua has none, so a library is an empty table
+--   that reads through to the real one (`freeze`).
+--
+-- INVARIANT: no real table of a library, and not the real table of globals,
+-- is ever given to a script: a change would be seen by all later ones.
+
+local stock, rust = ...
+
+local error, next, pcall, rawget, rawset, setmetatable, type, xpcall =
+  stock.error, stock.next, stock.pcall, stock.rawget, stock.rawset, stock.setmetatable, stock.type, stock.xpcall
+local getmetatable, select, tostring = stock.getmetatable, stock.select, stock.tostring
+local concat, insert, sub = stock.table.concat, stock.table.insert, stock.string.sub
+local resume = stock.coroutine.resume
+local settle, bad_table, fail, stopped = rust.settle, rust.bad_table, rust.fail, rust.stopped
+
+-- The real table behind each frozen one.
+local frozen = setmetatable({}, { __mode = "k" })
+
+local function modify()
+  return fail("Attempt to modify a readonly table")
+end
+
+local function freeze(real)
+  local shown = setmetatable({}, { __index = real, __newindex = modify, __metatable = false })
+  frozen[shown] = real
+  return shown
+end
+
+local function pick(from, names)
+  local picked = {}
+  for name in stock.string.gmatch(names, "%w+") do
+    picked[name] = from[name]
+  end
+  return picked
+end
+
+-- Errors -------------------------------------------------------------------
+
+-- What pcall gives of {err = text} is the text, as it was before Redis 7.
+local function caught(ok, ...)
+  if ok then
+    return true, ...
+  end
+  local value = settle((...))
+  if type(value) == "table" then
+    local text = value.err
+    if type(text) == "string" or type(text) == "number" then
+      value = text
+    end
+  end
+  return false, value
+end
+
+local function resumed(ok, ...)
+  if ok then
+    return true, ...
+  end
+  return false, settle((...))
+end
+
+local globals = pick(stock, [[
+  assert error gcinfo getmetatable ipairs rawequal select setmetatable tonumber tostring type
+]])
+globals._VERSION = stock._VERSION
+globals.unpack = rust.unpack
+globals.loadstring = rust.loadstring
+
+function globals.pcall(...)
+  return caught(pcall(...))
+end
+
+function globals.xpcall(run, handler)
+  return resumed(xpcall(run, function(value)
+    -- A handler runs where the error was raised, inside the hook if the hook
+    -- raised it, and there no hook can end it: a stopped run has none.
+    if stopped(value) then
+      return value
+    end
+    return handler(settle(value))
+  end))
+end
+
+function globals.load(reader, name)
+  if type(reader) ~= "function" then
+    return rust.bad_type(1, "function", reader)
+  end
+  local pieces = {}
+  while true do
+    local piece = reader()
+    if piece == nil or piece == "" then
+      return rust.loadstring(concat(pieces), name or "=(load)")
+    elseif type(piece) ~= "string" then
+      return nil, "reader function must return a string"
+    end
+    pieces[#pieces + 1] = piece
+  end
+end
+
+-- Older scripts and those of libraries pass it to xpcall.
+function globals.__redis__err__handler(value)
+  if type(value) ~= "table" then
+    value = { err = "ERR " .. tostring(value) }
+  end
+  return value
+end
+
+-- Tables -------------------------------------------------------------------
+
+function globals.next(table, key)
+  if type(table) ~= "table" then
+    return bad_table(1, table)
+  end
+  return next(frozen[table] or table, key)
+end
+
+function globals.pairs(table)
+  if type(table) ~= "table" then
+    return bad_table(1, table)
+  end
+  local real = frozen[table]
+  if real then
+    local copy = {}
+    for key, value in next, real do
+      copy[key] = value
+    end
+    table = copy
+  end
+  return next, table, nil
+end
+
+function globals.rawget(table, key)
+  if type(table) ~= "table" then
+    return bad_table(1, table)
+  end
+  return rawget(frozen[table] or table, key)
+end
+
+function globals.rawset(table, key, value)
+  if type(table) ~= "table" then
+    return bad_table(1, table)
+  elseif frozen[table] then
+    return modify()
+  end
+  return rawset(table, key, value)
+end
+
+-- A collection is long work that no hook sees, so Rust counts it. Stopping the
+-- collector would outlive the script: accepted, and not done.
+function globals.collectgarbage(what, number)
+  if what == nil or what == "collect" or what == "step" then
+    return rust.collect()
+  elseif what == "count" then
+    return stock.collectgarbage("count")
+  elseif what == "stop" or what == "restart" or what == "setpause" or what == "setstepmul" then
+    return 0
+  end
+  return stock.collectgarbage(what, number)
+end
+
+local tables = pick(stock.table, "concat foreach foreachi getn maxn remove setn")
+
+-- Places so far before the start that stock Lua would fill millions of entries.
+local SHIFT_MAX = 1000
+
+function tables.insert(table, ...)
+  if type(table) ~= "table" then
+    return bad_table(1, table)
+  elseif frozen[table] then
+    return modify()
+  elseif select("#", ...) == 2 then
+    local position = (...)
+    if type(position) == "number" and not (position > -SHIFT_MAX and position < 2 ^ 31) then
+      return fail("bad argument #2 to 'insert' (position out of bounds)")
+    end
+  end
+  return insert(table, ...)
+end
+
+-- Stock Lua's quicksort, in Lua: comparing a million long strings takes
+-- minutes in C, where no hook is called. Same choices, so the same order.
+local function sort_range(list, low, high, less)
+  while low < high do
+    if less(list[high], list[low]) then
+      list[low], list[high] = list[high], list[low]
+    end
+    if high - low == 1 then
+      return
+    end
+    local middle = low + (high - low - (high - low) % 2) / 2
+    if less(list[middle], list[low]) then
+      list[middle], list[low] = list[low], list[middle]
+    elseif less(list[high], list[middle]) then
+      list[middle], list[high] = list[high], list[middle]
+    end
+    if high - low == 2 then
+      return
+    end
+    local pivot = list[middle]
+    list[middle], list[high - 1] = list[high - 1], pivot
+    local left, right = low, high - 1
+    while true do
+      left = left + 1
+      while less(list[left], pivot) do
+        if left > high then
+          return fail("invalid order function for sorting")
+        end
+        left = left + 1
+      end
+      right = right - 1
+      while less(pivot, list[right]) do
+        if right < low then
+          return fail("invalid order function for sorting")
+        end
+        right = right - 1
+      end
+      if right < left then
+        break
+      end
+      list[left], list[right] = list[right], list[left]
+    end
+    list[high - 1], list[left] = list[left], list[high - 1]
+    -- The smaller side first, so that the stack stays small.
+    if left - low < high - left then
+      sort_range(list, low, left - 1, less)
+      low = left + 1
+    else
+      sort_range(list, left + 1, high, less)
+      high = left - 1
+    end
+  end
+end
+
+local function ascending(one, other)
+  return one < other
+end
+
+function tables.sort(list, less)
+  if type(list) ~= "table" then
+    return bad_table(1, list)
+  elseif less ~= nil and type(less) ~= "function" then
+    return rust.bad_type(2, "function", less)
+  end
+  sort_range(list, 1, #list, less or ascending)
+end
+
+-- Strings ------------------------------------------------------------------
+
+local strings = pick(stock.string, "byte char format len lower reverse sub upper")
+for name, run in next, rust.strings do
+  strings[name] = run
+end
+local next_match, gsub_text, check_two = rust.next_match, rust.gsub_text, rust.check_two
+
+function strings.gmatch(subject, pattern)
+  subject, pattern = check_two(subject, pattern)
+  local position = 0
+  local function advance(from, to, ...)
+    if from == nil then
+      return nil
+    end
+    -- After an empty match, one character further: else it would be found again.
+    position = to > from and to or to + 1
+    return ...
+  end
+  return function()
+    return advance(next_match(subject, pattern, position, false))
+  end
+end
+strings.gfind = strings.gmatch
+
+local function looked_up(lookup, from, to, ...)
+  if from then
+    return from, to, lookup(...)
+  end
+end
+
+local function gsub_call(subject, pattern, lookup, most)
+  subject, pattern = check_two(subject, pattern)
+  local pieces, count, position = {}, 0, 0
+  while count < most do
+    local from, to, value = looked_up(lookup, next_match(subject, pattern, position, true))
+    if not from then
+      break
+    end
+    count = count + 1
+    pieces[#pieces + 1] = sub(subject, position + 1, from)
+    if not value then
+      pieces[#pieces + 1] = sub(subject, from + 1, to)
+    elseif type(value) == "string" or type(value) == "number" then
+      pieces[#pieces + 1] = value
+    else
+      return fail("invalid replacement value (a " .. type(value) .. ")")
+    end
+    position = to
+    if to == from then
+      pieces[#pieces + 1] = sub(subject, to + 1, to + 1)
+      position = to + 1
+    end
+  end
+  pieces[#pieces + 1] = sub(subject, position + 1)
+  return concat(pieces), count
+end
+
+function strings.gsub(subject, pattern, replacement, most)
+  local lookup
+  if type(replacement) == "function" then
+    lookup = replacement
+  elseif type(replacement) == "table" and getmetatable(replacement) ~= nil then
+    lookup = function(key)
+      return replacement[key]
+    end
+  else
+    return gsub_text(subject, pattern, replacement, most)
+  end
+  return gsub_call(subject, pattern, lookup, stock.tonumber(most) or stock.math.huge)
+end
+
+-- Nobody may change what all strings have in common, nor reach stock functions.
+local of_strings = getmetatable("")
+of_strings.__index = strings
+of_strings.__metatable = false
+
+-- The rest -----------------------------------------------------------------
+
+local math = {}
+for name, value in next, stock.math do
+  math[name] = value
+end
+math.random, math.randomseed = rust.random, rust.randomseed
+
+local coroutine = pick(stock.coroutine, "create running status wrap yield")
+function coroutine.resume(...)
+  return resumed(resume(...))
+end
+
+globals.string, globals.table, globals.math = freeze(strings), freeze(tables), freeze(math)
+globals.coroutine = freeze(coroutine)
+for name, library in next, rust.libraries do
+  globals[name] = freeze(library)
+end
+
+local shown = freeze(globals)
+globals._G = shown
+setmetatable(globals, { __index = rust.missing })
+
+-- Runs a script to its end; `trace` notes where an uncaught error was raised.
+local trace = rust.trace
+local function drive(script)
+  return xpcall(script, trace)
+end
+
+return shown, globals, drive
