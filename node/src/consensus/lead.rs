@@ -25,8 +25,10 @@ impl Group {
     pub(super) fn propose(&mut self, term: u64, sequence: u64, data: Bytes, outputs: &mut Vec<Output>) {
         let leads = self.leads() && self.term() == term;
         let fits = data.len() as u64 <= self.settings.entry_bytes_max && !data.is_empty();
-        let mut entry = Entry::default();
-        entry.data = data;
+        let entry = Entry {
+            data,
+            ..Entry::default()
+        };
         if leads && fits && !self.retiring && self.append(entry) {
             return;
         }

@@ -200,7 +200,7 @@ impl Log {
         })
     }
 
-    /// Bytes of all files in use.
+    /// Bytes set aside for the log: a file counts as full from its begin on.
     pub fn used_bytes(&self) -> u64 {
         self.engine.get_used_size() as u64
     }

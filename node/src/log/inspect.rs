@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
-const FILE_HEADER_LEN: usize = MAGIC.len() + 16;
+pub(super) const FILE_HEADER_LEN: usize = MAGIC.len() + 16;
 const BATCH_HEADER_LEN: usize = 16;
 const CHECKSUM_LEN: usize = 4;
 
@@ -115,7 +115,7 @@ fn check_file(
 }
 
 /// The length of the batch at the begin of `bytes`, if it checks out.
-fn batch(bytes: &[u8], signature: u32) -> Option<usize> {
+pub(super) fn batch(bytes: &[u8], signature: u32) -> Option<usize> {
     let header = bytes.get(..BATCH_HEADER_LEN)?;
     let length_and_type = u64::from_be_bytes(header[..8].try_into().ok()?);
     let footer = u64::from_be_bytes(header[8..].try_into().ok()?);

@@ -21,6 +21,8 @@ mod identity;
 mod inspect;
 mod memory;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 
