@@ -43,7 +43,10 @@ pub struct DamageError {
 
 /// Checks all log files of `directory`; a missing directory is an empty log.
 pub(super) fn inspect(directory: &Path) -> io::Result<Result<(), DamageError>> {
-    for (suffix, torn_max) in [(".raftlog", usize::MAX), (".rewrite", REWRITE_UNSYNCED_BYTES_MAX)] {
+    for (suffix, torn_max) in [
+        (".raftlog", usize::MAX),
+        (".rewrite", REWRITE_UNSYNCED_BYTES_MAX),
+    ] {
         let files = files(directory, suffix)?;
         for (position, (number, path)) in files.iter().enumerate() {
             let last = position + 1 == files.len();
@@ -79,7 +82,9 @@ fn files(directory: &Path, suffix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
         }
     }
     files.sort_unstable();
-    let gap = files.windows(2).rposition(|pair| pair[1].0 - pair[0].0 != 1);
+    let gap = files
+        .windows(2)
+        .rposition(|pair| pair[1].0 - pair[0].0 != 1);
     files.drain(..gap.map_or(0, |position| position + 1));
     Ok(files)
 }
