@@ -66,9 +66,16 @@ impl Group {
         if !self.leads() {
             return slack; // this replica may lead next, and does not know what the others have
         }
-        let alive = self.raw.raft.prs().iter().filter(|(_, progress)| progress.recent_active);
+        let alive = self
+            .raw
+            .raft
+            .prs()
+            .iter()
+            .filter(|(_, progress)| progress.recent_active);
         let slowest = alive.map(|(_, progress)| progress.matched).min();
-        slowest.map_or(index, |matched| matched.min(index)).max(slack)
+        slowest
+            .map_or(index, |matched| matched.min(index))
+            .max(slack)
     }
 
     pub(super) fn snapshot_sent(&mut self, to: ReplicaId, success: bool) {
@@ -100,8 +107,14 @@ impl Group {
         };
         let members: ConfState = match applied {
             Ok(Ok(members)) => members,
-            Ok(Err(error)) => fatal(&format!("group {}: entry {}: {error}", self.id, entry.index)),
-            Err(error) => fatal(&format!("group {}: entry {}: {error}", self.id, entry.index)),
+            Ok(Err(error)) => fatal(&format!(
+                "group {}: entry {}: {error}",
+                self.id, entry.index
+            )),
+            Err(error) => fatal(&format!(
+                "group {}: entry {}: {error}",
+                self.id, entry.index
+            )),
         };
         outputs.push(Output::Members {
             group: self.id,

@@ -100,7 +100,9 @@ impl Group {
         let mut own_write = GroupWrite::new(group.group);
         if brand_new {
             let voters: Vec<u64> = group.voters.iter().map(|voter| voter.0).collect();
-            recovered.snapshot.set_conf_state(ConfState::from((voters, vec![])));
+            recovered
+                .snapshot
+                .set_conf_state(ConfState::from((voters, vec![])));
             own_write.snapshot = Some(recovered.snapshot.clone());
         }
         // A replica that never took part in anything has promised nothing.
@@ -108,15 +110,26 @@ impl Group {
         let members = recovered.snapshot.get_conf_state().clone();
         let snapshot_index = recovered.snapshot.index;
         let storage = GroupStorage::new(group.group, reader, recovered);
-        let config = config(&settings, group.replica, group.election_ticks, snapshot_index);
-        let raw = RawNode::new(&config, storage, logger)
-            .unwrap_or_else(|error| panic!("group {}: the settings cannot work: {error}", group.group));
+        let config = config(
+            &settings,
+            group.replica,
+            group.election_ticks,
+            snapshot_index,
+        );
+        let raw = RawNode::new(&config, storage, logger).unwrap_or_else(|error| {
+            panic!("group {}: the settings cannot work: {error}", group.group)
+        });
 
         let alone = members.voters[..] == [group.replica.0] && members.voters_outgoing.is_empty();
         let guarded = history && !alone;
         let ticks_max = u64::from(settings.election_ticks_max);
         let patience = u64::from(settings.election_ticks_max - settings.election_ticks_min);
-        let guard_end = now + if guarded { ticks_max * settings.tick_ns() } else { 0 };
+        let guard_end = now
+            + if guarded {
+                ticks_max * settings.tick_ns()
+            } else {
+                0
+            };
         let vote_guard = match settings.fault {
             PlantedFault::VoteAfterRestart => 0,
             _ => guard_end,
@@ -131,7 +144,12 @@ impl Group {
             support: Support::default(),
             vote_guard,
             // With its own timeout on top, the replica campaigns after the longest timeout at the earliest.
-            sleep_until: now + if guarded { patience * settings.tick_ns() } else { 0 },
+            sleep_until: now
+                + if guarded {
+                    patience * settings.tick_ns()
+                } else {
+                    0
+                },
             eager_from: guard_end,
             eager_ticks: 0,
             leader_seen: false,
@@ -270,7 +288,8 @@ impl Group {
                 let snapshot = &self.storage().snapshot;
                 let (index, term) = (snapshot.index, snapshot.term);
                 let group = self.id;
-                work.outputs.push(Output::InstallSnapshot { group, index, term });
+                work.outputs
+                    .push(Output::InstallSnapshot { group, index, term });
                 // Raft must not look for what the snapshot replaced, however long the shard takes to install it.
                 self.raw.advance_apply_to(index);
             }
@@ -385,7 +404,9 @@ impl Group {
         self.home_ticks = 0;
         self.refuse_rounds(outputs);
         match role {
-            Role::Follower { leader: Some(leader) } => {
+            Role::Follower {
+                leader: Some(leader),
+            } => {
                 self.leader_seen = true;
                 if Some(leader.node()) == self.home {
                     self.home_patience = super::lead::HOME_PATIENCE_TICKS_MIN;
@@ -429,9 +450,8 @@ impl Group {
                 kind,
                 MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse
             );
-            let supports = answer
-                && message.term == self.support.term
-                && message.to == self.support.leader;
+            let supports =
+                answer && message.term == self.support.term && message.to == self.support.leader;
             let data = message.write_to_bytes().expect("protobuf writes to memory");
             let peer_message = PeerMessage {
                 group: self.id,

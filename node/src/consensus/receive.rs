@@ -55,11 +55,15 @@ impl Group {
             MessageType::MsgAppend => {
                 let entries = &message.entries;
                 let mut terms = message.log_term;
-                message.index < u64::MAX / 2 && entries.iter().zip(message.index + 1..).all(|(entry, index)| {
-                    let grows = entry.term >= terms && entry.term <= message.term;
-                    terms = entry.term;
-                    entry.index == index && grows
-                })
+                message.index < u64::MAX / 2
+                    && entries
+                        .iter()
+                        .zip(message.index + 1..)
+                        .all(|(entry, index)| {
+                            let grows = entry.term >= terms && entry.term <= message.term;
+                            terms = entry.term;
+                            entry.index == index && grows
+                        })
             }
             MessageType::MsgHeartbeat => {
                 // A leader tells of commits only what this replica acknowledged: it must still have it.
@@ -75,7 +79,9 @@ impl Group {
                 let metadata = message.get_snapshot().get_metadata();
                 with_snapshot && metadata.index > 0 && metadata.term <= message.term
             }
-            MessageType::MsgAppendResponse => message.term != raft.term || message.reject || message.index <= last,
+            MessageType::MsgAppendResponse => {
+                message.term != raft.term || message.reject || message.index <= last
+            }
             MessageType::MsgTimeoutNow => !self.stopping,
             MessageType::MsgHeartbeatResponse
             | MessageType::MsgRequestVote

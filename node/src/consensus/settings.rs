@@ -46,7 +46,7 @@ impl Default for Settings {
             tick_ms: 50,
             election_ticks_min: 10, // 0.5 s without a leader at least, 1 s at most: clients retry for 1 s or longer
             election_ticks_max: 20,
-            heartbeat_ticks: 2, // four can be lost before an election
+            heartbeat_ticks: 2,      // four can be lost before an election
             lease_drift_percent: 10, // quartz is off by 0.01 %; a badly virtualised clock by a few percent
             entry_bytes_max: 64 << 20,
             message_bytes_max: 1 << 20, // 10 ms at 1 Gbit/s: a heartbeat behind it is not late

@@ -76,7 +76,11 @@ impl GroupStorage {
             self.truncated.index + 1,
             self.last_index
         );
-        while self.tail.back().is_some_and(|entry| entry.index >= first.index) {
+        while self
+            .tail
+            .back()
+            .is_some_and(|entry| entry.index >= first.index)
+        {
             let replaced = self.tail.pop_back().expect("there is a last one");
             self.tail_bytes -= replaced.data.len() as u64;
         }
@@ -112,8 +116,8 @@ impl GroupStorage {
         let before = self.last_index - self.snapshot.index;
         let after = self.last_index - index;
         // Entries' sizes are not kept one by one: take them for equal.
-        self.bytes_after_snapshot =
-            (u128::from(self.bytes_after_snapshot) * u128::from(after) / u128::from(before.max(1))) as u64;
+        self.bytes_after_snapshot = (u128::from(self.bytes_after_snapshot) * u128::from(after)
+            / u128::from(before.max(1))) as u64;
         self.snapshot = SnapshotMetadata {
             index,
             term: self.term_of(index),
@@ -155,7 +159,8 @@ impl GroupStorage {
         let mut left = bytes_max;
         if low < tail_first {
             let stored_high = high.min(tail_first);
-            self.reader.read(self.group, low, stored_high, bytes_max, &mut entries);
+            self.reader
+                .read(self.group, low, stored_high, bytes_max, &mut entries);
             if (entries.len() as u64) < stored_high - low {
                 return entries;
             }
@@ -195,7 +200,11 @@ impl Storage for GroupStorage {
         if low <= self.truncated.index {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
-        assert!(high <= self.last_index + 1, "there is no entry {}", high - 1);
+        assert!(
+            high <= self.last_index + 1,
+            "there is no entry {}",
+            high - 1
+        );
         Ok(self.read(low, high, max_size.into().unwrap_or(u64::MAX)))
     }
 
@@ -221,7 +230,9 @@ impl Storage for GroupStorage {
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         if self.snapshot.index == 0 || self.snapshot.index < request_index {
             self.snapshot_wanted.set(true);
-            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+            return Err(raft::Error::Store(
+                StorageError::SnapshotTemporarilyUnavailable,
+            ));
         }
         let mut snapshot = Snapshot::default();
         snapshot.set_metadata(self.snapshot.clone());

@@ -154,7 +154,10 @@ impl Log {
         // A failed fsync panics inside the engine: it may have dropped what it could not write, so nothing after it
         // could be trusted.
         if let Err(error) = self.engine.write(&mut self.batch, true) {
-            fatal(&format!("cannot write the log in {}: {error}", self.engine.path()));
+            fatal(&format!(
+                "cannot write the log in {}: {error}",
+                self.engine.path()
+            ));
         }
     }
 
@@ -167,19 +170,24 @@ impl Log {
                     self.batch.add_command(region, Command::Compact { index });
                 }
                 let position = position(snapshot.index, snapshot.term);
-                self.batch.put_message(region, TRUNCATED.to_vec(), &position)?;
+                self.batch
+                    .put_message(region, TRUNCATED.to_vec(), &position)?;
             }
-            self.batch.put_message(region, SNAPSHOT.to_vec(), snapshot)?;
+            self.batch
+                .put_message(region, SNAPSHOT.to_vec(), snapshot)?;
         }
         if let Some(hard_state) = &write.hard_state {
-            self.batch.put_message(region, HARD_STATE.to_vec(), hard_state)?;
+            self.batch
+                .put_message(region, HARD_STATE.to_vec(), hard_state)?;
         }
-        self.batch.add_entries::<RaftEntry>(region, &write.entries)?;
+        self.batch
+            .add_entries::<RaftEntry>(region, &write.entries)?;
         if let Some(truncate) = write.truncate {
             let index = truncate.index + 1;
             self.batch.add_command(region, Command::Compact { index });
             let position = position(truncate.index, truncate.term);
-            self.batch.put_message(region, TRUNCATED.to_vec(), &position)?;
+            self.batch
+                .put_message(region, TRUNCATED.to_vec(), &position)?;
         }
         Ok(())
     }
@@ -188,8 +196,14 @@ impl Log {
     /// snapshot (`Input::CompactWanted`). To be called every few seconds.
     pub fn purge(&mut self) -> Vec<GroupId> {
         match self.engine.purge_expired_files() {
-            Ok(regions) => regions.into_iter().map(|region| (region - 1) as GroupId).collect(),
-            Err(error) => fatal(&format!("cannot purge the log in {}: {error}", self.engine.path())),
+            Ok(regions) => regions
+                .into_iter()
+                .map(|region| (region - 1) as GroupId)
+                .collect(),
+            Err(error) => fatal(&format!(
+                "cannot purge the log in {}: {error}",
+                self.engine.path()
+            )),
         }
     }
 
@@ -200,7 +214,7 @@ impl Log {
         })
     }
 
-    /// Bytes of all files in use.
+    /// Bytes set aside for the log: a file counts as full from its begin on.
     pub fn used_bytes(&self) -> u64 {
         self.engine.get_used_size() as u64
     }
@@ -211,14 +225,7 @@ struct EngineReader {
 }
 
 impl LogReader for EngineReader {
-    fn read(
-        &self,
-        group: GroupId,
-        low: u64,
-        high: u64,
-        bytes_max: u64,
-        entries: &mut Vec<Entry>,
-    ) {
+    fn read(&self, group: GroupId, low: u64, high: u64, bytes_max: u64, entries: &mut Vec<Entry>) {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX).max(1);
         let result = self.engine.fetch_entries_to::<RaftEntry>(
             region(group),
@@ -251,9 +258,15 @@ fn position(index: u64, term: u64) -> SnapshotMetadata {
 
 fn recover(engine: &Engine, region: u64) -> Result<RecoveredGroup, String> {
     let text = |error: raft_engine::Error| error.to_string();
-    let hard_state = engine.get_message::<HardState>(region, HARD_STATE).map_err(text)?;
-    let snapshot = engine.get_message::<SnapshotMetadata>(region, SNAPSHOT).map_err(text)?;
-    let truncated = engine.get_message::<SnapshotMetadata>(region, TRUNCATED).map_err(text)?;
+    let hard_state = engine
+        .get_message::<HardState>(region, HARD_STATE)
+        .map_err(text)?;
+    let snapshot = engine
+        .get_message::<SnapshotMetadata>(region, SNAPSHOT)
+        .map_err(text)?;
+    let truncated = engine
+        .get_message::<SnapshotMetadata>(region, TRUNCATED)
+        .map_err(text)?;
     let (mut hard_state, snapshot) = (hard_state.unwrap_or_default(), snapshot.unwrap_or_default());
     let truncated = truncated.map_or(EntryId::default(), |position| EntryId {
         index: position.index,
@@ -263,7 +276,10 @@ fn recover(engine: &Engine, region: u64) -> Result<RecoveredGroup, String> {
     let first = engine.first_index(region).unwrap_or(truncated.index + 1);
     let last_index = engine.last_index(region).unwrap_or(0).max(truncated.index);
     if last_index > truncated.index && first > truncated.index + 1 {
-        return Err(format!("entries {}..{first} are missing", truncated.index + 1));
+        return Err(format!(
+            "entries {}..{first} are missing",
+            truncated.index + 1
+        ));
     }
     let mut recovered = RecoveredGroup {
         terms: TermRuns::new(truncated),
@@ -273,7 +289,13 @@ fn recover(engine: &Engine, region: u64) -> Result<RecoveredGroup, String> {
     let mut entries = Vec::new();
     while next <= last_index {
         engine
-            .fetch_entries_to::<RaftEntry>(region, next, last_index + 1, Some(RECOVERY_BYTES), &mut entries)
+            .fetch_entries_to::<RaftEntry>(
+                region,
+                next,
+                last_index + 1,
+                Some(RECOVERY_BYTES),
+                &mut entries,
+            )
             .map_err(text)?;
         for entry in entries.drain(..) {
             recovered.terms.push(EntryId {

@@ -75,9 +75,7 @@ pub(super) fn claim(directory: &Path, wanted: &Identity) -> Result<Identity, Ide
         source,
     };
     let found = match fs::read_to_string(&path) {
-        Ok(text) => {
-            parse(&text).ok_or_else(|| IdentityError::Damaged { path: path.clone() })?
-        }
+        Ok(text) => parse(&text).ok_or_else(|| IdentityError::Damaged { path: path.clone() })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             write(directory, &path, wanted).map_err(failed)?;
             return Ok(wanted.clone());

@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
-const FILE_HEADER_LEN: usize = MAGIC.len() + 16;
+pub(super) const FILE_HEADER_LEN: usize = MAGIC.len() + 16;
 const BATCH_HEADER_LEN: usize = 16;
 const CHECKSUM_LEN: usize = 4;
 
@@ -43,7 +43,10 @@ pub struct DamageError {
 
 /// Checks all log files of `directory`; a missing directory is an empty log.
 pub(super) fn inspect(directory: &Path) -> io::Result<Result<(), DamageError>> {
-    for (suffix, torn_max) in [(".raftlog", usize::MAX), (".rewrite", REWRITE_UNSYNCED_BYTES_MAX)] {
+    for (suffix, torn_max) in [
+        (".raftlog", usize::MAX),
+        (".rewrite", REWRITE_UNSYNCED_BYTES_MAX),
+    ] {
         let files = files(directory, suffix)?;
         for (position, (number, path)) in files.iter().enumerate() {
             let last = position + 1 == files.len();
@@ -79,7 +82,9 @@ fn files(directory: &Path, suffix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
         }
     }
     files.sort_unstable();
-    let gap = files.windows(2).rposition(|pair| pair[1].0 - pair[0].0 != 1);
+    let gap = files
+        .windows(2)
+        .rposition(|pair| pair[1].0 - pair[0].0 != 1);
     files.drain(..gap.map_or(0, |position| position + 1));
     Ok(files)
 }
@@ -115,7 +120,7 @@ fn check_file(
 }
 
 /// The length of the batch at the begin of `bytes`, if it checks out.
-fn batch(bytes: &[u8], signature: u32) -> Option<usize> {
+pub(super) fn batch(bytes: &[u8], signature: u32) -> Option<usize> {
     let header = bytes.get(..BATCH_HEADER_LEN)?;
     let length_and_type = u64::from_be_bytes(header[..8].try_into().ok()?);
     let footer = u64::from_be_bytes(header[8..].try_into().ok()?);

@@ -73,7 +73,9 @@ impl MemoryLog {
     pub fn recover(&self) -> BTreeMap<GroupId, RecoveredGroup> {
         let disk = self.disk();
         let groups = disk.current.iter();
-        groups.map(|(group, stored)| (*group, stored.recover())).collect()
+        groups
+            .map(|(group, stored)| (*group, stored.recover()))
+            .collect()
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -82,14 +84,7 @@ impl MemoryLog {
 }
 
 impl LogReader for MemoryLog {
-    fn read(
-        &self,
-        group: GroupId,
-        low: u64,
-        high: u64,
-        bytes_max: u64,
-        entries: &mut Vec<Entry>,
-    ) {
+    fn read(&self, group: GroupId, low: u64, high: u64, bytes_max: u64, entries: &mut Vec<Entry>) {
         let disk = self.disk();
         let stored = &disk.current[&group];
         let first = stored.truncated.index + 1;
@@ -128,7 +123,10 @@ impl Stored {
         }
         if let Some(first) = write.entries.first() {
             let kept = first.index - self.truncated.index - 1;
-            assert!(kept <= self.entries.len() as u64, "the log would have a hole");
+            assert!(
+                kept <= self.entries.len() as u64,
+                "the log would have a hole"
+            );
             self.entries.truncate(kept as usize);
             self.entries.extend_from_slice(&write.entries);
         }

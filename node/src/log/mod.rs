@@ -21,6 +21,8 @@ mod identity;
 mod inspect;
 mod memory;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 
@@ -117,14 +119,7 @@ pub struct RecoveredGroup {
 pub trait LogReader: Send + Sync {
     /// Appends entries `low..high` of `group` to `entries`: the first at least, then as many as fit in `bytes_max`
     /// payload bytes. All of them are in the log.
-    fn read(
-        &self,
-        group: GroupId,
-        low: u64,
-        high: u64,
-        bytes_max: u64,
-        entries: &mut Vec<Entry>,
-    );
+    fn read(&self, group: GroupId, low: u64, high: u64, bytes_max: u64, entries: &mut Vec<Entry>);
 }
 
 /// The node cannot go on. The panic is for the process: the shell ends it when a thread of its dies.

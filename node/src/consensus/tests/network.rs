@@ -99,7 +99,12 @@ enum Event {
     Input(NodeId, Input),
     Wake(NodeId),
     Synced(NodeId, u64),
-    File { from: NodeId, to: NodeId, position: (ShardId, u64, u64), message: PeerMessage },
+    File {
+        from: NodeId,
+        to: NodeId,
+        position: (ShardId, u64, u64),
+        message: PeerMessage,
+    },
 }
 
 pub struct Network {
@@ -136,19 +141,22 @@ impl Network {
             let drift = network.plan.drift_percent * MS / 100;
             let rate = MS - drift + network.random.below(2 * drift + 1);
             let offset = network.random.below(1 << 40) + 1;
-            network.nodes.insert(id, Node {
+            network.nodes.insert(
                 id,
-                life: 0,
-                log: MemoryLog::new(),
-                files: BTreeMap::new(),
-                consensus: None,
-                shards: BTreeMap::new(),
-                inbox: VecDeque::new(),
-                syncing: false,
-                paused_until: 0,
-                offset,
-                rate,
-            });
+                Node {
+                    id,
+                    life: 0,
+                    log: MemoryLog::new(),
+                    files: BTreeMap::new(),
+                    consensus: None,
+                    shards: BTreeMap::new(),
+                    inbox: VecDeque::new(),
+                    syncing: false,
+                    paused_until: 0,
+                    offset,
+                    rate,
+                },
+            );
         }
         for id in 1..=network.plan.nodes {
             network.start(id);
@@ -162,16 +170,24 @@ impl Network {
     }
 
     pub fn start(&mut self, id: NodeId) {
-        let voters: Vec<ReplicaId> = (1..=self.plan.nodes).map(|node| ReplicaId::new(node, 0)).collect();
+        let voters: Vec<ReplicaId> = (1..=self.plan.nodes)
+            .map(|node| ReplicaId::new(node, 0))
+            .collect();
         let mut recovered = self.nodes[&id].log.recover();
-        let (low, high) = (self.plan.settings.election_ticks_min, self.plan.settings.election_ticks_max);
+        let (low, high) = (
+            self.plan.settings.election_ticks_min,
+            self.plan.settings.election_ticks_max,
+        );
         let mut groups = Vec::new();
         for group in 0..self.plan.groups {
             groups.push(GroupSettings {
                 group,
                 replica: ReplicaId::new(id, 0),
                 voters: voters.clone(),
-                home: self.plan.home.then_some(1 + u64::from(group) % self.plan.nodes),
+                home: self
+                    .plan
+                    .home
+                    .then_some(1 + u64::from(group) % self.plan.nodes),
                 election_ticks: Some(low + self.random.below(u64::from(high - low)) as u32),
                 recovered: recovered.remove(&group),
             });
@@ -184,14 +200,31 @@ impl Network {
         node.shards.clear();
         for group in &groups {
             let mut shard = Shard::default();
-            if let Some(recovered) = group.recovered.as_ref().filter(|found| found.snapshot.index > 0) {
-                let position = (group.group, recovered.snapshot.index, recovered.snapshot.term);
-                shard.state = node.files.get(&position).expect("a position is written after its file").clone();
+            if let Some(recovered) = group
+                .recovered
+                .as_ref()
+                .filter(|found| found.snapshot.index > 0)
+            {
+                let position = (
+                    group.group,
+                    recovered.snapshot.index,
+                    recovered.snapshot.term,
+                );
+                shard.state = node
+                    .files
+                    .get(&position)
+                    .expect("a position is written after its file")
+                    .clone();
                 shard.applied = recovered.snapshot.index;
             }
             node.shards.insert(group.group, shard);
         }
-        node.consensus = Some(Consensus::new(settings, groups, Arc::new(node.log.clone()), now));
+        node.consensus = Some(Consensus::new(
+            settings,
+            groups,
+            Arc::new(node.log.clone()),
+            now,
+        ));
         self.at(self.time, Event::Wake(id));
     }
 
@@ -243,7 +276,9 @@ impl Network {
 
     fn run_until(&mut self, end: u64, mut done: impl FnMut(&Network) -> bool) -> bool {
         while !done(self) {
-            let Some(((time, order), _)) = self.queue.first_key_value() else { break };
+            let Some(((time, order), _)) = self.queue.first_key_value() else {
+                break;
+            };
             if *time > end {
                 break;
             }
@@ -284,18 +319,35 @@ impl Network {
                 self.finish_turn(id);
                 id
             }
-            Event::File { from, to, position, message } => {
+            Event::File {
+                from,
+                to,
+                position,
+                message,
+            } => {
                 let file = self.nodes[&from].files.get(&position).cloned();
                 let sender = message.from;
                 let group = message.group;
                 let receiver = message.to;
-                let reachable = !self.cut.contains(&(from, to)) && self.nodes[&to].consensus.is_some();
+                let reachable =
+                    !self.cut.contains(&(from, to)) && self.nodes[&to].consensus.is_some();
                 let success = file.is_some() && reachable;
                 if let (Some(file), true) = (file, reachable) {
-                    self.nodes.get_mut(&to).unwrap().files.insert(position, file);
+                    self.nodes
+                        .get_mut(&to)
+                        .unwrap()
+                        .files
+                        .insert(position, file);
                     self.input(to, Input::SnapshotReceived(message));
                 }
-                self.input(sender.node(), Input::SnapshotSent { group, to: receiver, success });
+                self.input(
+                    sender.node(),
+                    Input::SnapshotSent {
+                        group,
+                        to: receiver,
+                        success,
+                    },
+                );
                 return;
             }
         };
@@ -307,7 +359,9 @@ impl Network {
         loop {
             let time = self.time;
             let node = self.nodes.get_mut(&id).unwrap();
-            let Some(consensus) = node.consensus.as_mut() else { return };
+            let Some(consensus) = node.consensus.as_mut() else {
+                return;
+            };
             if node.syncing || node.paused_until > time {
                 return;
             }
@@ -350,10 +404,14 @@ impl Network {
             let to = message.to.node();
             let copies = 1 + u64::from(self.random.chance(self.plan.repeat_percent));
             for _ in 0..copies {
-                let lost = self.random.chance(self.plan.drop_percent) || self.cut.contains(&(id, to));
+                let lost =
+                    self.random.chance(self.plan.drop_percent) || self.cut.contains(&(id, to));
                 let latency = self.span(self.plan.latency_ms);
                 if !lost {
-                    self.at(self.time + latency, Event::Input(to, Input::Message(message.clone())));
+                    self.at(
+                        self.time + latency,
+                        Event::Input(to, Input::Message(message.clone())),
+                    );
                 }
             }
         }
@@ -374,23 +432,45 @@ impl Network {
                 shard.retiring = false;
             }
             Output::Retiring { group, .. } => node.shards.get_mut(&group).unwrap().retiring = true,
-            Output::Refused { group, sequence, .. } => {
+            Output::Refused {
+                group, sequence, ..
+            } => {
                 node.shards.get_mut(&group).unwrap().refused.push(sequence);
             }
-            Output::RoundConfirmed { group, round, index, .. } => {
-                node.shards.get_mut(&group).unwrap().rounds.push((round, Some(index)));
+            Output::RoundConfirmed {
+                group,
+                round,
+                index,
+                ..
+            } => {
+                node.shards
+                    .get_mut(&group)
+                    .unwrap()
+                    .rounds
+                    .push((round, Some(index)));
             }
             Output::RoundRefused { group, round, .. } => {
-                node.shards.get_mut(&group).unwrap().rounds.push((round, None));
+                node.shards
+                    .get_mut(&group)
+                    .unwrap()
+                    .rounds
+                    .push((round, None));
             }
             Output::Committed { group, entries } => {
                 let shard = node.shards.get_mut(&group).unwrap();
                 for entry in entries {
-                    assert_eq!(entry.index, shard.state.last().map_or(0, |last| last.0) + 1, "in order, once");
+                    assert_eq!(
+                        entry.index,
+                        shard.state.last().map_or(0, |last| last.0) + 1,
+                        "in order, once"
+                    );
                     let known = self.committed.entry((group, entry.index));
                     let known = known.or_insert((entry.term, entry.data.clone()));
                     if *known != (entry.term, entry.data.clone()) {
-                        self.violations.push(format!("entry {} of group {group} differs on node {id}", entry.index));
+                        self.violations.push(format!(
+                            "entry {} of group {group} differs on node {id}",
+                            entry.index
+                        ));
                     }
                     let term = self.committed_term.entry(group).or_default();
                     *term = entry.term.max(*term);
@@ -398,7 +478,10 @@ impl Network {
                 }
                 if !shard.hold_applied {
                     shard.applied = shard.state.last().unwrap().0;
-                    answers.push(Input::Applied { group, index: shard.applied });
+                    answers.push(Input::Applied {
+                        group,
+                        index: shard.applied,
+                    });
                 }
             }
             Output::TakeSnapshot { group } => {
@@ -408,12 +491,26 @@ impl Network {
                 node.files.insert((group, index, term), shard.state.clone());
                 answers.push(Input::SnapshotPublished { group, index });
             }
-            Output::SendSnapshot { group, to, index, term, message } => {
+            Output::SendSnapshot {
+                group,
+                to,
+                index,
+                term,
+                message,
+            } => {
                 assert_eq!(snapshot_position(&message), Some((index, term)));
                 let latency = self.span(self.plan.latency_ms) * 5;
                 let position = (group, index, term);
                 let to = to.node();
-                self.at(self.time + latency, Event::File { from: id, to, position, message });
+                self.at(
+                    self.time + latency,
+                    Event::File {
+                        from: id,
+                        to,
+                        position,
+                        message,
+                    },
+                );
             }
             Output::InstallSnapshot { group, index, term } => {
                 let shard = node.shards.get_mut(&group).unwrap();
@@ -433,7 +530,9 @@ impl Network {
             let newest = self.committed_term.get(&group).copied().unwrap_or(0);
             let mut holders = Vec::new();
             for (id, node) in &self.nodes {
-                let Some(consensus) = &node.consensus else { continue };
+                let Some(consensus) = &node.consensus else {
+                    continue;
+                };
                 let shard = &node.shards[&group];
                 let lease = consensus.lease(group).unwrap();
                 if lease.covers(shard.term, self.clock(*id)) {
@@ -442,7 +541,10 @@ impl Network {
             }
             let stale = holders.iter().any(|(_, term)| *term < newest);
             if holders.len() > 1 || stale {
-                let text = format!("at {} ms: leases {holders:?}, committed in term {newest}", self.time / MS);
+                let text = format!(
+                    "at {} ms: leases {holders:?}, committed in term {newest}",
+                    self.time / MS
+                );
                 self.violations.push(text);
             }
         }
@@ -459,8 +561,13 @@ impl Network {
 
     pub fn has_lease(&self, id: NodeId, group: ShardId) -> bool {
         let node = &self.nodes[&id];
-        let Some(consensus) = &node.consensus else { return false };
-        consensus.lease(group).unwrap().covers(node.shards[&group].term, self.clock(id))
+        let Some(consensus) = &node.consensus else {
+            return false;
+        };
+        consensus
+            .lease(group)
+            .unwrap()
+            .covers(node.shards[&group].term, self.clock(id))
     }
 
     pub fn wait_for_leader(&mut self, group: ShardId) -> NodeId {
@@ -472,7 +579,15 @@ impl Network {
     pub fn propose(&mut self, id: NodeId, group: ShardId, sequence: u64, data: impl Into<Bytes>) {
         let term = self.nodes[&id].shards[&group].term;
         let data = data.into();
-        self.input(id, Input::Propose { group, term, sequence, data });
+        self.input(
+            id,
+            Input::Propose {
+                group,
+                term,
+                sequence,
+                data,
+            },
+        );
     }
 
     pub fn shard(&self, id: NodeId, group: ShardId) -> &Shard {
@@ -480,12 +595,21 @@ impl Network {
     }
 
     pub fn status(&self, id: NodeId, group: ShardId) -> GroupStatus {
-        self.nodes[&id].consensus.as_ref().unwrap().status(group).unwrap()
+        self.nodes[&id]
+            .consensus
+            .as_ref()
+            .unwrap()
+            .status(group)
+            .unwrap()
     }
 
     /// What clients proposed, as applied on `id`.
     pub fn payloads(&self, id: NodeId, group: ShardId) -> Vec<Bytes> {
         let state = &self.shard(id, group).state;
-        state.iter().map(|entry| entry.2.clone()).filter(|data| !data.is_empty()).collect()
+        state
+            .iter()
+            .map(|entry| entry.2.clone())
+            .filter(|data| !data.is_empty())
+            .collect()
     }
 }
