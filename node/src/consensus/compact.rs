@@ -72,7 +72,9 @@ impl Group {
             .prs()
             .iter()
             .filter(|(_, progress)| progress.recent_active);
-        let slowest = alive.map(|(_, progress)| progress.matched).min();
+        // A follower that is being sent a snapshot will go on from there.
+        let has = |progress: &raft::Progress| progress.matched.max(progress.pending_snapshot);
+        let slowest = alive.map(|(_, progress)| has(progress)).min();
         slowest
             .map_or(index, |matched| matched.min(index))
             .max(slack)

@@ -537,6 +537,14 @@ impl Network {
                 let lease = consensus.lease(group).unwrap();
                 if lease.covers(shard.term, self.clock(*id)) {
                     holders.push((*id, shard.term));
+                    let started = shard
+                        .state
+                        .last()
+                        .is_some_and(|entry| entry.1 == shard.term);
+                    if !started {
+                        let text = format!("node {id} has a lease before an entry of its term");
+                        self.violations.push(text);
+                    }
                 }
             }
             let stale = holders.iter().any(|(_, term)| *term < newest);
