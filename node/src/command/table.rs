@@ -4,10 +4,10 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use super::{Command, string};
+use super::{Command, list, string, zset};
 
 /// The rows of every family.
-const FAMILIES: &[&[Command]] = &[string::COMMANDS];
+const FAMILIES: &[&[Command]] = &[list::COMMANDS, string::COMMANDS, zset::COMMANDS];
 
 /// Bytes of the longest name that is looked up: longer ones are unknown.
 const NAME_BYTES_MAX: usize = 32;

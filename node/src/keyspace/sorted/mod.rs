@@ -153,6 +153,19 @@ impl SortedSet {
         self.range(0, self.len())
     }
 
+    /// Members with scores, in no order that means anything: quicker.
+    pub fn iter_unordered(&self) -> impl ExactSizeIterator<Item = (&Blob, f64)> {
+        let (pairs, members) = match &self.form {
+            Form::Small(pairs) => (&pairs[..], None),
+            Form::Large(large) => (&[][..], Some(&large.members)),
+        };
+        let count = self.len();
+        (0..count).map(move |at| match members {
+            Some(members) => (members.blob(at as u32), members.get(at as u32).0),
+            None => (&pairs[at].1, pairs[at].0),
+        })
+    }
+
     /// Members at positions from `start` up to but without `end`, in order.
     pub fn range(&self, start: usize, end: usize) -> Range<'_> {
         assert!(start <= end && end <= self.len(), "a range is inside the order");
