@@ -1,5 +1,7 @@
 //! Reading the words of a request: numbers, options, deadlines.
 
+use std::ops::Range;
+
 use super::CommandError;
 
 /// A 64-bit integer, written as Redis wants it: no blanks, no plus sign, no
@@ -45,8 +47,26 @@ pub fn float(word: &[u8]) -> Result<f64, CommandError> {
     parse_float(word).ok_or(CommandError::NotFloat)
 }
 
-/// The double that `word` is the text of; see [`float`].
+/// The double that `word` is the text of; see [`float`]. One too large for a
+/// double is none, and so is one too small for any but 0.
 pub fn parse_float(word: &[u8]) -> Option<f64> {
+    let number = nearest_float(word)?;
+    let says_zero = || {
+        let mantissa = word.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
+        !mantissa.iter().any(|byte| (b'1'..=b'9').contains(byte))
+    };
+    let says_infinite = || word.iter().any(|byte| matches!(byte, b'i' | b'I'));
+    let in_range = match number {
+        0.0 => says_zero(),
+        _ if number.is_infinite() => says_infinite(),
+        _ => true,
+    };
+    in_range.then_some(number)
+}
+
+/// The double nearest to what `word` is the text of: infinite, or 0, if that is
+/// out of a double's range.
+pub fn nearest_float(word: &[u8]) -> Option<f64> {
     let (negative, rest) = match word.split_first() {
         Some((b'-', rest)) => (true, rest),
         Some((b'+', rest)) => (false, rest),
@@ -68,6 +88,26 @@ pub fn parse_float(word: &[u8]) -> Option<f64> {
 /// Whether a word is this option, in any case. `option` is in lower case.
 pub fn is(word: &[u8], option: &str) -> bool {
     word.eq_ignore_ascii_case(option.as_bytes())
+}
+
+/// An integer that is not negative.
+///
+/// # Errors
+/// It is none: `refusal` says it all.
+pub fn count_or(word: &[u8], refusal: &'static str) -> Result<usize, CommandError> {
+    let count = parse_integer(word).and_then(|count| usize::try_from(count).ok());
+    count.ok_or(CommandError::text(refusal))
+}
+
+/// The positions that `start` and `stop` name of `length` things, the last
+/// included; negative ones count from the end. Empty if they name none.
+pub fn span(start: i64, stop: i64, length: usize) -> Range<usize> {
+    let length_signed = length as i64;
+    let from_end =
+        |position: i64| if position < 0 { position.saturating_add(length_signed) } else { position };
+    let start = from_end(start).max(0);
+    let stop = from_end(stop).min(length_signed - 1);
+    if start > stop { 0..0 } else { start as usize..stop as usize + 1 }
 }
 
 /// Why the key count of an `EVAL` is wrong.
@@ -132,6 +172,24 @@ mod tests {
     }
 
     #[test]
+    fn spans_count_from_either_end() {
+        for (start, stop, positions) in [
+            (0, -1, 0..5),
+            (-2, -1, 3..5),
+            (1, 1, 1..2),
+            (-100, 100, 0..5),
+            (5, 9, 0..0),
+            (3, 2, 0..0),
+            (0, -6, 0..0),
+            (i64::MIN, i64::MAX, 0..5),
+            (i64::MAX, i64::MIN, 0..0),
+        ] {
+            assert_eq!(span(start, stop, 5), positions, "{start} {stop}");
+        }
+        assert_eq!(span(0, -1, 0), 0..0);
+    }
+
+    #[test]
     fn floats_are_read_as_redis_reads_them() {
         for (word, number) in [
             ("1.5", Some(1.5)),
@@ -144,6 +202,11 @@ mod tests {
             ("1e3", Some(1000.0)),
             (".5", Some(0.5)),
             ("0x10", Some(16.0)),
+            ("1e400", None),
+            ("-1e400", None),
+            ("1e-400", None),
+            ("0e400", Some(0.0)),
+            ("-0.000", Some(0.0)),
             ("abc", None),
         ] {
             assert_eq!(parse_float(word.as_bytes()), number, "{word:?}");

@@ -16,9 +16,11 @@ pub mod error;
 pub mod glob;
 pub mod table;
 
+mod list;
 mod scripting;
 mod string;
 mod transactions;
+mod zset;
 
 use moonraft_proto::Reply;
 use moonraft_router::{Keys, keys::KeyPositions};
@@ -218,14 +220,16 @@ impl Command {
         if self.arity.allows(words.len()) { Ok(()) } else { Err(CommandError::Arity(self.full_name())) }
     }
 
-    /// The positions of the keys of a request whose arity is right.
+    /// The positions of the keys of a request whose arity is right. None if their
+    /// count makes no sense: then the handler, which touches no key, has the words
+    /// for what is wrong.
     ///
     /// # Errors
-    /// The request says that it has keys that are not there.
+    /// A script says that it has keys that are not there.
     pub fn key_positions(&self, words: &[&[u8]]) -> Result<KeyPositions, CommandError> {
-        self.keys.positions(words).map_err(|_| match self.run {
-            Run::Script(..) => arguments::script_key_count_error(words),
-            _ => CommandError::Syntax,
+        self.keys.positions(words).or_else(|_| match self.run {
+            Run::Script(..) => Err(arguments::script_key_count_error(words)),
+            _ => Ok(KeyPositions::new()),
         })
     }
 

@@ -4,10 +4,16 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use super::{Command, scripting, string, transactions};
+use super::Command;
 
 /// The rows of every family.
-const FAMILIES: &[&[Command]] = &[scripting::COMMANDS, string::COMMANDS, transactions::COMMANDS];
+const FAMILIES: &[&[Command]] = &[
+    super::list::COMMANDS,
+    super::scripting::COMMANDS,
+    super::string::COMMANDS,
+    super::transactions::COMMANDS,
+    super::zset::COMMANDS,
+];
 
 /// Bytes of the longest name that is looked up: longer ones are unknown.
 const NAME_BYTES_MAX: usize = 32;

@@ -1,6 +1,6 @@
 //! A list: constant time at both ends and by position.
 
-use std::collections::{VecDeque, vec_deque};
+use std::{collections::VecDeque, iter::Map};
 
 use super::Blob;
 
@@ -9,6 +9,9 @@ use super::Blob;
 pub struct List {
     elements: VecDeque<Blob>,
 }
+
+/// Elements in order, from both ends.
+pub type Range<'a> = Map<std::collections::vec_deque::Iter<'a, Blob>, fn(&'a Blob) -> &'a [u8]>;
 
 impl List {
     /// How many elements.
@@ -22,19 +25,30 @@ impl List {
     }
 
     /// The element at `index`.
-    pub fn get(&self, index: usize) -> Option<&Blob> {
-        self.elements.get(index)
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        self.elements.get(index).map(|element| &**element)
     }
 
-    /// All elements, first to last; any range of them by `skip` and `take`, in
-    /// constant time.
-    pub fn iter(&self) -> vec_deque::Iter<'_, Blob> {
-        self.elements.iter()
+    /// All elements, first to last.
+    pub fn iter(&self) -> Range<'_> {
+        self.range(0, self.len())
+    }
+
+    /// Elements from position `start` up to but without `end`.
+    pub fn range(&self, start: usize, end: usize) -> Range<'_> {
+        self.elements.range(start..end).map(|element| element)
     }
 
     /// Puts an element before position `index`, which is at most the length.
     pub fn insert(&mut self, index: usize, value: Blob) {
         self.elements.insert(index, value);
+    }
+
+    /// Puts elements before position `index`, which is at most the length.
+    pub fn insert_all(&mut self, index: usize, values: Vec<Blob>) {
+        let mut rest = self.elements.split_off(index);
+        self.elements.extend(values);
+        self.elements.append(&mut rest);
     }
 
     /// Replaces the element at `index`, which is there. Returns the one before.

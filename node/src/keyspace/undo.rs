@@ -109,11 +109,9 @@ impl Keyspace {
             Undo::Element { key, index, before } => self.change_list(&key, |list| {
                 list.set(index, before);
             }),
-            Undo::Removed { key, index, before } => self.change_list(&key, |list| {
-                for (offset, element) in before.into_iter().enumerate() {
-                    list.insert(index + offset, element);
-                }
-            }),
+            Undo::Removed { key, index, before } => {
+                self.change_list(&key, |list| list.insert_all(index, before));
+            }
             other => unreachable!("{other:?} is no change inside a value"),
         }
     }

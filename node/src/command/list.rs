@@ -1,0 +1,543 @@
+//! Lists.
+//!
+//! What the blocking forms do when an element is there is in functions of their
+//! own ([`pop_any`], [`pop_some`], [`shift`]): in `MULTI` and in scripts they are all
+//! there is to them.
+
+use moonraft_proto::{Effect, Reply};
+use moonraft_router::Keys;
+
+use super::{
+    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    arguments::{count_or, integer, is, parse_integer, span},
+};
+use crate::keyspace::{List, Tx};
+
+/// A row of this family.
+const ROW: Command = Command { family: Family::List, keys: Keys::ONE, ..Command::BASE };
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "lindex",
+        arity: Arity::Exactly(3),
+        run: Run::Read(lindex),
+        summary: "Returns an element from a list by its index.",
+        ..ROW
+    },
+    Command {
+        name: "linsert",
+        arity: Arity::Exactly(5),
+        flags: &[Flag::DenyOom],
+        run: Run::Write(linsert),
+        since: "2.2.0",
+        summary: "Inserts an element before or after another element in a list.",
+        ..ROW
+    },
+    Command {
+        name: "llen",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Fast],
+        run: Run::Read(llen),
+        summary: "Returns the length of a list.",
+        ..ROW
+    },
+    Command {
+        name: "lmove",
+        arity: Arity::Exactly(5),
+        keys: Keys::TWO,
+        flags: &[Flag::DenyOom],
+        run: Run::Write(lmove),
+        since: "6.2.0",
+        summary: "Returns an element after popping it from one list and pushing it to another. Deletes the list if the last element was moved.",
+        ..ROW
+    },
+    Command {
+        name: "lmpop",
+        arity: Arity::AtLeast(4),
+        keys: Keys::Counted { count: 1, also: None },
+        run: Run::Write(lmpop),
+        since: "7.0.0",
+        summary: "Returns multiple elements from a list after removing them. Deletes the list if the last element was popped.",
+        ..ROW
+    },
+    Command {
+        name: "lpop",
+        arity: Arity::AtLeast(2),
+        flags: &[Flag::Fast],
+        run: Run::Write(lpop),
+        summary: "Returns the first elements in a list after removing it. Deletes the list if the last element was popped.",
+        ..ROW
+    },
+    Command {
+        name: "lpos",
+        arity: Arity::AtLeast(3),
+        run: Run::Read(lpos),
+        since: "6.0.6",
+        summary: "Returns the index of matching elements in a list.",
+        ..ROW
+    },
+    Command {
+        name: "lpush",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(lpush),
+        summary: "Prepends one or more elements to a list. Creates the key if it doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "lpushx",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(lpushx),
+        since: "2.2.0",
+        summary: "Prepends one or more elements to a list only when the list exists.",
+        ..ROW
+    },
+    Command {
+        name: "lrange",
+        arity: Arity::Exactly(4),
+        run: Run::Read(lrange),
+        summary: "Returns a range of elements from a list.",
+        ..ROW
+    },
+    Command {
+        name: "lrem",
+        arity: Arity::Exactly(4),
+        run: Run::Write(lrem),
+        summary: "Removes elements from a list. Deletes the list if the last element was removed.",
+        ..ROW
+    },
+    Command {
+        name: "lset",
+        arity: Arity::Exactly(4),
+        flags: &[Flag::DenyOom],
+        run: Run::Write(lset),
+        summary: "Sets the value of an element in a list by its index.",
+        ..ROW
+    },
+    Command {
+        name: "ltrim",
+        arity: Arity::Exactly(4),
+        run: Run::Write(ltrim),
+        summary: "Removes elements from both ends a list. Deletes the list if all elements were trimmed.",
+        ..ROW
+    },
+    Command {
+        name: "rpop",
+        arity: Arity::AtLeast(2),
+        flags: &[Flag::Fast],
+        run: Run::Write(rpop),
+        summary: "Returns and removes the last elements of a list. Deletes the list if the last element was popped.",
+        ..ROW
+    },
+    Command {
+        name: "rpoplpush",
+        arity: Arity::Exactly(3),
+        keys: Keys::TWO,
+        flags: &[Flag::DenyOom],
+        run: Run::Write(rpoplpush),
+        since: "1.2.0",
+        summary: "Returns the last element of a list after removing and pushing it to another list. Deletes the list if the last element was popped.",
+        ..ROW
+    },
+    Command {
+        name: "rpush",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(rpush),
+        summary: "Appends one or more elements to a list. Creates the key if it doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "rpushx",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(rpushx),
+        since: "2.2.0",
+        summary: "Appends an element to a list only when the list exists.",
+        ..ROW
+    },
+];
+
+/// An end of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The first element's: `LEFT`.
+    Head,
+    /// The last element's: `RIGHT`.
+    Tail,
+}
+
+/// `LEFT` or `RIGHT`.
+fn end(word: &[u8]) -> Result<End, CommandError> {
+    match () {
+        () if is(word, "left") => Ok(End::Head),
+        () if is(word, "right") => Ok(End::Tail),
+        () => Err(CommandError::Syntax),
+    }
+}
+
+fn owned(element: &[u8]) -> Reply<'static> {
+    Reply::bulk(element.to_vec())
+}
+
+/// The position that `index` names, if it is there: from the end if negative.
+fn position(index: i64, length: usize) -> Option<usize> {
+    let from_start = if index < 0 { index.checked_add(length as i64)? } else { index };
+    usize::try_from(from_start).ok().filter(|&position| position < length)
+}
+
+// ---- pushing ---------------------------------------------------------------
+
+/// `LPUSH key element…`
+fn lpush<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    push(tx, words, End::Head, true)
+}
+
+/// `RPUSH key element…`
+fn rpush<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    push(tx, words, End::Tail, true)
+}
+
+/// `LPUSHX key element…`
+fn lpushx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    push(tx, words, End::Head, false)
+}
+
+/// `RPUSHX key element…`
+fn rpushx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    push(tx, words, End::Tail, false)
+}
+
+fn push<'a>(tx: &mut Tx, words: &[&'a [u8]], at: End, create: bool) -> Outcome<'a> {
+    let (key, elements) = (words[1], &words[2..]);
+    let length = match tx.list(key)? {
+        None if !create => return Ok(Reply::Int(0)),
+        list => list.map_or(0, List::len),
+    };
+
+    for (offset, value) in elements.iter().enumerate() {
+        let index = if at == End::Head { 0 } else { length + offset };
+        tx.emit(Effect::ListInsert { key, index: index as u64, value });
+    }
+    Ok(Reply::count(length + elements.len()))
+}
+
+/// `LINSERT key BEFORE | AFTER pivot element`
+fn linsert<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, pivot, value) = (words[1], words[3], words[4]);
+    let behind = match () {
+        () if is(words[2], "before") => 0,
+        () if is(words[2], "after") => 1,
+        () => return Err(CommandError::Syntax),
+    };
+    let Some(list) = tx.list(key)? else { return Ok(Reply::Int(0)) };
+    let length = list.len();
+    let Some(at) = list.iter().position(|element| element == pivot) else { return Ok(Reply::Int(-1)) };
+
+    tx.emit(Effect::ListInsert { key, index: (at + behind) as u64, value });
+    Ok(Reply::count(length + 1))
+}
+
+// ---- popping ---------------------------------------------------------------
+
+/// `LPOP key [count]`
+fn lpop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    pop(tx, words, End::Head, "lpop")
+}
+
+/// `RPOP key [count]`
+fn rpop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    pop(tx, words, End::Tail, "rpop")
+}
+
+fn pop<'a>(tx: &mut Tx, words: &[&'a [u8]], from: End, name: &'static str) -> Outcome<'a> {
+    let key = words[1];
+    let count = match words {
+        [_, _] => None,
+        [_, _, count] => Some(count_or(count, "ERR value is out of range, must be positive")?),
+        _ => return Err(CommandError::Arity(name.into())),
+    };
+    let there = tx.list(key)?.is_some();
+
+    Ok(match count {
+        None if there => pop_some(tx, key, from, 1)?.swap_remove(0),
+        None => Reply::Null,
+        Some(count) if there => Reply::Array(pop_some(tx, key, from, count)?),
+        Some(_) => Reply::NullArray,
+    })
+}
+
+/// Takes up to `count` elements from an end, the outermost first. None if there
+/// is no list.
+pub(super) fn pop_some(
+    tx: &mut Tx,
+    key: &[u8],
+    from: End,
+    count: usize,
+) -> Result<Vec<Reply<'static>>, CommandError> {
+    let Some(list) = tx.list(key)? else { return Ok(Vec::new()) };
+    let (length, count) = (list.len(), count.min(list.len()));
+    let (index, popped) = match from {
+        End::Head => (0, list.range(0, count).map(owned).collect()),
+        End::Tail => (length - count, list.range(length - count, length).rev().map(owned).collect()),
+    };
+
+    if count > 0 {
+        tx.emit(Effect::ListRemove { key, index: index as u64, count: count as u64 });
+    }
+    Ok(popped)
+}
+
+/// The first of these keys that holds a list.
+pub(super) fn pop_any<'a>(tx: &Tx, keys: &[&'a [u8]]) -> Result<Option<&'a [u8]>, CommandError> {
+    for key in keys {
+        if tx.list(key)?.is_some() {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
+/// `LMPOP numkeys key… LEFT | RIGHT [COUNT count]`
+fn lmpop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let Popping { keys, side: from, count } = popping(&words[1..], end)?;
+    let Some(key) = pop_any(tx, keys)? else { return Ok(Reply::NullArray) };
+
+    let popped = pop_some(tx, key, from, count)?;
+    Ok(Reply::Array(vec![Reply::bulk(key), Reply::Array(popped)]))
+}
+
+/// What `LMPOP` and `ZMPOP` have in common.
+pub(super) struct Popping<'w, 'a, S> {
+    /// The keys to look at, in this order.
+    pub keys: &'w [&'a [u8]],
+    /// Which end to take from.
+    pub side: S,
+    /// How many to take, at least 1.
+    pub count: usize,
+}
+
+/// `numkeys key… side [COUNT count]`
+pub(super) fn popping<'w, 'a, S>(
+    words: &'w [&'a [u8]],
+    side: fn(&[u8]) -> Result<S, CommandError>,
+) -> Result<Popping<'w, 'a, S>, CommandError> {
+    let key_count = positive(words[0], "ERR numkeys should be greater than 0")?;
+    let (keys, rest) = words[1..].split_at_checked(key_count).ok_or(CommandError::Syntax)?;
+    let (word, options) = rest.split_first().ok_or(CommandError::Syntax)?;
+    let side = side(word)?;
+    let count = match options {
+        [] => 1,
+        [option, count, rest @ ..] if is(option, "count") => {
+            let count = positive(count, "ERR count should be greater than 0")?;
+            if rest.is_empty() { count } else { return Err(CommandError::Syntax) }
+        }
+        _ => return Err(CommandError::Syntax),
+    };
+    Ok(Popping { keys, side, count })
+}
+
+/// An integer above 0; `refusal` says that it is none.
+fn positive(word: &[u8], refusal: &'static str) -> Result<usize, CommandError> {
+    let count = count_or(word, refusal)?;
+    if count == 0 { Err(CommandError::text(refusal)) } else { Ok(count) }
+}
+
+// ---- moving ----------------------------------------------------------------
+
+/// `LMOVE source destination LEFT | RIGHT LEFT | RIGHT`
+fn lmove<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (from, to) = (end(words[3])?, end(words[4])?);
+    Ok(shift(tx, words[1], words[2], from, to)?.unwrap_or(Reply::Null))
+}
+
+/// `RPOPLPUSH source destination`
+fn rpoplpush<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(shift(tx, words[1], words[2], End::Tail, End::Head)?.unwrap_or(Reply::Null))
+}
+
+/// Moves an element from an end of `source` to an end of `destination`, which
+/// may be the same list. `None` if there is none.
+pub(super) fn shift(
+    tx: &mut Tx,
+    source: &[u8],
+    destination: &[u8],
+    from: End,
+    to: End,
+) -> Result<Option<Reply<'static>>, CommandError> {
+    let Some(list) = tx.list(source)? else { return Ok(None) };
+    let length = list.len();
+    let taken = if from == End::Head { 0 } else { length - 1 };
+    let element = list.get(taken).expect("a list is never empty").to_vec();
+    let onto = match tx.list(destination)? {
+        Some(_) if source == destination => length - 1,
+        list => list.map_or(0, List::len),
+    };
+    let put = if to == End::Head { 0 } else { onto };
+
+    // Where nothing changes, a list of one would be gone for a moment, and its
+    // deadline for good.
+    if source != destination || taken != put {
+        tx.emit(Effect::ListRemove { key: source, index: taken as u64, count: 1 });
+        tx.emit(Effect::ListInsert { key: destination, index: put as u64, value: &element });
+    }
+    Ok(Some(Reply::bulk(element)))
+}
+
+// ---- looking ---------------------------------------------------------------
+
+/// `LLEN key`
+fn llen<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::count(tx.list(words[1])?.map_or(0, List::len)))
+}
+
+/// `LINDEX key index`
+fn lindex<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let Some(list) = tx.list(words[1])? else { return Ok(Reply::Null) };
+    let index = integer(words[2])?;
+    Ok(Reply::bulk_or_null(position(index, list.len()).and_then(|at| list.get(at))))
+}
+
+/// `LRANGE key start stop`
+fn lrange<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (start, stop) = (integer(words[2])?, integer(words[3])?);
+    let Some(list) = tx.list(words[1])? else { return Ok(Reply::Array(Vec::new())) };
+    let span = span(start, stop, list.len());
+    Ok(Reply::bulks(list.range(span.start, span.end)))
+}
+
+struct PositionOptions {
+    /// Which match comes first; from the end if negative, never 0.
+    rank: i64,
+    /// Positions wanted, 0 for all; one, and not as an array, if `None`.
+    count: Option<usize>,
+    /// Elements looked at, at most.
+    length_max: usize,
+}
+
+/// `LPOS key element [RANK rank] [COUNT count] [MAXLEN length]`
+fn lpos<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, wanted) = (words[1], words[2]);
+    let PositionOptions { rank, count, length_max } = position_options(&words[3..])?;
+    let list = tx.list(key)?;
+
+    let length = list.map_or(0, List::len);
+    let looked_at = length.min(length_max);
+    let skipped = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
+    let limit = match count {
+        None => 1,
+        Some(0) => usize::MAX,
+        Some(count) => count,
+    };
+    let found: Vec<usize> = match list {
+        None => Vec::new(),
+        Some(list) if rank > 0 => {
+            let matches = list.range(0, looked_at).enumerate().filter(|(_, element)| *element == wanted);
+            matches.skip(skipped).take(limit).map(|(at, _)| at).collect()
+        }
+        Some(list) => {
+            let elements = list.range(length - looked_at, length).rev().enumerate();
+            let matches = elements.filter(|(_, element)| *element == wanted);
+            matches.skip(skipped).take(limit).map(|(at, _)| length - 1 - at).collect()
+        }
+    };
+
+    Ok(match count {
+        None => found.first().map_or(Reply::Null, |&at| Reply::count(at)),
+        Some(_) => Reply::Array(found.into_iter().map(Reply::count).collect()),
+    })
+}
+
+fn position_options(words: &[&[u8]]) -> Result<PositionOptions, CommandError> {
+    const RANK_ZERO: CommandError = CommandError::text(
+        "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list",
+    );
+    let mut options = PositionOptions { rank: 1, count: None, length_max: usize::MAX };
+    for pair in words.chunks(2) {
+        let &[option, value] = pair else { return Err(CommandError::Syntax) };
+        if is(option, "rank") {
+            options.rank = signed_count(value)?;
+            if options.rank == 0 {
+                return Err(RANK_ZERO);
+            }
+        } else if is(option, "count") {
+            options.count = Some(count_or(value, "ERR COUNT can't be negative")?);
+        } else if is(option, "maxlen") {
+            let length = count_or(value, "ERR MAXLEN can't be negative")?;
+            options.length_max = if length == 0 { usize::MAX } else { length };
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    Ok(options)
+}
+
+/// A count with a direction: any integer that can change its sign.
+pub(super) fn signed_count(word: &[u8]) -> Result<i64, CommandError> {
+    const LEAST: CommandError = CommandError::text(
+        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+    );
+    match parse_integer(word) {
+        None => Err(CommandError::NotInteger),
+        Some(i64::MIN) => Err(LEAST),
+        Some(count) => Ok(count),
+    }
+}
+
+// ---- changing in place -----------------------------------------------------
+
+/// `LSET key index element`
+fn lset<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, value) = (words[1], words[3]);
+    let length = tx.list(key)?.ok_or(CommandError::NoSuchKey)?.len();
+    let at = position(integer(words[2])?, length).ok_or(CommandError::IndexOutOfRange)?;
+
+    tx.emit(Effect::ListSet { key, index: at as u64, value });
+    Ok(Reply::OK)
+}
+
+/// `LTRIM key start stop`
+fn ltrim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, start, stop) = (words[1], integer(words[2])?, integer(words[3])?);
+    let Some(list) = tx.list(key)? else { return Ok(Reply::OK) };
+    let length = list.len();
+    let kept = span(start, stop, length);
+
+    if kept.is_empty() {
+        tx.emit(Effect::Remove { key });
+        return Ok(Reply::OK);
+    }
+    let (before, behind) = (kept.start as u64, (length - kept.end) as u64);
+    if behind > 0 {
+        tx.emit(Effect::ListRemove { key, index: kept.end as u64, count: behind });
+    }
+    if before > 0 {
+        tx.emit(Effect::ListRemove { key, index: 0, count: before });
+    }
+    Ok(Reply::OK)
+}
+
+/// `LREM key count element`
+fn lrem<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, count, wanted) = (words[1], signed_count(words[2])?, words[3]);
+    let Some(list) = tx.list(key)? else { return Ok(Reply::Int(0)) };
+    let limit = if count == 0 { usize::MAX } else { count.unsigned_abs() as usize };
+    let matches = |(_, element): &(usize, &[u8])| *element == wanted;
+    // Last first: taking one out moves none of those still to be taken.
+    let mut found: Vec<usize> = if count < 0 {
+        list.iter().enumerate().rev().filter(matches).take(limit).map(|(at, _)| at).collect()
+    } else {
+        list.iter().enumerate().filter(matches).take(limit).map(|(at, _)| at).collect()
+    };
+    if count >= 0 {
+        found.reverse();
+    }
+
+    for run in found.chunk_by(|behind, before| before + 1 == *behind) {
+        let index = *run.last().expect("a run has an element") as u64;
+        tx.emit(Effect::ListRemove { key, index, count: run.len() as u64 });
+    }
+    Ok(Reply::count(found.len()))
+}
