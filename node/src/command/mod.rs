@@ -13,8 +13,13 @@
 
 pub mod arguments;
 pub mod error;
+pub mod glob;
 pub mod table;
 
+mod bitmap;
+mod extended;
+mod hash;
+mod lcs;
 mod string;
 
 use moonraft_proto::Reply;

@@ -4,10 +4,10 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use super::{Command, string};
+use super::{Command, bitmap, hash, lcs, string};
 
 /// The rows of every family.
-const FAMILIES: &[&[Command]] = &[string::COMMANDS];
+const FAMILIES: &[&[Command]] = &[string::COMMANDS, lcs::COMMANDS, bitmap::COMMANDS, hash::COMMANDS];
 
 /// Bytes of the longest name that is looked up: longer ones are unknown.
 const NAME_BYTES_MAX: usize = 32;
