@@ -16,6 +16,10 @@ pub mod error;
 pub mod glob;
 pub mod table;
 
+mod bitmap;
+mod extended;
+mod hash;
+mod lcs;
 mod list;
 mod scripting;
 mod string;

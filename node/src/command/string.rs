@@ -1,18 +1,25 @@
 //! Strings.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use moonraft_proto::{Effect, Reply};
 use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{TimeUnit, deadline, integer, is, parse_integer},
+    arguments::{TimeUnit, deadline, integer, is},
+    extended::Extended,
 };
-use crate::keyspace::Tx;
+use crate::keyspace::{Tx, Value};
+
+/// Bytes of a string at most: `proto-max-bulk-len`, which no request passes either.
+pub(super) const STRING_BYTES_MAX: usize = 512 << 20;
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::String, keys: Keys::ONE, ..Command::BASE };
+
+/// Every other word, each followed by its value.
+const KEYS_WITH_VALUES: Keys = Keys::Range { first: 1, last: -1, step: 2 };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
@@ -33,11 +40,167 @@ pub const COMMANDS: &[Command] = &[
         ..ROW
     },
     Command {
+        name: "setnx",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(setnx),
+        summary: "Set the string value of a key only when the key doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "setex",
+        arity: Arity::Exactly(4),
+        flags: &[Flag::DenyOom],
+        run: Run::Write(setex),
+        since: "2.0.0",
+        summary: "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "psetex",
+        arity: Arity::Exactly(4),
+        flags: &[Flag::DenyOom],
+        run: Run::Write(psetex),
+        since: "2.6.0",
+        summary: "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "getset",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(getset),
+        summary: "Returns the previous string value of a key after setting it to a new value.",
+        ..ROW
+    },
+    Command {
+        name: "getdel",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Fast],
+        run: Run::Write(getdel),
+        since: "6.2.0",
+        summary: "Returns the string value of a key after deleting the key.",
+        ..ROW
+    },
+    Command {
+        name: "getex",
+        arity: Arity::AtLeast(2),
+        flags: &[Flag::Fast],
+        run: Run::Write(getex),
+        since: "6.2.0",
+        summary: "Returns the string value of a key after setting its expiration time.",
+        ..ROW
+    },
+    Command {
+        name: "mget",
+        arity: Arity::AtLeast(2),
+        keys: Keys::ALL,
+        flags: &[Flag::Fast],
+        run: Run::Read(mget),
+        summary: "Atomically returns the string values of one or more keys.",
+        ..ROW
+    },
+    Command {
+        name: "mset",
+        arity: Arity::AtLeast(3),
+        keys: KEYS_WITH_VALUES,
+        flags: &[Flag::DenyOom],
+        run: Run::Write(mset),
+        since: "1.0.1",
+        summary: "Atomically creates or modifies the string values of one or more keys.",
+        ..ROW
+    },
+    Command {
+        name: "msetnx",
+        arity: Arity::AtLeast(3),
+        keys: KEYS_WITH_VALUES,
+        flags: &[Flag::DenyOom],
+        run: Run::Write(msetnx),
+        since: "1.0.1",
+        summary: "Atomically modifies the string values of one or more keys only when all keys don't exist.",
+        ..ROW
+    },
+    Command {
+        name: "append",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(append),
+        since: "2.0.0",
+        summary: "Appends a string to the value of a key. Creates the key if it doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "strlen",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Fast],
+        run: Run::Read(strlen),
+        since: "2.2.0",
+        summary: "Returns the length of a string value.",
+        ..ROW
+    },
+    Command {
+        name: "incr",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(incr),
+        summary: "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "decr",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(decr),
+        summary: "Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
+        ..ROW
+    },
+    Command {
         name: "incrby",
         arity: Arity::Exactly(3),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(incrby),
         summary: "Increments the integer value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "decrby",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(decrby),
+        summary: "Decrements a number from the integer value of a key. Uses 0 as initial value if the key doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "incrbyfloat",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(incrbyfloat),
+        since: "2.6.0",
+        summary: "Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "getrange",
+        arity: Arity::Exactly(4),
+        run: Run::Read(getrange),
+        since: "2.4.0",
+        summary: "Returns a substring of the string stored at a key.",
+        ..ROW
+    },
+    Command {
+        name: "substr",
+        arity: Arity::Exactly(4),
+        run: Run::Read(getrange),
+        summary: "Returns a substring from a string value.",
+        ..ROW
+    },
+    Command {
+        name: "setrange",
+        arity: Arity::Exactly(4),
+        flags: &[Flag::DenyOom],
+        run: Run::Write(setrange),
+        since: "2.2.0",
+        summary: "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",
         ..ROW
     },
 ];
@@ -56,110 +219,360 @@ enum Condition {
 
 /// What becomes of the deadline.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Expiry {
-    None,
+enum Expiry<'a> {
+    /// `KEEPTTL`
     Keep,
-    At(u64),
+    /// `PERSIST`
+    Clear,
+    /// `EX`, `PX`, `EXAT`, `PXAT` with its number, which is read only when all
+    /// words are known to be in order.
+    Time { unit: TimeUnit, relative: bool, number: &'a [u8] },
 }
 
-struct SetOptions {
+/// Whose options are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Set,
+    GetEx,
+}
+
+/// The options of `SET` and `GETEX`.
+#[derive(Clone, Copy, Default)]
+struct Options<'a> {
     condition: Option<Condition>,
-    expiry: Expiry,
+    expiry: Option<Expiry<'a>>,
     get: bool,
 }
 
+impl<'a> Options<'a> {
+    /// Options that exclude each other are an error; one given twice is not, and
+    /// the last counts.
+    fn read(words: &[&'a [u8]], form: Form) -> Result<Self, CommandError> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            if form == Form::Set && options.read_of_set(word) {
+                continue;
+            }
+            let expiry = match Expiry::read_time(word) {
+                Some((unit, relative)) => {
+                    Expiry::Time { unit, relative, number: words.next().ok_or(CommandError::Syntax)? }
+                }
+                None if form == Form::Set && is(word, "keepttl") => Expiry::Keep,
+                None if form == Form::GetEx && is(word, "persist") => Expiry::Clear,
+                None => return Err(CommandError::Syntax),
+            };
+            if options.expiry.is_some_and(|other| !other.is_same_option(expiry)) {
+                return Err(CommandError::Syntax);
+            }
+            options.expiry = Some(expiry);
+        }
+        Ok(options)
+    }
+
+    /// Takes an option that `SET` alone has. Returns whether it is one that may
+    /// stand here.
+    fn read_of_set(&mut self, word: &[u8]) -> bool {
+        let condition = match () {
+            () if is(word, "nx") => Condition::Absent,
+            () if is(word, "xx") => Condition::Present,
+            () => {
+                let get = is(word, "get");
+                self.get |= get;
+                return get;
+            }
+        };
+        *self.condition.get_or_insert(condition) == condition
+    }
+}
+
+impl Expiry<'_> {
+    /// The unit of an option that is followed by a time, and whether that is a
+    /// duration.
+    fn read_time(word: &[u8]) -> Option<(TimeUnit, bool)> {
+        match () {
+            () if is(word, "ex") => Some((TimeUnit::Seconds, true)),
+            () if is(word, "px") => Some((TimeUnit::Milliseconds, true)),
+            () if is(word, "exat") => Some((TimeUnit::Seconds, false)),
+            () if is(word, "pxat") => Some((TimeUnit::Milliseconds, false)),
+            () => None,
+        }
+    }
+
+    fn is_same_option(self, other: Expiry<'_>) -> bool {
+        match (self, other) {
+            (
+                Expiry::Time { unit, relative, .. },
+                Expiry::Time { unit: other_unit, relative: other_relative, .. },
+            ) => (unit, relative) == (other_unit, other_relative),
+            _ => self == other,
+        }
+    }
+}
+
+/// The deadline that a time stands for. A relative time becomes a moment here;
+/// replicas do no arithmetic.
+fn moment(
+    tx: &Tx,
+    unit: TimeUnit,
+    relative: bool,
+    number: &[u8],
+    command: &'static str,
+) -> Result<u64, CommandError> {
+    if integer(number)? <= 0 {
+        return Err(CommandError::InvalidExpire(command));
+    }
+    let at = deadline(number, unit, relative.then(|| tx.now_ms()), command)?;
+    u64::try_from(at).map_err(|_| CommandError::InvalidExpire(command))
+}
+
 /// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
-///
-/// A relative time becomes a deadline here; replicas do no arithmetic.
 fn set<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (key, value) = (words[1], words[2]);
-    let options = set_options(tx, &words[3..])?;
-
-    let old = match options.get {
-        true => tx.string(key)?.map(|old| Reply::Bulk(Cow::Owned(old.to_vec()))),
-        false => None,
+    let options = Options::read(&words[3..], Form::Set)?;
+    let expires_at = match options.expiry {
+        None | Some(Expiry::Clear) => None,
+        Some(Expiry::Keep) => tx.deadline(key),
+        Some(Expiry::Time { unit, relative, number }) => Some(moment(tx, unit, relative, number, "set")?),
     };
+
+    let old = if options.get { tx.string(key)?.map(<[u8]>::to_vec) } else { None };
     let met = match options.condition {
         None => true,
         Some(Condition::Absent) => !tx.exists(key),
         Some(Condition::Present) => tx.exists(key),
     };
-    let expires_at = match options.expiry {
-        Expiry::None => None,
-        Expiry::Keep => tx.deadline(key),
-        Expiry::At(at) => Some(at),
-    };
 
     if met {
-        tx.emit(Effect::PutString { key, value, expires_at });
+        put(tx, key, value, expires_at);
     }
     Ok(match (options.get, met) {
-        (true, _) => old.unwrap_or(Reply::Null),
+        (true, _) => old.map_or(Reply::Null, Reply::bulk),
         (false, true) => Reply::OK,
         (false, false) => Reply::Null,
     })
 }
 
-fn set_options(tx: &Tx, words: &[&[u8]]) -> Result<SetOptions, CommandError> {
-    let mut options = SetOptions { condition: None, expiry: Expiry::None, get: false };
-    let mut at = 0;
-    while let Some(word) = words.get(at) {
-        let condition = match () {
-            () if is(word, "nx") => Some(Condition::Absent),
-            () if is(word, "xx") => Some(Condition::Present),
-            () => None,
-        };
-        if let Some(condition) = condition {
-            if options.condition.is_some_and(|other| other != condition) {
-                return Err(CommandError::Syntax);
-            }
-            options.condition = Some(condition);
-        } else if is(word, "get") {
-            options.get = true;
-        } else if options.expiry != Expiry::None && !(is(word, "keepttl") && options.expiry == Expiry::Keep) {
-            return Err(CommandError::Syntax);
-        } else if is(word, "keepttl") {
-            options.expiry = Expiry::Keep;
-        } else {
-            let time = words.get(at + 1).ok_or(CommandError::Syntax)?;
-            options.expiry = Expiry::At(expiry_option(tx, word, time, "set")?);
-            at += 1;
-        }
-        at += 1;
+/// Makes `key` hold `value`, unless it would be gone at once.
+fn put(tx: &mut Tx, key: &[u8], value: &[u8], expires_at: Option<u64>) {
+    if expires_at.is_some_and(|at| at <= tx.now_ms()) {
+        tx.remove(key);
+    } else {
+        tx.emit(Effect::PutString { key, value, expires_at });
     }
-    Ok(options)
 }
 
-/// The deadline that `EX`, `PX`, `EXAT` or `PXAT` with its number stands for.
-fn expiry_option(tx: &Tx, option: &[u8], time: &[u8], command: &'static str) -> Result<u64, CommandError> {
-    let (unit, relative) = match () {
-        () if is(option, "ex") => (TimeUnit::Seconds, true),
-        () if is(option, "px") => (TimeUnit::Milliseconds, true),
-        () if is(option, "exat") => (TimeUnit::Seconds, false),
-        () if is(option, "pxat") => (TimeUnit::Milliseconds, false),
-        () => return Err(CommandError::Syntax),
+/// `SETNX key value`
+fn setnx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, value) = (words[1], words[2]);
+    let absent = !tx.exists(key);
+    if absent {
+        tx.emit(Effect::PutString { key, value, expires_at: None });
+    }
+    Ok(Reply::flag(absent))
+}
+
+/// `SETEX key seconds value`
+fn setex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let expires_at = moment(tx, TimeUnit::Seconds, true, words[2], "setex")?;
+    put(tx, words[1], words[3], Some(expires_at));
+    Ok(Reply::OK)
+}
+
+/// `PSETEX key milliseconds value`
+fn psetex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let expires_at = moment(tx, TimeUnit::Milliseconds, true, words[2], "psetex")?;
+    put(tx, words[1], words[3], Some(expires_at));
+    Ok(Reply::OK)
+}
+
+/// The string a key holds, as a reply that outlives a change of it.
+fn old_value(tx: &Tx, key: &[u8]) -> Outcome<'static> {
+    Ok(tx.string(key)?.map_or(Reply::Null, |old| Reply::bulk(old.to_vec())))
+}
+
+/// `GETSET key value`
+fn getset<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, value) = (words[1], words[2]);
+    let old = old_value(tx, key)?;
+    tx.emit(Effect::PutString { key, value, expires_at: None });
+    Ok(old)
+}
+
+/// `GETDEL key`
+fn getdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let old = old_value(tx, words[1])?;
+    tx.remove(words[1]);
+    Ok(old)
+}
+
+/// `GETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST]`
+fn getex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let key = words[1];
+    let options = Options::read(&words[2..], Form::GetEx)?;
+    let old = old_value(tx, key)?;
+    if old == Reply::Null {
+        return Ok(old);
+    }
+    let before = tx.deadline(key);
+    let expires_at = match options.expiry {
+        None | Some(Expiry::Keep) => before,
+        Some(Expiry::Clear) => None,
+        Some(Expiry::Time { unit, relative, number }) => Some(moment(tx, unit, relative, number, "getex")?),
     };
-    if integer(time)? <= 0 {
-        return Err(CommandError::InvalidExpire(command));
+
+    if expires_at.is_some_and(|at| at <= tx.now_ms()) {
+        tx.remove(key);
+    } else if expires_at != before {
+        tx.emit(Effect::SetExpiry { key, expires_at });
     }
-    let at = deadline(time, unit, relative.then(|| tx.now_ms()), command)?;
-    u64::try_from(at).map_err(|_| CommandError::InvalidExpire(command))
+    Ok(old)
 }
 
-/// `INCRBY key delta`
+/// `MGET key [key …]`
+fn mget<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let values = words[1..].iter().map(|key| match tx.value(key) {
+        Some(Value::Str(string)) => Reply::bulk(string.as_slice()),
+        _ => Reply::Null,
+    });
+    Ok(Reply::Array(values.collect()))
+}
+
+/// Keys with their values; `command` is named when the last has none.
+fn pairs<'w, 'a>(words: &'w [&'a [u8]], command: &'static str) -> Result<&'w [[&'a [u8]; 2]], CommandError> {
+    match words.as_chunks() {
+        (pairs, []) => Ok(pairs),
+        _ => Err(CommandError::Arity(Cow::Borrowed(command))),
+    }
+}
+
+/// `MSET key value [key value …]`
+fn mset<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    for &[key, value] in pairs(&words[1..], "mset")? {
+        tx.emit(Effect::PutString { key, value, expires_at: None });
+    }
+    Ok(Reply::OK)
+}
+
+/// `MSETNX key value [key value …]`
+fn msetnx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let pairs = pairs(&words[1..], "msetnx")?;
+    if pairs.iter().any(|[key, _]| tx.exists(key)) {
+        return Ok(Reply::Int(0));
+    }
+    for &[key, value] in pairs {
+        tx.emit(Effect::PutString { key, value, expires_at: None });
+    }
+    Ok(Reply::Int(1))
+}
+
+/// `APPEND key value`
+fn append<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, bytes) = (words[1], words[2]);
+    let before = tx.string(key)?.map(<[u8]>::len);
+    let length = before.unwrap_or(0) + bytes.len();
+    if length > STRING_BYTES_MAX {
+        return Err(CommandError::TooLong);
+    }
+    // An empty string comes into being all the same.
+    if !bytes.is_empty() || before.is_none() {
+        tx.emit(Effect::PatchString { key, offset: before.unwrap_or(0) as u64, bytes });
+    }
+    Ok(Reply::count(length))
+}
+
+/// `STRLEN key`
+fn strlen<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::count(tx.string(words[1])?.map_or(0, <[u8]>::len)))
+}
+
+/// `INCR key`
+fn incr<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    add(tx, words[1], 1)
+}
+
+/// `DECR key`
+fn decr<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    add(tx, words[1], -1)
+}
+
+/// `INCRBY key increment`
 fn incrby<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     add(tx, words[1], integer(words[2])?)
 }
 
+/// `DECRBY key decrement`
+fn decrby<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let delta = integer(words[2])?.checked_neg();
+    add(tx, words[1], delta.ok_or(CommandError::text("ERR decrement would overflow"))?)
+}
+
+/// The string a key holds and its deadline, found in one look-up.
+fn string_and_deadline<'t>(tx: &'t Tx, key: &[u8]) -> Result<(Option<&'t [u8]>, Option<u64>), CommandError> {
+    match tx.object(key).map(|object| (&object.value, object.deadline())) {
+        None => Ok((None, None)),
+        Some((Value::Str(string), expires_at)) => Ok((Some(string), expires_at)),
+        Some(_) => Err(CommandError::WrongType),
+    }
+}
+
 /// Adds to an integer. The effect carries the sum: a replica does no arithmetic.
 fn add<'a>(tx: &mut Tx, key: &[u8], delta: i64) -> Outcome<'a> {
-    let before = match tx.string(key)? {
-        Some(old) => parse_integer(old).ok_or(CommandError::NotInteger)?,
-        None => 0,
-    };
+    let (old, expires_at) = string_and_deadline(tx, key)?;
+    let before = old.map_or(Ok(0), integer)?;
     let after = before.checked_add(delta).ok_or(CommandError::Overflow)?;
 
-    let expires_at = tx.deadline(key);
     tx.emit(Effect::PutString { key, value: itoa::Buffer::new().format(after).as_bytes(), expires_at });
     Ok(Reply::Int(after))
+}
+
+/// `INCRBYFLOAT key increment`
+fn incrbyfloat<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let key = words[1];
+    let (old, expires_at) = string_and_deadline(tx, key)?;
+    let number = |word: &[u8]| Extended::parse(word).ok_or(CommandError::NotFloat);
+    let before = old.map_or(Ok(Extended::ZERO), number)?;
+    let after = before.add(number(words[2])?).ok_or(INFINITE)?.text();
+
+    tx.emit(Effect::PutString { key, value: after.as_bytes(), expires_at });
+    Ok(Reply::text(after))
+}
+
+/// A sum of two numbers is none.
+pub(super) const INFINITE: CommandError = CommandError::text("ERR increment would produce NaN or Infinity");
+
+/// The positions from `start` to `end`, negative ones counted from behind, as
+/// far as there are any of `length`.
+pub(super) fn clamp(start: i64, end: i64, length: usize) -> Option<Range<usize>> {
+    let from_behind = |at: i64| if at < 0 { at.saturating_add_unsigned(length as u64) } else { at };
+    let start = usize::try_from(from_behind(start)).unwrap_or(0);
+    let end = usize::try_from(from_behind(end)).unwrap_or(0).min(length.checked_sub(1)?);
+    (start <= end).then_some(start..end + 1)
+}
+
+/// `GETRANGE key start end`, `SUBSTR key start end`
+fn getrange<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (start, end) = (integer(words[2])?, integer(words[3])?);
+    let string = tx.string(words[1])?.unwrap_or_default();
+    let backwards = start < 0 && end < 0 && start > end;
+    let range = clamp(start, end, string.len()).filter(|_| !backwards);
+    Ok(Reply::bulk(&string[range.unwrap_or(0..0)]))
+}
+
+/// `SETRANGE key offset value`
+fn setrange<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, bytes) = (words[1], words[3]);
+    let offset =
+        usize::try_from(integer(words[2])?).map_err(|_| CommandError::text("ERR offset is out of range"))?;
+    let length = tx.string(key)?.map_or(0, <[u8]>::len);
+    if bytes.is_empty() {
+        return Ok(Reply::count(length));
+    }
+    let end = offset.saturating_add(bytes.len());
+    if end > STRING_BYTES_MAX {
+        return Err(CommandError::TooLong);
+    }
+
+    tx.emit(Effect::PatchString { key, offset: offset as u64, bytes });
+    Ok(Reply::count(length.max(end)))
 }

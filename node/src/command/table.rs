@@ -8,6 +8,9 @@ use super::Command;
 
 /// The rows of every family.
 const FAMILIES: &[&[Command]] = &[
+    super::bitmap::COMMANDS,
+    super::hash::COMMANDS,
+    super::lcs::COMMANDS,
     super::list::COMMANDS,
     super::scripting::COMMANDS,
     super::string::COMMANDS,

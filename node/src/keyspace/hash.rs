@@ -1,9 +1,12 @@
 //! A hash: fields with values. A small one is a vector in insertion order, as
 //! Redis's listpack is; a larger one a hash table.
 
-use hashbrown::HashMap;
+use hashbrown::hash_table;
 
-use super::{Blob, Seed, small};
+use super::{
+    Blob, scan, small,
+    table::{Table, shuffle_first},
+};
 
 /// Fields with values.
 #[derive(Clone, Debug)]
@@ -16,8 +19,39 @@ enum Form {
     /// Few and short: searched from the start.
     Small(Vec<(Blob, Blob)>),
     /// Many or long. Never turns back into a small one, as in Redis.
-    Large(HashMap<Blob, Blob, Seed>),
+    Large(Table<(Blob, Blob)>),
 }
+
+/// The fields of a hash with their values.
+#[derive(Clone, Debug)]
+pub struct Iter<'a>(Pairs<'a>);
+
+#[derive(Clone, Debug)]
+enum Pairs<'a> {
+    Small(std::slice::Iter<'a, (Blob, Blob)>),
+    Large(hash_table::Iter<'a, (Blob, Blob)>),
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a Blob, &'a Blob);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let pair = match &mut self.0 {
+            Pairs::Small(pairs) => pairs.next(),
+            Pairs::Large(pairs) => pairs.next(),
+        };
+        pair.map(|(field, value)| (field, value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match &self.0 {
+            Pairs::Small(pairs) => pairs.size_hint(),
+            Pairs::Large(pairs) => pairs.size_hint(),
+        }
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
 
 impl Default for Hash {
     fn default() -> Self {
@@ -36,7 +70,7 @@ impl Hash {
     pub fn len(&self) -> usize {
         match &self.form {
             Form::Small(pairs) => pairs.len(),
-            Form::Large(map) => map.len(),
+            Form::Large(table) => table.len(),
         }
     }
 
@@ -54,7 +88,7 @@ impl Hash {
     pub fn get(&self, field: &[u8]) -> Option<&Blob> {
         match &self.form {
             Form::Small(pairs) => pairs.iter().find(|(name, _)| **name == *field).map(|(_, value)| value),
-            Form::Large(map) => map.get(field),
+            Form::Large(table) => table.get(field).map(|(_, value)| value),
         }
     }
 
@@ -73,10 +107,10 @@ impl Hash {
                 self.grow_if(long || many);
                 None
             }
-            Form::Large(map) => match map.get_mut(field) {
-                Some(old) => Some(std::mem::replace(old, Blob::new(value))),
+            Form::Large(table) => match table.get_mut(field) {
+                Some((_, old)) => Some(std::mem::replace(old, Blob::new(value))),
                 None => {
-                    map.insert(Blob::new(field), Blob::new(value));
+                    table.put((Blob::new(field), Blob::new(value)));
                     None
                 }
             },
@@ -90,15 +124,59 @@ impl Hash {
                 let at = pairs.iter().position(|(name, _)| **name == *field)?;
                 Some(pairs.remove(at).1)
             }
-            Form::Large(map) => map.remove(field),
+            Form::Large(table) => table.remove(field).map(|(_, value)| value),
         }
     }
 
     /// All fields with their values: as inserted if small, else in no order.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = (&Blob, &Blob)> + '_> {
+    pub fn iter(&self) -> Iter<'_> {
+        Iter(match &self.form {
+            Form::Small(pairs) => Pairs::Small(pairs.iter()),
+            Form::Large(table) => Pairs::Large(table.iter()),
+        })
+    }
+
+    /// A field drawn at random, with its value; `below` draws a number below its
+    /// argument. Constant time.
+    pub fn draw(&self, mut below: impl FnMut(usize) -> usize) -> Option<(&Blob, &Blob)> {
+        let pair = match &self.form {
+            Form::Small(pairs) if pairs.is_empty() => None,
+            Form::Small(pairs) => pairs.get(below(pairs.len())),
+            Form::Large(table) => table.draw(below),
+        };
+        pair.map(|(field, value)| (field, value))
+    }
+
+    /// As many different fields drawn at random, or all if there are fewer.
+    pub fn draw_distinct(&self, count: usize, below: impl FnMut(usize) -> usize) -> Vec<(&Blob, &Blob)> {
+        let drawn = match &self.form {
+            Form::Small(pairs) => {
+                let mut drawn: Vec<_> = pairs.iter().collect();
+                if count < drawn.len() {
+                    shuffle_first(&mut drawn, count, below);
+                }
+                drawn
+            }
+            Form::Large(table) => table.draw_distinct(count, below),
+        };
+        drawn.into_iter().map(|(field, value)| (field, value)).collect()
+    }
+
+    /// About `count` fields from `cursor` on, with their values, and the cursor to
+    /// go on with; a small hash all at once.
+    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<(&Blob, &Blob)>, u64) {
+        if self.is_small() {
+            return (self.iter().collect(), 0);
+        }
+        let (pairs, next) = scan::piece(self.iter(), |(field, _)| field, cursor, count);
+        (pairs, next.unwrap_or(0))
+    }
+
+    /// Bytes outside of this value, but for those that fields and values hold.
+    pub fn heap_bytes(&self) -> usize {
         match &self.form {
-            Form::Small(pairs) => Box::new(pairs.iter().map(|(field, value)| (field, value))),
-            Form::Large(map) => Box::new(map.iter()),
+            Form::Small(pairs) => pairs.capacity() * size_of::<(Blob, Blob)>(),
+            Form::Large(table) => table.heap_bytes(),
         }
     }
 

@@ -29,6 +29,7 @@ pub mod scripts;
 pub mod set;
 pub mod slots;
 pub mod sorted;
+pub mod table;
 pub mod tx;
 pub mod undo;
 pub mod value;

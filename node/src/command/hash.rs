@@ -1,0 +1,391 @@
+//! Hashes.
+
+use std::borrow::Cow;
+
+use moonraft_proto::{Effect, Reply};
+use moonraft_router::Keys;
+
+use super::{
+    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    arguments::{integer, is, parse_integer},
+    extended::Extended,
+    glob,
+    string::INFINITE,
+};
+use crate::keyspace::{Blob, Hash, Tx};
+
+/// A row of this family.
+const ROW: Command = Command { family: Family::Hash, keys: Keys::ONE, ..Command::BASE };
+
+/// Fields that one request may draw with repetition: so many that nobody needs
+/// more, so few that their reply fits in memory.
+const REPEATED_MAX: u64 = 1 << 22;
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "hset",
+        arity: Arity::AtLeast(4),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(hset),
+        since: "2.0.0",
+        summary: "Creates or modifies the value of a field in a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hmset",
+        arity: Arity::AtLeast(4),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(hmset),
+        since: "2.0.0",
+        summary: "Sets the values of multiple fields.",
+        ..ROW
+    },
+    Command {
+        name: "hsetnx",
+        arity: Arity::Exactly(4),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(hsetnx),
+        since: "2.0.0",
+        summary: "Sets the value of a field in a hash only when the field doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "hget",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::Fast],
+        run: Run::Read(hget),
+        since: "2.0.0",
+        summary: "Returns the value of a field in a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hmget",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::Fast],
+        run: Run::Read(hmget),
+        since: "2.0.0",
+        summary: "Returns the values of all fields in a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hgetall",
+        arity: Arity::Exactly(2),
+        run: Run::Read(hgetall),
+        since: "2.0.0",
+        summary: "Returns all fields and values in a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hdel",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::Fast],
+        run: Run::Write(hdel),
+        since: "2.0.0",
+        summary: "Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain.",
+        ..ROW
+    },
+    Command {
+        name: "hlen",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Fast],
+        run: Run::Read(hlen),
+        since: "2.0.0",
+        summary: "Returns the number of fields in a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hkeys",
+        arity: Arity::Exactly(2),
+        run: Run::Read(hkeys),
+        since: "2.0.0",
+        summary: "Returns all fields in a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hvals",
+        arity: Arity::Exactly(2),
+        run: Run::Read(hvals),
+        since: "2.0.0",
+        summary: "Returns all values in a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hexists",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::Fast],
+        run: Run::Read(hexists),
+        since: "2.0.0",
+        summary: "Determines whether a field exists in a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hstrlen",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::Fast],
+        run: Run::Read(hstrlen),
+        since: "3.2.0",
+        summary: "Returns the length of the value of a field.",
+        ..ROW
+    },
+    Command {
+        name: "hincrby",
+        arity: Arity::Exactly(4),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(hincrby),
+        since: "2.0.0",
+        summary: "Increments the integer value of a field in a hash by a number. Uses 0 as initial value if the field doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "hincrbyfloat",
+        arity: Arity::Exactly(4),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        run: Run::Write(hincrbyfloat),
+        since: "2.6.0",
+        summary: "Increments the floating point value of a field by a number. Uses 0 as initial value if the field doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "hrandfield",
+        arity: Arity::AtLeast(2),
+        flags: &[Flag::Random],
+        run: Run::Read(hrandfield),
+        since: "6.2.0",
+        summary: "Returns one or more random fields from a hash.",
+        ..ROW
+    },
+    Command {
+        name: "hscan",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::Random],
+        run: Run::Read(hscan),
+        since: "2.8.0",
+        summary: "Iterates over fields and values of a hash.",
+        ..ROW
+    },
+];
+
+/// The value of a field of the hash that a key holds.
+fn value<'t>(tx: &'t Tx, key: &[u8], field: &[u8]) -> Result<Option<&'t [u8]>, CommandError> {
+    Ok(tx.hash(key)?.and_then(|hash| hash.get(field)).map(|value| &**value))
+}
+
+/// Puts fields with their values. Returns how many fields are new.
+fn put<'a>(tx: &mut Tx, words: &[&'a [u8]], command: &'static str) -> Result<usize, CommandError> {
+    let key = words[1];
+    let (pairs, []) = words[2..].as_chunks() else {
+        return Err(CommandError::Arity(Cow::Borrowed(command)));
+    };
+    let before = tx.hash(key)?.map_or(0, Hash::len);
+
+    for &[field, value] in pairs {
+        tx.emit(Effect::HashPut { key, field, value });
+    }
+    Ok(tx.hash(key)?.map_or(0, Hash::len) - before)
+}
+
+/// `HSET key field value [field value …]`
+fn hset<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    put(tx, words, "hset").map(Reply::count)
+}
+
+/// `HMSET key field value [field value …]`
+fn hmset<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    put(tx, words, "hmset").map(|_| Reply::OK)
+}
+
+/// `HSETNX key field value`
+fn hsetnx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, field) = (words[1], words[2]);
+    let absent = value(tx, key, field)?.is_none();
+    if absent {
+        tx.emit(Effect::HashPut { key, field, value: words[3] });
+    }
+    Ok(Reply::flag(absent))
+}
+
+/// `HGET key field`
+fn hget<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::bulk_or_null(value(tx, words[1], words[2])?))
+}
+
+/// `HMGET key field [field …]`
+fn hmget<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let hash = tx.hash(words[1])?;
+    let value = |field: &&[u8]| hash.and_then(|hash| hash.get(field)).map(|value| &**value);
+    Ok(Reply::Array(words[2..].iter().map(|field| Reply::bulk_or_null(value(field))).collect()))
+}
+
+/// A field or a value as a reply.
+fn bulk(blob: &Blob) -> Reply<'_> {
+    Reply::bulk(&**blob)
+}
+
+/// `HGETALL key`
+fn hgetall<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let pairs = tx.hash(words[1])?.into_iter().flat_map(Hash::iter);
+    Ok(Reply::Map(pairs.map(|(field, value)| (bulk(field), bulk(value))).collect()))
+}
+
+/// `HDEL key field [field …]`
+fn hdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let key = words[1];
+    tx.hash(key)?;
+
+    let mut removed = 0;
+    for &field in &words[2..] {
+        if value(tx, key, field)?.is_some() {
+            tx.emit(Effect::HashRemove { key, field });
+            removed += 1;
+        }
+    }
+    Ok(Reply::Int(removed))
+}
+
+/// `HLEN key`
+fn hlen<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::count(tx.hash(words[1])?.map_or(0, Hash::len)))
+}
+
+/// `HKEYS key`
+fn hkeys<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let pairs = tx.hash(words[1])?.into_iter().flat_map(Hash::iter);
+    Ok(Reply::Array(pairs.map(|(field, _)| bulk(field)).collect()))
+}
+
+/// `HVALS key`
+fn hvals<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let pairs = tx.hash(words[1])?.into_iter().flat_map(Hash::iter);
+    Ok(Reply::Array(pairs.map(|(_, value)| bulk(value)).collect()))
+}
+
+/// `HEXISTS key field`
+fn hexists<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::flag(value(tx, words[1], words[2])?.is_some()))
+}
+
+/// `HSTRLEN key field`
+fn hstrlen<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::count(value(tx, words[1], words[2])?.map_or(0, <[u8]>::len)))
+}
+
+/// `HINCRBY key field increment`
+fn hincrby<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, field, delta) = (words[1], words[2], integer(words[3])?);
+    let before = match value(tx, key, field)? {
+        Some(old) => parse_integer(old).ok_or(CommandError::text("ERR hash value is not an integer"))?,
+        None => 0,
+    };
+    let after = before.checked_add(delta).ok_or(CommandError::Overflow)?;
+
+    tx.emit(Effect::HashPut { key, field, value: itoa::Buffer::new().format(after).as_bytes() });
+    Ok(Reply::Int(after))
+}
+
+/// `HINCRBYFLOAT key field increment`
+fn hincrbyfloat<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, field) = (words[1], words[2]);
+    let delta = Extended::parse(words[3]).ok_or(CommandError::NotFloat)?;
+    if !delta.is_finite() {
+        return Err(CommandError::text("ERR value is NaN or Infinity"));
+    }
+    let before = match value(tx, key, field)? {
+        Some(old) => Extended::parse(old).ok_or(CommandError::text("ERR hash value is not a float"))?,
+        None => Extended::ZERO,
+    };
+    let after = before.add(delta).ok_or(INFINITE)?.text();
+
+    tx.emit(Effect::HashPut { key, field, value: after.as_bytes() });
+    Ok(Reply::text(after))
+}
+
+/// `HRANDFIELD key [count [WITHVALUES]]`
+fn hrandfield<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let random = |end| tx.random_below(end);
+    let [_, key, ref rest @ ..] = *words else { return Err(CommandError::Syntax) };
+    let [count, ref rest @ ..] = *rest else {
+        let drawn = tx.hash(key)?.and_then(|hash| hash.draw(random));
+        return Ok(drawn.map_or(Reply::Null, |(field, _)| bulk(field)));
+    };
+    let count = integer(count)?;
+    if count == i64::MIN {
+        return Err(CommandError::text(
+            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        ));
+    }
+    let with_values = match *rest {
+        [] => false,
+        [word] if is(word, "withvalues") => true,
+        _ => return Err(CommandError::Syntax),
+    };
+    let twice_too_many = with_values && count.unsigned_abs() > i64::MAX as u64 / 2;
+    if twice_too_many || count < 0 && count.unsigned_abs() > REPEATED_MAX {
+        return Err(CommandError::text("ERR value is out of range"));
+    }
+
+    let Some(hash) = tx.hash(key)? else { return Ok(Reply::Array(Vec::new())) };
+    let drawn = match usize::try_from(count) {
+        Ok(count) => hash.draw_distinct(count, random),
+        Err(_) => (0..count.unsigned_abs()).filter_map(|_| hash.draw(random)).collect(),
+    };
+    let drawn = drawn.into_iter();
+    Ok(if with_values {
+        Reply::Pairs(drawn.map(|(field, value)| (bulk(field), bulk(value))).collect())
+    } else {
+        Reply::Array(drawn.map(|(field, _)| bulk(field)).collect())
+    })
+}
+
+/// `HSCAN key cursor [MATCH pattern] [COUNT count]`
+fn hscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let from = cursor(words[2])?;
+    let Some(hash) = tx.hash(words[1])? else { return Ok(scan_reply(0, Vec::new())) };
+    let (pattern, count) = scan_options(&words[3..])?;
+
+    let (pairs, next) = hash.scan(from, count);
+    let wanted = pairs.into_iter().filter(|(field, _)| glob::matches(pattern, field));
+    Ok(scan_reply(next, wanted.flat_map(|(field, value)| [bulk(field), bulk(value)]).collect()))
+}
+
+/// The cursor of a scan, as C's `strtoul` reads it: an empty word is 0.
+fn cursor(word: &[u8]) -> Result<u64, CommandError> {
+    let (negative, digits) = match word.split_first() {
+        Some((b'-', digits)) => (true, digits),
+        Some((b'+', digits)) => (false, digits),
+        _ => (false, word),
+    };
+    let number = match digits {
+        [] if word.is_empty() => Some(0),
+        [first, ..] if first.is_ascii_digit() => {
+            std::str::from_utf8(digits).ok().and_then(|text| text.parse::<u64>().ok())
+        }
+        _ => None,
+    };
+    let number = number.ok_or(CommandError::text("ERR invalid cursor"))?;
+    Ok(if negative { number.wrapping_neg() } else { number })
+}
+
+/// `[MATCH pattern] [COUNT count]`
+fn scan_options<'a>(words: &[&'a [u8]]) -> Result<(&'a [u8], usize), CommandError> {
+    /// What Redis takes.
+    const COUNT_DEFAULT: usize = 10;
+    let (mut pattern, mut count): (&[u8], usize) = (b"*", COUNT_DEFAULT);
+    for option in words.chunks(2) {
+        let &[name, value] = option else { return Err(CommandError::Syntax) };
+        if is(name, "count") {
+            let given = integer(value)?;
+            count = usize::try_from(given).ok().filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
+        } else if is(name, "match") {
+            pattern = value;
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    Ok((pattern, count))
+}
+
+/// The reply of a scan.
+fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
+    Reply::Array(vec![Reply::text(next.to_string()), Reply::Array(found)])
+}
