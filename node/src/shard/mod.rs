@@ -397,6 +397,11 @@ impl Shard {
         matches!(self.standing, Standing::Leading { serving: true, .. })
     }
 
+    /// Whether its data are ahead of the log.
+    pub fn is_speculating(&self) -> bool {
+        !self.speculation.is_empty() || self.tx().has_effects()
+    }
+
     /// The last applied entry: index and term.
     pub const fn applied(&self) -> (u64, u64) {
         self.applied

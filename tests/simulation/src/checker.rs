@@ -120,7 +120,11 @@ fn is_linearizable(operations: &[&Operation]) -> Result<bool, String> {
         if first_return == u64::MAX {
             return Ok(true); // all that was answered is placed
         }
-        for at in left().take_while(|&at| operations[at].called <= first_return) {
+        // The last pushed is tried first: what was answered soonest. What never was
+        // answered comes last, for most of it never happened.
+        let mut next: Vec<usize> = left().take_while(|&at| operations[at].called <= first_return).collect();
+        next.sort_by_key(|&at| std::cmp::Reverse(operations[at].returned));
+        for at in next {
             let Some(model) = step(&point.model, operations[at]) else { continue };
             let mut placed = point.placed.clone();
             placed[at / 64] |= 1 << (at % 64);

@@ -161,9 +161,13 @@ pub struct World {
 /// Runs one seed.
 ///
 /// # Errors
-/// What was found to be wrong.
+/// What was found to be wrong. A node that stops itself (a broken invariant) is
+/// wrong too: no fault of this world is a reason for that.
 pub fn run(settings: &Settings) -> Result<Report, String> {
-    World::new(settings).run()
+    std::panic::catch_unwind(|| World::new(settings).run()).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(format!("a node stopped: {}", text.or(panic.downcast_ref().copied()).unwrap_or("?")))
+    })
 }
 
 fn shard_port(node: usize, shard: usize) -> u16 {
@@ -640,7 +644,7 @@ impl World {
     }
 
     fn client_arrives(&mut self, client: usize, number: u64, node: usize, shard: usize) {
-        if self.clients[client].number != number {
+        if self.clients[client].number != number || self.clients[client].request.is_none() {
             return;
         }
         if self.is_paused(node) {
@@ -986,7 +990,10 @@ impl World {
         (0..self.shards).all(|shard| {
             let applied = |node: &Node| node.running.as_ref().map(|running| running.shards[shard].applied());
             let first = applied(&self.nodes[0]);
-            first.is_some() && self.nodes.iter().all(|node| applied(node) == first)
+            let settled = |node: &Node| {
+                node.running.as_ref().is_some_and(|running| !running.shards[shard].is_speculating())
+            };
+            first.is_some() && self.nodes.iter().all(|node| applied(node) == first && settled(node))
         })
     }
 }
