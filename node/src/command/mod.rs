@@ -13,6 +13,8 @@
 
 pub mod arguments;
 pub mod error;
+pub mod facts;
+pub mod glob;
 pub mod table;
 
 mod string;
@@ -22,7 +24,7 @@ use moonraft_router::{Keys, keys::KeyPositions};
 
 pub use self::{
     error::CommandError,
-    table::{find, find_child, rows},
+    table::{find, find_child, resolve, rows},
 };
 use crate::{keyspace::Tx, shard::Client};
 
@@ -162,6 +164,14 @@ pub struct Command {
     pub since: &'static str,
     /// What it does, in a sentence.
     pub summary: &'static str,
+    /// What it does to its keys, see [`facts::KeyFlag`]. Several: the last is
+    /// about all keys but the first ones, which have one each. None: what most
+    /// commands do that run so.
+    pub key_flags: &'static [&'static [facts::KeyFlag]],
+    /// The families whose ACL categories it is in. None: its own.
+    pub categories: &'static [Family],
+    /// How clients may split a request and join replies; `COMMAND` shows them.
+    pub tips: &'static [&'static str],
 }
 
 impl Command {
@@ -176,6 +186,9 @@ impl Command {
         run: Run::Container,
         since: "1.0.0",
         summary: "",
+        key_flags: &[],
+        categories: &[],
+        tips: &[],
     };
 
     /// `name`, or `parent|name`.
@@ -209,14 +222,16 @@ impl Command {
         if self.arity.allows(words.len()) { Ok(()) } else { Err(CommandError::Arity(self.full_name())) }
     }
 
-    /// The positions of the keys of a request whose arity is right.
+    /// The positions of the keys of a request whose arity is right. None if their
+    /// count makes no sense: then the handler, which touches no key, has the words
+    /// for what is wrong.
     ///
     /// # Errors
-    /// The request says that it has keys that are not there.
+    /// A script says that it has keys that are not there.
     pub fn key_positions(&self, words: &[&[u8]]) -> Result<KeyPositions, CommandError> {
-        self.keys.positions(words).map_err(|_| match self.run {
-            Run::Script(..) => arguments::script_key_count_error(words),
-            _ => CommandError::Syntax,
+        self.keys.positions(words).or_else(|_| match self.run {
+            Run::Script(..) => Err(arguments::script_key_count_error(words)),
+            _ => Ok(KeyPositions::new()),
         })
     }
 
