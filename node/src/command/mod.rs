@@ -17,6 +17,17 @@ pub mod facts;
 pub mod glob;
 pub mod table;
 
+mod connection;
+mod database;
+mod expiry;
+mod generic;
+mod inspect;
+mod introspection;
+mod pubsub;
+mod rdb;
+mod restore;
+mod set;
+mod sort;
 mod string;
 
 use moonraft_proto::Reply;

@@ -4,10 +4,25 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use super::{Command, CommandError, string};
+use super::{
+    Command, CommandError, connection, database, expiry, generic, inspect, introspection, pubsub, restore,
+    set, sort, string,
+};
 
 /// The rows of every family.
-const FAMILIES: &[&[Command]] = &[string::COMMANDS];
+const FAMILIES: &[&[Command]] = &[
+    connection::COMMANDS,
+    database::COMMANDS,
+    expiry::COMMANDS,
+    generic::COMMANDS,
+    inspect::COMMANDS,
+    introspection::COMMANDS,
+    pubsub::COMMANDS,
+    restore::COMMANDS,
+    set::COMMANDS,
+    sort::COMMANDS,
+    string::COMMANDS,
+];
 
 /// Bytes of the longest name that is looked up: longer ones are unknown.
 const NAME_BYTES_MAX: usize = 32;
@@ -115,3 +130,6 @@ fn unknown_child(parent: &str, name: &[u8]) -> CommandError {
     let (name, parent) = (shown(name), parent.to_ascii_uppercase());
     CommandError::Text(format!("ERR unknown subcommand '{name}'. Try {parent} HELP.").into())
 }
+
+#[cfg(test)]
+mod tests;
