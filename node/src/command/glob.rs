@@ -7,7 +7,7 @@
 //! and no stack: when what follows a `*` does not match, only the newest `*` takes one byte more.
 //! An older one never has to, because the newest could take whatever it would.
 //! (A recursive matcher is what CVE-2024-31228 and CVE-2022-36021 exhaust.)
-//! Those steps are bounded too, see [`STEPS_MAX`].
+//! Those steps are bounded too, see `STEPS_MAX`.
 //!
 //! Source: `stringmatchlen` of Redis 7.2, whose answers to malformed classes this
 //! gives as well.

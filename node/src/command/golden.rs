@@ -9,8 +9,9 @@
 use std::fmt::Write as _;
 
 use moonraft_proto::{Effect, Reply, entry::Batch};
+use moonraft_router::SLOT_COUNT;
 
-use super::find;
+use super::resolve;
 use crate::keyspace::{Keyspace, Tx};
 
 /// One request against a transaction, its reply and effects as text.
@@ -19,9 +20,9 @@ fn run(tx: &mut Tx, now_ms: u64, line: &str) -> String {
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     tx.begin_unit(now_ms * 1000, true);
     let mut out = String::new();
-    let command = find(words[0]).unwrap_or_else(|| panic!("no command in {line:?}"));
-    let outcome = command.check_arity(&words).and_then(|()| command.key_positions(&words).map(drop));
-    match outcome.and_then(|()| command.execute(tx, &words)) {
+    let row = resolve(&words).and_then(|row| row.check_arity(&words).map(|()| row));
+    let row = row.and_then(|row| row.key_positions(&words).map(|_| row));
+    match row.and_then(|row| row.execute(tx, &words)) {
         Ok(reply) => show(&reply, &mut out, 0),
         Err(error) => writeln!(out, "-{error}").expect("a string takes all"),
     }
@@ -116,7 +117,9 @@ fn escape(bytes: &mut impl Iterator<Item = u8>) -> u8 {
 
 /// What a script file should read like.
 fn replay(script: &str) -> String {
-    let mut tx = Tx::new(Keyspace::default(), 0);
+    let mut keyspace = Keyspace::default();
+    keyspace.apply(&Effect::AssignSlots { first: 0, last: SLOT_COUNT - 1 });
+    let mut tx = Tx::new(keyspace, 0);
     let mut now_ms = 0;
     let mut out = String::new();
     let mut expected = false;

@@ -13,15 +13,27 @@
 
 pub mod arguments;
 pub mod error;
+pub mod facts;
 pub mod glob;
 pub mod table;
 
 mod bitmap;
+mod connection;
+mod database;
+mod expiry;
 mod extended;
+mod generic;
 mod hash;
+mod inspect;
+mod introspection;
 mod lcs;
 mod list;
+mod pubsub;
+mod rdb;
+mod restore;
 mod scripting;
+mod set;
+mod sort;
 mod string;
 mod transactions;
 mod zset;
@@ -31,7 +43,7 @@ use moonraft_router::{Keys, keys::KeyPositions};
 
 pub use self::{
     error::CommandError,
-    table::{find, find_child, rows},
+    table::{find, find_child, resolve, rows},
 };
 use crate::{keyspace::Tx, shard::Client};
 
@@ -177,6 +189,14 @@ pub struct Command {
     pub since: &'static str,
     /// What it does, in a sentence.
     pub summary: &'static str,
+    /// What it does to its keys, see [`facts::KeyFlag`]. Several: the last is
+    /// about all keys but the first ones, which have one each. None: what most
+    /// commands do that run so.
+    pub key_flags: &'static [&'static [facts::KeyFlag]],
+    /// The families whose ACL categories it is in. None: its own.
+    pub categories: &'static [Family],
+    /// How clients may split a request and join replies; `COMMAND` shows them.
+    pub tips: &'static [&'static str],
 }
 
 impl Command {
@@ -191,6 +211,9 @@ impl Command {
         run: Run::Container,
         since: "1.0.0",
         summary: "",
+        key_flags: &[],
+        categories: &[],
+        tips: &[],
     };
 
     /// `name`, or `parent|name`.

@@ -4,15 +4,25 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use super::Command;
+use super::{Command, CommandError};
 
 /// The rows of every family.
 const FAMILIES: &[&[Command]] = &[
     super::bitmap::COMMANDS,
+    super::connection::COMMANDS,
+    super::database::COMMANDS,
+    super::expiry::COMMANDS,
+    super::generic::COMMANDS,
     super::hash::COMMANDS,
+    super::inspect::COMMANDS,
+    super::introspection::COMMANDS,
     super::lcs::COMMANDS,
     super::list::COMMANDS,
+    super::pubsub::COMMANDS,
+    super::restore::COMMANDS,
     super::scripting::COMMANDS,
+    super::set::COMMANDS,
+    super::sort::COMMANDS,
     super::string::COMMANDS,
     super::transactions::COMMANDS,
     super::zset::COMMANDS,
@@ -21,26 +31,30 @@ const FAMILIES: &[&[Command]] = &[
 /// Bytes of the longest name that is looked up: longer ones are unknown.
 const NAME_BYTES_MAX: usize = 32;
 
-type Index = HashMap<&'static [u8], &'static Command, foldhash::fast::FixedState>;
+type Index<V> = HashMap<&'static [u8], V, foldhash::fast::FixedState>;
 
-struct Indexes {
-    top: Index,
-    children: HashMap<(&'static str, &'static [u8]), &'static Command, foldhash::fast::FixedState>,
+/// A command that is no subcommand, and those it has by their names.
+struct Top {
+    command: &'static Command,
+    children: Index<&'static Command>,
 }
 
-fn indexes() -> &'static Indexes {
-    static INDEXES: OnceLock<Indexes> = OnceLock::new();
-    INDEXES.get_or_init(|| {
-        let mut indexes = Indexes { top: Index::default(), children: HashMap::default() };
+fn index() -> &'static Index<Top> {
+    static INDEX: OnceLock<Index<Top>> = OnceLock::new();
+    INDEX.get_or_init(|| {
+        let mut index = Index::<Top>::default();
+        for command in rows().filter(|row| row.parent.is_none()) {
+            let top = Top { command, children: Index::default() };
+            let twice = index.insert(command.name.as_bytes(), top);
+            assert!(twice.is_none(), "two rows are named '{}'", command.name);
+        }
         for command in rows() {
-            let name = command.name.as_bytes();
-            let twice = match command.parent {
-                None => indexes.top.insert(name, command),
-                Some(parent) => indexes.children.insert((parent, name), command),
-            };
+            let Some(parent) = command.parent else { continue };
+            let top = index.get_mut(parent.as_bytes()).expect("a subcommand's container has a row");
+            let twice = top.children.insert(command.name.as_bytes(), command);
             assert!(twice.is_none(), "two rows are named '{}'", command.full_name());
         }
-        indexes
+        index
     })
 }
 
@@ -57,18 +71,69 @@ fn lower<'a>(name: &[u8], buffer: &'a mut [u8; NAME_BYTES_MAX]) -> Option<&'a [u
     Some(lower)
 }
 
-/// The command of this name, in any case.
-pub fn find(name: &[u8]) -> Option<&'static Command> {
-    indexes().top.get(lower(name, &mut [0; NAME_BYTES_MAX])?).copied()
+fn find_top(name: &[u8]) -> Option<&'static Top> {
+    index().get(lower(name, &mut [0; NAME_BYTES_MAX])?)
 }
 
-/// The subcommand of a container.
-pub fn find_child(parent: &'static str, name: &[u8]) -> Option<&'static Command> {
-    let mut buffer = [0; NAME_BYTES_MAX];
-    let name = lower(name, &mut buffer)?;
-    let known = indexes().children.iter();
-    known
-        .filter(|((container, _), _)| *container == parent)
-        .find(|((_, child), _)| *child == name)
-        .map(|(_, command)| *command)
+/// The command of this name, in any case.
+pub fn find(name: &[u8]) -> Option<&'static Command> {
+    find_top(name).map(|top| top.command)
 }
+
+/// The subcommand of a container, both names in any case.
+pub fn find_child(parent: &str, name: &[u8]) -> Option<&'static Command> {
+    find_top(parent.as_bytes())?.children.get(lower(name, &mut [0; NAME_BYTES_MAX])?).copied()
+}
+
+/// The subcommands of a command.
+pub fn children(parent: &'static str) -> impl Iterator<Item = &'static Command> {
+    rows().filter(move |row| row.parent == Some(parent))
+}
+
+/// The row of a request: of its subcommand if the command has any and more words
+/// than its name follow.
+///
+/// # Errors
+/// There is no such command or subcommand.
+pub fn resolve(words: &[&[u8]]) -> Result<&'static Command, CommandError> {
+    let name = words.first().copied().unwrap_or_default();
+    let top = find_top(name).ok_or_else(|| unknown_command(name, words.get(1..).unwrap_or_default()))?;
+    match words.get(1) {
+        Some(&child) if !top.children.is_empty() => {
+            let mut buffer = [0; NAME_BYTES_MAX];
+            let row = lower(child, &mut buffer).and_then(|name| top.children.get(name)).copied();
+            row.ok_or_else(|| unknown_child(top.command.name, child))
+        }
+        _ => Ok(top.command),
+    }
+}
+
+/// Bytes of a client's words that an error repeats.
+const SHOWN_MAX: usize = 128;
+
+fn shown(word: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(&word[..word.len().min(SHOWN_MAX)])
+}
+
+fn unknown_command(name: &[u8], rest: &[&[u8]]) -> CommandError {
+    let mut arguments = String::new();
+    for word in rest {
+        if arguments.len() >= SHOWN_MAX {
+            break;
+        }
+        let left = SHOWN_MAX - arguments.len();
+        let word = String::from_utf8_lossy(&word[..word.len().min(left)]);
+        arguments.push_str(&format!("'{word}' "));
+    }
+    let name = shown(name);
+    let text = format!("ERR unknown command '{name}', with args beginning with: {arguments}");
+    CommandError::Text(text.into())
+}
+
+fn unknown_child(parent: &str, name: &[u8]) -> CommandError {
+    let (name, parent) = (shown(name), parent.to_ascii_uppercase());
+    CommandError::Text(format!("ERR unknown subcommand '{name}'. Try {parent} HELP.").into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -66,18 +66,11 @@ impl Group {
         if !self.leads() {
             return slack; // this replica may lead next, and does not know what the others have
         }
-        let alive = self
-            .raw
-            .raft
-            .prs()
-            .iter()
-            .filter(|(_, progress)| progress.recent_active);
+        let alive = self.raw.raft.prs().iter().filter(|(_, progress)| progress.recent_active);
         // A follower that is being sent a snapshot will go on from there.
         let has = |progress: &raft::Progress| progress.matched.max(progress.pending_snapshot);
         let slowest = alive.map(|(_, progress)| has(progress)).min();
-        slowest
-            .map_or(index, |matched| matched.min(index))
-            .max(slack)
+        slowest.map_or(index, |matched| matched.min(index)).max(slack)
     }
 
     pub(super) fn snapshot_sent(&mut self, to: ReplicaId, success: bool) {
@@ -109,14 +102,8 @@ impl Group {
         };
         let members: ConfState = match applied {
             Ok(Ok(members)) => members,
-            Ok(Err(error)) => fatal(&format!(
-                "group {}: entry {}: {error}",
-                self.id, entry.index
-            )),
-            Err(error) => fatal(&format!(
-                "group {}: entry {}: {error}",
-                self.id, entry.index
-            )),
+            Ok(Err(error)) => fatal(&format!("group {}: entry {}: {error}", self.id, entry.index)),
+            Err(error) => fatal(&format!("group {}: entry {}: {error}", self.id, entry.index)),
         };
         outputs.push(Output::Members {
             group: self.id,

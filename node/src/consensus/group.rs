@@ -100,9 +100,7 @@ impl Group {
         let mut own_write = GroupWrite::new(group.group);
         if brand_new {
             let voters: Vec<u64> = group.voters.iter().map(|voter| voter.0).collect();
-            recovered
-                .snapshot
-                .set_conf_state(ConfState::from((voters, vec![])));
+            recovered.snapshot.set_conf_state(ConfState::from((voters, vec![])));
             own_write.snapshot = Some(recovered.snapshot.clone());
         }
         // A replica that never took part in anything has promised nothing.
@@ -110,26 +108,15 @@ impl Group {
         let members = recovered.snapshot.get_conf_state().clone();
         let snapshot_index = recovered.snapshot.index;
         let storage = GroupStorage::new(group.group, reader, recovered);
-        let config = config(
-            &settings,
-            group.replica,
-            group.election_ticks,
-            snapshot_index,
-        );
-        let raw = RawNode::new(&config, storage, logger).unwrap_or_else(|error| {
-            panic!("group {}: the settings cannot work: {error}", group.group)
-        });
+        let config = config(&settings, group.replica, group.election_ticks, snapshot_index);
+        let raw = RawNode::new(&config, storage, logger)
+            .unwrap_or_else(|error| panic!("group {}: the settings cannot work: {error}", group.group));
 
         let alone = members.voters[..] == [group.replica.0] && members.voters_outgoing.is_empty();
         let guarded = history && !alone;
         let ticks_max = u64::from(settings.election_ticks_max);
         let patience = u64::from(settings.election_ticks_max - settings.election_ticks_min);
-        let guard_end = now
-            + if guarded {
-                ticks_max * settings.tick_ns()
-            } else {
-                0
-            };
+        let guard_end = now + if guarded { ticks_max * settings.tick_ns() } else { 0 };
         let vote_guard = match settings.fault {
             PlantedFault::VoteAfterRestart => 0,
             _ => guard_end,
@@ -144,12 +131,7 @@ impl Group {
             support: Support::default(),
             vote_guard,
             // With its own timeout on top, the replica campaigns after the longest timeout at the earliest.
-            sleep_until: now
-                + if guarded {
-                    patience * settings.tick_ns()
-                } else {
-                    0
-                },
+            sleep_until: now + if guarded { patience * settings.tick_ns() } else { 0 },
             eager_from: guard_end,
             eager_ticks: 0,
             leader_seen: false,
@@ -288,8 +270,7 @@ impl Group {
                 let snapshot = &self.storage().snapshot;
                 let (index, term) = (snapshot.index, snapshot.term);
                 let group = self.id;
-                work.outputs
-                    .push(Output::InstallSnapshot { group, index, term });
+                work.outputs.push(Output::InstallSnapshot { group, index, term });
                 // Raft must not look for what the snapshot replaced, however long the shard takes to install it.
                 self.raw.advance_apply_to(index);
             }
@@ -379,17 +360,10 @@ impl Group {
             self.handed = entry.index;
             self.unapplied_bytes += data.len() as u64;
             self.unapplied.push_back((entry.index, data.len() as u64));
-            committed.push(CommittedEntry {
-                index: entry.index,
-                term: entry.term,
-                data,
-            });
+            committed.push(CommittedEntry { index: entry.index, term: entry.term, data });
         }
         if !committed.is_empty() {
-            outputs.push(Output::Committed {
-                group: self.id,
-                entries: committed,
-            });
+            outputs.push(Output::Committed { group: self.id, entries: committed });
         }
     }
 
@@ -404,9 +378,7 @@ impl Group {
         self.home_ticks = 0;
         self.refuse_rounds(outputs);
         match role {
-            Role::Follower {
-                leader: Some(leader),
-            } => {
+            Role::Follower { leader: Some(leader) } => {
                 self.leader_seen = true;
                 if Some(leader.node()) == self.home {
                     self.home_patience = super::lead::HOME_PATIENCE_TICKS_MIN;
@@ -415,11 +387,7 @@ impl Group {
             Role::Leader => self.leader_seen = true,
             _ => {}
         }
-        outputs.push(Output::Role {
-            group: self.id,
-            term,
-            role,
-        });
+        outputs.push(Output::Role { group: self.id, term, role });
     }
 
     /// Withdraws, keeps or extends the lease, after every turn and before its messages leave.
@@ -442,16 +410,10 @@ impl Group {
     fn send(&mut self, messages: Vec<Message>, now: BootTime, work: &mut Work) {
         for message in messages {
             let kind = message.get_msg_type();
-            let stamped = matches!(
-                kind,
-                MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
-            );
-            let answer = matches!(
-                kind,
-                MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse
-            );
-            let supports =
-                answer && message.term == self.support.term && message.to == self.support.leader;
+            let stamped =
+                matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot);
+            let answer = matches!(kind, MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse);
+            let supports = answer && message.term == self.support.term && message.to == self.support.leader;
             let data = message.write_to_bytes().expect("protobuf writes to memory");
             let peer_message = PeerMessage {
                 group: self.id,
@@ -477,12 +439,7 @@ impl Group {
     }
 }
 
-fn config(
-    settings: &Settings,
-    replica: ReplicaId,
-    election_ticks: Option<u32>,
-    applied: u64,
-) -> Config {
+fn config(settings: &Settings, replica: ReplicaId, election_ticks: Option<u32>, applied: u64) -> Config {
     let shortest = election_ticks.unwrap_or(settings.election_ticks_min);
     let longest = election_ticks.map_or(settings.election_ticks_max, |ticks| ticks + 1);
     Config {

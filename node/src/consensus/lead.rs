@@ -22,19 +22,10 @@ const HOME_LAG_ENTRIES_MAX: u64 = 64;
 const EAGER_TICKS: u32 = 4;
 
 impl Group {
-    pub(super) fn propose(
-        &mut self,
-        term: u64,
-        sequence: u64,
-        data: Bytes,
-        outputs: &mut Vec<Output>,
-    ) {
+    pub(super) fn propose(&mut self, term: u64, sequence: u64, data: Bytes, outputs: &mut Vec<Output>) {
         let leads = self.leads() && self.term() == term;
         let fits = data.len() as u64 <= self.settings.entry_bytes_max && !data.is_empty();
-        let entry = Entry {
-            data,
-            ..Entry::default()
-        };
+        let entry = Entry { data, ..Entry::default() };
         if leads && fits && !self.retiring && self.append(entry) {
             return;
         }
@@ -42,11 +33,7 @@ impl Group {
         if leads {
             self.retire(outputs);
         }
-        outputs.push(Output::Refused {
-            group,
-            term,
-            sequence,
-        });
+        outputs.push(Output::Refused { group, term, sequence });
     }
 
     fn append(&mut self, entry: Entry) -> bool {
@@ -69,23 +56,12 @@ impl Group {
             && !self.retiring
             && !voters.is_empty()
             && !self.raw.raft.has_pending_conf()
-            && self
-                .raw
-                .raft
-                .prs()
-                .conf()
-                .to_conf_state()
-                .voters_outgoing
-                .is_empty();
+            && self.raw.raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
         let change = self.member_change(voters, learners);
         if free && self.raw.propose_conf_change(Vec::new(), change).is_ok() {
             return;
         }
-        outputs.push(Output::Refused {
-            group: self.id,
-            term,
-            sequence,
-        });
+        outputs.push(Output::Refused { group: self.id, term, sequence });
     }
 
     fn member_change(&self, voters: &[ReplicaId], learners: &[ReplicaId]) -> ConfChangeV2 {
@@ -100,10 +76,7 @@ impl Group {
         for voter in voters.iter().filter(|voter| !now.voters.contains(&voter.0)) {
             add(ConfChangeType::AddNode, voter.0);
         }
-        for learner in learners
-            .iter()
-            .filter(|learner| !now.learners.contains(&learner.0))
-        {
+        for learner in learners.iter().filter(|learner| !now.learners.contains(&learner.0)) {
             add(ConfChangeType::AddLearnerNode, learner.0);
         }
         for id in now.voters.iter().chain(&now.learners) {
@@ -122,11 +95,7 @@ impl Group {
             self.waiting_rounds.push(round);
             return;
         }
-        outputs.push(Output::RoundRefused {
-            group: self.id,
-            term,
-            round,
-        });
+        outputs.push(Output::RoundRefused { group: self.id, term, round });
     }
 
     /// Begins one round for all reads that wait. Before the first commit of the term raft would drop the request
@@ -180,11 +149,7 @@ impl Group {
         let attempted = self.attempts.drain(..).flat_map(|attempt| attempt.rounds);
         let rounds: Vec<u64> = attempted.chain(self.waiting_rounds.drain(..)).collect();
         let (group, term) = (self.id, self.rounds_term);
-        outputs.extend(
-            rounds
-                .into_iter()
-                .map(|round| Output::RoundRefused { group, term, round }),
-        );
+        outputs.extend(rounds.into_iter().map(|round| Output::RoundRefused { group, term, round }));
     }
 
     /// The leader takes no more proposals and has no lease, for the rest of its term. From here only a new term
@@ -196,19 +161,11 @@ impl Group {
         self.retiring = true;
         let term = self.term();
         self.lease.publish(term, 0);
-        outputs.push(Output::Retiring {
-            group: self.id,
-            term,
-        });
+        outputs.push(Output::Retiring { group: self.id, term });
     }
 
     /// Hands the leadership to `to`, or to the voter that has most of the log.
-    pub(super) fn transfer(
-        &mut self,
-        to: Option<NodeId>,
-        now: BootTime,
-        outputs: &mut Vec<Output>,
-    ) {
+    pub(super) fn transfer(&mut self, to: Option<NodeId>, now: BootTime, outputs: &mut Vec<Output>) {
         if !self.leads() || self.retiring {
             return;
         }
@@ -219,12 +176,7 @@ impl Group {
             .into_iter()
             .filter(|id| *id != self.replica.0 && heard(*id))
             .filter(|id| to.is_none_or(|node| ReplicaId(*id).node() == node))
-            .max_by_key(|id| {
-                (
-                    raft.prs().get(*id).map_or(0, |progress| progress.matched),
-                    *id,
-                )
-            });
+            .max_by_key(|id| (raft.prs().get(*id).map_or(0, |progress| progress.matched), *id));
         if let Some(target) = best {
             self.retire(outputs);
             self.raw.transfer_leader(target);
@@ -274,10 +226,7 @@ impl Group {
     /// this harmless: peers that hear a leader do not answer.
     fn ask_eagerly(&mut self, now: BootTime) {
         let home = self.home == Some(self.replica.node()) && self.raw.raft.promotable();
-        let idle = matches!(
-            self.raw.raft.state,
-            StateRole::Follower | StateRole::PreCandidate
-        );
+        let idle = matches!(self.raw.raft.state, StateRole::Follower | StateRole::PreCandidate);
         if !home || !idle || self.leader_seen || now < self.eager_from {
             return;
         }

@@ -118,9 +118,7 @@ impl Echoes {
     /// The newest echo of `replica` in `term`; 0 if none.
     pub(super) fn of(&self, term: u64, replica: u64) -> BootTime {
         let found = self.newest.iter().find(|(id, _)| *id == replica);
-        found
-            .filter(|_| self.term == term)
-            .map_or(0, |(_, echo)| *echo)
+        found.filter(|_| self.term == term).map_or(0, |(_, echo)| *echo)
     }
 
     /// The time that a quorum of `voters` has echoed, `me` counting as `now`. No voters: they ask for nothing.
@@ -128,16 +126,8 @@ impl Echoes {
         if voters.is_empty() {
             return now;
         }
-        let mut times: Vec<BootTime> = voters
-            .iter()
-            .map(|voter| {
-                if *voter == me {
-                    now
-                } else {
-                    self.of(term, *voter)
-                }
-            })
-            .collect();
+        let mut times: Vec<BootTime> =
+            voters.iter().map(|voter| if *voter == me { now } else { self.of(term, *voter) }).collect();
         times.sort_unstable();
         times[(times.len() - 1) / 2]
     }
@@ -168,11 +158,7 @@ mod tests {
         assert_eq!(echoes.quorum(7, &[1, 2, 3], 1, 100), 80);
         assert_eq!(echoes.quorum(7, &[1, 2, 3, 4], 1, 100), 50);
         assert_eq!(echoes.quorum(7, &[1, 2, 3, 4, 5], 1, 100), 50);
-        assert_eq!(
-            echoes.quorum(7, &[2, 3], 1, 100),
-            50,
-            "the leader does not vote"
-        );
+        assert_eq!(echoes.quorum(7, &[2, 3], 1, 100), 50, "the leader does not vote");
         assert_eq!(echoes.quorum(7, &[1], 1, 100), 100);
         assert_eq!(echoes.quorum(8, &[1, 2, 3], 1, 100), 0, "another term");
     }

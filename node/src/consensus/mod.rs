@@ -99,10 +99,7 @@ impl Consensus {
             let (settings, reader) = (Arc::clone(&settings), Arc::clone(&reader));
             let id = group.group;
             let group = Group::new(settings, group, reader, &logger, now);
-            assert!(
-                consensus.groups.insert(id, group).is_none(),
-                "group {id} is there twice"
-            );
+            assert!(consensus.groups.insert(id, group).is_none(), "group {id} is there twice");
             consensus.touched.push(id);
         }
         consensus
@@ -116,9 +113,7 @@ impl Consensus {
             Input::Tick => return self.tick(now),
             Input::TransferAll => return self.transfer_all(now),
             Input::Unreachable { node } => {
-                self.groups
-                    .values_mut()
-                    .for_each(|group| group.unreachable(node));
+                self.groups.values_mut().for_each(|group| group.unreachable(node));
                 return;
             }
             Input::Propose { group, .. }
@@ -137,12 +132,7 @@ impl Consensus {
             return;
         };
         match input {
-            Input::Propose {
-                term,
-                sequence,
-                data,
-                ..
-            } => group.propose(term, sequence, data, outputs),
+            Input::Propose { term, sequence, data, .. } => group.propose(term, sequence, data, outputs),
             Input::ReadRound { term, round, .. } => group.read_round(term, round, outputs),
             Input::Message(message) => group.receive(message, false, now),
             Input::SnapshotReceived(message) => group.receive(message, true, now),
@@ -151,13 +141,7 @@ impl Consensus {
             Input::SnapshotPublished { index, .. } => group.snapshot_published(index),
             Input::SnapshotSent { to, success, .. } => group.snapshot_sent(to, success),
             Input::CompactWanted { .. } => group.compact_wanted(outputs),
-            Input::ChangeMembers {
-                term,
-                sequence,
-                voters,
-                learners,
-                ..
-            } => {
+            Input::ChangeMembers { term, sequence, voters, learners, .. } => {
                 group.propose_members((term, sequence), &voters, &learners, outputs);
             }
             Input::Tick | Input::TransferAll | Input::Unreachable { .. } => {
@@ -208,15 +192,9 @@ impl Consensus {
         self.touched.sort_unstable();
         self.touched.dedup();
         std::mem::swap(&mut self.collected, &mut self.touched);
-        let mut work = Work {
-            outputs: std::mem::take(&mut self.outputs),
-            ..Work::default()
-        };
+        let mut work = Work { outputs: std::mem::take(&mut self.outputs), ..Work::default() };
         for id in &self.collected {
-            let group = self
-                .groups
-                .get_mut(id)
-                .expect("only groups that exist are touched");
+            let group = self.groups.get_mut(id).expect("only groups that exist are touched");
             group.collect(now, &mut work);
         }
         work
@@ -228,10 +206,7 @@ impl Consensus {
         self.halfway = false;
         let mut work = Work::default();
         for id in self.collected.drain(..) {
-            let group = self
-                .groups
-                .get_mut(&id)
-                .expect("only groups that exist are touched");
+            let group = self.groups.get_mut(&id).expect("only groups that exist are touched");
             group.persisted(now, &mut work);
             if group.has_work() {
                 self.touched.push(id);
@@ -242,9 +217,7 @@ impl Consensus {
 
     /// The lease of a group, for its shard.
     pub fn lease(&self, group: ShardId) -> Option<Arc<LeaseCell>> {
-        self.groups
-            .get(&group)
-            .map(|group| Arc::clone(&group.lease))
+        self.groups.get(&group).map(|group| Arc::clone(&group.lease))
     }
 
     /// How many groups this node leads.

@@ -56,14 +56,11 @@ impl Group {
                 let entries = &message.entries;
                 let mut terms = message.log_term;
                 message.index < u64::MAX / 2
-                    && entries
-                        .iter()
-                        .zip(message.index + 1..)
-                        .all(|(entry, index)| {
-                            let grows = entry.term >= terms && entry.term <= message.term;
-                            terms = entry.term;
-                            entry.index == index && grows
-                        })
+                    && entries.iter().zip(message.index + 1..).all(|(entry, index)| {
+                        let grows = entry.term >= terms && entry.term <= message.term;
+                        terms = entry.term;
+                        entry.index == index && grows
+                    })
             }
             MessageType::MsgHeartbeat => {
                 // A leader tells of commits only what this replica acknowledged: it must still have it.
@@ -95,10 +92,8 @@ impl Group {
 
     /// Whether the message asks for a vote that this replica may not give yet. See `lease`, case 1.
     fn guarded(&self, message: &Message, now: BootTime) -> bool {
-        let asks = matches!(
-            message.get_msg_type(),
-            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
-        );
+        let asks =
+            matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
         asks && message.context != CAMPAIGN_TRANSFER && now < self.vote_guard
     }
 
@@ -150,15 +145,9 @@ impl Group {
 }
 
 fn is_leaders(kind: MessageType) -> bool {
-    matches!(
-        kind,
-        MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
-    )
+    matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot)
 }
 
 fn is_answer(kind: MessageType) -> bool {
-    matches!(
-        kind,
-        MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse
-    )
+    matches!(kind, MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse)
 }

@@ -37,11 +37,7 @@ pub(super) struct GroupStorage {
 }
 
 impl GroupStorage {
-    pub(super) fn new(
-        group: ShardId,
-        reader: Arc<dyn LogReader>,
-        recovered: RecoveredGroup,
-    ) -> GroupStorage {
+    pub(super) fn new(group: ShardId, reader: Arc<dyn LogReader>, recovered: RecoveredGroup) -> GroupStorage {
         GroupStorage {
             group,
             reader,
@@ -76,19 +72,12 @@ impl GroupStorage {
             self.truncated.index + 1,
             self.last_index
         );
-        while self
-            .tail
-            .back()
-            .is_some_and(|entry| entry.index >= first.index)
-        {
+        while self.tail.back().is_some_and(|entry| entry.index >= first.index) {
             let replaced = self.tail.pop_back().expect("there is a last one");
             self.tail_bytes -= replaced.data.len() as u64;
         }
         for entry in entries {
-            self.terms.push(EntryId {
-                index: entry.index,
-                term: entry.term,
-            });
+            self.terms.push(EntryId { index: entry.index, term: entry.term });
             let bytes = entry.data.len() as u64;
             self.tail_bytes += bytes;
             self.bytes_after_snapshot += bytes;
@@ -99,10 +88,7 @@ impl GroupStorage {
 
     /// The log becomes what a received snapshot left: nothing after it.
     pub(super) fn reset(&mut self, snapshot: &SnapshotMetadata) {
-        self.truncated = EntryId {
-            index: snapshot.index,
-            term: snapshot.term,
-        };
+        self.truncated = EntryId { index: snapshot.index, term: snapshot.term };
         self.last_index = snapshot.index;
         self.terms = TermRuns::new(self.truncated);
         self.tail.clear();
@@ -116,23 +102,16 @@ impl GroupStorage {
         let before = self.last_index - self.snapshot.index;
         let after = self.last_index - index;
         // Entries' sizes are not kept one by one: take them for equal.
-        self.bytes_after_snapshot = (u128::from(self.bytes_after_snapshot) * u128::from(after)
-            / u128::from(before.max(1))) as u64;
-        self.snapshot = SnapshotMetadata {
-            index,
-            term: self.term_of(index),
-            ..SnapshotMetadata::default()
-        };
+        self.bytes_after_snapshot =
+            (u128::from(self.bytes_after_snapshot) * u128::from(after) / u128::from(before.max(1))) as u64;
+        self.snapshot = SnapshotMetadata { index, term: self.term_of(index), ..SnapshotMetadata::default() };
         self.snapshot.set_conf_state(members);
         &self.snapshot
     }
 
     /// Entries up to `index` are no longer needed.
     pub(super) fn truncate(&mut self, index: u64) -> EntryId {
-        self.truncated = EntryId {
-            index,
-            term: self.term_of(index),
-        };
+        self.truncated = EntryId { index, term: self.term_of(index) };
         self.terms.truncate(self.truncated);
         while self.tail.front().is_some_and(|entry| entry.index <= index) {
             self.forget_first();
@@ -159,8 +138,7 @@ impl GroupStorage {
         let mut left = bytes_max;
         if low < tail_first {
             let stored_high = high.min(tail_first);
-            self.reader
-                .read(self.group, low, stored_high, bytes_max, &mut entries);
+            self.reader.read(self.group, low, stored_high, bytes_max, &mut entries);
             if (entries.len() as u64) < stored_high - low {
                 return entries;
             }
@@ -200,11 +178,7 @@ impl Storage for GroupStorage {
         if low <= self.truncated.index {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
-        assert!(
-            high <= self.last_index + 1,
-            "there is no entry {}",
-            high - 1
-        );
+        assert!(high <= self.last_index + 1, "there is no entry {}", high - 1);
         Ok(self.read(low, high, max_size.into().unwrap_or(u64::MAX)))
     }
 
@@ -230,9 +204,7 @@ impl Storage for GroupStorage {
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         if self.snapshot.index == 0 || self.snapshot.index < request_index {
             self.snapshot_wanted.set(true);
-            return Err(raft::Error::Store(
-                StorageError::SnapshotTemporarilyUnavailable,
-            ));
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         let mut snapshot = Snapshot::default();
         snapshot.set_metadata(self.snapshot.clone());

@@ -24,10 +24,7 @@ pub struct ReplicaId(pub u64);
 impl ReplicaId {
     /// The replica of `node` (1 to 2^32 - 1) in life `incarnation` of its disk, 0 being the first.
     pub fn new(node: NodeId, incarnation: u32) -> ReplicaId {
-        assert!(
-            node > 0 && node <= u64::from(u32::MAX),
-            "no such node: {node}"
-        );
+        assert!(node > 0 && node <= u64::from(u32::MAX), "no such node: {node}");
         ReplicaId(u64::from(incarnation) << 32 | node)
     }
 

@@ -11,6 +11,9 @@ use std::{
 
 use compact_bytes::CompactBytes;
 
+/// Bytes that need no allocation.
+const INLINE_BYTES: usize = 23;
+
 /// An owned byte string that is usually short. Compares and hashes as `[u8]`.
 #[derive(Clone, Default)]
 pub struct Blob(CompactBytes);
@@ -19,6 +22,11 @@ impl Blob {
     /// A copy of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
         Self(CompactBytes::new(bytes))
+    }
+
+    /// Bytes outside a value that holds `bytes` and no room to grow.
+    pub const fn heap_bytes_of(bytes: &[u8]) -> usize {
+        if bytes.len() > INLINE_BYTES { bytes.len() } else { 0 }
     }
 
     /// Bytes outside this value.

@@ -6,7 +6,7 @@
 
 use moonraft_proto::Effect;
 
-use super::{Entry, Keyspace, Value, dump::dump_entry};
+use super::{Entry, Keyspace, Object, Value, dump::dump_object};
 
 impl Keyspace {
     /// The digest, as 40 hexadecimal digits; all zeros if there are no keys.
@@ -29,9 +29,14 @@ impl Keyspace {
 
 /// The digest of one key and what it holds, as 20 bytes.
 pub fn entry_digest(entry: &Entry) -> [u8; 20] {
-    let ordered = matches!(entry.object.value, Value::List(_) | Value::Str(_));
+    entry_digest_of(&entry.key, &entry.object)
+}
+
+/// The digest of `key`, were it to hold this.
+pub fn entry_digest_of(key: &[u8], object: &Object) -> [u8; 20] {
+    let ordered = matches!(object.value, Value::List(_) | Value::Str(_));
     let mut parts = Vec::new();
-    dump_entry(entry, &mut |effect| parts.push(effect_digest(effect)));
+    dump_object(key, object, &mut |effect| parts.push(effect_digest(effect)));
     if !ordered {
         parts.sort_unstable();
     }

@@ -3,7 +3,7 @@
 
 use moonraft_proto::Effect;
 
-use super::{Entry, Keyspace, Value};
+use super::{Entry, Keyspace, Object, Value};
 
 impl Keyspace {
     /// Calls `emit` with the effects that make this state from an empty one.
@@ -25,9 +25,13 @@ impl Keyspace {
 
 /// Calls `emit` with the effects that make this entry.
 pub fn dump_entry(entry: &Entry, emit: &mut impl FnMut(&Effect<'_>)) {
-    let key: &[u8] = &entry.key;
-    let expires_at = entry.object.deadline();
-    match &entry.object.value {
+    dump_object(&entry.key, &entry.object, emit);
+}
+
+/// Calls `emit` with the effects that make `key` hold this.
+pub fn dump_object(key: &[u8], object: &Object, emit: &mut impl FnMut(&Effect<'_>)) {
+    let expires_at = object.deadline();
+    match &object.value {
         Value::Str(value) => return emit(&Effect::PutString { key, value, expires_at }),
         Value::List(list) => {
             for (index, value) in list.iter().enumerate() {

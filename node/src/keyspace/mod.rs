@@ -34,6 +34,7 @@ pub mod tx;
 pub mod undo;
 pub mod value;
 pub mod watch;
+pub mod weight;
 
 mod apply;
 
@@ -53,6 +54,7 @@ pub use self::{
     undo::Undo,
     value::{Entry, Object, Value},
     watch::Watched,
+    weight::entry_bytes,
 };
 
 /// What makes the hashes of a table unpredictable to clients.
@@ -141,6 +143,23 @@ impl Keyspace {
     /// Whether there are no keys.
     pub const fn is_empty(&self) -> bool {
         self.key_count == 0
+    }
+
+    /// A key with what it holds, expired or not, drawn at random, each as likely;
+    /// `below` draws a number below its argument. The walk to its slot is the same
+    /// however many keys there are.
+    pub fn draw(&self, mut below: impl FnMut(usize) -> usize) -> Option<&Entry> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut before = below(self.key_count);
+        for slot in self.tables.iter() {
+            if before < slot.len() {
+                return table::draw(slot, below).map(|entry| &**entry);
+            }
+            before -= slot.len();
+        }
+        unreachable!("the tables hold as many keys as are counted")
     }
 
     /// The slots the shard serves.

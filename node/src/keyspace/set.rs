@@ -1,9 +1,19 @@
 //! A set. A small one is a vector: sorted numbers while all members are integers,
 //! as Redis's intset is, else in insertion order; a larger one a hash table.
 
-use hashbrown::HashSet;
+use std::{
+    borrow::Cow,
+    hash::{Hash, Hasher},
+    ops::Deref,
+};
 
-use super::{Blob, Seed, small};
+use hashbrown::hash_table;
+
+use super::{
+    Blob, scan, small,
+    table::{Table, shuffle_first},
+};
+use crate::command::arguments::parse_integer;
 
 /// Integers that Redis keeps in an intset; `set-max-intset-entries`.
 const INTEGERS_MAX: usize = 512;
@@ -21,7 +31,7 @@ enum Form {
     /// Few and short.
     Small(Vec<Blob>),
     /// Many or long. Never turns back into another form, as in Redis.
-    Large(HashSet<Blob, Seed>),
+    Large(Table<Blob>),
 }
 
 impl Default for Set {
@@ -36,11 +46,99 @@ impl PartialEq for Set {
     }
 }
 
-/// The integer that `member` is the only text of.
-fn integer(member: &[u8]) -> Option<i64> {
-    let number: i64 = std::str::from_utf8(member).ok()?.parse().ok()?;
-    (itoa::Buffer::new().format(number).as_bytes() == member).then_some(number)
+/// Bytes of the longest text of an integer: `-9223372036854775808`.
+const TEXT_MAX: usize = 20;
+
+/// A member as it is read: bytes of the set, or the text of an integer.
+#[derive(Clone, Copy, Debug)]
+pub enum Member<'a> {
+    /// Bytes of the set.
+    Bytes(&'a [u8]),
+    /// The first `length` bytes of `text`.
+    Integer {
+        /// Decimal digits, perhaps after a sign.
+        text: [u8; TEXT_MAX],
+        /// How many.
+        length: u8,
+    },
 }
+
+impl Member<'_> {
+    fn integer(number: i64) -> Self {
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(number).as_bytes();
+        let mut text = [0; TEXT_MAX];
+        text[..digits.len()].copy_from_slice(digits);
+        Member::Integer { text, length: digits.len() as u8 }
+    }
+}
+
+impl Deref for Member<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Member::Bytes(bytes) => bytes,
+            Member::Integer { text, length } => &text[..usize::from(*length)],
+        }
+    }
+}
+
+impl<'a> From<Member<'a>> for Cow<'a, [u8]> {
+    fn from(member: Member<'a>) -> Self {
+        match member {
+            Member::Bytes(bytes) => Cow::Borrowed(bytes),
+            Member::Integer { .. } => Cow::Owned(member.to_vec()),
+        }
+    }
+}
+
+impl PartialEq for Member<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Member<'_> {}
+
+impl Hash for Member<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+/// The members of a set.
+#[derive(Clone, Debug)]
+pub struct Iter<'a>(Members<'a>);
+
+#[derive(Clone, Debug)]
+enum Members<'a> {
+    Integers(std::slice::Iter<'a, i64>),
+    Small(std::slice::Iter<'a, Blob>),
+    Large(hash_table::Iter<'a, Blob>),
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Member<'a>;
+
+    fn next(&mut self) -> Option<Member<'a>> {
+        match &mut self.0 {
+            Members::Integers(numbers) => numbers.next().map(|&number| Member::integer(number)),
+            Members::Small(members) => members.next().map(|member| Member::Bytes(member)),
+            Members::Large(members) => members.next().map(|member| Member::Bytes(member)),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match &self.0 {
+            Members::Integers(numbers) => numbers.size_hint(),
+            Members::Small(members) => members.size_hint(),
+            Members::Large(members) => members.size_hint(),
+        }
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
 
 fn text(number: i64) -> Blob {
     Blob::new(itoa::Buffer::new().format(number).as_bytes())
@@ -70,14 +168,31 @@ impl Set {
         }
     }
 
+    /// The integers, ascending, if that is how it is kept.
+    pub fn integers(&self) -> Option<&[i64]> {
+        match &self.form {
+            Form::Integers(numbers) => Some(numbers),
+            Form::Small(_) | Form::Large(_) => None,
+        }
+    }
+
+    /// Bytes outside of this value, but for those that members hold.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.form {
+            Form::Integers(numbers) => numbers.capacity() * size_of::<i64>(),
+            Form::Small(members) => members.capacity() * size_of::<Blob>(),
+            Form::Large(members) => members.heap_bytes(),
+        }
+    }
+
     /// Whether it has this member.
     pub fn contains(&self, member: &[u8]) -> bool {
         match &self.form {
             Form::Integers(numbers) => {
-                integer(member).is_some_and(|number| numbers.binary_search(&number).is_ok())
+                parse_integer(member).is_some_and(|number| numbers.binary_search(&number).is_ok())
             }
             Form::Small(members) => members.iter().any(|other| **other == *member),
-            Form::Large(members) => members.contains(member),
+            Form::Large(members) => members.get(member).is_some(),
         }
     }
 
@@ -86,7 +201,7 @@ impl Set {
         self.make_room(member);
         match &mut self.form {
             Form::Integers(numbers) => {
-                let number = integer(member).expect("room was made for a member that is no integer");
+                let number = parse_integer(member).expect("room was made for a member that is no integer");
                 let Err(at) = numbers.binary_search(&number) else { return false };
                 numbers.insert(at, number);
                 true
@@ -98,7 +213,7 @@ impl Set {
                 }
                 new
             }
-            Form::Large(members) => !members.contains(member) && members.insert(Blob::new(member)),
+            Form::Large(members) => members.add(member, || Blob::new(member)),
         }
     }
 
@@ -106,55 +221,159 @@ impl Set {
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match &mut self.form {
             Form::Integers(numbers) => {
-                let found = integer(member).and_then(|number| numbers.binary_search(&number).ok());
+                let found = parse_integer(member).and_then(|number| numbers.binary_search(&number).ok());
                 found.map(|at| numbers.remove(at)).is_some()
             }
             Form::Small(members) => {
                 let found = members.iter().position(|other| **other == *member);
                 found.map(|at| members.remove(at)).is_some()
             }
-            Form::Large(members) => members.remove(member),
-        }
-    }
-
-    /// The member at a position of the iteration: constant time but for large
-    /// sets, where it is linear.
-    pub fn nth(&self, index: usize) -> Option<Blob> {
-        match &self.form {
-            Form::Integers(numbers) => numbers.get(index).copied().map(text),
-            Form::Small(members) => members.get(index).cloned(),
-            Form::Large(members) => members.iter().nth(index).cloned(),
+            Form::Large(members) => members.remove(member).is_some(),
         }
     }
 
     /// All members: ascending if integers, as inserted if small, else in no order.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = Blob> + '_> {
+    pub fn iter(&self) -> Iter<'_> {
+        Iter(match &self.form {
+            Form::Integers(numbers) => Members::Integers(numbers.iter()),
+            Form::Small(members) => Members::Small(members.iter()),
+            Form::Large(members) => Members::Large(members.iter()),
+        })
+    }
+
+    /// A member drawn at random, each as likely, in constant time; `below` draws a
+    /// number below its argument. `None` if there is no member.
+    pub fn draw(&self, mut below: impl FnMut(usize) -> usize) -> Option<Member<'_>> {
+        if self.is_empty() {
+            return None;
+        }
         match &self.form {
-            Form::Integers(numbers) => Box::new(numbers.iter().copied().map(text)),
-            Form::Small(members) => Box::new(members.iter().cloned()),
-            Form::Large(members) => Box::new(members.iter().cloned()),
+            Form::Integers(numbers) => Some(Member::integer(numbers[below(numbers.len())])),
+            Form::Small(members) => Some(Member::Bytes(&members[below(members.len())])),
+            Form::Large(members) => members.draw(below).map(|member| Member::Bytes(member)),
         }
     }
 
-    /// Changes the form if `member` does not fit the present one.
+    /// As many different members drawn at random, or all if there are fewer, in no
+    /// order; takes time for as many.
+    pub fn draw_distinct(&self, count: usize, below: impl FnMut(usize) -> usize) -> Vec<Member<'_>> {
+        if let Form::Large(members) = &self.form {
+            let drawn = members.draw_distinct(count, below);
+            return drawn.into_iter().map(|member| Member::Bytes(member)).collect();
+        }
+        let mut members: Vec<Member<'_>> = self.iter().collect();
+        if count < members.len() {
+            shuffle_first(&mut members, count, below);
+        }
+        members
+    }
+
+    /// About `count` members from `cursor` on, and the cursor to go on with; 0
+    /// begins and ends. A set that is no hash table is returned whole.
+    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<Member<'_>>, u64) {
+        let Form::Large(members) = &self.form else { return (self.iter().collect(), 0) };
+        let (piece, next) = scan::piece(members.iter(), |member: &&Blob| member, cursor, count);
+        (piece.into_iter().map(|member| Member::Bytes(member)).collect(), next.unwrap_or(0))
+    }
+
+    /// Changes the form if `member` is new and does not fit the present one.
     fn make_room(&mut self, member: &[u8]) {
         let fits = |count: usize| count < small::COUNT_MAX && member.len() <= small::BYTES_MAX;
         match &mut self.form {
-            Form::Integers(numbers) if integer(member).is_some() => {
-                if numbers.len() >= INTEGERS_MAX {
-                    self.form = Form::Large(numbers.iter().copied().map(text).collect());
+            Form::Integers(numbers) if parse_integer(member).is_some() => {
+                if numbers.len() >= INTEGERS_MAX && !self.contains(member) {
+                    self.grow();
                 }
             }
             Form::Integers(numbers) if fits(numbers.len()) => {
                 self.form = Form::Small(numbers.iter().copied().map(text).collect());
             }
-            Form::Integers(numbers) => {
-                self.form = Form::Large(numbers.iter().copied().map(text).collect());
-            }
+            Form::Integers(_) => self.grow(),
             Form::Small(members) if !fits(members.len()) => {
-                self.form = Form::Large(std::mem::take(members).into_iter().collect());
+                if !self.contains(member) {
+                    self.grow();
+                }
             }
             Form::Small(_) | Form::Large(_) => {}
+        }
+    }
+
+    /// Takes the form of a hash table.
+    fn grow(&mut self) {
+        self.form = Form::Large(match std::mem::take(self).form {
+            Form::Integers(numbers) => numbers.into_iter().map(text).collect(),
+            Form::Small(members) => members.into_iter().collect(),
+            Form::Large(members) => members,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_member() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            (0_i64..700).prop_map(|number| number.to_string().into_bytes()),
+            prop::collection::vec(b'a'..b'd', 0..4),
+            prop::collection::vec(any::<u8>(), 60..70),
+        ]
+    }
+
+    #[test]
+    fn the_forms_change_where_those_of_redis_do() {
+        let mut set = Set::default();
+        assert!((0..512).all(|number: i64| set.add(number.to_string().as_bytes())));
+        set.add(b"511");
+        assert_eq!(set.encoding(), "intset");
+        set.add(b"512");
+        assert_eq!(set.encoding(), "hashtable");
+        let mut set = Set::default();
+        assert!((0..127).all(|number: i64| set.add(number.to_string().as_bytes())));
+        set.add(b"a");
+        assert_eq!((set.encoding(), set.len()), ("listpack", 128));
+        set.add(b"a");
+        assert_eq!(set.encoding(), "listpack");
+        set.add(b"b");
+        assert_eq!(set.encoding(), "hashtable");
+        let mut set = Set::default();
+        set.add(&[b'x'; 65]);
+        assert_eq!(set.encoding(), "hashtable");
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_model_holds(
+            changes in prop::collection::vec((prop::bool::weighted(0.7), any_member()), 0..400),
+            cursor_count in 1_usize..20,
+        ) {
+            let (mut set, mut model) = (Set::default(), BTreeSet::new());
+            for (add, member) in changes {
+                if add {
+                    prop_assert_eq!(set.add(&member), model.insert(member));
+                } else {
+                    prop_assert_eq!(set.remove(&member), model.remove(&member));
+                }
+            }
+            let listed: BTreeSet<Vec<u8>> = set.iter().map(|member| member.to_vec()).collect();
+            prop_assert_eq!(&listed, &model);
+            prop_assert_eq!(set.len(), model.len());
+            prop_assert!(model.iter().all(|member| set.contains(member)));
+            let mut scanned = BTreeSet::new();
+            let mut cursor = 0;
+            loop {
+                let (members, next) = set.scan(cursor, cursor_count);
+                scanned.extend(members.iter().map(|member| member.to_vec()));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+            prop_assert_eq!(scanned, model);
         }
     }
 }

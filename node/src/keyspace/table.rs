@@ -4,7 +4,7 @@
 //! A draw looks at buckets picked at random until one is full, so each item is
 //! as likely as any other. That is constant time while the table is not much
 //! larger than what it holds: it shrinks when it falls below
-//! one item in [`SPARSE`] buckets, and the items that went pay for that.
+//! one item in `SPARSE` buckets, and the items that went pay for that.
 
 use std::hash::BuildHasher;
 

@@ -98,24 +98,15 @@ impl Log {
         wanted: &Identity,
         settings: &LogSettings,
     ) -> Result<(Log, BTreeMap<GroupId, RecoveredGroup>), OpenError> {
-        let failed = |source| OpenError::Io {
-            path: directory.to_owned(),
-            source,
-        };
+        let failed = |source| OpenError::Io { path: directory.to_owned(), source };
         fs::create_dir_all(directory).map_err(failed)?;
         let identity = identity::claim(directory, wanted)?;
         let files = directory.join("log");
         inspect::inspect(&files).map_err(failed)??;
 
-        let refused = |detail: String| OpenError::Engine {
-            path: files.clone(),
-            detail,
-        };
+        let refused = |detail: String| OpenError::Engine { path: files.clone(), detail };
         let config = Config {
-            dir: files
-                .to_str()
-                .ok_or_else(|| refused("the path is not valid UTF-8".to_owned()))?
-                .to_owned(),
+            dir: files.to_str().ok_or_else(|| refused("the path is not valid UTF-8".to_owned()))?.to_owned(),
             recovery_mode: RecoveryMode::TolerateTailCorruption,
             target_file_size: ReadableSize(settings.file_bytes),
             purge_threshold: ReadableSize(settings.purge_bytes.max(settings.file_bytes)),
@@ -127,15 +118,11 @@ impl Log {
         for region in engine.raft_groups() {
             let group = GroupId::try_from(region - 1)
                 .map_err(|_| refused(format!("it holds a group of number {region}")))?;
-            let recovered = recover(&engine, region)
-                .map_err(|detail| refused(format!("group {group}: {detail}")))?;
+            let recovered =
+                recover(&engine, region).map_err(|detail| refused(format!("group {group}: {detail}")))?;
             groups.insert(group, recovered);
         }
-        let log = Log {
-            engine: Arc::new(engine),
-            identity,
-            batch: LogBatch::default(),
-        };
+        let log = Log { engine: Arc::new(engine), identity, batch: LogBatch::default() };
         Ok((log, groups))
     }
 
@@ -154,10 +141,7 @@ impl Log {
         // A failed fsync panics inside the engine: it may have dropped what it could not write, so nothing after it
         // could be trusted.
         if let Err(error) = self.engine.write(&mut self.batch, true) {
-            fatal(&format!(
-                "cannot write the log in {}: {error}",
-                self.engine.path()
-            ));
+            fatal(&format!("cannot write the log in {}: {error}", self.engine.path()));
         }
     }
 
@@ -170,24 +154,19 @@ impl Log {
                     self.batch.add_command(region, Command::Compact { index });
                 }
                 let position = position(snapshot.index, snapshot.term);
-                self.batch
-                    .put_message(region, TRUNCATED.to_vec(), &position)?;
+                self.batch.put_message(region, TRUNCATED.to_vec(), &position)?;
             }
-            self.batch
-                .put_message(region, SNAPSHOT.to_vec(), snapshot)?;
+            self.batch.put_message(region, SNAPSHOT.to_vec(), snapshot)?;
         }
         if let Some(hard_state) = &write.hard_state {
-            self.batch
-                .put_message(region, HARD_STATE.to_vec(), hard_state)?;
+            self.batch.put_message(region, HARD_STATE.to_vec(), hard_state)?;
         }
-        self.batch
-            .add_entries::<RaftEntry>(region, &write.entries)?;
+        self.batch.add_entries::<RaftEntry>(region, &write.entries)?;
         if let Some(truncate) = write.truncate {
             let index = truncate.index + 1;
             self.batch.add_command(region, Command::Compact { index });
             let position = position(truncate.index, truncate.term);
-            self.batch
-                .put_message(region, TRUNCATED.to_vec(), &position)?;
+            self.batch.put_message(region, TRUNCATED.to_vec(), &position)?;
         }
         Ok(())
     }
@@ -196,22 +175,14 @@ impl Log {
     /// snapshot (`Input::CompactWanted`). To be called every few seconds.
     pub fn purge(&mut self) -> Vec<GroupId> {
         match self.engine.purge_expired_files() {
-            Ok(regions) => regions
-                .into_iter()
-                .map(|region| (region - 1) as GroupId)
-                .collect(),
-            Err(error) => fatal(&format!(
-                "cannot purge the log in {}: {error}",
-                self.engine.path()
-            )),
+            Ok(regions) => regions.into_iter().map(|region| (region - 1) as GroupId).collect(),
+            Err(error) => fatal(&format!("cannot purge the log in {}: {error}", self.engine.path())),
         }
     }
 
     /// Reads entries of this log, on the thread that writes it.
     pub fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(EngineReader {
-            engine: Arc::clone(&self.engine),
-        })
+        Arc::new(EngineReader { engine: Arc::clone(&self.engine) })
     }
 
     /// Bytes set aside for the log: a file counts as full from its begin on.
@@ -227,13 +198,8 @@ struct EngineReader {
 impl LogReader for EngineReader {
     fn read(&self, group: GroupId, low: u64, high: u64, bytes_max: u64, entries: &mut Vec<Entry>) {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX).max(1);
-        let result = self.engine.fetch_entries_to::<RaftEntry>(
-            region(group),
-            low,
-            high,
-            Some(bytes_max),
-            entries,
-        );
+        let result =
+            self.engine.fetch_entries_to::<RaftEntry>(region(group), low, high, Some(bytes_max), entries);
         if let Err(error) = result {
             let path = self.engine.path();
             fatal(&format!(
@@ -249,59 +215,32 @@ fn region(group: GroupId) -> u64 {
 }
 
 fn position(index: u64, term: u64) -> SnapshotMetadata {
-    SnapshotMetadata {
-        index,
-        term,
-        ..SnapshotMetadata::default()
-    }
+    SnapshotMetadata { index, term, ..SnapshotMetadata::default() }
 }
 
 fn recover(engine: &Engine, region: u64) -> Result<RecoveredGroup, String> {
     let text = |error: raft_engine::Error| error.to_string();
-    let hard_state = engine
-        .get_message::<HardState>(region, HARD_STATE)
-        .map_err(text)?;
-    let snapshot = engine
-        .get_message::<SnapshotMetadata>(region, SNAPSHOT)
-        .map_err(text)?;
-    let truncated = engine
-        .get_message::<SnapshotMetadata>(region, TRUNCATED)
-        .map_err(text)?;
+    let hard_state = engine.get_message::<HardState>(region, HARD_STATE).map_err(text)?;
+    let snapshot = engine.get_message::<SnapshotMetadata>(region, SNAPSHOT).map_err(text)?;
+    let truncated = engine.get_message::<SnapshotMetadata>(region, TRUNCATED).map_err(text)?;
     let (mut hard_state, snapshot) = (hard_state.unwrap_or_default(), snapshot.unwrap_or_default());
-    let truncated = truncated.map_or(EntryId::default(), |position| EntryId {
-        index: position.index,
-        term: position.term,
-    });
+    let truncated = truncated
+        .map_or(EntryId::default(), |position| EntryId { index: position.index, term: position.term });
 
     let first = engine.first_index(region).unwrap_or(truncated.index + 1);
     let last_index = engine.last_index(region).unwrap_or(0).max(truncated.index);
     if last_index > truncated.index && first > truncated.index + 1 {
-        return Err(format!(
-            "entries {}..{first} are missing",
-            truncated.index + 1
-        ));
+        return Err(format!("entries {}..{first} are missing", truncated.index + 1));
     }
-    let mut recovered = RecoveredGroup {
-        terms: TermRuns::new(truncated),
-        ..RecoveredGroup::default()
-    };
+    let mut recovered = RecoveredGroup { terms: TermRuns::new(truncated), ..RecoveredGroup::default() };
     let mut next = truncated.index + 1;
     let mut entries = Vec::new();
     while next <= last_index {
         engine
-            .fetch_entries_to::<RaftEntry>(
-                region,
-                next,
-                last_index + 1,
-                Some(RECOVERY_BYTES),
-                &mut entries,
-            )
+            .fetch_entries_to::<RaftEntry>(region, next, last_index + 1, Some(RECOVERY_BYTES), &mut entries)
             .map_err(text)?;
         for entry in entries.drain(..) {
-            recovered.terms.push(EntryId {
-                index: entry.index,
-                term: entry.term,
-            });
+            recovered.terms.push(EntryId { index: entry.index, term: entry.term });
             if entry.index > snapshot.index {
                 recovered.bytes_after_snapshot += entry.data.len() as u64;
             }

@@ -70,10 +70,7 @@ pub enum IdentityError {
 /// is kept: only a new directory takes the one of `wanted`.
 pub(super) fn claim(directory: &Path, wanted: &Identity) -> Result<Identity, IdentityError> {
     let path = directory.join(FILE_NAME);
-    let failed = |source| IdentityError::Io {
-        path: path.clone(),
-        source,
-    };
+    let failed = |source| IdentityError::Io { path: path.clone(), source };
     let found = match fs::read_to_string(&path) {
         Ok(text) => parse(&text).ok_or_else(|| IdentityError::Damaged { path: path.clone() })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

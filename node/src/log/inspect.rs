@@ -43,21 +43,14 @@ pub struct DamageError {
 
 /// Checks all log files of `directory`; a missing directory is an empty log.
 pub(super) fn inspect(directory: &Path) -> io::Result<Result<(), DamageError>> {
-    for (suffix, torn_max) in [
-        (".raftlog", usize::MAX),
-        (".rewrite", REWRITE_UNSYNCED_BYTES_MAX),
-    ] {
+    for (suffix, torn_max) in [(".raftlog", usize::MAX), (".rewrite", REWRITE_UNSYNCED_BYTES_MAX)] {
         let files = files(directory, suffix)?;
         for (position, (number, path)) in files.iter().enumerate() {
             let last = position + 1 == files.len();
             let bytes = fs::read(path)?;
             let checked = check_file(&bytes, *number as u32, last, suffix == ".rewrite", torn_max);
             if let Err((offset, what)) = checked {
-                return Ok(Err(DamageError {
-                    file: path.clone(),
-                    offset: offset as u64,
-                    what,
-                }));
+                return Ok(Err(DamageError { file: path.clone(), offset: offset as u64, what }));
             }
         }
     }
@@ -82,9 +75,7 @@ fn files(directory: &Path, suffix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
         }
     }
     files.sort_unstable();
-    let gap = files
-        .windows(2)
-        .rposition(|pair| pair[1].0 - pair[0].0 != 1);
+    let gap = files.windows(2).rposition(|pair| pair[1].0 - pair[0].0 != 1);
     files.drain(..gap.map_or(0, |position| position + 1));
     Ok(files)
 }

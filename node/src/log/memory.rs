@@ -47,9 +47,7 @@ impl MemoryLog {
     /// Everything written so far survives a crash.
     pub fn sync(&self) {
         let mut disk = self.disk();
-        let Disk {
-            synced, unsynced, ..
-        } = &mut *disk;
+        let Disk { synced, unsynced, .. } = &mut *disk;
         for writes in unsynced.drain(..) {
             apply(synced, &writes);
         }
@@ -58,11 +56,7 @@ impl MemoryLog {
     /// The power goes. Of the unsynced writes the first `kept` had reached the disk by luck, the others are lost.
     pub fn crash(&self, kept: usize) {
         let mut disk = self.disk();
-        let Disk {
-            synced,
-            current,
-            unsynced,
-        } = &mut *disk;
+        let Disk { synced, current, unsynced } = &mut *disk;
         for writes in unsynced.drain(..).take(kept) {
             apply(synced, &writes);
         }
@@ -73,9 +67,7 @@ impl MemoryLog {
     pub fn recover(&self) -> BTreeMap<GroupId, RecoveredGroup> {
         let disk = self.disk();
         let groups = disk.current.iter();
-        groups
-            .map(|(group, stored)| (*group, stored.recover()))
-            .collect()
+        groups.map(|(group, stored)| (*group, stored.recover())).collect()
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -115,18 +107,12 @@ impl Stored {
             self.snapshot = snapshot.clone();
             if write.reset {
                 self.entries.clear();
-                self.truncated = EntryId {
-                    index: snapshot.index,
-                    term: snapshot.term,
-                };
+                self.truncated = EntryId { index: snapshot.index, term: snapshot.term };
             }
         }
         if let Some(first) = write.entries.first() {
             let kept = first.index - self.truncated.index - 1;
-            assert!(
-                kept <= self.entries.len() as u64,
-                "the log would have a hole"
-            );
+            assert!(kept <= self.entries.len() as u64, "the log would have a hole");
             self.entries.truncate(kept as usize);
             self.entries.extend_from_slice(&write.entries);
         }
@@ -141,10 +127,7 @@ impl Stored {
         let mut terms = TermRuns::new(self.truncated);
         let mut bytes_after_snapshot = 0;
         for entry in &self.entries {
-            terms.push(EntryId {
-                index: entry.index,
-                term: entry.term,
-            });
+            terms.push(EntryId { index: entry.index, term: entry.term });
             if entry.index > self.snapshot.index {
                 bytes_after_snapshot += entry.data.len() as u64;
             }

@@ -67,10 +67,7 @@ pub struct GroupWrite {
 impl GroupWrite {
     /// A write of `group` with nothing in it.
     pub fn new(group: GroupId) -> GroupWrite {
-        GroupWrite {
-            group,
-            ..GroupWrite::default()
-        }
+        GroupWrite { group, ..GroupWrite::default() }
     }
 
     /// Whether there is nothing to write.

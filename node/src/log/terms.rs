@@ -22,18 +22,13 @@ impl Default for TermRuns {
 impl TermRuns {
     /// A log whose last forgotten entry is `truncated`, with no other entry.
     pub fn new(truncated: EntryId) -> TermRuns {
-        TermRuns {
-            runs: vec![truncated],
-        }
+        TermRuns { runs: vec![truncated] }
     }
 
     /// The term at `index`, which must be known: neither before the table's begin nor after the log's end.
     pub fn term(&self, index: u64) -> u64 {
         let after = self.runs.partition_point(|run| run.index <= index);
-        assert!(
-            after > 0,
-            "the term of entry {index}, long truncated, is unknown"
-        );
+        assert!(after > 0, "the term of entry {index}, long truncated, is unknown");
         self.runs[after - 1].term
     }
 
@@ -57,9 +52,7 @@ impl TermRuns {
 
     /// Forgets what is before `truncated`.
     pub fn truncate(&mut self, truncated: EntryId) {
-        let after = self
-            .runs
-            .partition_point(|run| run.index <= truncated.index);
+        let after = self.runs.partition_point(|run| run.index <= truncated.index);
         self.runs.drain(..after.saturating_sub(1));
         self.runs[0] = truncated;
     }

@@ -11,11 +11,7 @@ use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 use super::*;
 
 fn identity() -> Identity {
-    Identity {
-        cluster: "test".to_owned(),
-        node: 1,
-        incarnation: 0,
-    }
+    Identity { cluster: "test".to_owned(), node: 1, incarnation: 0 }
 }
 
 fn open(directory: &Path) -> (Log, BTreeMap<GroupId, RecoveredGroup>) {
@@ -43,28 +39,16 @@ fn killed(directory: &Path) -> tempfile::TempDir {
 
 fn entries(range: std::ops::Range<u64>, term: u64, bytes: usize) -> Vec<Entry> {
     range
-        .map(|index| Entry {
-            index,
-            term,
-            data: vec![index as u8; bytes].into(),
-            ..Entry::default()
-        })
+        .map(|index| Entry { index, term, data: vec![index as u8; bytes].into(), ..Entry::default() })
         .collect()
 }
 
 fn hard_state(term: u64, commit: u64) -> Option<HardState> {
-    Some(HardState {
-        term,
-        vote: 1,
-        commit,
-        ..HardState::default()
-    })
+    Some(HardState { term, vote: 1, commit, ..HardState::default() })
 }
 
 fn one(write: GroupWrite) -> LogWrites {
-    LogWrites {
-        groups: vec![write],
-    }
+    LogWrites { groups: vec![write] }
 }
 
 /// A log of ten batches of one entry each, and where each batch begins.
@@ -80,10 +64,7 @@ fn ten_batches() -> (tempfile::TempDir, PathBuf, Vec<u64>) {
             }));
         }
     }
-    let file = directory
-        .path()
-        .join("log")
-        .join("0000000000000001.raftlog");
+    let file = directory.path().join("log").join("0000000000000001.raftlog");
     let bytes = fs::read(&file).unwrap();
     let mut begins = vec![inspect::FILE_HEADER_LEN as u64];
     while let Some(length) = inspect::batch(&bytes[begins[begins.len() - 1] as usize..], 1) {
@@ -94,11 +75,7 @@ fn ten_batches() -> (tempfile::TempDir, PathBuf, Vec<u64>) {
 }
 
 fn flip(file: &Path, offset: u64) {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(file)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(file).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
     file.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
@@ -137,12 +114,7 @@ fn a_torn_tail_is_cut() {
     for keep in [1, 15, 16, 40, 120] {
         let (directory, file, begins) = ten_batches();
         let last = begins[9];
-        OpenOptions::new()
-            .write(true)
-            .open(&file)
-            .unwrap()
-            .set_len(last + keep)
-            .unwrap();
+        OpenOptions::new().write(true).open(&file).unwrap().set_len(last + keep).unwrap();
         let (mut log, found) = open(directory.path());
         assert_eq!(found[&0].last_index, 9, "{keep} bytes of the last batch");
         log.write(&one(GroupWrite {
@@ -170,11 +142,7 @@ fn damage_before_the_end_is_refused_with_its_place() {
         let OpenError::Damage(damage) = refused(directory.path()) else {
             panic!("refused for another reason");
         };
-        assert_eq!(
-            (damage.file, damage.offset),
-            (file.clone(), begins[4]),
-            "bit at {inside}"
-        );
+        assert_eq!((damage.file, damage.offset), (file.clone(), begins[4]), "bit at {inside}");
         // And nothing was cut: what the operator saves is all there is.
         assert!(matches!(refused(directory.path()), OpenError::Damage(_)));
     }
@@ -183,18 +151,13 @@ fn damage_before_the_end_is_refused_with_its_place() {
 #[test]
 fn damage_in_an_older_file_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = LogSettings {
-        file_bytes: 10_000,
-        purge_bytes: 1 << 20,
-    };
+    let settings = LogSettings { file_bytes: 10_000, purge_bytes: 1 << 20 };
     {
         let (mut log, _) = Log::open(directory.path(), &identity(), &settings).unwrap();
         for index in 1..=30 {
             let mut noise = entries(index..index + 1, 1, 1_000);
-            noise[0].data = (0..1_000u64)
-                .map(|byte| ((byte * byte * index) >> 3) as u8)
-                .collect::<Vec<_>>()
-                .into();
+            noise[0].data =
+                (0..1_000u64).map(|byte| ((byte * byte * index) >> 3) as u8).collect::<Vec<_>>().into();
             log.write(&one(GroupWrite {
                 hard_state: hard_state(1, 0),
                 entries: noise,
@@ -202,76 +165,45 @@ fn damage_in_an_older_file_is_refused() {
             }));
         }
     }
-    let first = directory
-        .path()
-        .join("log")
-        .join("0000000000000001.raftlog");
+    let first = directory.path().join("log").join("0000000000000001.raftlog");
     let length = fs::metadata(&first).unwrap().len();
     flip(&first, length - 20);
     let OpenError::Damage(damage) = refused(directory.path()) else {
         panic!("refused for another reason");
     };
     assert_eq!(damage.file, first);
-    assert!(
-        damage
-            .to_string()
-            .contains("0000000000000001.raftlog, offset ")
-    );
+    assert!(damage.to_string().contains("0000000000000001.raftlog, offset "));
 }
 
 #[test]
 fn a_directory_remembers_its_owner() {
     let directory = tempfile::tempdir().unwrap();
-    let first = Identity {
-        incarnation: 2,
-        ..identity()
-    };
+    let first = Identity { incarnation: 2, ..identity() };
     drop(Log::open(directory.path(), &first, &LogSettings::default()).unwrap());
     let (log, _) = open(directory.path());
     assert_eq!(log.identity().incarnation, 2, "the disk's own");
     drop(log);
 
-    for other in [
-        Identity {
-            node: 2,
-            ..identity()
-        },
-        Identity {
-            cluster: "prod".to_owned(),
-            ..identity()
-        },
-    ] {
+    for other in [Identity { node: 2, ..identity() }, Identity { cluster: "prod".to_owned(), ..identity() }] {
         let refusal = Log::open(directory.path(), &other, &LogSettings::default());
         let text = refusal.err().unwrap().to_string();
-        assert!(
-            text.contains("belongs to node 1 of cluster 'test'"),
-            "{text}"
-        );
+        assert!(text.contains("belongs to node 1 of cluster 'test'"), "{text}");
     }
     flip(&directory.path().join("identity"), 45);
-    assert!(matches!(
-        refused(directory.path()),
-        OpenError::Identity(IdentityError::Damaged { .. })
-    ));
+    assert!(matches!(refused(directory.path()), OpenError::Identity(IdentityError::Damaged { .. })));
 }
 
 #[test]
 fn a_second_process_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let (_log, _) = open(directory.path());
-    assert!(matches!(
-        refused(directory.path()),
-        OpenError::Engine { .. }
-    ));
+    assert!(matches!(refused(directory.path()), OpenError::Engine { .. }));
 }
 
 #[test]
 fn old_files_are_given_up_and_what_is_needed_survives() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = LogSettings {
-        file_bytes: 64 << 10,
-        purge_bytes: 256 << 10,
-    };
+    let settings = LogSettings { file_bytes: 64 << 10, purge_bytes: 256 << 10 };
     let twin = MemoryLog::new();
     {
         let (mut log, _) = Log::open(directory.path(), &identity(), &settings).unwrap();
@@ -290,19 +222,14 @@ fn old_files_are_given_up_and_what_is_needed_survives() {
         );
         for round in 0..2_000u64 {
             let mut entry = entries(round + 1..round + 2, 1, 1_000);
-            entry[0].data = (0..1_000u64)
-                .map(|byte| ((byte * byte * round) >> 3) as u8)
-                .collect::<Vec<_>>()
-                .into();
+            entry[0].data =
+                (0..1_000u64).map(|byte| ((byte * byte * round) >> 3) as u8).collect::<Vec<_>>().into();
             let snapshot = (round % 100 == 99).then(|| SnapshotMetadata {
                 index: round,
                 term: 1,
                 ..SnapshotMetadata::default()
             });
-            let truncate = snapshot.as_ref().map(|snapshot| EntryId {
-                index: snapshot.index,
-                term: 1,
-            });
+            let truncate = snapshot.as_ref().map(|snapshot| EntryId { index: snapshot.index, term: 1 });
             write(
                 &mut log,
                 one(GroupWrite {
@@ -329,33 +256,16 @@ fn old_files_are_given_up_and_what_is_needed_survives() {
 /// One step of a group's life, as Raft would ask for it.
 #[derive(Clone, Debug)]
 enum Step {
-    Append {
-        count: u64,
-        back: u64,
-        new_term: bool,
-        bytes: usize,
-    },
-    Compact {
-        snapshot: u64,
-        slack: u64,
-    },
-    Install {
-        ahead: u64,
-    },
+    Append { count: u64, back: u64, new_term: bool, bytes: usize },
+    Compact { snapshot: u64, slack: u64 },
+    Install { ahead: u64 },
     Reopen,
 }
 
 fn steps() -> impl Strategy<Value = Vec<(GroupId, Step)>> {
-    let append = (1u64..6, 0u64..4, any::<bool>(), 0usize..200).prop_map(
-        |(count, back, new_term, bytes)| Step::Append {
-            count,
-            back,
-            new_term,
-            bytes,
-        },
-    );
-    let compact =
-        (0u64..10, 0u64..3).prop_map(|(snapshot, slack)| Step::Compact { snapshot, slack });
+    let append = (1u64..6, 0u64..4, any::<bool>(), 0usize..200)
+        .prop_map(|(count, back, new_term, bytes)| Step::Append { count, back, new_term, bytes });
+    let compact = (0u64..10, 0u64..3).prop_map(|(snapshot, slack)| Step::Compact { snapshot, slack });
     let install = (1u64..20).prop_map(|ahead| Step::Install { ahead });
     let step = prop_oneof![6 => append, 2 => compact, 1 => install, 1 => Just(Step::Reopen)];
     prop::collection::vec((0u32..3, step), 1..40)
@@ -366,12 +276,7 @@ fn write_for(state: &RecoveredGroup, group: GroupId, step: &Step) -> Option<Grou
     let committed = state.hard_state.commit.max(state.truncated.index);
     let mut write = GroupWrite::new(group);
     match step {
-        Step::Append {
-            count,
-            back,
-            new_term,
-            bytes,
-        } => {
+        Step::Append { count, back, new_term, bytes } => {
             let term = term + u64::from(*new_term || *back > 0);
             let first = (state.last_index + 1 - back.min(&(state.last_index - committed))).max(1);
             write.entries = entries(first..first + count, term, *bytes);
@@ -383,26 +288,16 @@ fn write_for(state: &RecoveredGroup, group: GroupId, step: &Step) -> Option<Grou
                 return None;
             }
             let term = state.terms.term(index);
-            write.snapshot = Some(SnapshotMetadata {
-                index,
-                term,
-                ..SnapshotMetadata::default()
-            });
+            write.snapshot = Some(SnapshotMetadata { index, term, ..SnapshotMetadata::default() });
             let to = index.saturating_sub(*slack);
-            write.truncate = (to > state.truncated.index).then(|| EntryId {
-                index: to,
-                term: state.terms.term(to),
-            });
+            write.truncate =
+                (to > state.truncated.index).then(|| EntryId { index: to, term: state.terms.term(to) });
             write.hard_state = Some(state.hard_state.clone());
         }
         Step::Install { ahead } => {
             let index = committed + ahead;
             write.reset = true;
-            write.snapshot = Some(SnapshotMetadata {
-                index,
-                term: term + 1,
-                ..SnapshotMetadata::default()
-            });
+            write.snapshot = Some(SnapshotMetadata { index, term: term + 1, ..SnapshotMetadata::default() });
             write.hard_state = hard_state(term + 1, index);
         }
         Step::Reopen => return None,

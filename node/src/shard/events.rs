@@ -4,8 +4,7 @@ use moonraft_proto::{Reply, entry::Batch};
 
 use super::{
     CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing, State, outbox::BatchId,
-    speculation::InFlight,
-    state,
+    speculation::InFlight, state,
 };
 use crate::{
     command::glob,

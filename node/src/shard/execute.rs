@@ -355,39 +355,7 @@ pub(super) fn run_on_data<'a>(
 /// # Errors
 /// There is no such command, or not with so many words.
 pub fn accept(words: &[&[u8]]) -> Result<&'static Command, CommandError> {
-    let command = command::find(words[0]).ok_or_else(|| unknown(words))?;
-    let command = match command.run {
-        Run::Container => {
-            let name = words.get(1).ok_or_else(|| CommandError::Arity(command.full_name()))?;
-            command::find_child(command.name, name).ok_or_else(|| unknown_child(command, name))?
-        }
-        _ => command,
-    };
+    let command = command::resolve(words)?;
     command.check_arity(words)?;
     Ok(command)
-}
-
-/// Bytes of a request that an error about it shows at most.
-const SHOWN_BYTES_MAX: usize = 128;
-
-fn shown(word: &[u8], room: usize) -> String {
-    String::from_utf8_lossy(&word[..word.len().min(room)]).into_owned()
-}
-
-fn unknown(words: &[&[u8]]) -> CommandError {
-    let mut arguments = String::new();
-    for word in &words[1..] {
-        if arguments.len() >= SHOWN_BYTES_MAX {
-            break;
-        }
-        let room = SHOWN_BYTES_MAX - arguments.len();
-        arguments.push_str(&format!("'{}' ", shown(word, room)));
-    }
-    let name = shown(words[0], SHOWN_BYTES_MAX);
-    CommandError::Text(format!("ERR unknown command '{name}', with args beginning with: {arguments}").into())
-}
-
-fn unknown_child(container: &Command, name: &[u8]) -> CommandError {
-    let (name, container) = (shown(name, SHOWN_BYTES_MAX), container.name.to_uppercase());
-    CommandError::Text(format!("ERR unknown subcommand '{name}'. Try {container} HELP.").into())
 }

@@ -13,7 +13,7 @@ use moonraft_router::single_slot;
 
 use super::{Busy, Client, Surroundings};
 use crate::{
-    command::{CommandError, Flag, Outcome, Run, find, find_child},
+    command::{CommandError, Flag, Outcome, Run, find, resolve},
     keyspace::{Seed, Tx, scripts::Sha1},
     script::{Engine, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
 };
@@ -141,11 +141,7 @@ struct ScriptHost {
 impl ScriptHost {
     fn execute(&mut self, words: &[&[u8]]) -> Outcome<'static> {
         const UNKNOWN: CommandError = CommandError::text("ERR Unknown Redis command called from script");
-        let mut command = find(words[0]).ok_or(UNKNOWN)?;
-        if let Run::Container = command.run {
-            let name = words.get(1).ok_or_else(wrong_count)?;
-            command = find_child(command.name, name).ok_or(UNKNOWN)?;
-        }
+        let command = resolve(words).map_err(|_| UNKNOWN)?;
         command.check_arity(words).map_err(|_| wrong_count())?;
         if command.has(Flag::NoScript) || !matches!(command.run, Run::Read(_) | Run::Write(_)) {
             return Err(CommandError::text("ERR This Redis command is not allowed from script"));

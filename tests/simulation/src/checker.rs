@@ -59,7 +59,9 @@ fn show(operations: &[&Operation]) -> String {
 /// A clock reading that was shown before another was asked for is not later.
 fn check_times(times: &[TimeReading]) -> Result<(), String> {
     for earlier in times {
-        for later in times.iter().filter(|later| later.shard == earlier.shard && later.called > earlier.returned) {
+        for later in
+            times.iter().filter(|later| later.shard == earlier.shard && later.called > earlier.returned)
+        {
             if later.shown < earlier.shown {
                 return Err(format!("time went backwards: {earlier:?} then {later:?}"));
             }

@@ -62,7 +62,8 @@ fn main() -> std::process::ExitCode {
     let began = Instant::now();
     let (mut answered, mut unknown, mut virtual_ms, mut faults) = (0, 0, 0, 0);
     for seed in first..first + count {
-        let settings = Settings { seed, faulty_ms: arguments.faulty_ms, fault: arguments.fault.map(Fault::from) };
+        let settings =
+            Settings { seed, faulty_ms: arguments.faulty_ms, fault: arguments.fault.map(Fault::from) };
         match run(&settings) {
             Ok(report) => {
                 answered += report.answered;

@@ -156,14 +156,16 @@ impl Node {
             recovered: recovered.get(&group).cloned(),
         });
         let reader = Arc::new(self.log.clone());
-        let consensus = Consensus::new(start.consensus.clone(), groups.collect(), reader, self.clock.boot_ns());
+        let consensus =
+            Consensus::new(start.consensus.clone(), groups.collect(), reader, self.clock.boot_ns());
         let shards = (0..start.shards).map(|shard| {
             let group = shard as u32;
             let index = recovered.get(&group).map_or(0, |group| group.snapshot.index);
             let state = self.restore(group, index, start.shards);
             let lease = consensus.lease(group).expect("the group was made just now");
             let world = World { clock: Rc::clone(&self.clock), lease, map: Rc::clone(&self.map) };
-            let settings = ShardSettings { shard: group, replica: replica.0, node: self.id, ..start.shard.clone() };
+            let settings =
+                ShardSettings { shard: group, replica: replica.0, node: self.id, ..start.shard.clone() };
             Shard::new(settings, Rc::new(world), state, start.seeds[shard])
         });
         let shards = shards.collect();

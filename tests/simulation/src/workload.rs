@@ -112,7 +112,8 @@ impl Request {
             (None, Request::Both(_, _, unique)) => match last {
                 Value::Array(both) if both.len() == 2 => {
                     let mut both = both.into_iter();
-                    let pairs = [Action::Increment, Action::Append(*unique)].map(|action| (action, both.next()));
+                    let pairs =
+                        [Action::Increment, Action::Append(*unique)].map(|action| (action, both.next()));
                     answers(&pairs.map(|(action, value)| (action, value.expect("there are two"))))
                 }
                 other => Meaning::Wrong(format!("{other:?}")),

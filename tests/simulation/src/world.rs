@@ -202,9 +202,8 @@ impl World {
         let weather = weather(&mut rng);
         let (consensus, shard_settings) = product_settings(&mut rng, settings.fault, weather.read_index);
         let drifting = rng.random_bool(0.5);
-        let nodes: Vec<Node> = (0..count)
-            .map(|index| new_node(&mut rng, &now, index, count, shards, drifting))
-            .collect();
+        let nodes: Vec<Node> =
+            (0..count).map(|index| new_node(&mut rng, &now, index, count, shards, drifting)).collect();
         let clients = (0..rng.random_range(3..7)).map(|_| Client {
             stubborn: rng.random_bool(0.4),
             request: None,
@@ -308,7 +307,9 @@ impl World {
             }
             Event::ClientBegins(client) => self.client_begins(client),
             Event::ClientSends(client, number) => self.client_sends(client, number),
-            Event::ClientArrives(client, number, node, shard) => self.client_arrives(client, number, node, shard),
+            Event::ClientArrives(client, number, node, shard) => {
+                self.client_arrives(client, number, node, shard)
+            }
             Event::ClientHears(client, number, bytes) => self.client_hears(client, number, &bytes),
             Event::ClientLosesPatience(client, number) => self.client_gives_up(client, number),
             Event::DoFault => self.do_fault(),
@@ -553,7 +554,9 @@ impl World {
             shard::Output::Propose { term, sequence, data } => {
                 self.input(node, Input::Propose { group, term, sequence, data });
             }
-            shard::Output::ReadRound { term, round } => self.input(node, Input::ReadRound { group, term, round }),
+            shard::Output::ReadRound { term, round } => {
+                self.input(node, Input::ReadRound { group, term, round })
+            }
             shard::Output::Applied { index } => self.input(node, Input::Applied { group, index }),
             shard::Output::Snapshot { index, term, data } => {
                 let life = self.nodes[node].life;
@@ -933,7 +936,11 @@ impl World {
             .collect();
         while !open.is_empty() || self.clients.iter().any(|client| client.request.is_some()) {
             if self.now.get() > deadline {
-                return Err(format!("no service after healing: {} requests left: {}", open.len(), self.describe()));
+                return Err(format!(
+                    "no service after healing: {} requests left: {}",
+                    open.len(),
+                    self.describe()
+                ));
             }
             if let Some(client) = self.clients.iter().position(|client| client.request.is_none())
                 && let Some(request) = open.pop_front()

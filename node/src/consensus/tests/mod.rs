@@ -45,11 +45,7 @@ fn one_turn_is_one_message_to_each_follower_and_one_write() {
     assert_eq!(network.payloads(leader, 0).len(), 100);
     // Appends, answers, the news of the commit and its answers, and perhaps one round of heartbeats. All inputs of
     // one instant but the first, which wakes the node, wait for the first sync.
-    assert!(
-        network.sent - before <= 2 * (2 + 2 + 2 + 2) + 4,
-        "{} messages",
-        network.sent - before
-    );
+    assert!(network.sent - before <= 2 * (2 + 2 + 2 + 2) + 4, "{} messages", network.sent - before);
 }
 
 #[test]
@@ -61,9 +57,8 @@ fn a_cut_off_leader_has_no_lease_when_its_successor_commits() {
     network.isolate(old);
     let term = network.shard(old, 0).term;
     network.propose(old, 0, 2, text(2)); // will be lost
-    let replaced = network.run_until_ms(5_000, |network| {
-        network.leader(0).is_some_and(|leader| leader != old)
-    });
+    let replaced =
+        network.run_until_ms(5_000, |network| network.leader(0).is_some_and(|leader| leader != old));
     assert!(replaced);
     let new = network.leader(0).unwrap();
     network.propose(new, 0, 3, text(3));
@@ -86,10 +81,7 @@ fn a_paused_leader_wakes_without_a_lease() {
     assert!(network.has_lease(old, 0));
     network.pause(old, network.time + 3_000 * MS);
     network.run_ms(2_900);
-    assert!(
-        !network.has_lease(old, 0),
-        "the clock went on, so the lease is over before it runs again"
-    );
+    assert!(!network.has_lease(old, 0), "the clock went on, so the lease is over before it runs again");
     network.run_ms(3_000);
     assert_eq!(network.violations, Vec::<String>::new());
 }
@@ -133,10 +125,7 @@ fn a_crash_of_all_loses_nothing_acknowledged() {
     let leader = network.wait_for_leader(0);
     network.run_ms(500);
     for id in 1..=3 {
-        assert!(
-            network.payloads(id, 0).starts_with(&acknowledged),
-            "node {id}"
-        );
+        assert!(network.payloads(id, 0).starts_with(&acknowledged), "node {id}");
     }
     network.propose(leader, 0, 100, text(100));
     network.run_ms(100);
@@ -149,26 +138,14 @@ fn a_transfer_takes_a_moment_and_the_old_leader_refuses_meanwhile() {
     let old = network.wait_for_leader(0);
     network.run_ms(300);
     let target = if old == 3 { 2 } else { 3 };
-    network.input(
-        old,
-        Input::Transfer {
-            group: 0,
-            to: Some(target),
-        },
-    );
+    network.input(old, Input::Transfer { group: 0, to: Some(target) });
     network.propose(old, 0, 9, text(9));
     network.run_ms(0);
-    assert!(
-        !network.has_lease(old, 0),
-        "given up before anything is sent"
-    );
+    assert!(!network.has_lease(old, 0), "given up before anything is sent");
     assert!(network.shard(old, 0).retiring);
     assert_eq!(network.shard(old, 0).refused, [9]);
     let handed = network.run_until_ms(100, |network| network.leader(0) == Some(target));
-    assert!(
-        handed,
-        "an election would have taken half a second at least"
-    );
+    assert!(handed, "an election would have taken half a second at least");
     assert_eq!(network.violations, Vec::<String>::new());
 }
 
@@ -180,20 +157,10 @@ fn a_transfer_to_a_dead_node_ends_in_a_new_term_of_the_old_leader() {
     let term = network.shard(old, 0).term;
     let target = if old == 3 { 2 } else { 3 };
     network.crash(target, 0);
-    network.input(
-        old,
-        Input::Transfer {
-            group: 0,
-            to: Some(target),
-        },
-    );
+    network.input(old, Input::Transfer { group: 0, to: Some(target) });
     network.run_ms(400);
     assert!(!network.has_lease(old, 0));
-    assert_eq!(
-        network.shard(old, 0).term,
-        term,
-        "the target may still act on the transfer"
-    );
+    assert_eq!(network.shard(old, 0).term, term, "the target may still act on the transfer");
     let back = network.run_until_ms(1_000, |network| network.leader(0) == Some(old));
     assert!(back);
     assert_eq!(network.shard(old, 0).term, term + 1);
@@ -205,14 +172,7 @@ fn a_transfer_to_a_dead_node_ends_in_a_new_term_of_the_old_leader() {
 
 #[test]
 fn a_stopping_node_hands_over_all_it_leads_and_stays_out() {
-    let mut network = Network::new(
-        3,
-        Plan {
-            groups: 6,
-            home: true,
-            ..Plan::default()
-        },
-    );
+    let mut network = Network::new(3, Plan { groups: 6, home: true, ..Plan::default() });
     network.run_ms(3_000);
     assert_eq!(network.nodes[&2].consensus.as_ref().unwrap().led(), 2);
     network.input(2, Input::TransferAll);
@@ -226,24 +186,11 @@ fn a_stopping_node_hands_over_all_it_leads_and_stays_out() {
 
 #[test]
 fn a_new_cluster_is_led_from_home_at_once_and_after_a_return() {
-    let mut network = Network::new(
-        5,
-        Plan {
-            groups: 3,
-            home: true,
-            ..Plan::default()
-        },
-    );
-    let at_home =
-        |network: &Network| (0..3).all(|group| network.leader(group) == Some(1 + u64::from(group)));
-    assert!(
-        network.run_until_ms(300, at_home),
-        "before any election timeout"
-    );
+    let mut network = Network::new(5, Plan { groups: 3, home: true, ..Plan::default() });
+    let at_home = |network: &Network| (0..3).all(|group| network.leader(group) == Some(1 + u64::from(group)));
+    assert!(network.run_until_ms(300, at_home), "before any election timeout");
     network.crash(2, 0);
-    let served = network.run_until_ms(3_000, |network| {
-        network.leader(1).is_some_and(|leader| leader != 2)
-    });
+    let served = network.run_until_ms(3_000, |network| network.leader(1).is_some_and(|leader| leader != 2));
     assert!(served);
     network.start(2);
     assert!(network.run_until_ms(5_000, at_home), "leadership goes home");
@@ -257,46 +204,15 @@ fn a_round_is_confirmed_by_a_quorum_and_refused_to_a_cut_off_leader() {
     let mut network = three();
     let leader = network.wait_for_leader(0);
     let term = network.shard(leader, 0).term;
-    network.input(
-        leader,
-        Input::ReadRound {
-            group: 0,
-            term,
-            round: 1,
-        },
-    );
-    network.input(
-        leader,
-        Input::ReadRound {
-            group: 0,
-            term,
-            round: 2,
-        },
-    );
-    network.input(
-        leader,
-        Input::ReadRound {
-            group: 0,
-            term: term - 1,
-            round: 3,
-        },
-    );
+    network.input(leader, Input::ReadRound { group: 0, term, round: 1 });
+    network.input(leader, Input::ReadRound { group: 0, term, round: 2 });
+    network.input(leader, Input::ReadRound { group: 0, term: term - 1, round: 3 });
     network.run_ms(50);
     let applied = network.shard(leader, 0).applied;
-    assert_eq!(
-        network.shard(leader, 0).rounds,
-        [(3, None), (1, Some(applied)), (2, Some(applied))]
-    );
+    assert_eq!(network.shard(leader, 0).rounds, [(3, None), (1, Some(applied)), (2, Some(applied))]);
 
     network.isolate(leader);
-    network.input(
-        leader,
-        Input::ReadRound {
-            group: 0,
-            term,
-            round: 4,
-        },
-    );
+    network.input(leader, Input::ReadRound { group: 0, term, round: 4 });
     network.run_ms(3_000);
     assert_eq!(network.shard(leader, 0).rounds[3..], [(4, None)]);
 }
@@ -305,23 +221,13 @@ fn a_round_is_confirmed_by_a_quorum_and_refused_to_a_cut_off_leader() {
 fn a_round_before_the_first_commit_of_a_term_waits_for_it() {
     let mut network = three();
     // The leader learns of its election before anything of its term can be committed.
-    let elected = network.run_until_ms(5_000, |network| {
-        (1..=3).any(|id| network.shard(id, 0).role == Some(Role::Leader))
-    });
+    let elected = network
+        .run_until_ms(5_000, |network| (1..=3).any(|id| network.shard(id, 0).role == Some(Role::Leader)));
     assert!(elected);
-    let leader = (1..=3)
-        .find(|id| network.shard(*id, 0).role == Some(Role::Leader))
-        .unwrap();
+    let leader = (1..=3).find(|id| network.shard(*id, 0).role == Some(Role::Leader)).unwrap();
     assert_eq!(network.shard(leader, 0).applied, 0);
     let term = network.shard(leader, 0).term;
-    network.input(
-        leader,
-        Input::ReadRound {
-            group: 0,
-            term,
-            round: 7,
-        },
-    );
+    network.input(leader, Input::ReadRound { group: 0, term, round: 7 });
     network.run_ms(0);
     assert_eq!(network.shard(leader, 0).rounds, []);
     network.run_ms(100);
@@ -344,10 +250,7 @@ fn once_a_proposal_is_refused_no_later_one_of_the_term_is_taken() {
     network.run_ms(0);
     assert_eq!(network.shard(leader, 0).refused, [2, 3, 4]);
     network.run_ms(1_000);
-    assert!(
-        network.shard(leader, 0).term > term,
-        "a term begins in which it may propose again"
-    );
+    assert!(network.shard(leader, 0).term > term, "a term begins in which it may propose again");
     let leader = network.wait_for_leader(0);
     network.propose(leader, 0, 5, text(5));
     network.run_ms(100);
@@ -368,14 +271,7 @@ fn a_follower_refuses_and_forwards_nothing() {
 
 #[test]
 fn a_single_voter_serves_alone_and_survives_a_crash() {
-    let mut network = Network::new(
-        1,
-        Plan {
-            nodes: 1,
-            home: true,
-            ..Plan::default()
-        },
-    );
+    let mut network = Network::new(1, Plan { nodes: 1, home: true, ..Plan::default() });
     assert!(network.run_until_ms(200, |network| network.leader(0) == Some(1)));
     network.propose(1, 0, 1, text(1));
     network.run_ms(10);
@@ -383,14 +279,7 @@ fn a_single_voter_serves_alone_and_survives_a_crash() {
     network.run_ms(2_000);
     assert!(network.has_lease(1, 0));
     let term = network.shard(1, 0).term;
-    network.input(
-        1,
-        Input::ReadRound {
-            group: 0,
-            term,
-            round: 1,
-        },
-    );
+    network.input(1, Input::ReadRound { group: 0, term, round: 1 });
     network.input(1, Input::Transfer { group: 0, to: None });
     network.run_ms(10);
     assert_eq!(network.shard(1, 0).rounds, [(1, Some(2))]);
@@ -398,10 +287,7 @@ fn a_single_voter_serves_alone_and_survives_a_crash() {
 
     network.crash(1, 0);
     network.start(1);
-    assert!(
-        network.run_until_ms(200, |network| network.leader(0) == Some(1)),
-        "nobody to be patient with"
-    );
+    assert!(network.run_until_ms(200, |network| network.leader(0) == Some(1)), "nobody to be patient with");
     assert_eq!(network.payloads(1, 0), [text(1)]);
 }
 
@@ -470,27 +356,14 @@ fn a_slow_shard_is_not_buried_in_entries() {
     let leader = network.wait_for_leader(0);
     network.run_ms(200);
     let slow = if leader == 1 { 2 } else { 1 };
-    network
-        .nodes
-        .get_mut(&slow)
-        .unwrap()
-        .shards
-        .get_mut(&0)
-        .unwrap()
-        .hold_applied = true;
+    network.nodes.get_mut(&slow).unwrap().shards.get_mut(&0).unwrap().hold_applied = true;
     for number in 0..100 {
         network.propose(leader, 0, number, vec![number as u8 + 1; 100]);
         network.run_ms(5);
     }
     assert_eq!(network.payloads(leader, 0).len(), 100);
     assert_eq!(network.payloads(slow, 0).len(), 10);
-    let shard = network
-        .nodes
-        .get_mut(&slow)
-        .unwrap()
-        .shards
-        .get_mut(&0)
-        .unwrap();
+    let shard = network.nodes.get_mut(&slow).unwrap().shards.get_mut(&0).unwrap();
     shard.hold_applied = false;
     let index = shard.state.last().unwrap().0;
     network.input(slow, Input::Applied { group: 0, index });
@@ -500,20 +373,11 @@ fn a_slow_shard_is_not_buried_in_entries() {
 
 #[test]
 fn members_change_while_the_group_serves() {
-    let mut network = Network::new(
-        4,
-        Plan {
-            nodes: 4,
-            ..Plan::default()
-        },
-    );
+    let mut network = Network::new(4, Plan { nodes: 4, ..Plan::default() });
     let leader = network.wait_for_leader(0);
     network.run_ms(200);
     let gone = if leader == 4 { 3 } else { 4 };
-    let kept: Vec<ReplicaId> = (1..=4)
-        .filter(|id| *id != gone)
-        .map(|id| ReplicaId::new(id, 0))
-        .collect();
+    let kept: Vec<ReplicaId> = (1..=4).filter(|id| *id != gone).map(|id| ReplicaId::new(id, 0)).collect();
     let term = network.shard(leader, 0).term;
     let change = |sequence, voters: Vec<ReplicaId>, learners| Input::ChangeMembers {
         group: 0,
@@ -528,16 +392,9 @@ fn members_change_while_the_group_serves() {
     network.input(leader, change(2, kept.clone(), vec![]));
     network.propose(leader, 0, 3, text(3));
     network.run_ms(300);
-    assert_eq!(
-        network.shard(leader, 0).refused,
-        [2],
-        "one change at a time"
-    );
+    assert_eq!(network.shard(leader, 0).refused, [2], "one change at a time");
     let members = network.status(leader, 0).members;
-    assert_eq!(
-        (members.voters, members.outgoing, members.learners),
-        (kept.clone(), vec![], learner)
-    );
+    assert_eq!((members.voters, members.outgoing, members.learners), (kept.clone(), vec![], learner));
     assert_eq!(network.payloads(leader, 0), [text(3)]);
 
     network.input(leader, change(4, kept.clone(), vec![]));
@@ -548,11 +405,7 @@ fn members_change_while_the_group_serves() {
     }
     network.propose(leader, 0, 5, text(5));
     network.run_ms(300);
-    assert_eq!(
-        network.payloads(leader, 0),
-        [text(3), text(5)],
-        "two of three are a majority"
-    );
+    assert_eq!(network.payloads(leader, 0), [text(3), text(5)], "two of three are a majority");
     assert_eq!(network.violations, Vec::<String>::new());
 }
 
@@ -568,22 +421,12 @@ fn ticks_that_come_in_a_burst_count_once() {
         recovered: None,
     };
     let mut consensus = Consensus::new(Settings::default(), vec![group], Arc::new(log), 0);
-    for now in [
-        50 * MS,
-        60 * MS,
-        99 * MS,
-        1_000 * MS,
-        1_001 * MS,
-        1_049 * MS,
-    ] {
+    for now in [50 * MS, 60 * MS, 99 * MS, 1_000 * MS, 1_001 * MS, 1_049 * MS] {
         for _ in 0..20 {
             consensus.step(Input::Tick, now);
         }
     }
-    assert_eq!(
-        consensus.status(0).unwrap().role,
-        Role::Follower { leader: None }
-    );
+    assert_eq!(consensus.status(0).unwrap().role, Role::Follower { leader: None });
     for tick in 2..=9 {
         consensus.step(Input::Tick, (1_000 + tick * 50) * MS);
     }

@@ -99,12 +99,7 @@ enum Event {
     Input(NodeId, Input),
     Wake(NodeId),
     Synced(NodeId, u64),
-    File {
-        from: NodeId,
-        to: NodeId,
-        position: (ShardId, u64, u64),
-        message: PeerMessage,
-    },
+    File { from: NodeId, to: NodeId, position: (ShardId, u64, u64), message: PeerMessage },
 }
 
 pub struct Network {
@@ -170,24 +165,16 @@ impl Network {
     }
 
     pub fn start(&mut self, id: NodeId) {
-        let voters: Vec<ReplicaId> = (1..=self.plan.nodes)
-            .map(|node| ReplicaId::new(node, 0))
-            .collect();
+        let voters: Vec<ReplicaId> = (1..=self.plan.nodes).map(|node| ReplicaId::new(node, 0)).collect();
         let mut recovered = self.nodes[&id].log.recover();
-        let (low, high) = (
-            self.plan.settings.election_ticks_min,
-            self.plan.settings.election_ticks_max,
-        );
+        let (low, high) = (self.plan.settings.election_ticks_min, self.plan.settings.election_ticks_max);
         let mut groups = Vec::new();
         for group in 0..self.plan.groups {
             groups.push(GroupSettings {
                 group,
                 replica: ReplicaId::new(id, 0),
                 voters: voters.clone(),
-                home: self
-                    .plan
-                    .home
-                    .then_some(1 + u64::from(group) % self.plan.nodes),
+                home: self.plan.home.then_some(1 + u64::from(group) % self.plan.nodes),
                 election_ticks: Some(low + self.random.below(u64::from(high - low)) as u32),
                 recovered: recovered.remove(&group),
             });
@@ -200,31 +187,15 @@ impl Network {
         node.shards.clear();
         for group in &groups {
             let mut shard = Shard::default();
-            if let Some(recovered) = group
-                .recovered
-                .as_ref()
-                .filter(|found| found.snapshot.index > 0)
-            {
-                let position = (
-                    group.group,
-                    recovered.snapshot.index,
-                    recovered.snapshot.term,
-                );
-                shard.state = node
-                    .files
-                    .get(&position)
-                    .expect("a position is written after its file")
-                    .clone();
+            if let Some(recovered) = group.recovered.as_ref().filter(|found| found.snapshot.index > 0) {
+                let position = (group.group, recovered.snapshot.index, recovered.snapshot.term);
+                shard.state =
+                    node.files.get(&position).expect("a position is written after its file").clone();
                 shard.applied = recovered.snapshot.index;
             }
             node.shards.insert(group.group, shard);
         }
-        node.consensus = Some(Consensus::new(
-            settings,
-            groups,
-            Arc::new(node.log.clone()),
-            now,
-        ));
+        node.consensus = Some(Consensus::new(settings, groups, Arc::new(node.log.clone()), now));
         self.at(self.time, Event::Wake(id));
     }
 
@@ -319,35 +290,18 @@ impl Network {
                 self.finish_turn(id);
                 id
             }
-            Event::File {
-                from,
-                to,
-                position,
-                message,
-            } => {
+            Event::File { from, to, position, message } => {
                 let file = self.nodes[&from].files.get(&position).cloned();
                 let sender = message.from;
                 let group = message.group;
                 let receiver = message.to;
-                let reachable =
-                    !self.cut.contains(&(from, to)) && self.nodes[&to].consensus.is_some();
+                let reachable = !self.cut.contains(&(from, to)) && self.nodes[&to].consensus.is_some();
                 let success = file.is_some() && reachable;
                 if let (Some(file), true) = (file, reachable) {
-                    self.nodes
-                        .get_mut(&to)
-                        .unwrap()
-                        .files
-                        .insert(position, file);
+                    self.nodes.get_mut(&to).unwrap().files.insert(position, file);
                     self.input(to, Input::SnapshotReceived(message));
                 }
-                self.input(
-                    sender.node(),
-                    Input::SnapshotSent {
-                        group,
-                        to: receiver,
-                        success,
-                    },
-                );
+                self.input(sender.node(), Input::SnapshotSent { group, to: receiver, success });
                 return;
             }
         };
@@ -404,14 +358,10 @@ impl Network {
             let to = message.to.node();
             let copies = 1 + u64::from(self.random.chance(self.plan.repeat_percent));
             for _ in 0..copies {
-                let lost =
-                    self.random.chance(self.plan.drop_percent) || self.cut.contains(&(id, to));
+                let lost = self.random.chance(self.plan.drop_percent) || self.cut.contains(&(id, to));
                 let latency = self.span(self.plan.latency_ms);
                 if !lost {
-                    self.at(
-                        self.time + latency,
-                        Event::Input(to, Input::Message(message.clone())),
-                    );
+                    self.at(self.time + latency, Event::Input(to, Input::Message(message.clone())));
                 }
             }
         }
@@ -432,29 +382,14 @@ impl Network {
                 shard.retiring = false;
             }
             Output::Retiring { group, .. } => node.shards.get_mut(&group).unwrap().retiring = true,
-            Output::Refused {
-                group, sequence, ..
-            } => {
+            Output::Refused { group, sequence, .. } => {
                 node.shards.get_mut(&group).unwrap().refused.push(sequence);
             }
-            Output::RoundConfirmed {
-                group,
-                round,
-                index,
-                ..
-            } => {
-                node.shards
-                    .get_mut(&group)
-                    .unwrap()
-                    .rounds
-                    .push((round, Some(index)));
+            Output::RoundConfirmed { group, round, index, .. } => {
+                node.shards.get_mut(&group).unwrap().rounds.push((round, Some(index)));
             }
             Output::RoundRefused { group, round, .. } => {
-                node.shards
-                    .get_mut(&group)
-                    .unwrap()
-                    .rounds
-                    .push((round, None));
+                node.shards.get_mut(&group).unwrap().rounds.push((round, None));
             }
             Output::Committed { group, entries } => {
                 let shard = node.shards.get_mut(&group).unwrap();
@@ -467,10 +402,8 @@ impl Network {
                     let known = self.committed.entry((group, entry.index));
                     let known = known.or_insert((entry.term, entry.data.clone()));
                     if *known != (entry.term, entry.data.clone()) {
-                        self.violations.push(format!(
-                            "entry {} of group {group} differs on node {id}",
-                            entry.index
-                        ));
+                        self.violations
+                            .push(format!("entry {} of group {group} differs on node {id}", entry.index));
                     }
                     let term = self.committed_term.entry(group).or_default();
                     *term = entry.term.max(*term);
@@ -478,10 +411,7 @@ impl Network {
                 }
                 if !shard.hold_applied {
                     shard.applied = shard.state.last().unwrap().0;
-                    answers.push(Input::Applied {
-                        group,
-                        index: shard.applied,
-                    });
+                    answers.push(Input::Applied { group, index: shard.applied });
                 }
             }
             Output::TakeSnapshot { group } => {
@@ -491,26 +421,12 @@ impl Network {
                 node.files.insert((group, index, term), shard.state.clone());
                 answers.push(Input::SnapshotPublished { group, index });
             }
-            Output::SendSnapshot {
-                group,
-                to,
-                index,
-                term,
-                message,
-            } => {
+            Output::SendSnapshot { group, to, index, term, message } => {
                 assert_eq!(snapshot_position(&message), Some((index, term)));
                 let latency = self.span(self.plan.latency_ms) * 5;
                 let position = (group, index, term);
                 let to = to.node();
-                self.at(
-                    self.time + latency,
-                    Event::File {
-                        from: id,
-                        to,
-                        position,
-                        message,
-                    },
-                );
+                self.at(self.time + latency, Event::File { from: id, to, position, message });
             }
             Output::InstallSnapshot { group, index, term } => {
                 let shard = node.shards.get_mut(&group).unwrap();
@@ -537,10 +453,7 @@ impl Network {
                 let lease = consensus.lease(group).unwrap();
                 if lease.covers(shard.term, self.clock(*id)) {
                     holders.push((*id, shard.term));
-                    let started = shard
-                        .state
-                        .last()
-                        .is_some_and(|entry| entry.1 == shard.term);
+                    let started = shard.state.last().is_some_and(|entry| entry.1 == shard.term);
                     if !started {
                         let text = format!("node {id} has a lease before an entry of its term");
                         self.violations.push(text);
@@ -549,10 +462,8 @@ impl Network {
             }
             let stale = holders.iter().any(|(_, term)| *term < newest);
             if holders.len() > 1 || stale {
-                let text = format!(
-                    "at {} ms: leases {holders:?}, committed in term {newest}",
-                    self.time / MS
-                );
+                let text =
+                    format!("at {} ms: leases {holders:?}, committed in term {newest}", self.time / MS);
                 self.violations.push(text);
             }
         }
@@ -560,9 +471,10 @@ impl Network {
 
     /// The node that leads `group` in the highest term, if it has a lease.
     pub fn leader(&self, group: ShardId) -> Option<NodeId> {
-        let leaders = self.nodes.values().filter(|node| {
-            node.consensus.is_some() && node.shards[&group].role == Some(Role::Leader)
-        });
+        let leaders = self
+            .nodes
+            .values()
+            .filter(|node| node.consensus.is_some() && node.shards[&group].role == Some(Role::Leader));
         let newest = leaders.max_by_key(|node| node.shards[&group].term)?;
         self.has_lease(newest.id, group).then_some(newest.id)
     }
@@ -572,10 +484,7 @@ impl Network {
         let Some(consensus) = &node.consensus else {
             return false;
         };
-        consensus
-            .lease(group)
-            .unwrap()
-            .covers(node.shards[&group].term, self.clock(id))
+        consensus.lease(group).unwrap().covers(node.shards[&group].term, self.clock(id))
     }
 
     pub fn wait_for_leader(&mut self, group: ShardId) -> NodeId {
@@ -587,15 +496,7 @@ impl Network {
     pub fn propose(&mut self, id: NodeId, group: ShardId, sequence: u64, data: impl Into<Bytes>) {
         let term = self.nodes[&id].shards[&group].term;
         let data = data.into();
-        self.input(
-            id,
-            Input::Propose {
-                group,
-                term,
-                sequence,
-                data,
-            },
-        );
+        self.input(id, Input::Propose { group, term, sequence, data });
     }
 
     pub fn shard(&self, id: NodeId, group: ShardId) -> &Shard {
@@ -603,21 +504,12 @@ impl Network {
     }
 
     pub fn status(&self, id: NodeId, group: ShardId) -> GroupStatus {
-        self.nodes[&id]
-            .consensus
-            .as_ref()
-            .unwrap()
-            .status(group)
-            .unwrap()
+        self.nodes[&id].consensus.as_ref().unwrap().status(group).unwrap()
     }
 
     /// What clients proposed, as applied on `id`.
     pub fn payloads(&self, id: NodeId, group: ShardId) -> Vec<Bytes> {
         let state = &self.shard(id, group).state;
-        state
-            .iter()
-            .map(|entry| entry.2.clone())
-            .filter(|data| !data.is_empty())
-            .collect()
+        state.iter().map(|entry| entry.2.clone()).filter(|data| !data.is_empty()).collect()
     }
 }

@@ -7,10 +7,7 @@ use crate::consensus::*;
 
 /// A plan of the seed's own.
 fn plan(random: &mut Random, fault: PlantedFault) -> Plan {
-    let mut settings = Settings {
-        fault,
-        ..Settings::default()
-    };
+    let mut settings = Settings { fault, ..Settings::default() };
     if random.chance(50) {
         settings.log_entries_max = 20 + random.below(100);
         settings.slack_entries_max = random.below(30);
@@ -97,18 +94,13 @@ struct Client {
 fn work(network: &mut Network, client: &mut Client) {
     for group in 0..network.plan.groups {
         for id in 1..=network.plan.nodes {
-            let leads = network.nodes[&id].consensus.is_some()
-                && network.shard(id, group).role == Some(Role::Leader);
+            let leads =
+                network.nodes[&id].consensus.is_some() && network.shard(id, group).role == Some(Role::Leader);
             if !leads {
                 continue;
             }
             client.sequence += 1;
-            network.propose(
-                id,
-                group,
-                client.sequence,
-                Bytes::from(client.sequence.to_string()),
-            );
+            network.propose(id, group, client.sequence, Bytes::from(client.sequence.to_string()));
             client.rounds += 1;
             let (term, round) = (network.shard(id, group).term, client.rounds);
             network.input(id, Input::ReadRound { group, term, round });
@@ -122,10 +114,7 @@ pub fn run(seed: u64, fault: PlantedFault, turns: u64) -> Vec<String> {
     let plan = plan(&mut random, fault);
     let (nodes, groups) = (plan.nodes, plan.groups);
     let mut network = Network::new(random.next(), plan);
-    let mut client = Client {
-        sequence: 0,
-        rounds: 0,
-    };
+    let mut client = Client { sequence: 0, rounds: 0 };
     for _ in 0..turns {
         for _ in 0..1 + random.below(10) {
             let pace = random.below(40);
@@ -149,9 +138,7 @@ pub fn run(seed: u64, fault: PlantedFault, turns: u64) -> Vec<String> {
     network.run_ms(10_000);
     for group in 0..groups {
         let Some(leader) = network.leader(group) else {
-            network
-                .violations
-                .push(format!("group {group} has no leader after 10 s of peace"));
+            network.violations.push(format!("group {group} has no leader after 10 s of peace"));
             continue;
         };
         network.propose(leader, group, u64::MAX, &b"peace"[..]);
@@ -159,21 +146,15 @@ pub fn run(seed: u64, fault: PlantedFault, turns: u64) -> Vec<String> {
         for id in 1..=nodes {
             let state = network.shard(id, group).state.clone();
             if state.last().is_none_or(|entry| &entry.2[..] != b"peace") {
-                network
-                    .violations
-                    .push(format!("node {id} does not follow in group {group}"));
+                network.violations.push(format!("node {id} does not follow in group {group}"));
             }
-            let complete = network
-                .committed
-                .iter()
-                .filter(|((of, _), _)| *of == group)
-                .all(|((_, index), (term, data))| {
+            let complete = network.committed.iter().filter(|((of, _), _)| *of == group).all(
+                |((_, index), (term, data))| {
                     state.get(*index as usize - 1) == Some(&(*index, *term, data.clone()))
-                });
+                },
+            );
             if !complete {
-                network
-                    .violations
-                    .push(format!("node {id} lost a committed entry of group {group}"));
+                network.violations.push(format!("node {id} lost a committed entry of group {group}"));
             }
         }
     }
@@ -181,18 +162,12 @@ pub fn run(seed: u64, fault: PlantedFault, turns: u64) -> Vec<String> {
 }
 
 fn seeds() -> u64 {
-    std::env::var("SEEDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(60)
+    std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
 }
 
 #[test]
 fn no_seed_breaks_a_promise() {
-    let from = std::env::var("SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
+    let from = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     for seed in from..from + seeds() {
         let violations = run(seed, PlantedFault::None, 60);
         assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
@@ -205,20 +180,13 @@ fn a_seed_replays_exactly() {
         let mut random = Random(seed);
         let plan = plan(&mut random, PlantedFault::None);
         let mut network = Network::new(random.next(), plan);
-        let mut client = Client {
-            sequence: 0,
-            rounds: 0,
-        };
+        let mut client = Client { sequence: 0, rounds: 0 };
         for _ in 0..20 {
             network.run_ms(50);
             work(&mut network, &mut client);
             disturb(&mut network, &mut random);
         }
-        (
-            network.sent,
-            network.committed.clone(),
-            network.random.next(),
-        )
+        (network.sent, network.committed.clone(), network.random.next())
     };
     assert_eq!(trace(11), trace(11));
 }

@@ -1,0 +1,264 @@
+//! What a row tells to clients and to access rights: flags, ACL categories,
+//! where keys stand and what is done to them.
+//!
+//! All of it is derived from the row, so that no second list can disagree with it.
+//!
+//! Sources: `COMMAND` and "Key specifications" of Redis 7.2's documentation.
+
+use moonraft_router::Keys;
+
+use super::{Command, Family, Flag, Run};
+
+/// One thing that is done to a key. The first four tell what becomes of the
+/// entry, the others of the value as a user sees it: who may not read a key may
+/// not run a command that has [`KeyFlag::Access`] for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFlag {
+    /// Looked at only.
+    ReadOnly,
+    /// Changed, depending on what it was.
+    ReadWrite,
+    /// Replaced, whatever it was.
+    Overwrite,
+    /// Removed, whatever it was.
+    Remove,
+    /// Of the value, something is returned, copied or moved.
+    Access,
+    /// Of the value, something is changed.
+    Update,
+    /// Something is added to the value, nothing changed.
+    Insert,
+    /// Something is taken from the value.
+    Delete,
+    /// Which of these apply depends on the words of the request.
+    Variable,
+    /// It is no key, but is routed like one: a shard channel.
+    NotKey,
+}
+
+impl KeyFlag {
+    /// As `COMMAND` shows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyFlag::ReadOnly => "RO",
+            KeyFlag::ReadWrite => "RW",
+            KeyFlag::Overwrite => "OW",
+            KeyFlag::Remove => "RM",
+            KeyFlag::Access => "access",
+            KeyFlag::Update => "update",
+            KeyFlag::Insert => "insert",
+            KeyFlag::Delete => "delete",
+            KeyFlag::Variable => "variable_flags",
+            KeyFlag::NotKey => "not_key",
+        }
+    }
+}
+
+/// Some of the rows' [`Command::key_flags`].
+pub mod uses {
+    use super::KeyFlag::{self, *};
+
+    /// The value is returned.
+    pub const READ: &[KeyFlag] = &[ReadOnly, Access];
+    /// Something about the value is returned: its size, its type.
+    pub const LOOK: &[KeyFlag] = &[ReadOnly];
+    /// The value is changed and something of it returned.
+    pub const CHANGE: &[KeyFlag] = &[ReadWrite, Access, Update];
+    /// The value is changed.
+    pub const UPDATE: &[KeyFlag] = &[ReadWrite, Update];
+    /// Something is added to the value.
+    pub const ADD: &[KeyFlag] = &[ReadWrite, Insert];
+    /// Something is taken from the value.
+    pub const TAKE: &[KeyFlag] = &[ReadWrite, Delete];
+    /// Something is taken from the value and returned, or put elsewhere.
+    pub const MOVE: &[KeyFlag] = &[ReadWrite, Access, Delete];
+    /// The value is replaced.
+    pub const STORE: &[KeyFlag] = &[Overwrite, Update];
+    /// The key is removed.
+    pub const REMOVE: &[KeyFlag] = &[Remove, Delete];
+}
+
+/// Where keys begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At this position.
+    Index(usize),
+    /// Where only the command itself knows.
+    Unknown,
+}
+
+/// Which words are keys from there on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Find {
+    /// Up to `last`, counted from where they begin, or from the end if negative.
+    Range {
+        /// Position of the last key.
+        last: isize,
+        /// Words from a key to the next.
+        step: usize,
+    },
+    /// As many as the word at the beginning says, which stand behind it.
+    Counted,
+    /// Only the command itself knows.
+    Unknown,
+}
+
+/// Where some keys of a command stand and what is done to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySpec {
+    /// What is done to them.
+    pub flags: &'static [KeyFlag],
+    /// Where they begin.
+    pub begin: Begin,
+    /// How they go on.
+    pub find: Find,
+}
+
+impl Command {
+    /// What it does to the key that is `nth` among the keys of a request, from 0.
+    pub fn key_flags_of(&self, nth: usize) -> &'static [KeyFlag] {
+        // What stands behind a token is all alike.
+        let behind_token = nth > 0 && matches!(self.keys, Keys::After { .. });
+        match (self.key_flags, self.run) {
+            ([.., last], _) if behind_token => last,
+            ([.., last], _) => self.key_flags.get(nth).unwrap_or(last),
+            ([], Run::Read(_) | Run::Script(_, true)) => uses::READ,
+            ([], _) => uses::CHANGE,
+        }
+    }
+
+    /// Its keys, place by place.
+    pub fn key_specs(&self) -> Vec<KeySpec> {
+        let single = Find::Range { last: 0, step: 1 };
+        let spec = |nth, begin, find| KeySpec { flags: self.key_flags_of(nth), begin, find };
+        match self.keys {
+            Keys::None => Vec::new(),
+            Keys::Range { first, last, step } => {
+                let own = self.key_flags.len().saturating_sub(1);
+                let mut specs: Vec<KeySpec> =
+                    (0..own).map(|nth| spec(nth, Begin::Index(first + nth * step), single)).collect();
+                let start = first + own * step;
+                let last = if last < 0 { last } else { last - start as isize };
+                specs.push(spec(own, Begin::Index(start), Find::Range { last, step }));
+                specs
+            }
+            Keys::Counted { count, also } => {
+                let also_spec = also.map(|at| spec(0, Begin::Index(at), single));
+                let counted = spec(usize::from(also.is_some()), Begin::Index(count), Find::Counted);
+                also_spec.into_iter().chain([counted]).collect()
+            }
+            Keys::After { first, .. } => {
+                let behind = self.key_flags.iter().skip(1);
+                let behind =
+                    behind.map(|flags| KeySpec { flags, begin: Begin::Unknown, find: Find::Unknown });
+                std::iter::once(spec(0, Begin::Index(first), single)).chain(behind).collect()
+            }
+        }
+    }
+
+    /// First and last position and step of its keys, as `COMMAND` shows them: of
+    /// those that stand at fixed places.
+    pub const fn key_range(&self) -> (i64, i64, i64) {
+        match self.keys {
+            Keys::Range { first, last, step } => (first as i64, last as i64, step as i64),
+            Keys::Counted { also: Some(at), .. } | Keys::After { first: at, .. } => (at as i64, at as i64, 1),
+            Keys::None | Keys::Counted { also: None, .. } => (0, 0, 0),
+        }
+    }
+
+    /// Whether some keys are only found by reading the request.
+    pub const fn has_movable_keys(&self) -> bool {
+        matches!(self.keys, Keys::Counted { .. } | Keys::After { .. })
+    }
+
+    /// Whether it changes data, so that `COMMAND` calls it `write`. Publishing runs
+    /// as a change, because it leaves with the log, but changes none.
+    pub fn changes_data(&self) -> bool {
+        self.is_write() && !self.has(Flag::PubSub)
+    }
+
+    /// Whether it reads data, so that `COMMAND` calls it `readonly`. Those that are
+    /// answered without data do not.
+    pub fn reads_data(&self) -> bool {
+        let without = self.has(Flag::Stale) || self.family == Family::Connection;
+        self.is_read() && (matches!(self.run, Run::Script(..)) || !without)
+    }
+
+    /// Its flags, as `COMMAND` shows them.
+    pub fn flag_names(&self) -> Vec<&'static str> {
+        let flag = |flag: Flag, name: &'static str| self.has(flag).then_some(name);
+        let names = [
+            self.changes_data().then_some("write"),
+            self.reads_data().then_some("readonly"),
+            flag(Flag::DenyOom, "denyoom"),
+            flag(Flag::Admin, "admin"),
+            flag(Flag::PubSub, "pubsub"),
+            flag(Flag::NoScript, "noscript"),
+            flag(Flag::Stale, "loading"),
+            flag(Flag::Stale, "stale"),
+            flag(Flag::Fast, "fast"),
+            flag(Flag::NoAuth, "no_auth"),
+            self.has_movable_keys().then_some("movablekeys"),
+            flag(Flag::AllowBusy, "allow_busy"),
+            flag(Flag::NoMulti, "no_multi"),
+        ];
+        names.into_iter().flatten().collect()
+    }
+
+    /// Its ACL categories, each with its `@`.
+    pub fn category_names(&self) -> Vec<&'static str> {
+        let own = [self.family];
+        let families = match self.categories {
+            [] if matches!(self.run, Run::Container) => &[],
+            [] => own.as_slice(),
+            named => named,
+        };
+        let dangerous = self.has(Flag::Dangerous) || self.has(Flag::Admin);
+        let mut names: Vec<&'static str> = families.iter().filter_map(|family| family.category()).collect();
+        names.extend(self.changes_data().then_some("@write"));
+        names.extend(self.reads_data().then_some("@read"));
+        names.extend(self.has(Flag::Admin).then_some("@admin"));
+        names.push(if self.has(Flag::Fast) { "@fast" } else { "@slow" });
+        names.extend(dangerous.then_some("@dangerous"));
+        names
+    }
+}
+
+impl Family {
+    /// Its ACL category; `None` if it has none.
+    pub const fn category(self) -> Option<&'static str> {
+        Some(match self {
+            Family::Generic => "@keyspace",
+            Family::String => "@string",
+            Family::Bitmap => "@bitmap",
+            Family::List => "@list",
+            Family::Hash => "@hash",
+            Family::Set => "@set",
+            Family::SortedSet => "@sortedset",
+            Family::PubSub => "@pubsub",
+            Family::Transactions => "@transaction",
+            Family::Scripting => "@scripting",
+            Family::Connection => "@connection",
+            Family::Server | Family::Cluster => return None,
+        })
+    }
+
+    /// Its name in `COMMAND DOCS`.
+    pub const fn group(self) -> &'static str {
+        match self {
+            Family::Generic => "generic",
+            Family::String => "string",
+            Family::Bitmap => "bitmap",
+            Family::List => "list",
+            Family::Hash => "hash",
+            Family::Set => "set",
+            Family::SortedSet => "sorted-set",
+            Family::PubSub => "pubsub",
+            Family::Transactions => "transactions",
+            Family::Scripting => "scripting",
+            Family::Connection => "connection",
+            Family::Server => "server",
+            Family::Cluster => "cluster",
+        }
+    }
+}

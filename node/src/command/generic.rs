@@ -1,0 +1,326 @@
+//! Keys, whatever they hold.
+
+use std::borrow::Cow;
+
+use moonraft_proto::{Effect, Reply};
+use moonraft_router::Keys;
+
+use super::{
+    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    arguments::{integer, is},
+    facts::{KeyFlag, uses},
+    glob,
+};
+use crate::keyspace::{Entry, Tx};
+
+/// A row of this family.
+const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Command::BASE };
+
+/// Clients split these by slot and add the replies up.
+const SPLIT: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "del",
+        arity: Arity::AtLeast(2),
+        keys: Keys::ALL,
+        key_flags: &[uses::REMOVE],
+        run: Run::Write(del),
+        summary: "Deletes one or more keys.",
+        tips: SPLIT,
+        ..ROW
+    },
+    Command {
+        name: "unlink",
+        arity: Arity::AtLeast(2),
+        keys: Keys::ALL,
+        key_flags: &[uses::REMOVE],
+        flags: &[Flag::Fast],
+        run: Run::Write(del),
+        since: "4.0.0",
+        summary: "Asynchronously deletes one or more keys.",
+        tips: SPLIT,
+        ..ROW
+    },
+    Command {
+        name: "exists",
+        arity: Arity::AtLeast(2),
+        keys: Keys::ALL,
+        key_flags: &[uses::LOOK],
+        flags: &[Flag::Fast],
+        run: Run::Read(exists),
+        summary: "Determines whether one or more keys exist.",
+        tips: SPLIT,
+        ..ROW
+    },
+    Command {
+        name: "touch",
+        arity: Arity::AtLeast(2),
+        keys: Keys::ALL,
+        key_flags: &[uses::LOOK],
+        flags: &[Flag::Fast],
+        run: Run::Read(exists),
+        since: "3.2.1",
+        summary: "Returns the number of existing keys out of those specified after updating the time they were last accessed.",
+        tips: SPLIT,
+        ..ROW
+    },
+    Command {
+        name: "type",
+        arity: Arity::Exactly(2),
+        key_flags: &[uses::LOOK],
+        flags: &[Flag::Fast],
+        run: Run::Read(type_of),
+        summary: "Determines the type of value stored at a key.",
+        ..ROW
+    },
+    Command {
+        name: "keys",
+        arity: Arity::Exactly(2),
+        keys: Keys::None,
+        flags: &[Flag::Dangerous],
+        run: Run::Read(keys),
+        summary: "Returns all key names that match a pattern.",
+        tips: &["request_policy:all_shards", "nondeterministic_output_order"],
+        ..ROW
+    },
+    Command {
+        name: "scan",
+        arity: Arity::AtLeast(2),
+        keys: Keys::None,
+        run: Run::Read(scan),
+        since: "2.8.0",
+        summary: "Iterates over the key names in the database.",
+        tips: &["nondeterministic_output", "request_policy:special"],
+        ..ROW
+    },
+    Command {
+        name: "randomkey",
+        arity: Arity::Exactly(1),
+        keys: Keys::None,
+        run: Run::Read(randomkey),
+        summary: "Returns a random key name from the database.",
+        tips: &["request_policy:all_shards", "nondeterministic_output"],
+        ..ROW
+    },
+    Command {
+        name: "rename",
+        arity: Arity::Exactly(3),
+        keys: Keys::TWO,
+        key_flags: &[uses::MOVE, uses::STORE],
+        run: Run::Write(rename),
+        summary: "Renames a key and overwrites the destination.",
+        ..ROW
+    },
+    Command {
+        name: "renamenx",
+        arity: Arity::Exactly(3),
+        keys: Keys::TWO,
+        key_flags: &[uses::MOVE, &[KeyFlag::Overwrite, KeyFlag::Insert]],
+        flags: &[Flag::Fast],
+        run: Run::Write(renamenx),
+        summary: "Renames a key only when the target key name doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "copy",
+        arity: Arity::AtLeast(3),
+        keys: Keys::TWO,
+        key_flags: &[uses::READ, uses::STORE],
+        flags: &[Flag::DenyOom],
+        run: Run::Write(copy),
+        since: "6.2.0",
+        summary: "Copies the value of a key to a new key.",
+        ..ROW
+    },
+    Command {
+        name: "move",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::Fast],
+        run: Run::Write(|_, _| Err(CommandError::text("ERR MOVE is not allowed in cluster mode"))),
+        summary: "Moves a key to another database.",
+        ..ROW
+    },
+];
+
+/// `DEL key [key …]`, `UNLINK key [key …]`
+///
+/// What is removed is freed when the removal is committed, whichever was asked.
+fn del<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let mut count = 0;
+    for key in &words[1..] {
+        count += usize::from(tx.remove(key));
+    }
+    Ok(Reply::count(count))
+}
+
+/// `EXISTS key [key …]`, `TOUCH key [key …]`: a key named twice counts twice.
+fn exists<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::count(words[1..].iter().filter(|key| tx.exists(key)).count()))
+}
+
+/// `TYPE key`
+fn type_of<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::status(tx.value(words[1]).map_or("none", |value| value.type_name())))
+}
+
+/// `KEYS pattern`
+///
+/// A pattern with a hash tag looks at one slot.
+fn keys<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let pattern = words[1];
+    let all = glob::is_everything(pattern);
+    let wanted = |entry: &&Entry| (all || glob::matches(pattern, &entry.key)) && tx.is_live(&entry.object);
+    let name = |entry: &'a Entry| Reply::bulk(&*entry.key);
+    let names = match glob::slot_of_matches(pattern) {
+        Some(slot) => tx.whole().slot_entries(slot).filter(wanted).map(name).collect(),
+        None => tx.whole().entries().filter(wanted).map(name).collect(),
+    };
+    Ok(Reply::Array(names))
+}
+
+/// What `SCAN`, `SSCAN` and their like may be asked for.
+pub(super) struct ScanOptions<'a> {
+    /// `MATCH`: names that match; `None` for all.
+    pub pattern: Option<&'a [u8]>,
+    /// `COUNT`: about so many at a time.
+    pub count: usize,
+    /// `TYPE`: keys of this type, in any case.
+    pub type_name: Option<&'a [u8]>,
+}
+
+impl ScanOptions<'_> {
+    /// Whether `MATCH` lets this name pass.
+    pub fn matches(&self, name: &[u8]) -> bool {
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
+    }
+}
+
+/// The cursor of a `SCAN` or its like.
+pub(super) fn cursor(word: &[u8]) -> Result<u64, CommandError> {
+    let number = std::str::from_utf8(word).ok().and_then(|text| text.parse().ok());
+    number.ok_or(CommandError::text("ERR invalid cursor"))
+}
+
+/// `[MATCH pattern] [COUNT count] [TYPE type]`, the last for `SCAN` only.
+pub(super) fn scan_options<'a>(words: &[&'a [u8]], typed: bool) -> Result<ScanOptions<'a>, CommandError> {
+    /// What Redis takes.
+    const COUNT_DEFAULT: usize = 10;
+    let mut options = ScanOptions { pattern: None, count: COUNT_DEFAULT, type_name: None };
+    for option in words.chunks(2) {
+        let &[name, value] = option else { return Err(CommandError::Syntax) };
+        if is(name, "count") {
+            let count = usize::try_from(integer(value)?).unwrap_or(0);
+            options.count = Some(count).filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
+        } else if is(name, "match") {
+            options.pattern = (!glob::is_everything(value)).then_some(value);
+        } else if is(name, "type") && typed {
+            options.type_name = Some(value);
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    Ok(options)
+}
+
+/// The reply of a `SCAN` or its like.
+pub(super) fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
+    Reply::Array(vec![Reply::text(next.to_string()), Reply::Array(found)])
+}
+
+/// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
+fn scan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let from = cursor(words[1])?;
+    let options = scan_options(&words[2..], true)?;
+
+    let (entries, next) = tx.whole().scan(from, options.count);
+    let of_type =
+        |entry: &&Entry| options.type_name.is_none_or(|name| is(name, entry.object.value.type_name()));
+    let wanted = entries.into_iter().filter(of_type).filter(|entry| options.matches(&entry.key));
+    let live = wanted.filter(|entry| tx.is_live(&entry.object));
+    Ok(scan_reply(next, live.map(|entry| Reply::bulk(&*entry.key)).collect()))
+}
+
+/// `RANDOMKEY`
+fn randomkey<'a>(tx: &'a Tx, _words: &[&'a [u8]]) -> Outcome<'a> {
+    /// So many expired keys are met before any key that lives will do.
+    const TRIES_MAX: usize = 100;
+    let keyspace = tx.whole();
+    for _ in 0..TRIES_MAX {
+        let Some(entry) = keyspace.draw(|end| tx.random_below(end)) else { break };
+        if tx.is_live(&entry.object) {
+            return Ok(Reply::bulk(&*entry.key));
+        }
+    }
+    let any = keyspace.entries().find(|entry| tx.is_live(&entry.object));
+    Ok(Reply::bulk_or_null(any.map(|entry| &*entry.key)))
+}
+
+/// `RENAME key newkey`
+fn rename<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, to) = (words[1], words[2]);
+    if !tx.exists(key) {
+        return Err(CommandError::NoSuchKey);
+    }
+
+    if key != to {
+        tx.emit(Effect::Rename { key, to });
+    }
+    Ok(Reply::OK)
+}
+
+/// `RENAMENX key newkey`
+fn renamenx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, to) = (words[1], words[2]);
+    if !tx.exists(key) {
+        return Err(CommandError::NoSuchKey);
+    }
+
+    let free = !tx.exists(to);
+    if free {
+        tx.emit(Effect::Rename { key, to });
+    }
+    Ok(Reply::flag(free))
+}
+
+/// `COPY source destination [DB destination-db] [REPLACE]`
+fn copy<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (key, to) = (words[1], words[2]);
+    let replace = copy_options(&words[3..])?;
+    if key == to {
+        return Err(CommandError::text("ERR source and destination objects are the same"));
+    }
+
+    let copies = tx.exists(key) && (replace || !tx.exists(to));
+    if copies {
+        tx.emit(Effect::Copy { key, to });
+    }
+    Ok(Reply::flag(copies))
+}
+
+/// Whether the destination may be replaced.
+fn copy_options(words: &[&[u8]]) -> Result<bool, CommandError> {
+    /// `databases`, of which a cluster uses the first only.
+    const DATABASES: i64 = 16;
+    let mut replace = false;
+    let mut words = words.iter();
+    let mut elsewhere = false;
+    while let Some(word) = words.next() {
+        if is(word, "replace") {
+            replace = true;
+        } else if is(word, "db") {
+            let database = integer(words.next().ok_or(CommandError::Syntax)?)?;
+            if !(0..DATABASES).contains(&database) {
+                return Err(CommandError::Text(Cow::Borrowed("ERR DB index is out of range")));
+            }
+            elsewhere = database != 0;
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    if elsewhere {
+        return Err(CommandError::text("ERR Copying to another database is not allowed in cluster mode"));
+    }
+    Ok(replace)
+}

@@ -1,0 +1,283 @@
+//! Looking at keys and the data as an operator does: `OBJECT`, `MEMORY`, `DEBUG`.
+
+use moonraft_proto::Reply;
+use moonraft_router::Keys;
+
+use super::{
+    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    arguments::{integer, is, parse_integer},
+    facts::uses,
+    rdb,
+};
+use crate::keyspace::{
+    Object, Tx, Value,
+    digest::{entry_digest_of, hex},
+};
+
+/// A row with subcommands.
+const CONTAINER: Command = Command { arity: Arity::AtLeast(2), ..Command::BASE };
+
+/// A subcommand that looks at one key.
+const LOOKS: Command = Command {
+    arity: Arity::Exactly(3),
+    keys: Keys::Range { first: 2, last: 2, step: 1 },
+    key_flags: &[uses::LOOK],
+    ..Command::BASE
+};
+
+const OBJECT: Command = Command {
+    parent: Some("object"),
+    family: Family::Generic,
+    since: "2.2.3",
+    tips: &["nondeterministic_output"],
+    ..LOOKS
+};
+
+const HELP: Command = Command {
+    name: "help",
+    arity: Arity::Exactly(2),
+    flags: &[Flag::Stale],
+    summary: "Returns helpful text about the different subcommands.",
+    ..Command::BASE
+};
+
+const DEBUG: Command =
+    Command { parent: Some("debug"), family: Family::Server, flags: &[Flag::Admin, Flag::NoScript], ..LOOKS };
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "object",
+        family: Family::Generic,
+        since: "2.2.3",
+        summary: "A container for object introspection commands.",
+        ..CONTAINER
+    },
+    Command {
+        name: "encoding",
+        run: Run::Read(encoding),
+        summary: "Returns the internal encoding of a Redis object.",
+        ..OBJECT
+    },
+    Command {
+        name: "refcount",
+        run: Run::Read(refcount),
+        summary: "Returns the reference count of a value of a key.",
+        ..OBJECT
+    },
+    Command {
+        name: "idletime",
+        run: Run::Read(idletime),
+        summary: "Returns the time since the last access to a Redis object.",
+        ..OBJECT
+    },
+    Command {
+        name: "freq",
+        run: Run::Read(freq),
+        since: "4.0.0",
+        summary: "Returns the logarithmic access frequency counter of a Redis object.",
+        ..OBJECT
+    },
+    Command {
+        parent: Some("object"),
+        family: Family::Generic,
+        run: Run::Read(|_, _| Ok(help(OBJECT_HELP))),
+        since: "6.2.0",
+        ..HELP
+    },
+    Command {
+        name: "memory",
+        family: Family::Server,
+        since: "4.0.0",
+        summary: "A container for memory diagnostics commands.",
+        ..CONTAINER
+    },
+    Command {
+        name: "usage",
+        parent: Some("memory"),
+        arity: Arity::AtLeast(3),
+        family: Family::Server,
+        run: Run::Read(usage),
+        since: "4.0.0",
+        summary: "Estimates the memory usage of a key.",
+        ..LOOKS
+    },
+    Command {
+        parent: Some("memory"),
+        family: Family::Server,
+        run: Run::Read(|_, _| Ok(help(MEMORY_HELP))),
+        since: "4.0.0",
+        ..HELP
+    },
+    Command {
+        name: "debug",
+        family: Family::Server,
+        flags: &[Flag::Admin, Flag::NoScript, Flag::Stale],
+        summary: "A container for debugging commands.",
+        ..CONTAINER
+    },
+    Command {
+        name: "digest",
+        arity: Arity::Exactly(2),
+        keys: Keys::None,
+        run: Run::Read(digest),
+        summary: "Returns a digest of all data: equal on replicas that hold the same.",
+        ..DEBUG
+    },
+    Command {
+        name: "digest-value",
+        arity: Arity::AtLeast(2),
+        keys: Keys::Range { first: 2, last: -1, step: 1 },
+        run: Run::Read(digest_value),
+        summary: "Returns a digest of what each key holds.",
+        ..DEBUG
+    },
+    Command {
+        name: "object",
+        run: Run::Read(debug_object),
+        summary: "Returns low-level facts about a value.",
+        ..DEBUG
+    },
+    Command {
+        parent: Some("debug"),
+        family: Family::Server,
+        run: Run::Read(|_, _| Ok(help(DEBUG_HELP))),
+        ..HELP
+    },
+];
+
+/// The reply of a `HELP`: its lines as simple strings.
+pub(super) fn help(lines: &'static [&'static str]) -> Reply<'static> {
+    Reply::Array(lines.iter().map(|line| Reply::status(line)).collect())
+}
+
+const OBJECT_HELP: &[&str] = &[
+    "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "ENCODING <key>",
+    "    Return the kind of internal representation used in order to store the value",
+    "    associated with a <key>.",
+    "FREQ <key>",
+    "    Return the access frequency index of the <key>. The returned integer is",
+    "    proportional to the logarithm of the recent access frequency of the key.",
+    "IDLETIME <key>",
+    "    Return the idle time of the <key>, that is the approximated number of",
+    "    seconds elapsed since the last access to the key.",
+    "REFCOUNT <key>",
+    "    Return the number of references of the value associated with the specified",
+    "    <key>.",
+    "HELP",
+    "    Prints this help.",
+];
+
+const MEMORY_HELP: &[&str] = &[
+    "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "USAGE <key> [SAMPLES <count>]",
+    "    Return memory in bytes used by <key> and its value. Nested values are",
+    "    sampled up to <count> times (default: 5, 0 means sample all).",
+    "HELP",
+    "    Prints this help.",
+];
+
+const DEBUG_HELP: &[&str] = &[
+    "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "DIGEST",
+    "    Output a hex signature representing the current DB content.",
+    "DIGEST-VALUE <key> [<key> ...]",
+    "    Output a hex signature of the values of all the specified keys.",
+    "OBJECT <key>",
+    "    Show low level info about `key` and associated value.",
+    "HELP",
+    "    Prints this help.",
+];
+
+/// `OBJECT ENCODING key`
+fn encoding<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(tx.value(words[2]).map_or(Reply::Null, |value| Reply::text(encoding_name(value))))
+}
+
+/// The form a value has, by the name of the form in Redis 7.2 that is like it.
+fn encoding_name(value: &Value) -> &'static str {
+    /// Bytes of the longest string that Redis keeps beside its header.
+    const EMBEDDED_MAX: usize = 44;
+    match value {
+        Value::Str(bytes) if parse_integer(bytes).is_some() => "int",
+        Value::Str(bytes) if bytes.len() <= EMBEDDED_MAX => "embstr",
+        Value::Str(_) => "raw",
+        Value::List(list) if rdb::fits_listpack(list.iter()) => "listpack",
+        Value::List(_) => "quicklist",
+        Value::Hash(hash) if hash.is_small() => "listpack",
+        Value::Hash(_) => "hashtable",
+        Value::Set(set) => set.encoding(),
+        Value::Sorted(sorted) if sorted.is_small() => "listpack",
+        Value::Sorted(_) => "skiplist",
+    }
+}
+
+/// `OBJECT REFCOUNT key`: as Redis answers it, which shares small integers.
+fn refcount<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    const SHARED: std::ops::Range<i64> = 0..10_000;
+    Ok(tx.value(words[2]).map_or(Reply::Null, |value| match value {
+        Value::Str(bytes) if parse_integer(bytes).is_some_and(|number| SHARED.contains(&number)) => {
+            Reply::Int(i32::MAX.into())
+        }
+        _ => Reply::Int(1),
+    }))
+}
+
+/// `OBJECT IDLETIME key`: nothing is evicted here, so accesses are not counted and
+/// every key answers as one that was just used.
+fn idletime<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(if tx.exists(words[2]) { Reply::Int(0) } else { Reply::Null })
+}
+
+/// `OBJECT FREQ key`
+fn freq<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    if !tx.exists(words[2]) {
+        return Ok(Reply::Null);
+    }
+    Err(CommandError::text(
+        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
+    ))
+}
+
+/// `MEMORY USAGE key [SAMPLES count]`
+fn usage<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    /// What Redis takes.
+    const SAMPLES_DEFAULT: usize = 5;
+    let mut samples = SAMPLES_DEFAULT;
+    for option in words[3..].chunks(2) {
+        let &[name, count] = option else { return Err(CommandError::Syntax) };
+        if !is(name, "samples") {
+            return Err(CommandError::Syntax);
+        }
+        let count = usize::try_from(integer(count)?).map_err(|_| CommandError::Syntax)?;
+        samples = if count == 0 { usize::MAX } else { count };
+    }
+
+    let key = words[2];
+    let bytes = |object: &Object| object.heap_bytes(samples) + crate::keyspace::entry_bytes(key);
+    Ok(tx.object(key).map_or(Reply::Null, |object| Reply::count(bytes(object))))
+}
+
+/// `DEBUG DIGEST`
+fn digest<'a>(tx: &'a Tx, _words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::Status(tx.whole().digest().into()))
+}
+
+/// `DEBUG DIGEST-VALUE [key …]`: zeros for a key that is not there. The key is no
+/// part of its digest.
+fn digest_value<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let digest = |key: &&[u8]| tx.object(key).map_or([0; 20], |object| entry_digest_of(b"", object));
+    Ok(Reply::Array(words[2..].iter().map(|key| Reply::Status(hex(&digest(key)).into())).collect()))
+}
+
+/// `DEBUG OBJECT key`
+fn debug_object<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let object = tx.object(words[2]).ok_or(CommandError::NoSuchKey)?;
+    let encoding = encoding_name(&object.value);
+    let serialized = rdb::dump(&object.value).len() - rdb::FOOTER_BYTES - 1;
+    let text = format!(
+        "Value at:0x0 refcount:1 encoding:{encoding} serializedlength:{serialized} lru:0 lru_seconds_idle:0"
+    );
+    Ok(Reply::Status(text.into()))
+}

@@ -1,0 +1,95 @@
+//! The payload of `DUMP` and `RESTORE`: one value in the format of Redis's
+//! snapshot files, then the format's version and a checksum.
+//!
+//! Written are the forms that Redis 7.0 writes, so that it and all that came after
+//! can restore them; nothing is compressed. Read is what Redis wrote for strings,
+//! lists, sets, hashes and sorted sets since version 2.6, compressed or not.
+//!
+//! INVARIANT: no bytes, however broken, make the decoder panic, or allocate more
+//! than [`read::DECODED_BYTES_MAX`] (a compressed string is up to 88 times its own
+//! length). A value that no command could make (empty, a member twice, a score
+//! that is no number) is refused.
+//!
+//! Sources: `rdb.c`, `listpack.c`, `ziplist.c`, `intset.c`, `lzf_d.c` of Redis 7.2.
+
+mod checksum;
+mod listpack;
+mod lzf;
+mod read;
+mod write;
+
+use crate::keyspace::Value;
+
+pub use self::write::dump;
+
+/// Bytes of version and checksum at the end of a payload.
+pub const FOOTER_BYTES: usize = 10;
+
+/// The version that is written: that of Redis 7.0.
+const VERSION_WRITTEN: u16 = 10;
+
+/// The newest version that is read: that of Redis 7.4 and 8. Forms that came with it
+/// are refused one by one.
+const VERSION_READ_MAX: u16 = 12;
+
+/// Bytes of a list in the form that Redis calls `listpack`;
+/// `list-max-listpack-size` of -2.
+const LISTPACK_BYTES_MAX: usize = 8192;
+
+/// What a value's form is called in a payload.
+mod kind {
+    pub const STRING: u8 = 0;
+    pub const LIST: u8 = 1;
+    pub const SET: u8 = 2;
+    pub const SORTED_TEXT: u8 = 3;
+    pub const HASH: u8 = 4;
+    pub const SORTED: u8 = 5;
+    pub const LIST_ZIPLIST: u8 = 10;
+    pub const SET_INTEGERS: u8 = 11;
+    pub const SORTED_ZIPLIST: u8 = 12;
+    pub const HASH_ZIPLIST: u8 = 13;
+    pub const LIST_OF_ZIPLISTS: u8 = 14;
+    pub const HASH_LISTPACK: u8 = 16;
+    pub const SORTED_LISTPACK: u8 = 17;
+    pub const LIST_OF_LISTPACKS: u8 = 18;
+    pub const SET_LISTPACK: u8 = 20;
+}
+
+/// Why a payload was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A newer version, or the checksum does not fit.
+    Footer,
+    /// What is inside makes no value.
+    Content,
+}
+
+/// The value of a payload.
+///
+/// # Errors
+/// The payload is none, or was damaged.
+pub fn restore(payload: &[u8]) -> Result<Value, Refusal> {
+    let Some((content, _)) = payload.split_last_chunk::<FOOTER_BYTES>() else { return Err(Refusal::Footer) };
+    let (checked, sum) = payload.split_last_chunk::<8>().ok_or(Refusal::Footer)?;
+    let (_, version) = checked.split_last_chunk::<2>().ok_or(Refusal::Footer)?;
+    if u16::from_le_bytes(*version) > VERSION_READ_MAX || u64::from_le_bytes(*sum) != checksum::crc64(checked)
+    {
+        return Err(Refusal::Footer);
+    }
+    read::value(content).ok_or(Refusal::Content)
+}
+
+/// Whether these elements fit a list that Redis 7.2 calls a `listpack`.
+pub fn fits_listpack<'a>(elements: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut bytes = listpack::EMPTY_BYTES;
+    for element in elements {
+        bytes += listpack::entry_bytes(element);
+        if bytes > LISTPACK_BYTES_MAX {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Reading a value.
+
+use std::borrow::Cow;
+
+use super::{kind, listpack, lzf};
+use crate::{
+    command::arguments::parse_float,
+    keyspace::{Blob, Hash, List, Set, SortedSet, Value},
+};
+
+/// Bytes that the strings of one value may be together, unpacked: twice the longest
+/// request, so that a few packed bytes cannot fill the memory.
+pub const DECODED_BYTES_MAX: usize = 1 << 30;
+
+/// Bytes still to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a> {
+    rest: &'a [u8],
+    /// Bytes that may still be unpacked.
+    budget: usize,
+}
+
+/// A length, or a mark that a string is in a special form.
+enum Length {
+    Plain(u64),
+    Special(u8),
+}
+
+impl<'a> Bytes<'a> {
+    /// Reads from the start of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, budget: DECODED_BYTES_MAX }
+    }
+
+    /// Whether all has been read.
+    pub const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// What has not been read.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// One byte.
+    pub fn byte(&mut self) -> Option<u8> {
+        let (&first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(first)
+    }
+
+    /// As many bytes as asked for.
+    pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(count)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    /// A number of so many bytes, at most eight, the lowest first.
+    pub fn little(&mut self, count: usize) -> Option<u64> {
+        Some(self.take(count)?.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    }
+
+    /// A number of so many bytes, at most eight, the highest first.
+    pub fn big(&mut self, count: usize) -> Option<u64> {
+        Some(self.take(count)?.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    }
+
+    fn length_or_special(&mut self) -> Option<Length> {
+        let first = self.byte()?;
+        let low = u64::from(first & 0x3f);
+        Some(match first {
+            0x00..=0x3f => Length::Plain(low),
+            0x40..=0x7f => Length::Plain(low << 8 | u64::from(self.byte()?)),
+            0x80 => Length::Plain(self.big(4)?),
+            0x81 => Length::Plain(self.big(8)?),
+            0xc0..=0xff => Length::Special(first & 0x3f),
+            _ => return None,
+        })
+    }
+
+    fn length(&mut self) -> Option<u64> {
+        match self.length_or_special()? {
+            Length::Plain(length) => Some(length),
+            Length::Special(_) => None,
+        }
+    }
+
+    fn string(&mut self) -> Option<Cow<'a, [u8]>> {
+        let text = |number: i64| Cow::Owned(itoa::Buffer::new().format(number).as_bytes().to_vec());
+        Some(match self.length_or_special()? {
+            Length::Plain(length) => self.take(usize::try_from(length).ok()?)?.into(),
+            Length::Special(0) => text((self.little(1)? as i8).into()),
+            Length::Special(1) => text((self.little(2)? as i16).into()),
+            Length::Special(2) => text((self.little(4)? as i32).into()),
+            Length::Special(3) => self.packed()?.into(),
+            Length::Special(_) => return None,
+        })
+    }
+
+    fn packed(&mut self) -> Option<Vec<u8>> {
+        let packed = usize::try_from(self.length()?).ok()?;
+        let length = usize::try_from(self.length()?).ok()?;
+        let packed = self.take(packed)?;
+        self.budget = self.budget.checked_sub(length)?;
+        lzf::decompress(packed, length)
+    }
+
+    /// A score as its eight bytes.
+    fn score(&mut self) -> Option<f64> {
+        let score = f64::from_bits(self.little(8)?);
+        (!score.is_nan()).then_some(score)
+    }
+
+    /// A score as text with its length before it.
+    fn score_text(&mut self) -> Option<f64> {
+        match self.byte()? {
+            253 => None,
+            254 => Some(f64::INFINITY),
+            255 => Some(f64::NEG_INFINITY),
+            length => parse_float(self.take(length.into())?),
+        }
+    }
+}
+
+/// The value that is all of `content`.
+pub fn value(content: &[u8]) -> Option<Value> {
+    let mut bytes = Bytes::new(content);
+    let kind = bytes.byte()?;
+    let value = match kind {
+        kind::STRING => return whole(bytes.string()?.into_owned(), bytes).map(Value::Str),
+        kind::LIST | kind::LIST_ZIPLIST | kind::LIST_OF_ZIPLISTS | kind::LIST_OF_LISTPACKS => {
+            Value::List(Box::new(list(kind, &mut bytes)?))
+        }
+        kind::SET | kind::SET_INTEGERS | kind::SET_LISTPACK => Value::Set(Box::new(set(kind, &mut bytes)?)),
+        kind::HASH | kind::HASH_ZIPLIST | kind::HASH_LISTPACK => {
+            Value::Hash(Box::new(hash(kind, &mut bytes)?))
+        }
+        kind::SORTED_TEXT | kind::SORTED | kind::SORTED_ZIPLIST | kind::SORTED_LISTPACK => {
+            Value::Sorted(Box::new(sorted(kind, &mut bytes)?))
+        }
+        _ => return None,
+    };
+    whole(value, bytes).filter(|value| !value.is_empty())
+}
+
+/// `value`, if nothing is left behind it.
+fn whole<T>(value: T, bytes: Bytes<'_>) -> Option<T> {
+    bytes.is_empty().then_some(value)
+}
+
+/// Calls `each` for as many times as a length says.
+fn counted(bytes: &mut Bytes<'_>, mut each: impl FnMut(&mut Bytes<'_>) -> Option<()>) -> Option<()> {
+    // Each takes a byte at least, so the bytes end before a false count does.
+    (0..bytes.length()?).try_for_each(|_| each(bytes))
+}
+
+fn list(kind: u8, bytes: &mut Bytes<'_>) -> Option<List> {
+    /// An element of a list by itself, too large for a listpack; a listpack.
+    const PLAIN: u64 = 1;
+    const PACKED: u64 = 2;
+    let mut list = List::default();
+    let mut push = |element: &[u8]| list.insert(list.len(), Blob::new(element));
+    match kind {
+        kind::LIST => counted(bytes, |bytes| bytes.string().map(|element| push(&element)))?,
+        kind::LIST_ZIPLIST => {
+            let block = bytes.string()?;
+            listpack::ziplist(&block)?.iter().for_each(|element| push(element));
+        }
+        kind::LIST_OF_ZIPLISTS => counted(bytes, |bytes| {
+            let block = bytes.string()?;
+            listpack::ziplist(&block)?.iter().for_each(|element| push(element));
+            Some(())
+        })?,
+        _ => counted(bytes, |bytes| {
+            let form = bytes.length()?;
+            let block = bytes.string()?;
+            match form {
+                PLAIN => push(&block),
+                PACKED => listpack::listpack(&block)?.iter().for_each(|element| push(element)),
+                _ => return None,
+            }
+            Some(())
+        })?,
+    }
+    Some(list)
+}
+
+fn set(kind: u8, bytes: &mut Bytes<'_>) -> Option<Set> {
+    let mut set = Set::default();
+    let mut add = |member: &[u8]| set.add(member).then_some(());
+    match kind {
+        kind::SET => counted(bytes, |bytes| bytes.string().and_then(|member| add(&member)))?,
+        kind::SET_LISTPACK => {
+            let block = bytes.string()?;
+            listpack::listpack(&block)?.iter().try_for_each(|member| add(member))?;
+        }
+        _ => {
+            let block = bytes.string()?;
+            let mut block = Bytes::new(&block);
+            let (size, count) = (block.little(4)? as usize, block.little(4)?);
+            if !matches!(size, 2 | 4 | 8) {
+                return None;
+            }
+            for _ in 0..count {
+                let unused = 64 - 8 * size as u32;
+                let number = (block.little(size)? << unused) as i64 >> unused;
+                add(itoa::Buffer::new().format(number).as_bytes())?;
+            }
+            whole((), block)?;
+        }
+    }
+    Some(set)
+}
+
+/// Calls `each` with the elements of a block, two at a time.
+fn pairs(elements: &[listpack::Element<'_>], mut each: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Option<()> {
+    elements.chunks(2).try_for_each(|pair| match pair {
+        [first, second] => each(first, second),
+        _ => None,
+    })
+}
+
+/// The elements of a block in the form that `kind` has, which is a ziplist or not.
+fn block_elements<'a>(block: &'a [u8], is_ziplist: bool) -> Option<Vec<listpack::Element<'a>>> {
+    if is_ziplist { listpack::ziplist(block) } else { listpack::listpack(block) }
+}
+
+fn hash(kind: u8, bytes: &mut Bytes<'_>) -> Option<Hash> {
+    let mut hash = Hash::default();
+    let mut put = |field: &[u8], value: &[u8]| hash.put(field, value).is_none().then_some(());
+    if kind == kind::HASH {
+        counted(bytes, |bytes| {
+            let field = bytes.string()?;
+            put(&field, &bytes.string()?)
+        })?;
+    } else {
+        let block = bytes.string()?;
+        pairs(&block_elements(&block, kind == kind::HASH_ZIPLIST)?, put)?;
+    }
+    Some(hash)
+}
+
+fn sorted(kind: u8, bytes: &mut Bytes<'_>) -> Option<SortedSet> {
+    let mut sorted = SortedSet::default();
+    let mut put = |member: &[u8], score: f64| sorted.put(member, score).is_none().then_some(());
+    match kind {
+        kind::SORTED | kind::SORTED_TEXT => counted(bytes, |bytes| {
+            let member = bytes.string()?;
+            let score = if kind == kind::SORTED { bytes.score()? } else { bytes.score_text()? };
+            put(&member, score)
+        })?,
+        _ => {
+            let block = bytes.string()?;
+            let elements = block_elements(&block, kind == kind::SORTED_ZIPLIST)?;
+            pairs(&elements, |member, score| put(member, parse_float(score)?))?;
+        }
+    }
+    Some(sorted)
+}

@@ -1,0 +1,103 @@
+//! `DUMP` and `RESTORE`: a value as bytes, to be carried to another server.
+
+use moonraft_proto::Reply;
+use moonraft_router::Keys;
+
+use super::{
+    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    arguments::{integer, is},
+    facts::uses,
+    rdb::{self, Refusal},
+};
+use crate::keyspace::{Object, Tx, dump::dump_object};
+
+/// A row of this family.
+const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, since: "2.6.0", ..Command::BASE };
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "dump",
+        arity: Arity::Exactly(2),
+        run: Run::Read(dump),
+        summary: "Returns a serialized representation of the value stored at a key.",
+        tips: &["nondeterministic_output"],
+        ..ROW
+    },
+    Command {
+        name: "restore",
+        arity: Arity::AtLeast(4),
+        flags: &[Flag::DenyOom, Flag::Dangerous],
+        key_flags: &[uses::STORE],
+        run: Run::Write(restore),
+        summary: "Creates a key from the serialized representation of a value.",
+        ..ROW
+    },
+];
+
+/// `DUMP key`
+fn dump<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(tx.value(words[1]).map_or(Reply::Null, |value| Reply::bulk(rdb::dump(value))))
+}
+
+#[derive(Default)]
+struct Options {
+    replace: bool,
+    /// The time to live is a deadline.
+    absolute: bool,
+}
+
+/// `RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]`
+fn restore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let key = words[1];
+    let options = options(&words[4..])?;
+    if !options.replace && tx.exists(key) {
+        return Err(CommandError::text("BUSYKEY Target key name already exists."));
+    }
+    let ttl = u64::try_from(integer(words[2])?)
+        .map_err(|_| CommandError::text("ERR Invalid TTL value, must be >= 0"))?;
+    let value = rdb::restore(words[3]).map_err(|refusal| match refusal {
+        Refusal::Footer => CommandError::text("ERR DUMP payload version or checksum are wrong"),
+        Refusal::Content => CommandError::text("ERR Bad data format"),
+    })?;
+
+    let expires_at = match ttl {
+        0 => None,
+        _ if options.absolute => Some(ttl),
+        _ => Some(ttl.saturating_add(tx.now_ms())),
+    };
+    let gone = expires_at.is_some_and(|at| at <= tx.now_ms());
+
+    tx.remove(key);
+    if !gone {
+        let object = Object { value, expires_at: expires_at.and_then(std::num::NonZeroU64::new) };
+        dump_object(key, &object, &mut |effect| tx.emit(*effect));
+    }
+    Ok(Reply::OK)
+}
+
+fn options(words: &[&[u8]]) -> Result<Options, CommandError> {
+    let mut options = Options::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if is(word, "replace") {
+            options.replace = true;
+        } else if is(word, "absttl") {
+            options.absolute = true;
+        } else if is(word, "idletime") {
+            // Accesses are not counted here: checked and forgotten, as below.
+            let seconds = integer(words.next().ok_or(CommandError::Syntax)?)?;
+            if seconds < 0 {
+                return Err(CommandError::text("ERR Invalid IDLETIME value, must be >= 0"));
+            }
+        } else if is(word, "freq") {
+            let frequency = integer(words.next().ok_or(CommandError::Syntax)?)?;
+            if !(0..=255).contains(&frequency) {
+                return Err(CommandError::text("ERR Invalid FREQ value, must be >= 0 and <= 255"));
+            }
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    Ok(options)
+}

@@ -1,0 +1,257 @@
+//! Sets.
+
+mod algebra;
+mod draw;
+
+use moonraft_proto::{Effect, Reply};
+use moonraft_router::Keys;
+
+use super::{
+    Arity, Command, Family, Flag, Outcome, Run,
+    facts::uses,
+    generic::{cursor, scan_options, scan_reply},
+};
+use crate::keyspace::Tx;
+
+/// A row of this family.
+const ROW: Command = Command { family: Family::Set, keys: Keys::ONE, ..Command::BASE };
+
+/// A row that combines sets.
+const COMBINES: Command = Command { arity: Arity::AtLeast(2), keys: Keys::ALL, tips: UNORDERED, ..ROW };
+
+/// A row that stores a combination of sets.
+const STORES: Command = Command {
+    arity: Arity::AtLeast(3),
+    keys: Keys::ALL,
+    flags: &[Flag::DenyOom],
+    key_flags: &[uses::STORE, uses::READ],
+    ..ROW
+};
+
+const UNORDERED: &[&str] = &["nondeterministic_output_order"];
+const RANDOM: &[&str] = &["nondeterministic_output"];
+
+/// The commands of this folder.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "sadd",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::ADD],
+        run: Run::Write(sadd),
+        summary: "Adds one or more members to a set. Creates the key if it doesn't exist.",
+        ..ROW
+    },
+    Command {
+        name: "srem",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::Fast],
+        key_flags: &[uses::TAKE],
+        run: Run::Write(srem),
+        summary: "Removes one or more members from a set. Deletes the set if the last member was removed.",
+        ..ROW
+    },
+    Command {
+        name: "sismember",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
+        run: Run::Read(sismember),
+        summary: "Determines whether a member belongs to a set.",
+        ..ROW
+    },
+    Command {
+        name: "smismember",
+        arity: Arity::AtLeast(3),
+        flags: &[Flag::Fast],
+        run: Run::Read(smismember),
+        since: "6.2.0",
+        summary: "Determines whether multiple members belong to a set.",
+        ..ROW
+    },
+    Command {
+        name: "smembers",
+        arity: Arity::Exactly(2),
+        run: Run::Read(smembers),
+        summary: "Returns all members of a set.",
+        tips: UNORDERED,
+        ..ROW
+    },
+    Command {
+        name: "scard",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
+        run: Run::Read(scard),
+        summary: "Returns the number of members in a set.",
+        ..ROW
+    },
+    Command {
+        name: "spop",
+        arity: Arity::AtLeast(2),
+        flags: &[Flag::Fast],
+        key_flags: &[uses::MOVE],
+        run: Run::Write(draw::spop),
+        summary: "Returns one or more random members from a set after removing them. Deletes the set if the last member was popped.",
+        tips: RANDOM,
+        ..ROW
+    },
+    Command {
+        name: "srandmember",
+        arity: Arity::AtLeast(2),
+        run: Run::Read(draw::srandmember),
+        summary: "Get one or multiple random members from a set",
+        tips: RANDOM,
+        ..ROW
+    },
+    Command {
+        name: "smove",
+        arity: Arity::Exactly(4),
+        keys: Keys::TWO,
+        flags: &[Flag::Fast],
+        key_flags: &[uses::MOVE, uses::ADD],
+        run: Run::Write(smove),
+        summary: "Moves a member from one set to another.",
+        ..ROW
+    },
+    Command {
+        name: "sscan",
+        arity: Arity::AtLeast(3),
+        run: Run::Read(sscan),
+        since: "2.8.0",
+        summary: "Iterates over members of a set.",
+        tips: RANDOM,
+        ..ROW
+    },
+    Command {
+        name: "sinter",
+        run: Run::Read(algebra::sinter),
+        summary: "Returns the intersect of multiple sets.",
+        ..COMBINES
+    },
+    Command {
+        name: "sunion",
+        run: Run::Read(algebra::sunion),
+        summary: "Returns the union of multiple sets.",
+        ..COMBINES
+    },
+    Command {
+        name: "sdiff",
+        run: Run::Read(algebra::sdiff),
+        summary: "Returns the difference of multiple sets.",
+        ..COMBINES
+    },
+    Command {
+        name: "sintercard",
+        arity: Arity::AtLeast(3),
+        keys: Keys::Counted { count: 1, also: None },
+        run: Run::Read(algebra::sintercard),
+        since: "7.0.0",
+        summary: "Returns the number of members of the intersect of multiple sets.",
+        ..ROW
+    },
+    Command {
+        name: "sinterstore",
+        key_flags: &[uses::UPDATE, uses::READ],
+        run: Run::Write(algebra::sinterstore),
+        summary: "Stores the intersect of multiple sets in a key.",
+        ..STORES
+    },
+    Command {
+        name: "sunionstore",
+        run: Run::Write(algebra::sunionstore),
+        summary: "Stores the union of multiple sets in a key.",
+        ..STORES
+    },
+    Command {
+        name: "sdiffstore",
+        run: Run::Write(algebra::sdiffstore),
+        summary: "Stores the difference of multiple sets in a key.",
+        ..STORES
+    },
+];
+
+/// `SADD key member [member …]`
+fn sadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let key = words[1];
+    tx.set(key)?;
+
+    let mut added = 0;
+    for &member in &words[2..] {
+        // A member named twice is there the second time.
+        if !tx.set(key)?.is_some_and(|set| set.contains(member)) {
+            tx.emit(Effect::SetAdd { key, member });
+            added += 1;
+        }
+    }
+    Ok(Reply::count(added))
+}
+
+/// `SREM key member [member …]`
+fn srem<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let key = words[1];
+    tx.set(key)?;
+
+    let mut removed = 0;
+    for &member in &words[2..] {
+        if tx.set(key)?.is_some_and(|set| set.contains(member)) {
+            tx.emit(Effect::SetRemove { key, member });
+            removed += 1;
+        }
+    }
+    Ok(Reply::count(removed))
+}
+
+/// `SISMEMBER key member`
+fn sismember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::flag(tx.set(words[1])?.is_some_and(|set| set.contains(words[2]))))
+}
+
+/// `SMISMEMBER key member [member …]`
+fn smismember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let set = tx.set(words[1])?;
+    let is_in = |member: &&[u8]| Reply::flag(set.is_some_and(|set| set.contains(member)));
+    Ok(Reply::Array(words[2..].iter().map(is_in).collect()))
+}
+
+/// `SMEMBERS key`
+fn smembers<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let set = tx.set(words[1])?;
+    Ok(Reply::Set(set.into_iter().flat_map(|set| set.iter()).map(Reply::bulk).collect()))
+}
+
+/// `SCARD key`
+fn scard<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::count(tx.set(words[1])?.map_or(0, |set| set.len())))
+}
+
+/// `SMOVE source destination member`
+fn smove<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let (source, destination, member) = (words[1], words[2], words[3]);
+    let Some(from) = tx.set(source)? else { return Ok(Reply::Int(0)) };
+    let there = from.contains(member);
+    let already = tx.set(destination)?.is_some_and(|set| set.contains(member));
+
+    if there && source != destination {
+        tx.emit(Effect::SetRemove { key: source, member });
+        if !already {
+            tx.emit(Effect::SetAdd { key: destination, member });
+        }
+    }
+    Ok(Reply::flag(there))
+}
+
+/// `SSCAN key cursor [MATCH pattern] [COUNT count]`
+fn sscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    let from = cursor(words[2])?;
+    let set = tx.set(words[1])?;
+    let Some(set) = set else { return Ok(scan_reply(0, Vec::new())) };
+    let options = scan_options(&words[3..], false)?;
+
+    let (members, next) = set.scan(from, options.count);
+    let wanted = members.into_iter().filter(|member| options.matches(member));
+    Ok(scan_reply(next, wanted.map(Reply::bulk).collect()))
+}
+
+#[cfg(test)]
+mod tests;
