@@ -175,6 +175,10 @@ impl Keyspace {
                 break;
             }
         }
+        keys.truncate(limit);
         keys
     }
 }
+
+#[cfg(test)]
+mod tests;
