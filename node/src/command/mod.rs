@@ -250,3 +250,6 @@ impl Command {
 
 #[cfg(test)]
 mod golden;
+
+#[cfg(test)]
+mod properties;
