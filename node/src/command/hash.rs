@@ -172,7 +172,7 @@ fn value<'t>(tx: &'t Tx, key: &[u8], field: &[u8]) -> Result<Option<&'t [u8]>, C
 }
 
 /// Puts fields with their values. Returns how many fields are new.
-fn put<'a>(tx: &mut Tx, words: &[&'a [u8]], command: &'static str) -> Result<usize, CommandError> {
+fn put(tx: &mut Tx, words: &[&[u8]], command: &'static str) -> Result<usize, CommandError> {
     let key = words[1];
     let (pairs, []) = words[2..].as_chunks() else {
         return Err(CommandError::Arity(Cow::Borrowed(command)));

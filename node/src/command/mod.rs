@@ -285,3 +285,6 @@ impl Command {
 
 #[cfg(test)]
 mod golden;
+
+#[cfg(test)]
+mod properties;

@@ -194,6 +194,10 @@ impl Keyspace {
                 break;
             }
         }
+        keys.truncate(limit);
         keys
     }
 }
+
+#[cfg(test)]
+mod tests;

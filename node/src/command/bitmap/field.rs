@@ -52,15 +52,10 @@ struct Operation {
 pub(super) fn bitfield<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let key = words[1];
     let operations = read(&words[2..])?;
-    let length = tx.string(key)?.map_or(0, <[u8]>::len);
-
-    // The string grows as far as any write reaches, even one that then fails.
+    tx.string(key)?;
     let writes = operations.iter().filter(|operation| !matches!(operation.action, Action::Get));
-    if let Some(end) = writes.map(|operation| operation.field.bytes().end).max()
-        && end > length
-    {
-        tx.emit(Effect::PatchString { key, offset: end as u64 - 1, bytes: &[0] });
-    }
+    let reach = writes.map(|operation| operation.field.bytes().end).max();
+
     let mut replies = Vec::with_capacity(operations.len());
     for Operation { field, action, overflow } in operations {
         let string = tx.string(key)?.unwrap_or_default();
@@ -80,6 +75,11 @@ pub(super) fn bitfield<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
             let patch = &patched[patched.len() - bytes.len()..];
             tx.emit(Effect::PatchString { key, offset: bytes.start as u64, bytes: patch });
         }
+    }
+    // The string grows as far as any write reaches, even one that failed.
+    let length = tx.string(key)?.map_or(0, <[u8]>::len);
+    if let Some(reach) = reach.filter(|&reach| reach > length) {
+        tx.emit(Effect::PatchString { key, offset: reach as u64 - 1, bytes: &[0] });
     }
     Ok(Reply::Array(replies))
 }

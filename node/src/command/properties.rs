@@ -1,0 +1,188 @@
+//! What holds of every command that works on data, drawn from the table with
+//! words at random: its effects make a follower equal, rolling it back leaves
+//! nothing, an error leaves nothing, and no words make it panic.
+
+use moonraft_proto::{entry::Batch, reply::Protocol};
+use proptest::prelude::*;
+
+use super::{Command, Run, rows};
+use crate::keyspace::{Keyspace, Tx};
+
+/// Words that mean something to some command: keys of one slot, values, options.
+/// No number is large enough to make a string of gigabytes, or too large to.
+const WORDS: &[&[u8]] = &[
+    b"{k}a",
+    b"{k}b",
+    b"{k}c",
+    b"{k}d",
+    b"{k}e",
+    b"",
+    b"0",
+    b"1",
+    b"2",
+    b"-1",
+    b"3",
+    b"7",
+    b"100",
+    b"-3",
+    b"1.5",
+    b"-0.1",
+    b"1e300",
+    b"inf",
+    b"9223372036854775807",
+    b"-9223372036854775808",
+    b"nx",
+    b"xx",
+    b"get",
+    b"ex",
+    b"px",
+    b"exat",
+    b"pxat",
+    b"keepttl",
+    b"persist",
+    b"idx",
+    b"len",
+    b"minmatchlen",
+    b"withmatchlen",
+    b"and",
+    b"or",
+    b"xor",
+    b"not",
+    b"bit",
+    b"byte",
+    b"set",
+    b"incrby",
+    b"overflow",
+    b"sat",
+    b"fail",
+    b"wrap",
+    b"u8",
+    b"i5",
+    b"i64",
+    b"u63",
+    b"#1",
+    b"withvalues",
+    b"withscores",
+    b"match",
+    b"count",
+    b"f*",
+    b"f",
+    b"g",
+    b"foobar",
+    b"left",
+    b"right",
+    b"before",
+    b"after",
+    b"gt",
+    b"lt",
+    b"ch",
+    b"incr",
+    b"rank",
+    b"maxlen",
+    b"limit",
+    b"weights",
+    b"aggregate",
+    b"sum",
+    b"min",
+    b"max",
+    b"rev",
+    b"byscore",
+    b"bylex",
+    b"(1",
+    b"[a",
+    b"+",
+    b"-",
+    b"store",
+    b"by",
+    b"asc",
+    b"desc",
+    b"alpha",
+    b"replace",
+    b"\xff\x00\x01",
+];
+
+/// The most words beyond those that a command must have.
+const FURTHER_MAX: usize = 5;
+
+#[derive(Clone, Debug)]
+struct Request {
+    row: &'static Command,
+    words: Vec<usize>,
+    keep: bool,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.full_name())
+    }
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    let on_data = |row: &&Command| matches!(row.run, Run::Read(_) | Run::Write(_));
+    let rows: Vec<&'static Command> = rows().filter(on_data).collect();
+    let row = prop::sample::select(rows);
+    // The word behind the name is a key, most often.
+    let first = prop_oneof![4 => 0..5_usize, 1 => 0..WORDS.len()];
+    let further = prop::collection::vec(prop_oneof![0..14_usize, 0..WORDS.len()], FURTHER_MAX + 4);
+    (row, first, further, 0..=FURTHER_MAX, prop::bool::weighted(0.8)).prop_map(
+        |(row, first, further, count, keep)| {
+            let least = row.arity.shown().unsigned_abs() as usize;
+            let count = if row.arity.shown() > 0 { least } else { least + count };
+            let names = 1 + usize::from(row.parent.is_some());
+            let words = std::iter::once(first).chain(further.into_iter().cycle());
+            Request { row, words: words.take(count.saturating_sub(names)).collect(), keep }
+        },
+    )
+}
+
+fn words(request: &Request) -> Vec<&[u8]> {
+    let names = request.row.parent.into_iter().chain([request.row.name]);
+    names.map(str::as_bytes).chain(request.words.iter().map(|&at| WORDS[at])).collect()
+}
+
+fn digests(keyspace: &Keyspace) -> (String, String) {
+    (keyspace.digest(), keyspace.shared_digest())
+}
+
+proptest! {
+    #[test]
+    fn any_request_leaves_its_effects_and_nothing_else(
+        requests in prop::collection::vec(any_request(), 1..60),
+        seconds in prop::collection::vec(0_u64..3, 60),
+    ) {
+        let mut leader = Tx::new(Keyspace::default(), 0);
+        let mut follower = Keyspace::default();
+        let mut now_us = 1_000_000_000_000;
+        for (request, seconds) in requests.iter().zip(seconds) {
+            now_us += seconds * 1_000_000;
+            let words = words(request);
+            let before = digests(leader.keyspace());
+            leader.begin_unit(now_us, true);
+            let outcome = request.row.check_arity(&words).and_then(|()| request.row.key_positions(&words));
+            if outcome.is_ok() {
+                // A reply that cannot be written would be found out here.
+                for protocol in [Protocol::Resp2, Protocol::Resp3] {
+                    let mut out = Vec::new();
+                    if let Ok(reply) = request.row.execute(&mut leader, &words) {
+                        reply.encode(protocol, &mut out);
+                        prop_assert!(out.ends_with(b"\r\n"));
+                    }
+                }
+            }
+            if request.keep {
+                let wrote = leader.unit_effects() > 0;
+                prop_assert!(wrote || digests(leader.keyspace()) == before);
+            } else {
+                leader.roll_back_unit();
+                prop_assert_eq!(digests(leader.keyspace()), before, "{:?} rolled back", request.row);
+            }
+            leader.end_unit();
+
+            let (sequence, data, open) = leader.seal(now_us / 1000);
+            let batch = Batch::decode(&data).expect("it was just sealed");
+            batch.effects().for_each(|effect| drop(follower.apply(&effect.expect("it was just sealed"))));
+            prop_assert_eq!(digests(leader.keyspace()), digests(&follower), "{:?}", request.row);
+            leader.committed(sequence, &open.changed);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Random effects that fit the state they meet.
+
+use moonraft_proto::Effect;
+use moonraft_router::SLOT_COUNT;
+use proptest::prelude::*;
+
+use crate::keyspace::{Keyspace, Value};
+
+/// Few enough to meet often; two slots are shared, and one key is not inline.
+pub const KEYS: &[&[u8]] =
+    &[b"{t}a", b"{t}b", b"{u}a", b"{u}b", b"c", b"", b"a key that is longer than what fits inline"];
+
+/// What to do, if it fits; numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    kind: u8,
+    key: usize,
+    to: usize,
+    name: Vec<u8>,
+    value: Vec<u8>,
+    number: u64,
+    count: u64,
+    score: f64,
+}
+
+/// Kinds of effects, as [`Choice::fit`] numbers them.
+const KINDS: u8 = 20;
+
+pub fn any_choice() -> impl Strategy<Value = Choice> {
+    // Few names, so that they are met again; numbers make sets of integers, and
+    // the long one makes any container a large one.
+    let name = prop_oneof![
+        4 => (0_u8..12).prop_map(|number| number.to_string().into_bytes()),
+        4 => prop::collection::vec(b'a'..b'd', 0..3),
+        1 => prop::collection::vec(any::<u8>(), 20..30),
+        1 => Just(vec![b'x'; 70]),
+    ];
+    let value =
+        prop_oneof![prop::collection::vec(any::<u8>(), 0..6), prop::collection::vec(any::<u8>(), 20..90),];
+    let score = prop_oneof![(-3_i8..3).prop_map(f64::from), -1e3..1e3, Just(f64::INFINITY), Just(-0.0)];
+    let numbers = (any::<u64>(), any::<u64>(), score);
+    (0..KINDS, 0..KEYS.len(), 0..KEYS.len(), name, value, numbers).prop_map(
+        |(kind, key, to, name, value, (number, count, score))| Choice {
+            kind,
+            key,
+            to,
+            name,
+            value,
+            number,
+            count,
+            score,
+        },
+    )
+}
+
+pub fn any_choices() -> impl Strategy<Value = Vec<Choice>> {
+    prop::collection::vec(any_choice(), 0..150)
+}
+
+impl Choice {
+    /// The effect that it is on this state; `None` if it does not fit.
+    pub fn fit(&self, keyspace: &Keyspace) -> Option<Effect<'_>> {
+        let (key, to) = (KEYS[self.key], KEYS[self.to]);
+        let held = keyspace.get(key).map(|object| &object.value);
+        // 0 is no deadline.
+        let expires_at = Some(self.number % 9).filter(|&at| at != 0);
+        let (name, value) = (self.name.as_slice(), self.value.as_slice());
+        let slots = || {
+            let first = self.number % u64::from(SLOT_COUNT);
+            let last = first + self.count % (u64::from(SLOT_COUNT) - first);
+            (first as u16, last as u16)
+        };
+        Some(match self.kind {
+            0 => Effect::PutString { key, value, expires_at },
+            1 => Effect::Remove { key },
+            2 if held.is_some() => Effect::SetExpiry { key, expires_at },
+            3 if held.is_some() => Effect::Rename { key, to },
+            4 if held.is_some() => Effect::Copy { key, to },
+            5..=14 => return self.fit_inside(key, held),
+            15 => {
+                let (first, last) = slots();
+                Effect::ClearSlots { first, last }
+            }
+            16 => {
+                let (first, last) = slots();
+                Effect::AssignSlots { first, last }
+            }
+            17 => {
+                let (first, last) = slots();
+                Effect::ReleaseSlots { first, last }
+            }
+            18 => Effect::ScriptLoad { text: name },
+            19 if self.count.is_multiple_of(4) => Effect::ScriptFlush,
+            _ => return None,
+        })
+    }
+
+    /// Effects on what a key holds.
+    fn fit_inside<'a>(&'a self, key: &'a [u8], held: Option<&Value>) -> Option<Effect<'a>> {
+        let (name, value) = (self.name.as_slice(), self.value.as_slice());
+        let index = |end: usize| (end > 0).then(|| self.number % end as u64);
+        Some(match (self.kind, held) {
+            (5, None | Some(Value::Str(_))) => {
+                Effect::PatchString { key, offset: self.number % 100, bytes: value }
+            }
+            (6, None | Some(Value::Hash(_))) => Effect::HashPut { key, field: name, value },
+            (7, Some(Value::Hash(_))) => Effect::HashRemove { key, field: name },
+            (8, None | Some(Value::Set(_))) => Effect::SetAdd { key, member: name },
+            (9, Some(Value::Set(_))) => Effect::SetRemove { key, member: name },
+            (10, None | Some(Value::Sorted(_))) => Effect::SortedPut { key, member: name, score: self.score },
+            (11, Some(Value::Sorted(_))) => Effect::SortedRemove { key, member: name },
+            (12, None) => Effect::ListInsert { key, index: 0, value },
+            (12, Some(Value::List(list))) => Effect::ListInsert { key, index: index(list.len() + 1)?, value },
+            (13, Some(Value::List(list))) => Effect::ListSet { key, index: index(list.len())?, value },
+            (14, Some(Value::List(list))) => {
+                let index = index(list.len())?;
+                let count = 1 + self.count % (list.len() as u64 - index);
+                Effect::ListRemove { key, index, count }
+            }
+            _ => return None,
+        })
+    }
+}
