@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::keyspace::Blob;
 use crate::keyspace::{Hash, List, Set, SortedSet};
 
 /// Payloads that a real server wrote, by name.
