@@ -150,6 +150,9 @@ pub struct World {
     calm: bool,
     report: Report,
     wrong: Option<String>,
+    /// What shards want done, oldest first.
+    outputs: VecDeque<(usize, usize, shard::Output)>,
+    driving: bool,
     /// Bytes that wait for a leader to be known.
     parked: BTreeMap<(usize, u32, usize, SessionId), BytesMut>,
     /// When the last bytes to each client arrive.
@@ -236,6 +239,8 @@ impl World {
             calm: false,
             report: Report::default(),
             wrong: None,
+            outputs: VecDeque::new(),
+            driving: false,
             parked: BTreeMap::new(),
             heard_at,
             answered_by_leader: false,
@@ -405,7 +410,7 @@ impl World {
             let work = running.consensus.collect(now);
             let writes = work.writes;
             self.send(node, work.messages);
-            self.outputs(node, work.outputs);
+            self.consensus_outputs(node, work.outputs);
             if !writes.is_empty() {
                 self.nodes[node].log.write(&writes);
                 let (low, high) = self.weather.sync;
@@ -437,7 +442,7 @@ impl World {
         let Some(running) = &mut self.nodes[node].running else { return };
         let work = running.consensus.persisted(now);
         self.send(node, work.messages);
-        self.outputs(node, work.outputs);
+        self.consensus_outputs(node, work.outputs);
     }
 
     fn send(&mut self, from: usize, messages: Vec<PeerMessage>) {
@@ -471,7 +476,7 @@ impl World {
         self.input(node, Input::Message(message));
     }
 
-    fn outputs(&mut self, node: usize, outputs: Vec<Output>) {
+    fn consensus_outputs(&mut self, node: usize, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Role { group, term, role } => self.role(node, group, term, role),
@@ -534,17 +539,24 @@ impl World {
         self.drive(node, shard);
     }
 
-    /// Does what a shard wants done.
+    /// Does what a shard wants done, in order: what comes of it is done after it.
     fn drive(&mut self, node: usize, shard: usize) {
-        loop {
-            let Some(running) = &mut self.nodes[node].running else { return };
+        self.gather(node, shard);
+        if self.driving {
+            return;
+        }
+        self.driving = true;
+        while let Some((node, shard, output)) = self.outputs.pop_front() {
+            self.shard_output(node, shard, output);
+            self.gather(node, shard);
+        }
+        self.driving = false;
+    }
+
+    fn gather(&mut self, node: usize, shard: usize) {
+        if let Some(running) = &mut self.nodes[node].running {
             let outputs = running.shards[shard].take_outputs();
-            if outputs.is_empty() {
-                return;
-            }
-            for output in outputs {
-                self.shard_output(node, shard, output);
-            }
+            self.outputs.extend(outputs.into_iter().map(|output| (node, shard, output)));
         }
     }
 
