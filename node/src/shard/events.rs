@@ -242,10 +242,16 @@ impl Shard {
     }
 
     /// Replaces the state by a snapshot's, which is ahead of it.
+    ///
+    /// A snapshot does not tell which batches are in it. So nobody can know any
+    /// more what became of those that were in flight: their clients' connections
+    /// are closed, never redirected.
     fn install(&mut self, index: u64, term: u64, data: &[u8]) {
         assert!(index > self.applied.0, "a snapshot is installed only if it is ahead");
         self.step_down();
-        self.close_terms_before(term);
+        for batch in self.speculation.forget() {
+            self.outputs.extend(batch.waiting.into_iter().map(Output::Close));
+        }
         let state = State::from_snapshot(index, term, data)
             .unwrap_or_else(|error| panic!("shard {}, snapshot {index}: {error}", self.settings.shard));
         self.tx_mut().replace_keyspace(state.keyspace);

@@ -43,8 +43,8 @@ pub struct Speculation {
     bytes: usize,
     /// For each recent term, the last own batch that committed.
     outcomes: VecDeque<(u64, u64)>,
-    /// The term of the last applied entry: earlier ones are closed.
-    applied_term: u64,
+    /// Terms before this one are closed.
+    closed_before: u64,
 }
 
 impl Speculation {
@@ -95,11 +95,20 @@ impl Speculation {
     /// An entry of `term` was applied. Returns the batches of earlier terms,
     /// which are lost.
     pub fn close_terms_before(&mut self, term: u64) -> Vec<InFlight> {
-        self.applied_term = self.applied_term.max(term);
+        self.closed_before = self.closed_before.max(term);
         let lost = self.in_flight.iter().take_while(|batch| batch.batch.term < term).count();
-        let lost: Vec<InFlight> = self.in_flight.drain(..lost).collect();
-        self.bytes -= lost.iter().map(|batch| batch.bytes).sum::<usize>();
-        lost
+        self.take(lost)
+    }
+
+    /// The fate of all batches in flight can never be known. Returns them.
+    pub fn forget(&mut self) -> Vec<InFlight> {
+        self.take(self.in_flight.len())
+    }
+
+    fn take(&mut self, count: usize) -> Vec<InFlight> {
+        let taken: Vec<InFlight> = self.in_flight.drain(..count).collect();
+        self.bytes -= taken.iter().map(|batch| batch.bytes).sum::<usize>();
+        taken
     }
 
     /// What takes the batches back, newest effect first; they stay in flight.
@@ -113,7 +122,7 @@ impl Speculation {
         let outcome = self.outcomes.iter().find(|(term, _)| *term == batch.term);
         match outcome {
             Some(&(_, committed)) if batch.sequence <= committed => Fate::Committed,
-            _ if batch.term < self.applied_term => Fate::Lost,
+            _ if batch.term < self.closed_before => Fate::Lost,
             _ => Fate::Open,
         }
     }

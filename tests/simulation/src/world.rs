@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use moonraft::{
     consensus::{self, Input, Output, PeerMessage, Role, snapshot_position},
     log::MemoryLog,
-    shard::{self, Event as ShardEvent, SessionId, ShardSettings, Standing},
+    shard::{self, Event as ShardEvent, SessionId, ShardSettings},
 };
 use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -91,7 +91,7 @@ struct Weather {
     read_index: bool,
 }
 
-const FAULT_KINDS: usize = 9;
+const FAULT_KINDS: usize = 10;
 
 enum Event {
     Tick(usize, u32),
@@ -109,6 +109,8 @@ enum Event {
     ClientHears(usize, u64, Vec<u8>),
     ClientLosesPatience(usize, u64),
     DoFault,
+    /// Leader and the node whose word its lease rests on.
+    RestartSupporter(usize, usize),
 }
 
 /// One client: one request at a time.
@@ -122,6 +124,8 @@ struct Client {
     number: u64,
     target: (usize, usize),
     heard: Vec<u8>,
+    /// Whether a leader executed it: a follower's clock is its own.
+    by_leader: bool,
     /// Where the request is being executed.
     at: Option<(usize, u32, usize, SessionId)>,
 }
@@ -157,8 +161,6 @@ pub struct World {
     parked: BTreeMap<(usize, u32, usize, SessionId), BytesMut>,
     /// When the last bytes to each client arrive.
     heard_at: Vec<u64>,
-    /// Whether the last reply came from a leader: a follower's clock is its own.
-    answered_by_leader: bool,
 }
 
 /// Runs one seed.
@@ -214,6 +216,7 @@ impl World {
             number: 0,
             target: (rng.random_range(0..count), 0),
             heard: Vec::new(),
+            by_leader: false,
             at: None,
         });
         let clients: Vec<Client> = clients.collect();
@@ -243,7 +246,6 @@ impl World {
             driving: false,
             parked: BTreeMap::new(),
             heard_at,
-            answered_by_leader: false,
         }
     }
 
@@ -318,6 +320,7 @@ impl World {
             Event::ClientHears(client, number, bytes) => self.client_hears(client, number, &bytes),
             Event::ClientLosesPatience(client, number) => self.client_gives_up(client, number),
             Event::DoFault => self.do_fault(),
+            Event::RestartSupporter(leader, supporter) => self.restart_supporter(leader, supporter),
         }
     }
 
@@ -686,10 +689,14 @@ impl World {
     fn receive(&mut self, node: usize, shard: usize, session: SessionId, bytes: &[u8]) {
         let Some(running) = &mut self.nodes[node].running else { return };
         let mut input = BytesMut::from(bytes);
+        let by_leader = running.shards[shard].is_serving();
         let received = running.shards[shard].receive(session, &mut input);
         running.shards[shard].end_turn();
+        let key = (node, self.nodes[node].life, shard, session);
+        if let Some(&(client, _)) = self.waiting.get(&key) {
+            self.clients[client].by_leader = by_leader;
+        }
         if received.parked {
-            let key = (node, self.nodes[node].life, shard, session);
             self.parked.insert(key, input);
         }
         self.flush(node, shard, session);
@@ -756,7 +763,7 @@ impl World {
             Meaning::Time(shown) => {
                 let (called, returned) = (self.clients[client].called, self.now.get());
                 let shard = self.clients[client].target.1;
-                if self.answered_by_leader {
+                if self.clients[client].by_leader {
                     self.history.times.push(TimeReading { shard, called, returned, shown });
                 }
                 self.answered(client, vec![]);
@@ -771,11 +778,9 @@ impl World {
         let Some((node, life, shard, session)) = self.clients[client].at.take() else { return };
         self.waiting.remove(&(node, life, shard, session));
         self.parked.remove(&(node, life, shard, session));
-        self.answered_by_leader = false;
         if self.nodes[node].life == life
             && let Some(running) = &mut self.nodes[node].running
         {
-            self.answered_by_leader = matches!(running.shards[shard].standing(), Standing::Leading { .. });
             running.shards[shard].disconnect(session);
         }
     }
@@ -833,6 +838,7 @@ impl World {
             5 => self.cut_bridge(),
             6 => self.nodes[node].paused_until = self.now.get() + self.rng.random_range(50..2000) * MS,
             7 => self.jump_clock(node),
+            8 => self.leave_one_supporter(),
             _ => self.transfer(node),
         }
     }
@@ -896,11 +902,31 @@ impl World {
         if other != leader {
             self.cut.extend([(leader, other), (other, leader)]);
         }
-        // The node that sees both starts anew, perhaps.
-        let third = (0..self.nodes.len()).find(|&node| node != leader && node != other);
-        if let Some(third) = third.filter(|_| self.rng.random_bool(0.5)) {
-            self.crash(third);
+    }
+
+    /// The leader is heard by just enough nodes; later one of those forgets that
+    /// it heard it.
+    fn leave_one_supporter(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        self.cut.clear();
+        let mut others: Vec<usize> = (0..self.nodes.len()).filter(|&other| other != leader).collect();
+        let supporter = others.swap_remove(self.rng.random_range(0..others.len()));
+        for &other in others.iter().take(self.nodes.len() / 2) {
+            self.cut.extend([(leader, other), (other, leader)]);
         }
+        let delay = self.rng.random_range(600..2000) * MS;
+        self.after(delay, Event::RestartSupporter(leader, supporter));
+    }
+
+    fn restart_supporter(&mut self, leader: usize, supporter: usize) {
+        if self.calm || self.nodes[supporter].running.is_none() {
+            return;
+        }
+        self.cut.extend([(leader, supporter), (supporter, leader)]);
+        self.crash(supporter);
+        let life = self.nodes[supporter].life;
+        let down = self.rng.random_range(1..20) * MS;
+        self.after(down, Event::Start(supporter, life));
     }
 
     fn jump_clock(&mut self, node: usize) {
