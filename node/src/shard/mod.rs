@@ -500,7 +500,8 @@ impl Shard {
 
     /// Settles what a unit's reply waits for. `None`: for nothing.
     fn settle_unit(&mut self, unit: Unit) -> Option<BatchId> {
-        let Standing::Leading { term, .. } = self.standing else {
+        // A leader that does not serve yet has no batch that could cover anything.
+        let Standing::Leading { term, serving: true } = self.standing else {
             self.publish(unit.publications);
             return None;
         };
@@ -508,13 +509,13 @@ impl Shard {
         if unit.read_clock && !self.clock.is_covered() {
             let covering = match self.speculation.newest() {
                 Some(newest) if self.clock.will_be_covered() => newest.batch.sequence,
-                _ => {
-                    self.stamp_wanted = true;
-                    self.tx().open_sequence()
-                }
+                _ => self.tx().open_sequence(),
             };
             sequence = sequence.max(covering);
         }
+        // What waits for the open batch needs it sealed, effects or not: those it
+        // saw may have been rolled back.
+        self.stamp_wanted |= sequence == self.tx().open_sequence();
         if sequence == 0 {
             self.publish(unit.publications);
             return None;
