@@ -530,7 +530,8 @@ impl Shard {
 
     /// The reply that session `id` put out since `start` waits for `batch`.
     fn hold(&mut self, id: SessionId, start: u64, batch: BatchId, slot: Option<u16>) {
-        if self.settings.fault == Some(PlantedFault::ReplyBeforeCommit) {
+        let silent = self.sessions[id].outbox.end() == start;
+        if silent || self.settings.fault == Some(PlantedFault::ReplyBeforeCommit) {
             return;
         }
         let waiting = match self.speculation.get_mut(batch) {
