@@ -550,10 +550,12 @@ impl Shard {
         }
     }
 
-    /// What a client is told whose request is not for here.
+    /// What a client is told whose request is not for here. One without keys
+    /// belongs where all the shard's slots do.
     fn redirect(&self, slot: Option<u16>) -> Redirect {
         let map = self.surroundings.map();
-        let Some(slot) = slot else { return Redirect::Down };
+        let any = || self.keyspace().owned().ranges().first().map(|&(first, _)| first);
+        let Some(slot) = slot.or_else(any) else { return Redirect::Down };
         let shard = match map.shard_of(slot) {
             Some(shard) => &map.shards[shard],
             None => return Redirect::NotServed,
