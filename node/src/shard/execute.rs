@@ -139,8 +139,8 @@ impl Shard {
         };
         match self.place_of(id, command, slot) {
             Place::Wait if self.park(id) => return Done::Parked,
-            Place::Wait => self.refuse(id, &Redirect::Down.into()),
-            Place::Elsewhere(redirect) => self.refuse(id, &redirect.into()),
+            Place::Wait => self.turn_away(id, command, Redirect::Down),
+            Place::Elsewhere(redirect) => self.turn_away(id, command, redirect),
             Place::Here => {
                 *read_here |= self.is_serving();
                 self.sessions[id].last_command = Some(command);
@@ -176,6 +176,16 @@ impl Shard {
             queue.broken = true;
         }
         self.answer(id, &Reply::Error(error.to_string().into()));
+    }
+
+    /// Answers with a redirect. One for an `EXEC` ends the block: the client asks
+    /// again elsewhere from its `WATCH` on.
+    fn turn_away(&mut self, id: SessionId, command: &'static Command, redirect: Redirect) {
+        self.refuse(id, &redirect.into());
+        if let Run::Queue(_) = command.run {
+            self.sessions[id].queue = None;
+            self.unwatch(id);
+        }
     }
 
     /// Whether the state of the session allows the command.
