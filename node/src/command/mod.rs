@@ -111,8 +111,10 @@ pub enum Flag {
     AllowBusy,
     /// Allowed before `AUTH`.
     NoAuth,
-    /// Publishes, subscribes, or is allowed on a connection that listens.
+    /// Publishes or subscribes: any replica of the shard does.
     PubSub,
+    /// Allowed on a RESP2 connection that listens.
+    Listening,
     /// Executed at once inside `MULTI`, not queued.
     Immediate,
     /// Sets the mark that `ASK` redirects ask for.

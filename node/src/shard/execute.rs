@@ -142,7 +142,7 @@ impl Shard {
             Place::Wait => self.turn_away(id, command, Redirect::Down),
             Place::Elsewhere(redirect) => self.turn_away(id, command, redirect),
             Place::Here => {
-                *read_here |= self.is_serving();
+                *read_here |= self.is_serving() && self.is_on_data(id, command, slot);
                 self.sessions[id].last_command = Some(command);
                 self.statistics.requests += 1;
                 if self.is_queued(id, command) {
@@ -191,7 +191,7 @@ impl Shard {
     /// Whether the state of the session allows the command.
     fn check_mode(&self, id: SessionId, command: &Command) -> Result<(), CommandError> {
         let session = &self.sessions[id];
-        if session.is_listening_only() && !command.has(Flag::PubSub) {
+        if session.is_listening_only() && !command.has(Flag::Listening) {
             let text = format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
                 command.full_name()
@@ -224,19 +224,29 @@ impl Shard {
         }
     }
 
-    /// Where a request with keys in `slot` is executed.
-    fn place_of(&self, id: SessionId, command: &Command, slot: Option<u16>) -> Place {
-        let on_data = match command.run {
+    /// Whether a request looks at data: that asks for leadership, or for leave to
+    /// read what a follower has.
+    fn is_on_data(&self, id: SessionId, command: &Command, slot: Option<u16>) -> bool {
+        match command.run {
             Run::Read(_) | Run::Write(_) | Run::Script(..) => true,
             Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| !queue.requests.is_empty()),
             Run::Session(_) | Run::Container => slot.is_some(),
-        };
-        if !on_data || self.is_serving() && slot.is_none_or(|slot| self.keyspace().owned().contains(slot)) {
+        }
+    }
+
+    /// Where a request with keys in `slot` is executed.
+    fn place_of(&self, id: SessionId, command: &Command, slot: Option<u16>) -> Place {
+        let owned = slot.is_none_or(|slot| self.keyspace().owned().contains(slot));
+        if !self.is_on_data(id, command, slot) || self.is_serving() && owned {
             return Place::Here;
         }
         let Some(slot) = slot else { return self.place_of_keyless(command) };
-        if !self.keyspace().owned().contains(slot) {
+        if !owned {
             return Place::Elsewhere(self.redirect(Some(slot)));
+        }
+        if command.has(Flag::PubSub) {
+            // Messages of a shard are heard at each of its replicas.
+            return Place::Here;
         }
         match self.standing {
             Standing::Following { leader: Some(_) } if self.reads_here(id, command) => Place::Here,
@@ -259,6 +269,8 @@ impl Shard {
         let session = &self.sessions[id];
         let reads = match (&session.queue, command.run) {
             (Some(queue), Run::Queue(_)) => !queue.writes,
+            // `WATCH` of a reader.
+            (_, Run::Session(_)) => true,
             _ => command.is_read(),
         };
         session.read_only && reads
