@@ -239,6 +239,7 @@ impl Command {
         if let Ok(keys) = self.keys.positions(words) {
             tx.expire(keys.iter().map(|&at| words[at]));
         }
+        tx.count_lookups(self.is_read());
         match self.run {
             Run::Read(run) => run(tx, words),
             Run::Write(run) => {

@@ -108,13 +108,14 @@ impl Shard {
         let session = &mut self.sessions[id];
         let silent = match session.reply_mode {
             ReplyMode::On => false,
-            ReplyMode::Off | ReplyMode::Skip => true,
+            // What says to whom a client listens is a message, not a reply.
+            ReplyMode::Off | ReplyMode::Skip => !matches!(reply, Reply::Several(_)),
             ReplyMode::SkipNext => false,
         };
-        self.statistics.errors += u64::from(reply.is_error());
         if !silent {
             session.outbox.push(reply, session.protocol);
         }
+        self.statistics.note_error(&mut self.details, reply);
     }
 
     /// Deals with one request.
@@ -126,17 +127,18 @@ impl Shard {
                 return self.done(id);
             }
         };
-        if let Err(error) = self.check_mode(id, command) {
-            self.refuse(id, &error);
-            return self.done(id);
-        }
-        let slot = match self.slot_of_request(id, command, words) {
+        let allowed = self.check_mode(id, command);
+        let slot = match allowed.and_then(|()| self.slot_of_request(id, command, words)) {
             Ok(slot) => slot,
             Err(error) => {
+                self.details.rejected(command);
                 self.refuse(id, &error);
                 return self.done(id);
             }
         };
+        if self.is_paused(id, command) {
+            return Done::Parked;
+        }
         match self.place_of(id, command, slot) {
             Place::Wait if self.park(id) => return Done::Parked,
             Place::Wait => self.turn_away(id, command, Redirect::Down),
@@ -181,6 +183,7 @@ impl Shard {
     /// Answers with a redirect. One for an `EXEC` ends the block: the client asks
     /// again elsewhere from its `WATCH` on.
     fn turn_away(&mut self, id: SessionId, command: &'static Command, redirect: Redirect) {
+        self.details.rejected(command);
         self.refuse(id, &redirect.into());
         if let Run::Queue(_) = command.run {
             self.sessions[id].queue = None;
@@ -222,6 +225,17 @@ impl Shard {
             (Some(slot), Some(other)) if slot != other => Err(Redirect::CrossSlot.into()),
             _ => Ok(slot),
         }
+    }
+
+    /// Whether `CLIENT PAUSE` keeps a request waiting.
+    fn is_paused(&self, id: SessionId, command: &Command) -> bool {
+        let Some(pause) = self.pause else { return false };
+        let writes = match command.run {
+            Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| queue.writes),
+            Run::Write(_) | Run::Script(_, false) => !self.is_queued(id, command),
+            _ => false,
+        };
+        (writes || !pause.writes_only) && self.surroundings.boot_ns() < pause.until_ns
     }
 
     /// Whether a request looks at data: that asks for leadership, or for leave to
@@ -306,6 +320,8 @@ impl Shard {
     fn run(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]], slot: Option<u16>) {
         let start = self.sessions[id].outbox.end();
         let bytes = self.tx().batch_bytes();
+        let errors = self.statistics.errors;
+        let began_ns = self.details.begin(command).then(|| self.surroundings.boot_ns());
         self.begin_unit();
         match command.run {
             Run::Read(_) | Run::Write(_) => self.run_data(id, command, words),
@@ -315,6 +331,13 @@ impl Shard {
         }
         if self.tx().batch_bytes() - bytes > self.settings.unit_bytes_max {
             self.refuse_unit(id, start);
+        }
+        if self.statistics.errors != errors {
+            self.details.failed(command);
+        }
+        if let Some(began_ns) = began_ns {
+            let now_ns = self.surroundings.boot_ns();
+            self.details.took(command, now_ns.saturating_sub(began_ns));
         }
         let unit = self.tx_mut().end_unit();
         if let Some(batch) = self.settle_unit(unit)
@@ -340,11 +363,11 @@ impl Shard {
     }
 
     fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) {
-        let Self { tx, sessions, statistics, .. } = self;
+        let Self { tx, sessions, statistics, details, .. } = self;
         let tx = tx.as_mut().expect("the transaction is at home but while a script runs");
         let outcome = run_on_data(tx, command, words);
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
-        statistics.errors += u64::from(reply.is_error());
+        statistics.note_error(details, &reply);
         let session = &mut sessions[id];
         if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
             session.outbox.push(&reply, session.protocol);

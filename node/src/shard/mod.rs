@@ -32,6 +32,7 @@ pub mod execute;
 pub mod outbox;
 pub mod session;
 pub mod speculation;
+pub mod statistics;
 pub mod subscriptions;
 
 use std::{rc::Rc, sync::Arc};
@@ -47,6 +48,7 @@ use self::{
     outbox::{BatchId, Fate},
     session::Session,
     speculation::Speculation,
+    statistics::{Details, Rates, Statistics},
     subscriptions::Subscriptions,
 };
 use crate::keyspace::{
@@ -198,6 +200,13 @@ pub enum Standing {
     },
 }
 
+impl Standing {
+    /// Whether it leads, serving or not.
+    pub const fn is_leading(self) -> bool {
+        matches!(self, Standing::Leading { .. })
+    }
+}
+
 /// An entry that is committed.
 #[derive(Clone, Debug)]
 pub struct CommittedEntry {
@@ -293,27 +302,13 @@ pub enum Output {
     },
 }
 
-/// Counters for `INFO`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Statistics {
-    /// Connections ever made.
-    pub connections: u64,
-    /// Connections refused.
-    pub refused: u64,
-    /// Requests ever received.
-    pub requests: u64,
-    /// Bytes of requests.
-    pub bytes_in: u64,
-    /// Bytes of replies.
-    pub bytes_out: u64,
-    /// Reads that found their key, and that did not.
-    pub hits: u64,
-    /// See `hits`.
-    pub misses: u64,
-    /// Keys removed because their time had come.
-    pub expired: u64,
-    /// Replies that were errors.
-    pub errors: u64,
+/// Requests are left unread for a while: `CLIENT PAUSE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// Until when, nanoseconds of the boot clock.
+    pub until_ns: u64,
+    /// Only those that may change data.
+    pub writes_only: bool,
 }
 
 /// One replica of one shard.
@@ -343,8 +338,12 @@ pub struct Shard {
     snapshot_wanted: bool,
     /// Sessions with requests left unread.
     parked: Vec<SessionId>,
+    /// `CLIENT PAUSE`
+    pause: Option<Pause>,
     outputs: Vec<Output>,
     statistics: Statistics,
+    details: Details,
+    rates: Rates,
 }
 
 impl Shard {
@@ -374,8 +373,11 @@ impl Shard {
             round_wanted: false,
             next_round: 1,
             parked: Vec::new(),
+            pause: None,
             outputs: Vec::new(),
             statistics: Statistics::default(),
+            details: Details::default(),
+            rates: Rates::default(),
         }
     }
 
