@@ -16,7 +16,12 @@ pub mod error;
 pub mod glob;
 pub mod table;
 
+mod client;
+mod cluster;
+mod help;
+mod server;
 mod string;
+mod subscribe;
 mod transactions;
 
 use moonraft_proto::Reply;

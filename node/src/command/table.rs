@@ -4,10 +4,17 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use super::{Command, string, transactions};
+use super::{Command, client, cluster, server, string, subscribe, transactions};
 
 /// The rows of every family.
-const FAMILIES: &[&[Command]] = &[string::COMMANDS, transactions::COMMANDS];
+const FAMILIES: &[&[Command]] = &[
+    client::COMMANDS,
+    cluster::COMMANDS,
+    server::COMMANDS,
+    string::COMMANDS,
+    subscribe::COMMANDS,
+    transactions::COMMANDS,
+];
 
 /// Bytes of the longest name that is looked up: longer ones are unknown.
 const NAME_BYTES_MAX: usize = 32;
