@@ -35,6 +35,9 @@ pub mod speculation;
 pub mod statistics;
 pub mod subscriptions;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
