@@ -7,7 +7,7 @@
 //! confirms that this replica still leads: that is a barrier, behind which
 //! nothing leaves.
 //!
-//! All replies are encoded into one buffer; a [`Hold`] marks a piece of it that
+//! All replies are encoded into one buffer; a `Hold` marks a piece of it that
 //! may not leave yet. What stands before the first hold may be written.
 //!
 //! Invariants:

@@ -1,7 +1,7 @@
 //! What `INFO` counts: requests, bytes, errors, and calls by command.
 //!
 //! A clock reading costs as much as a small command, so that one call in
-//! [`TIMED_EVERY`] of each command is timed, and its time stands for them all.
+//! `TIMED_EVERY` of each command is timed, and its time stands for them all.
 
 use std::collections::BTreeMap;
 
