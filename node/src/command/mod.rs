@@ -18,23 +18,28 @@ pub mod glob;
 pub mod table;
 
 mod bitmap;
-mod connection;
+mod client;
+mod cluster;
 mod database;
 mod expiry;
 mod extended;
 mod generic;
 mod hash;
+mod help;
 mod inspect;
 mod introspection;
 mod lcs;
 mod list;
-mod pubsub;
+#[cfg(test)]
+mod properties;
 mod rdb;
 mod restore;
 mod scripting;
+mod server;
 mod set;
 mod sort;
 mod string;
+mod subscribe;
 mod transactions;
 mod zset;
 
@@ -130,8 +135,10 @@ pub enum Flag {
     AllowBusy,
     /// Allowed before `AUTH`.
     NoAuth,
-    /// Publishes, subscribes, or is allowed on a connection that listens.
+    /// Publishes or subscribes: any replica of the shard does.
     PubSub,
+    /// Allowed on a RESP2 connection that listens.
+    Listening,
     /// Executed at once inside `MULTI`, not queued.
     Immediate,
     /// Sets the mark that `ASK` redirects ask for.
@@ -269,6 +276,7 @@ impl Command {
         if let Ok(keys) = self.keys.positions(words) {
             tx.expire(keys.iter().map(|&at| words[at]));
         }
+        tx.count_lookups(self.is_read());
         match self.run {
             Run::Read(run) => run(tx, words),
             Run::Write(run) => {
@@ -285,6 +293,3 @@ impl Command {
 
 #[cfg(test)]
 mod golden;
-
-#[cfg(test)]
-mod properties;

@@ -9,7 +9,8 @@ use super::{Command, CommandError};
 /// The rows of every family.
 const FAMILIES: &[&[Command]] = &[
     super::bitmap::COMMANDS,
-    super::connection::COMMANDS,
+    super::client::COMMANDS,
+    super::cluster::COMMANDS,
     super::database::COMMANDS,
     super::expiry::COMMANDS,
     super::generic::COMMANDS,
@@ -18,12 +19,13 @@ const FAMILIES: &[&[Command]] = &[
     super::introspection::COMMANDS,
     super::lcs::COMMANDS,
     super::list::COMMANDS,
-    super::pubsub::COMMANDS,
     super::restore::COMMANDS,
     super::scripting::COMMANDS,
+    super::server::COMMANDS,
     super::set::COMMANDS,
     super::sort::COMMANDS,
     super::string::COMMANDS,
+    super::subscribe::COMMANDS,
     super::transactions::COMMANDS,
     super::zset::COMMANDS,
 ];

@@ -135,5 +135,10 @@ fn execute(client: &mut Client<'_>, request: &Queued) -> Reply<'static> {
         Run::Session(run) | Run::Script(run, _) => run(client, &words),
         Run::Queue(_) | Run::Container => unreachable!("never queued"),
     };
-    outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()))
+    match outcome {
+        // Several replies in the place of one would break the frame of the array.
+        Ok(Reply::Several(replies)) if replies.len() != 1 => Reply::Array(replies),
+        Ok(reply) => reply,
+        Err(error) => Reply::Error(error.to_string().into()),
+    }
 }

@@ -100,6 +100,16 @@ pub struct Tx {
     /// Who listens on this replica: `PUBLISH` answers how many.
     pub listeners: Subscriptions,
     random: RefCell<StdRng>,
+    lookups: Lookups,
+}
+
+/// How often a reader found its key.
+#[derive(Debug, Default)]
+struct Lookups {
+    /// A command that only reads is executing.
+    counting: Cell<bool>,
+    hits: Cell<u64>,
+    misses: Cell<u64>,
 }
 
 /// A point in a unit to go back to.
@@ -134,6 +144,7 @@ impl Tx {
             unit: UnitState::default(),
             listeners: Subscriptions::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
+            lookups: Lookups::default(),
         }
     }
 
@@ -307,11 +318,30 @@ impl Tx {
         {
             self.depend_on(sequence);
         }
-        let object = self.keyspace.get_hashed(hash, key)?;
-        if object.expires_at.is_some() && object.is_expired(self.now_ms()) {
-            return None;
+        let object = self.keyspace.get_hashed(hash, key);
+        let object = object.filter(|object| object.expires_at.is_none() || !object.is_expired(self.now_ms()));
+        if self.lookups.counting.get() {
+            let count = if object.is_some() { &self.lookups.hits } else { &self.lookups.misses };
+            count.set(count.get() + 1);
         }
-        Some(object)
+        object
+    }
+
+    /// Whether keys that are looked up from now on count as hits and misses: those
+    /// of commands that only read do.
+    pub fn count_lookups(&self, counting: bool) {
+        self.lookups.counting.set(counting);
+    }
+
+    /// Lookups that found their key, and those that did not.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.lookups.hits.get(), self.lookups.misses.get())
+    }
+
+    /// Hits and misses are counted anew.
+    pub fn reset_lookups(&self) {
+        self.lookups.hits.set(0);
+        self.lookups.misses.set(0);
     }
 
     /// The value of a key that has not expired.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use moonraft_router::{ReplicaPlace, SlotMap};
 
 use super::{
-    ProcessFacts, SessionId, Shard, ShardSettings, Standing, Statistics, Surroundings, session::Session,
+    Output, Pause, ProcessFacts, SessionId, Shard, ShardSettings, Standing, Surroundings,
+    session::Session,
+    statistics::{Details, Rates, Statistics},
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -33,6 +35,29 @@ impl Client<'_> {
     /// Its number among the shard's sessions.
     pub const fn session_id(&self) -> SessionId {
         self.id
+    }
+
+    /// Closes a session's connection: this one's after its reply, any other at once.
+    pub fn close(&mut self, id: SessionId) {
+        let Some(session) = self.shard.sessions.get_mut(id) else { return };
+        session.closing = true;
+        if id != self.id {
+            self.shard.outputs.push(Output::Close(id));
+        }
+    }
+
+    /// Requests are left unread for a while, or are read again.
+    pub fn pause(&mut self, pause: Option<Pause>) {
+        self.shard.pause = pause;
+        if pause.is_none() {
+            self.shard.resume_parked();
+        }
+    }
+
+    /// The pause that lasts, if any.
+    pub fn paused(&self) -> Option<Pause> {
+        let now = self.shard.surroundings.boot_ns();
+        self.shard.pause.filter(|pause| now < pause.until_ns)
     }
 
     /// All sessions of this replica.
@@ -116,6 +141,33 @@ impl Client<'_> {
     /// Counters.
     pub const fn statistics(&self) -> Statistics {
         self.shard.statistics
+    }
+
+    /// Counters by command and by error code.
+    pub const fn details(&self) -> &Details {
+        &self.shard.details
+    }
+
+    /// What happened in the last second.
+    pub const fn rates(&self) -> Rates {
+        self.shard.rates
+    }
+
+    /// All counters begin anew.
+    pub fn reset_statistics(&mut self) {
+        self.shard.statistics = Statistics::default();
+        self.shard.details = Details::default();
+        self.tx().reset_lookups();
+    }
+
+    /// Sessions whose requests wait for a leader, for room, or for a pause to end.
+    pub fn parked_count(&self) -> usize {
+        self.shard.parked.len()
+    }
+
+    /// Bytes of batches that are proposed and not yet committed.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.shard.speculation.bytes()
     }
 
     /// Facts about the process.

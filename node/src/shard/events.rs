@@ -115,7 +115,7 @@ impl Shard {
         self.resume_parked();
     }
 
-    fn resume_parked(&mut self) {
+    pub(super) fn resume_parked(&mut self) {
         let parked = std::mem::take(&mut self.parked);
         self.outputs.extend(parked.into_iter().map(Output::Resume));
     }
@@ -273,6 +273,7 @@ impl Shard {
             }
         }
         self.snapshot_if_clean();
+        self.rates.tick(self.surroundings.boot_ns(), self.statistics);
         self.tick_parked();
         self.tick_unsettled();
     }
@@ -280,6 +281,10 @@ impl Shard {
     /// Requests that were parked for too long are answered.
     fn tick_parked(&mut self) {
         let now = self.surroundings.boot_ns();
+        if self.pause.is_some_and(|pause| pause.until_ns <= now) {
+            self.pause = None;
+            self.resume_parked();
+        }
         let due = |shard: &Self, id: SessionId| {
             let session = shard.sessions.get(id);
             session.is_none_or(|session| session.parked_until.is_some_and(|until| until <= now))

@@ -108,13 +108,14 @@ impl Shard {
         let session = &mut self.sessions[id];
         let silent = match session.reply_mode {
             ReplyMode::On => false,
-            ReplyMode::Off | ReplyMode::Skip => true,
+            // What says to whom a client listens is a message, not a reply.
+            ReplyMode::Off | ReplyMode::Skip => !matches!(reply, Reply::Several(_)),
             ReplyMode::SkipNext => false,
         };
-        self.statistics.errors += u64::from(reply.is_error());
         if !silent {
             session.outbox.push(reply, session.protocol);
         }
+        self.statistics.note_error(&mut self.details, reply);
     }
 
     /// Deals with one request.
@@ -126,23 +127,24 @@ impl Shard {
                 return self.done(id);
             }
         };
-        if let Err(error) = self.check_mode(id, command) {
-            self.refuse(id, &error);
-            return self.done(id);
-        }
-        let slot = match self.slot_of_request(id, command, words) {
+        let allowed = self.check_mode(id, command);
+        let slot = match allowed.and_then(|()| self.slot_of_request(id, command, words)) {
             Ok(slot) => slot,
             Err(error) => {
+                self.details.rejected(command);
                 self.refuse(id, &error);
                 return self.done(id);
             }
         };
+        if self.is_paused(id, command) {
+            return Done::Parked;
+        }
         match self.place_of(id, command, slot) {
             Place::Wait if self.park(id) => return Done::Parked,
-            Place::Wait => self.refuse(id, &Redirect::Down.into()),
-            Place::Elsewhere(redirect) => self.refuse(id, &redirect.into()),
+            Place::Wait => self.turn_away(id, command, Redirect::Down),
+            Place::Elsewhere(redirect) => self.turn_away(id, command, redirect),
             Place::Here => {
-                *read_here |= self.is_serving();
+                *read_here |= self.is_serving() && self.is_on_data(id, command, slot);
                 self.sessions[id].last_command = Some(command);
                 self.statistics.requests += 1;
                 if self.is_queued(id, command) {
@@ -178,10 +180,21 @@ impl Shard {
         self.answer(id, &Reply::Error(error.to_string().into()));
     }
 
+    /// Answers with a redirect. One for an `EXEC` ends the block: the client asks
+    /// again elsewhere from its `WATCH` on.
+    fn turn_away(&mut self, id: SessionId, command: &'static Command, redirect: Redirect) {
+        self.details.rejected(command);
+        self.refuse(id, &redirect.into());
+        if let Run::Queue(_) = command.run {
+            self.sessions[id].queue = None;
+            self.unwatch(id);
+        }
+    }
+
     /// Whether the state of the session allows the command.
     fn check_mode(&self, id: SessionId, command: &Command) -> Result<(), CommandError> {
         let session = &self.sessions[id];
-        if session.is_listening_only() && !command.has(Flag::PubSub) {
+        if session.is_listening_only() && !command.has(Flag::Listening) {
             let text = format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
                 command.full_name()
@@ -214,19 +227,40 @@ impl Shard {
         }
     }
 
-    /// Where a request with keys in `slot` is executed.
-    fn place_of(&self, id: SessionId, command: &Command, slot: Option<u16>) -> Place {
-        let on_data = match command.run {
+    /// Whether `CLIENT PAUSE` keeps a request waiting.
+    fn is_paused(&self, id: SessionId, command: &Command) -> bool {
+        let Some(pause) = self.pause else { return false };
+        let writes = match command.run {
+            Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| queue.writes),
+            Run::Write(_) | Run::Script(_, false) => !self.is_queued(id, command),
+            _ => false,
+        };
+        (writes || !pause.writes_only) && self.surroundings.boot_ns() < pause.until_ns
+    }
+
+    /// Whether a request looks at data: that asks for leadership, or for leave to
+    /// read what a follower has.
+    fn is_on_data(&self, id: SessionId, command: &Command, slot: Option<u16>) -> bool {
+        match command.run {
             Run::Read(_) | Run::Write(_) | Run::Script(..) => true,
             Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| !queue.requests.is_empty()),
             Run::Session(_) | Run::Container => slot.is_some(),
-        };
-        if !on_data || self.is_serving() && slot.is_none_or(|slot| self.keyspace().owned().contains(slot)) {
+        }
+    }
+
+    /// Where a request with keys in `slot` is executed.
+    fn place_of(&self, id: SessionId, command: &Command, slot: Option<u16>) -> Place {
+        let owned = slot.is_none_or(|slot| self.keyspace().owned().contains(slot));
+        if !self.is_on_data(id, command, slot) || self.is_serving() && owned {
             return Place::Here;
         }
         let Some(slot) = slot else { return self.place_of_keyless(command) };
-        if !self.keyspace().owned().contains(slot) {
+        if !owned {
             return Place::Elsewhere(self.redirect(Some(slot)));
+        }
+        if command.has(Flag::PubSub) {
+            // Messages of a shard are heard at each of its replicas.
+            return Place::Here;
         }
         match self.standing {
             Standing::Following { leader: Some(_) } if self.reads_here(id, command) => Place::Here,
@@ -249,6 +283,8 @@ impl Shard {
         let session = &self.sessions[id];
         let reads = match (&session.queue, command.run) {
             (Some(queue), Run::Queue(_)) => !queue.writes,
+            // `WATCH` of a reader.
+            (_, Run::Session(_)) => true,
             _ => command.is_read(),
         };
         session.read_only && reads
@@ -284,6 +320,8 @@ impl Shard {
     fn run(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]], slot: Option<u16>) {
         let start = self.sessions[id].outbox.end();
         let bytes = self.tx().batch_bytes();
+        let errors = self.statistics.errors;
+        let began_ns = self.details.begin(command).then(|| self.surroundings.boot_ns());
         self.begin_unit();
         match command.run {
             Run::Read(_) | Run::Write(_) => self.run_data(id, command, words),
@@ -293,6 +331,13 @@ impl Shard {
         }
         if self.tx().batch_bytes() - bytes > self.settings.unit_bytes_max {
             self.refuse_unit(id, start);
+        }
+        if self.statistics.errors != errors {
+            self.details.failed(command);
+        }
+        if let Some(began_ns) = began_ns {
+            let now_ns = self.surroundings.boot_ns();
+            self.details.took(command, now_ns.saturating_sub(began_ns));
         }
         let unit = self.tx_mut().end_unit();
         if let Some(batch) = self.settle_unit(unit)
@@ -318,11 +363,11 @@ impl Shard {
     }
 
     fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) {
-        let Self { tx, sessions, statistics, .. } = self;
+        let Self { tx, sessions, statistics, details, .. } = self;
         let tx = tx.as_mut().expect("the transaction is at home but while a script runs");
         let outcome = run_on_data(tx, command, words);
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
-        statistics.errors += u64::from(reply.is_error());
+        statistics.note_error(details, &reply);
         let session = &mut sessions[id];
         if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
             session.outbox.push(&reply, session.protocol);

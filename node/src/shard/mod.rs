@@ -34,7 +34,11 @@ pub mod scripting;
 pub mod session;
 pub mod speculation;
 pub mod state;
+pub mod statistics;
 pub mod subscriptions;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::{rc::Rc, sync::Arc};
 
@@ -50,6 +54,7 @@ use self::{
     scripting::SeenScripts,
     session::Session,
     speculation::Speculation,
+    statistics::{Details, Rates, Statistics},
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -204,6 +209,13 @@ pub enum Standing {
     },
 }
 
+impl Standing {
+    /// Whether it leads, serving or not.
+    pub const fn is_leading(self) -> bool {
+        matches!(self, Standing::Leading { .. })
+    }
+}
+
 /// An entry that is committed.
 #[derive(Clone, Debug)]
 pub struct CommittedEntry {
@@ -299,27 +311,13 @@ pub enum Output {
     },
 }
 
-/// Counters for `INFO`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Statistics {
-    /// Connections ever made.
-    pub connections: u64,
-    /// Connections refused.
-    pub refused: u64,
-    /// Requests ever received.
-    pub requests: u64,
-    /// Bytes of requests.
-    pub bytes_in: u64,
-    /// Bytes of replies.
-    pub bytes_out: u64,
-    /// Reads that found their key, and that did not.
-    pub hits: u64,
-    /// See `hits`.
-    pub misses: u64,
-    /// Keys removed because their time had come.
-    pub expired: u64,
-    /// Replies that were errors.
-    pub errors: u64,
+/// Requests are left unread for a while: `CLIENT PAUSE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// Until when, nanoseconds of the boot clock.
+    pub until_ns: u64,
+    /// Only those that may change data.
+    pub writes_only: bool,
 }
 
 /// One replica of one shard.
@@ -351,8 +349,12 @@ pub struct Shard {
     snapshot_wanted: bool,
     /// Sessions with requests left unread.
     parked: Vec<SessionId>,
+    /// `CLIENT PAUSE`
+    pause: Option<Pause>,
     outputs: Vec<Output>,
     statistics: Statistics,
+    details: Details,
+    rates: Rates,
 }
 
 impl Shard {
@@ -377,8 +379,11 @@ impl Shard {
             round_wanted: false,
             next_round: 1,
             parked: Vec::new(),
+            pause: None,
             outputs: Vec::new(),
             statistics: Statistics::default(),
+            details: Details::default(),
+            rates: Rates::default(),
         }
     }
 
@@ -508,7 +513,8 @@ impl Shard {
 
     /// Settles what a unit's reply waits for. `None`: for nothing.
     fn settle_unit(&mut self, unit: Unit) -> Option<BatchId> {
-        let Standing::Leading { term, .. } = self.standing else {
+        // A leader that does not serve yet has no batch that could cover anything.
+        let Standing::Leading { term, serving: true } = self.standing else {
             self.publish(unit.publications);
             return None;
         };
@@ -516,13 +522,13 @@ impl Shard {
         if unit.read_clock && !self.clock.is_covered() {
             let covering = match self.speculation.newest() {
                 Some(newest) if self.clock.will_be_covered() => newest.batch.sequence,
-                _ => {
-                    self.stamp_wanted = true;
-                    self.tx().open_sequence()
-                }
+                _ => self.tx().open_sequence(),
             };
             sequence = sequence.max(covering);
         }
+        // What waits for the open batch needs it sealed, effects or not: those it
+        // saw may have been rolled back.
+        self.stamp_wanted |= sequence == self.tx().open_sequence();
         if sequence == 0 {
             self.publish(unit.publications);
             return None;
@@ -540,7 +546,8 @@ impl Shard {
 
     /// The reply that session `id` put out since `start` waits for `batch`.
     fn hold(&mut self, id: SessionId, start: u64, batch: BatchId, slot: Option<u16>) {
-        if self.settings.fault == Some(PlantedFault::ReplyBeforeCommit) {
+        let silent = self.sessions[id].outbox.end() == start;
+        if silent || self.settings.fault == Some(PlantedFault::ReplyBeforeCommit) {
             return;
         }
         let waiting = match self.speculation.get_mut(batch) {
@@ -559,10 +566,12 @@ impl Shard {
         }
     }
 
-    /// What a client is told whose request is not for here.
+    /// What a client is told whose request is not for here. One without keys
+    /// belongs where all the shard's slots do.
     fn redirect(&self, slot: Option<u16>) -> Redirect {
         let map = self.surroundings.map();
-        let Some(slot) = slot else { return Redirect::Down };
+        let any = || self.keyspace().owned().ranges().first().map(|&(first, _)| first);
+        let Some(slot) = slot.or_else(any) else { return Redirect::Down };
         let shard = match map.shard_of(slot) {
             Some(shard) => &map.shards[shard],
             None => return Redirect::NotServed,

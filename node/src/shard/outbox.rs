@@ -7,7 +7,7 @@
 //! confirms that this replica still leads: that is a barrier, behind which
 //! nothing leaves.
 //!
-//! All replies are encoded into one buffer; a [`Hold`] marks a piece of it that
+//! All replies are encoded into one buffer; a `Hold` marks a piece of it that
 //! may not leave yet. What stands before the first hold may be written.
 //!
 //! Invariants:
@@ -56,6 +56,13 @@ struct Barrier {
     offset: u64,
     term: u64,
     round: u64,
+}
+
+impl Barrier {
+    /// The same barrier when what was at `from` is at `to`.
+    const fn moved(self, from: u64, to: u64) -> Self {
+        Self { offset: to + self.offset.saturating_sub(from), ..self }
+    }
 }
 
 /// Replies on their way to a client.
@@ -169,10 +176,14 @@ impl Outbox {
         }
         let old = std::mem::take(self);
         self.start = old.start;
-        self.barriers = old.barriers;
         let piece = |from: u64, to: u64| &old.buffer[(from - old.start) as usize..(to - old.start) as usize];
         let mut at = old.start;
+        let mut barriers = old.barriers.into_iter().peekable();
         for hold in &old.holds {
+            // Where a barrier stands moves with the bytes before it.
+            while let Some(barrier) = barriers.next_if(|barrier| barrier.offset <= hold.start) {
+                self.barriers.push_back(barrier.moved(at, self.end()));
+            }
             self.buffer.extend_from_slice(piece(at, hold.start));
             at = hold.end;
             let start = self.end();
@@ -185,6 +196,8 @@ impl Outbox {
                 }
             }
         }
+        self.barriers
+            .extend(barriers.map(|barrier| barrier.moved(at, self.start + self.buffer.len() as u64)));
         self.buffer.extend_from_slice(piece(at, old.start + old.buffer.len() as u64));
     }
 }
@@ -246,6 +259,22 @@ mod tests {
         assert_eq!(outbox.writable(), b":1\r\n:2\r\n-MOVED\r\n");
         outbox.release(up_to(9));
         assert_eq!(outbox.writable(), b":1\r\n:2\r\n-MOVED\r\n:4\r\n");
+    }
+
+    #[test]
+    fn a_barrier_stays_before_its_reply_when_those_before_it_become_redirects() {
+        let mut outbox = Outbox::default();
+        outbox.push(&Reply::text("a value that is longer than a redirect"), PROTOCOL);
+        outbox.hold(0, batch(1), None);
+        outbox.bar(outbox.end(), 1, 7);
+        outbox.push(&Reply::Int(1), PROTOCOL);
+        held(&mut outbox, 2, 2);
+        outbox.bar(outbox.end(), 1, 8);
+        outbox.push(&Reply::Int(3), PROTOCOL);
+        outbox.redirect_lost(|_| Fate::Lost, |_| Reply::Error("MOVED".into()), PROTOCOL);
+        assert_eq!(outbox.writable(), b"-MOVED\r\n");
+        assert!(outbox.release_round(1, 7));
+        assert_eq!(outbox.writable(), b"-MOVED\r\n:1\r\n-MOVED\r\n");
     }
 
     #[test]

@@ -49,15 +49,18 @@ pub struct Queue {
     pub bytes: usize,
 }
 
+/// Names of one kind of subscription.
+pub type Names = BTreeSet<Bytes>;
+
 /// Names a session listens to.
 #[derive(Default)]
 pub struct Listening {
     /// `SUBSCRIBE`
-    pub channels: BTreeSet<Bytes>,
+    pub channels: Names,
     /// `PSUBSCRIBE`
-    pub patterns: BTreeSet<Bytes>,
+    pub patterns: Names,
     /// `SSUBSCRIBE`
-    pub shard_channels: BTreeSet<Bytes>,
+    pub shard_channels: Names,
 }
 
 impl Listening {

@@ -75,13 +75,11 @@ fn the_rows_are_those_of_a_real_server() {
 
 /// Families whose every fact is checked.
 const IN_FULL: &[&[Command]] = &[
-    connection::COMMANDS,
     database::COMMANDS,
     expiry::COMMANDS,
     generic::COMMANDS,
     inspect::COMMANDS,
     introspection::COMMANDS,
-    pubsub::COMMANDS,
     restore::COMMANDS,
     set::COMMANDS,
     sort::COMMANDS,

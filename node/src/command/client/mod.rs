@@ -1,0 +1,668 @@
+//! The connection itself: handshake, names, modes, its end.
+//!
+//! There is one user, `default`, who needs no password: `AUTH` answers as Redis
+//! does while none is set.
+//!
+//! `CLIENT TRACKING` can be switched off only: no invalidation is ever sent.
+
+mod list;
+
+use moonraft_proto::{Protocol, Reply};
+use moonraft_router::Keys;
+
+use super::{
+    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    arguments::{integer, is, parse_integer},
+    help::help,
+    subscribe,
+};
+use crate::shard::{
+    Client, Pause,
+    session::{ReplyMode, Session},
+};
+
+/// What a client is told the server's version is: that of the Redis whose
+/// commands these are.
+pub const REDIS_VERSION: &str = "7.2.4";
+
+/// A row of this family.
+const ROW: Command =
+    Command { family: Family::Connection, flags: &[Flag::Fast, Flag::Stale], ..Command::BASE };
+
+/// A row of the handshake.
+const HANDSHAKE: Command =
+    Command { flags: &[Flag::NoScript, Flag::Stale, Flag::Fast, Flag::NoAuth, Flag::AllowBusy], ..ROW };
+
+/// A row of `CLIENT`.
+const CLIENT: Command = Command { parent: Some("client"), flags: &[Flag::NoScript, Flag::Stale], ..ROW };
+
+/// A row of `CLIENT` for operators.
+const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::NoScript, Flag::Stale], ..CLIENT };
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "ping",
+        flags: &[Flag::Fast, Flag::Listening],
+        run: Run::Session(ping),
+        summary: "Returns the server's liveliness response.",
+        ..ROW
+    },
+    Command {
+        name: "echo",
+        arity: Arity::Exactly(2),
+        run: Run::Session(echo),
+        summary: "Returns the given string.",
+        ..ROW
+    },
+    Command {
+        name: "hello",
+        run: Run::Session(hello),
+        since: "6.0.0",
+        summary: "Handshakes with the Redis server.",
+        ..HANDSHAKE
+    },
+    Command {
+        name: "auth",
+        arity: Arity::AtLeast(2),
+        run: Run::Session(auth),
+        summary: "Authenticates the connection.",
+        ..HANDSHAKE
+    },
+    Command {
+        name: "select",
+        arity: Arity::Exactly(2),
+        run: Run::Session(select),
+        summary: "Changes the selected database.",
+        ..ROW
+    },
+    Command {
+        name: "reset",
+        arity: Arity::Exactly(1),
+        flags: &[
+            Flag::NoScript,
+            Flag::Stale,
+            Flag::Fast,
+            Flag::NoAuth,
+            Flag::AllowBusy,
+            Flag::Immediate,
+            Flag::Listening,
+        ],
+        run: Run::Session(reset),
+        since: "6.2.0",
+        summary: "Resets the connection.",
+        ..ROW
+    },
+    Command {
+        name: "quit",
+        flags: &[
+            Flag::NoScript,
+            Flag::Stale,
+            Flag::Fast,
+            Flag::NoAuth,
+            Flag::AllowBusy,
+            Flag::Immediate,
+            Flag::Listening,
+        ],
+        run: Run::Session(quit),
+        summary: "Closes the connection.",
+        ..ROW
+    },
+    Command {
+        name: "readonly",
+        arity: Arity::Exactly(1),
+        run: Run::Session(readonly),
+        family: Family::Cluster,
+        since: "3.0.0",
+        summary: "Enables read-only queries for a connection to a Redis Cluster replica node.",
+        ..ROW
+    },
+    Command {
+        name: "readwrite",
+        arity: Arity::Exactly(1),
+        run: Run::Session(readwrite),
+        family: Family::Cluster,
+        since: "3.0.0",
+        summary: "Enables read-write queries for a connection to a Redis Cluster replica node.",
+        ..ROW
+    },
+    Command {
+        name: "asking",
+        arity: Arity::Exactly(1),
+        flags: &[Flag::Fast, Flag::Asking],
+        run: Run::Session(asking),
+        family: Family::Cluster,
+        since: "3.0.0",
+        summary: "Signals that a cluster client is following an -ASK redirect.",
+        ..ROW
+    },
+    Command {
+        name: "client",
+        arity: Arity::AtLeast(2),
+        keys: Keys::None,
+        flags: &[],
+        since: "2.4.0",
+        summary: "A container for client connection commands.",
+        ..ROW
+    },
+    Command {
+        name: "caching",
+        arity: Arity::Exactly(3),
+        run: Run::Session(caching),
+        since: "6.0.0",
+        summary: "Instructs the server whether to track the keys in the next request.",
+        ..CLIENT
+    },
+    Command {
+        name: "getname",
+        arity: Arity::Exactly(2),
+        run: Run::Session(getname),
+        since: "2.6.9",
+        summary: "Returns the name of the connection.",
+        ..CLIENT
+    },
+    Command {
+        name: "getredir",
+        arity: Arity::Exactly(2),
+        run: Run::Session(|_, _| Ok(Reply::Int(-1))),
+        since: "6.0.0",
+        summary: "Returns the client ID to which the connection's tracking notifications are redirected.",
+        ..CLIENT
+    },
+    Command {
+        name: "help",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Stale],
+        run: Run::Session(client_help),
+        since: "5.0.0",
+        summary: "Returns helpful text about the different subcommands.",
+        ..CLIENT
+    },
+    Command {
+        name: "id",
+        arity: Arity::Exactly(2),
+        run: Run::Session(id),
+        since: "5.0.0",
+        summary: "Returns the unique client ID of the connection.",
+        ..CLIENT
+    },
+    Command {
+        name: "info",
+        arity: Arity::Exactly(2),
+        run: Run::Session(list::info),
+        since: "6.2.0",
+        summary: "Returns information about the connection.",
+        ..CLIENT
+    },
+    Command {
+        name: "kill",
+        arity: Arity::AtLeast(3),
+        run: Run::Session(list::kill),
+        since: "2.4.0",
+        summary: "Terminates open connections.",
+        ..ADMIN
+    },
+    Command {
+        name: "list",
+        arity: Arity::AtLeast(2),
+        run: Run::Session(list::list),
+        since: "2.4.0",
+        summary: "Lists open connections.",
+        ..ADMIN
+    },
+    Command {
+        name: "no-evict",
+        arity: Arity::Exactly(3),
+        run: Run::Session(no_evict),
+        since: "7.0.0",
+        summary: "Sets the client eviction mode of the connection.",
+        ..ADMIN
+    },
+    Command {
+        name: "no-touch",
+        arity: Arity::Exactly(3),
+        run: Run::Session(no_touch),
+        since: "7.2.0",
+        summary: "Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
+        ..CLIENT
+    },
+    Command {
+        name: "pause",
+        arity: Arity::AtLeast(3),
+        run: Run::Session(pause),
+        since: "2.9.50",
+        summary: "Suspends commands processing.",
+        ..ADMIN
+    },
+    Command {
+        name: "reply",
+        arity: Arity::Exactly(3),
+        run: Run::Session(reply),
+        since: "3.2.0",
+        summary: "Instructs the server whether to reply to commands.",
+        ..CLIENT
+    },
+    Command {
+        name: "setinfo",
+        arity: Arity::Exactly(4),
+        run: Run::Session(setinfo),
+        since: "7.2.0",
+        summary: "Sets information specific to the client or connection.",
+        ..CLIENT
+    },
+    Command {
+        name: "setname",
+        arity: Arity::Exactly(3),
+        run: Run::Session(setname),
+        since: "2.6.9",
+        summary: "Sets the connection name.",
+        ..CLIENT
+    },
+    Command {
+        name: "tracking",
+        arity: Arity::AtLeast(3),
+        run: Run::Session(tracking),
+        since: "6.0.0",
+        summary: "Controls server-assisted client-side caching for the connection.",
+        ..CLIENT
+    },
+    Command {
+        name: "trackinginfo",
+        arity: Arity::Exactly(2),
+        run: Run::Session(trackinginfo),
+        since: "6.2.0",
+        summary: "Returns information about server-assisted client-side caching for the connection.",
+        ..CLIENT
+    },
+    Command {
+        name: "unblock",
+        arity: Arity::AtLeast(3),
+        run: Run::Session(unblock),
+        since: "5.0.0",
+        summary: "Unblocks a client blocked by a blocking command from a different connection.",
+        ..ADMIN
+    },
+    Command {
+        name: "unpause",
+        arity: Arity::Exactly(2),
+        run: Run::Session(unpause),
+        since: "6.2.0",
+        summary: "Resumes processing commands from paused clients.",
+        ..ADMIN
+    },
+];
+
+/// `PING [message]`
+///
+/// A RESP2 connection that listens is answered in the form of a message.
+fn ping(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    if words.len() > 2 {
+        return Err(CommandError::Arity("ping".into()));
+    }
+    let message = words.get(1).map(|message| message.to_vec());
+    if client.session().is_listening_only() {
+        let message = Reply::bulk(message.unwrap_or_default());
+        return Ok(Reply::Array(vec![Reply::text("pong"), message]));
+    }
+    Ok(message.map_or(Reply::status("PONG"), Reply::bulk))
+}
+
+/// `ECHO message`
+fn echo(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    Ok(Reply::bulk(words[1].to_vec()))
+}
+
+/// What `HELLO` asks for beside the protocol.
+#[derive(Default)]
+struct Hello<'a> {
+    user: Option<&'a [u8]>,
+    name: Option<String>,
+}
+
+/// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
+fn hello(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let protocol = words.get(1).map(|word| protocol(word)).transpose()?;
+    let asked = hello_options(words.get(2..).unwrap_or_default())?;
+    if asked.user.is_some_and(|user| user != b"default") {
+        return Err(WRONG_PASSWORD);
+    }
+
+    if let Some(name) = asked.name {
+        client.session_mut().name = name;
+    }
+    if let Some(protocol) = protocol {
+        client.session_mut().protocol = protocol;
+    }
+    let session = client.session();
+    let number = if session.protocol == Protocol::Resp3 { 3 } else { 2 };
+    let role = if client.standing().is_leading() { "master" } else { "replica" };
+    Ok(Reply::Map(vec![
+        (Reply::text("server"), Reply::text("redis")),
+        (Reply::text("version"), Reply::text(REDIS_VERSION)),
+        (Reply::text("proto"), Reply::Int(number)),
+        (Reply::text("id"), Reply::Int(session.number as i64)),
+        (Reply::text("mode"), Reply::text("cluster")),
+        (Reply::text("role"), Reply::text(role)),
+        (Reply::text("modules"), Reply::Array(vec![])),
+    ]))
+}
+
+fn protocol(word: &[u8]) -> Result<Protocol, CommandError> {
+    match parse_integer(word) {
+        None => Err(CommandError::text("ERR Protocol version is not an integer or out of range")),
+        Some(2) => Ok(Protocol::Resp2),
+        Some(3) => Ok(Protocol::Resp3),
+        Some(_) => Err(CommandError::text("NOPROTO unsupported protocol version")),
+    }
+}
+
+fn hello_options<'a>(mut words: &[&'a [u8]]) -> Result<Hello<'a>, CommandError> {
+    let mut asked = Hello::default();
+    loop {
+        words = match words {
+            [] => return Ok(asked),
+            [option, user, _password, rest @ ..] if is(option, "auth") => {
+                asked.user = Some(user);
+                rest
+            }
+            [option, name, rest @ ..] if is(option, "setname") => {
+                asked.name = Some(client_name(name)?);
+                rest
+            }
+            [option, ..] => {
+                let option = String::from_utf8_lossy(option);
+                return Err(CommandError::Text(
+                    format!("ERR Syntax error in HELLO option '{option}'").into(),
+                ));
+            }
+        }
+    }
+}
+
+const WRONG_PASSWORD: CommandError =
+    CommandError::text("WRONGPASS invalid username-password pair or user is disabled.");
+
+/// `AUTH [username] password`
+///
+/// The default user needs no password, so that any is right.
+fn auth(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    match words {
+        [_, _] => Err(CommandError::text(
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+        )),
+        [_, user, _] if *user == b"default" => Ok(Reply::OK),
+        [_, _, _] => Err(WRONG_PASSWORD),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+/// `SELECT index`
+fn select(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    match integer(words[1])? {
+        0 => Ok(Reply::OK),
+        _ => Err(CommandError::text("ERR SELECT is not allowed in cluster mode")),
+    }
+}
+
+/// `RESET`
+///
+/// The library's name and version stay, as in Redis.
+fn reset(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    client.unwatch();
+    subscribe::end_all(client);
+    let session = client.session_mut();
+    session.queue = None;
+    session.name.clear();
+    session.protocol = Protocol::Resp2;
+    session.reply_mode = ReplyMode::On;
+    session.read_only = false;
+    session.asking = false;
+    session.no_evict = false;
+    session.no_touch = false;
+    Ok(Reply::status("RESET"))
+}
+
+/// `QUIT`
+fn quit(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    client.session_mut().closing = true;
+    Ok(Reply::OK)
+}
+
+/// `READONLY`
+fn readonly(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    client.session_mut().read_only = true;
+    Ok(Reply::OK)
+}
+
+/// `READWRITE`
+fn readwrite(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    client.session_mut().read_only = false;
+    Ok(Reply::OK)
+}
+
+/// `ASKING`
+fn asking(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    client.session_mut().asking = true;
+    Ok(Reply::OK)
+}
+
+// ---- CLIENT ----------------------------------------------------------------
+
+/// A name of a client or its library: it stands in the lines of `CLIENT LIST`.
+fn plain_word(word: &[u8]) -> Option<String> {
+    word.iter().all(u8::is_ascii_graphic).then(|| String::from_utf8_lossy(word).into_owned())
+}
+
+fn client_name(word: &[u8]) -> Result<String, CommandError> {
+    const BAD: CommandError =
+        CommandError::text("ERR Client names cannot contain spaces, newlines or special characters.");
+    plain_word(word).ok_or(BAD)
+}
+
+/// `on` or `off`.
+fn switch(word: &[u8]) -> Result<bool, CommandError> {
+    match () {
+        () if is(word, "on") => Ok(true),
+        () if is(word, "off") => Ok(false),
+        () => Err(CommandError::Syntax),
+    }
+}
+
+/// `CLIENT CACHING YES | NO`
+fn caching(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Err(CommandError::text(
+        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
+    ))
+}
+
+/// `CLIENT GETNAME`
+fn getname(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let name = &client.session().name;
+    Ok(if name.is_empty() { Reply::Null } else { Reply::text(name) })
+}
+
+/// `CLIENT ID`
+fn id(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(Reply::Int(client.session().number as i64))
+}
+
+/// `CLIENT NO-EVICT ON | OFF`
+fn no_evict(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    client.session_mut().no_evict = switch(words[2])?;
+    Ok(Reply::OK)
+}
+
+/// `CLIENT NO-TOUCH ON | OFF`
+fn no_touch(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    client.session_mut().no_touch = switch(words[2])?;
+    Ok(Reply::OK)
+}
+
+/// `CLIENT PAUSE timeout [WRITE | ALL]`
+///
+/// A pause never shortens one that lasts, as in Redis.
+fn pause(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let writes_only = match words.get(3) {
+        None => false,
+        Some(word) if is(word, "write") => true,
+        Some(word) if is(word, "all") => false,
+        Some(_) => return Err(CommandError::text("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+    };
+    if words.len() > 4 {
+        return Err(super::help::unknown_form(words[1], "CLIENT"));
+    }
+    let timeout_ms = timeout(words[2])?;
+
+    let until_ns = client.surroundings().boot_ns().saturating_add(timeout_ms.saturating_mul(1_000_000));
+    let before = client.paused();
+    client.pause(Some(Pause {
+        until_ns: before.map_or(until_ns, |before| before.until_ns.max(until_ns)),
+        writes_only: writes_only && before.is_none_or(|before| before.writes_only),
+    }));
+    Ok(Reply::OK)
+}
+
+/// A time in milliseconds that is not negative.
+pub(super) fn timeout(word: &[u8]) -> Result<u64, CommandError> {
+    let number =
+        parse_integer(word).ok_or(CommandError::text("ERR timeout is not an integer or out of range"))?;
+    u64::try_from(number).map_err(|_| CommandError::text("ERR timeout is negative"))
+}
+
+/// `CLIENT UNPAUSE`
+fn unpause(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    client.pause(None);
+    Ok(Reply::OK)
+}
+
+/// `CLIENT REPLY ON | OFF | SKIP`
+fn reply(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let session: &mut Session = client.session_mut();
+    match () {
+        () if is(words[2], "on") => {
+            session.reply_mode = ReplyMode::On;
+            return Ok(Reply::OK);
+        }
+        () if is(words[2], "off") => session.reply_mode = ReplyMode::Off,
+        // To skip one of none changes nothing.
+        () if is(words[2], "skip") && session.reply_mode == ReplyMode::Off => {}
+        () if is(words[2], "skip") => session.reply_mode = ReplyMode::SkipNext,
+        () => return Err(CommandError::Syntax),
+    }
+    Ok(Reply::Nothing)
+}
+
+/// `CLIENT SETINFO LIB-NAME | LIB-VER value`
+fn setinfo(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let (attribute, value) = (words[2], plain_word(words[3]));
+    let shown = || String::from_utf8_lossy(attribute).into_owned();
+    let session = client.session_mut();
+    let place = match () {
+        () if is(attribute, "lib-name") => &mut session.library_name,
+        () if is(attribute, "lib-ver") => &mut session.library_version,
+        () => return Err(CommandError::Text(format!("ERR Unrecognized option '{}'", shown()).into())),
+    };
+    *place = value.ok_or_else(|| {
+        let text = format!("ERR {} cannot contain spaces, newlines or special characters.", shown());
+        CommandError::Text(text.into())
+    })?;
+    Ok(Reply::OK)
+}
+
+/// `CLIENT SETNAME name`
+fn setname(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    client.session_mut().name = client_name(words[2])?;
+    Ok(Reply::OK)
+}
+
+/// `CLIENT TRACKING ON | OFF …`
+fn tracking(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    match switch(words[2])? {
+        true => Err(CommandError::text("ERR client tracking is not supported")),
+        false if words.len() > 3 => Err(CommandError::Syntax),
+        false => Ok(Reply::OK),
+    }
+}
+
+/// `CLIENT TRACKINGINFO`
+fn trackinginfo(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(Reply::Map(vec![
+        (Reply::text("flags"), Reply::Set(vec![Reply::text("off")])),
+        (Reply::text("redirect"), Reply::Int(-1)),
+        (Reply::text("prefixes"), Reply::Array(vec![])),
+    ]))
+}
+
+/// `CLIENT UNBLOCK client-id [TIMEOUT | ERROR]`
+///
+/// No command blocks: there is never one to unblock.
+fn unblock(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let reason_known = words.get(3).is_none_or(|word| is(word, "timeout") || is(word, "error"));
+    if words.len() > 4 {
+        return Err(super::help::unknown_form(words[1], "CLIENT"));
+    }
+    if !reason_known {
+        return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
+    }
+    integer(words[2]).map(|_| Reply::Int(0))
+}
+
+/// `CLIENT HELP`
+fn client_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(help(
+        "CLIENT",
+        &[
+            "CACHING (YES|NO)",
+            "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
+            "GETREDIR",
+            "    Return the client ID we are redirecting to when tracking is enabled.",
+            "GETNAME",
+            "    Return the name of the current connection.",
+            "ID",
+            "    Return the ID of the current connection.",
+            "INFO",
+            "    Return information about the current client connection.",
+            "KILL <ip:port>",
+            "    Kill connection made from <ip:port>.",
+            "KILL <option> <value> [<option> <value> [...]]",
+            "    Kill connections. Options are:",
+            "    * ADDR (<ip:port>|<unixsocket>:0)",
+            "      Kill connections made from the specified address",
+            "    * LADDR (<ip:port>|<unixsocket>:0)",
+            "      Kill connections made to specified local address",
+            "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+            "      Kill connections by type.",
+            "    * USER <username>",
+            "      Kill connections authenticated by <username>.",
+            "    * SKIPME (YES|NO)",
+            "      Skip killing current connection (default: yes).",
+            "LIST [options ...]",
+            "    Return information about client connections. Options:",
+            "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+            "      Return clients of specified type.",
+            "UNPAUSE",
+            "    Stop the current client pause, resuming traffic.",
+            "PAUSE <timeout> [WRITE|ALL]",
+            "    Suspend all, or just write, clients for <timeout> milliseconds.",
+            "REPLY (ON|OFF|SKIP)",
+            "    Control the replies sent to the current connection.",
+            "SETNAME <name>",
+            "    Assign the name <name> to the current connection.",
+            "SETINFO <option> <value>",
+            "    Set client meta attr. Options are:",
+            "    * LIB-NAME: the client lib name.",
+            "    * LIB-VER: the client lib version.",
+            "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+            "    Unblock the specified blocked client.",
+            "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+            "         [OPTIN] [OPTOUT] [NOLOOP]",
+            "    Control server assisted client side caching.",
+            "TRACKINGINFO",
+            "    Report tracking status for the current connection.",
+            "NO-EVICT (ON|OFF)",
+            "    Protect current client connection from eviction.",
+            "NO-TOUCH (ON|OFF)",
+            "    Will not touch LRU/LFU stats when this mode is on.",
+        ],
+    ))
+}

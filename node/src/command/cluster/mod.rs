@@ -1,0 +1,512 @@
+//! The cluster as Redis Cluster tools see it.
+//!
+//! Every replica is a node of its own: the leader of a shard is a master with
+//! the shard's slots, the others are its slaves. Epochs are terms: the term that
+//! a leader leads is the configuration epoch of its shard, so that all nodes who
+//! know the same leaders show the same epochs.
+//!
+//! Invariants:
+//! * The slot map has no holes: a shard whose leader is not known shows the last
+//!   one, or its first replica if none ever was.
+//! * Exactly one replica of a shard is a master.
+//!
+//! Slots, members and epochs follow from the cluster file and from elections;
+//! subcommands that set them by hand are refused.
+//!
+//! Source: `cluster.c` of Redis 7.2.
+
+mod view;
+
+use moonraft_proto::Reply;
+use moonraft_router::{SLOT_COUNT, slot_of};
+
+use self::view::Member;
+pub(super) use self::view::{Health, View, hexadecimal_id};
+use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::integer, help::help};
+use crate::shard::Client;
+
+/// A row of this family.
+const ROW: Command = Command {
+    parent: Some("cluster"),
+    family: Family::Cluster,
+    flags: &[Flag::Stale],
+    since: "3.0.0",
+    ..Command::BASE
+};
+
+/// A row for operators.
+const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::Stale], ..ROW };
+
+/// A row for what is not set by hand.
+const BY_HAND: Command = Command { run: Run::Session(not_by_hand), ..ADMIN };
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "cluster",
+        parent: None,
+        arity: Arity::AtLeast(2),
+        flags: &[],
+        run: Run::Container,
+        summary: "A container for Redis Cluster commands.",
+        ..ROW
+    },
+    Command {
+        name: "addslots",
+        arity: Arity::AtLeast(3),
+        summary: "Assigns new hash slots to a node.",
+        ..BY_HAND
+    },
+    Command {
+        name: "addslotsrange",
+        arity: Arity::AtLeast(4),
+        since: "7.0.0",
+        summary: "Assigns new hash slot ranges to a node.",
+        ..BY_HAND
+    },
+    Command {
+        name: "bumpepoch",
+        arity: Arity::Exactly(2),
+        summary: "Advances the cluster config epoch.",
+        ..BY_HAND
+    },
+    Command {
+        name: "count-failure-reports",
+        arity: Arity::Exactly(3),
+        run: Run::Session(count_failure_reports),
+        summary: "Returns the number of active failure reports active for a node.",
+        ..ADMIN
+    },
+    Command {
+        name: "countkeysinslot",
+        arity: Arity::Exactly(3),
+        run: Run::Session(countkeysinslot),
+        summary: "Returns the number of keys in a hash slot.",
+        ..ROW
+    },
+    Command {
+        name: "delslots",
+        arity: Arity::AtLeast(3),
+        summary: "Sets hash slots as unbound for a node.",
+        ..BY_HAND
+    },
+    Command {
+        name: "delslotsrange",
+        arity: Arity::AtLeast(4),
+        since: "7.0.0",
+        summary: "Sets hash slot ranges as unbound for a node.",
+        ..BY_HAND
+    },
+    Command {
+        name: "failover",
+        arity: Arity::AtLeast(2),
+        summary: "Forces a replica to perform a manual failover of its master.",
+        ..BY_HAND
+    },
+    Command {
+        name: "flushslots",
+        arity: Arity::Exactly(2),
+        summary: "Deletes all slots information from a node.",
+        ..BY_HAND
+    },
+    Command {
+        name: "forget",
+        arity: Arity::Exactly(3),
+        summary: "Removes a node from the nodes table.",
+        ..BY_HAND
+    },
+    Command {
+        name: "getkeysinslot",
+        arity: Arity::Exactly(4),
+        run: Run::Session(getkeysinslot),
+        summary: "Returns the key names in a hash slot.",
+        ..ROW
+    },
+    Command {
+        name: "help",
+        arity: Arity::Exactly(2),
+        run: Run::Session(cluster_help),
+        since: "5.0.0",
+        summary: "Returns helpful text about the different subcommands.",
+        ..ROW
+    },
+    Command {
+        name: "info",
+        arity: Arity::Exactly(2),
+        run: Run::Session(info),
+        summary: "Returns information about the state of a node.",
+        ..ROW
+    },
+    Command {
+        name: "keyslot",
+        arity: Arity::Exactly(3),
+        run: Run::Session(keyslot),
+        summary: "Returns the hash slot for a key.",
+        ..ROW
+    },
+    Command {
+        name: "links",
+        arity: Arity::Exactly(2),
+        run: Run::Session(links),
+        since: "7.0.0",
+        summary: "Returns a list of all TCP links to and from peer nodes.",
+        ..ROW
+    },
+    Command {
+        name: "meet",
+        arity: Arity::AtLeast(4),
+        summary: "Forces a node to handshake with another node.",
+        ..BY_HAND
+    },
+    Command {
+        name: "myid",
+        arity: Arity::Exactly(2),
+        run: Run::Session(myid),
+        summary: "Returns the ID of a node.",
+        ..ROW
+    },
+    Command {
+        name: "myshardid",
+        arity: Arity::Exactly(2),
+        run: Run::Session(myshardid),
+        since: "7.2.0",
+        summary: "Returns the shard ID of a node.",
+        ..ROW
+    },
+    Command {
+        name: "nodes",
+        arity: Arity::Exactly(2),
+        run: Run::Session(nodes),
+        summary: "Returns the cluster configuration for a node.",
+        ..ROW
+    },
+    Command {
+        name: "replicas",
+        arity: Arity::Exactly(3),
+        run: Run::Session(replicas),
+        since: "5.0.0",
+        summary: "Lists the replica nodes of a master node.",
+        ..ADMIN
+    },
+    Command {
+        name: "replicate",
+        arity: Arity::Exactly(3),
+        summary: "Configure a node as replica of a master node.",
+        ..BY_HAND
+    },
+    Command {
+        name: "reset",
+        arity: Arity::AtLeast(2),
+        flags: &[Flag::Admin, Flag::NoScript, Flag::Stale],
+        summary: "Resets a node.",
+        ..BY_HAND
+    },
+    Command {
+        name: "saveconfig",
+        arity: Arity::Exactly(2),
+        run: Run::Session(saveconfig),
+        summary: "Forces a node to save the cluster configuration to disk.",
+        ..ADMIN
+    },
+    Command {
+        name: "set-config-epoch",
+        arity: Arity::Exactly(3),
+        summary: "Sets the configuration epoch for a new node.",
+        ..BY_HAND
+    },
+    Command { name: "setslot", arity: Arity::AtLeast(4), summary: "Binds a hash slot to a node.", ..BY_HAND },
+    Command {
+        name: "shards",
+        arity: Arity::Exactly(2),
+        run: Run::Session(shards),
+        since: "7.0.0",
+        summary: "Returns the mapping of cluster slots to shards.",
+        ..ROW
+    },
+    Command {
+        name: "slaves",
+        arity: Arity::Exactly(3),
+        run: Run::Session(replicas),
+        summary: "Lists the replica nodes of a master node.",
+        ..ADMIN
+    },
+    Command {
+        name: "slots",
+        arity: Arity::Exactly(2),
+        run: Run::Session(slots),
+        summary: "Returns the mapping of cluster slots to nodes.",
+        ..ROW
+    },
+];
+
+/// A subcommand that would set what follows from the cluster file or elections.
+fn not_by_hand(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let name = String::from_utf8_lossy(words[1]).to_uppercase();
+    let text = format!(
+        "ERR CLUSTER {name} is not supported: slots and members follow from the cluster file, epochs from elections"
+    );
+    Err(CommandError::Text(text.into()))
+}
+
+// ---- slots and keys --------------------------------------------------------
+
+/// `CLUSTER KEYSLOT key`
+fn keyslot(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    Ok(Reply::Int(slot_of(words[2]).into()))
+}
+
+fn slot(number: i64) -> Option<u16> {
+    u16::try_from(number).ok().filter(|&slot| slot < SLOT_COUNT)
+}
+
+/// `CLUSTER COUNTKEYSINSLOT slot`
+fn countkeysinslot(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let slot = slot(integer(words[2])?).ok_or(CommandError::text("ERR Invalid slot"))?;
+    Ok(Reply::count(client.tx().whole().slot_len(slot)))
+}
+
+/// `CLUSTER GETKEYSINSLOT slot count`
+fn getkeysinslot(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    const BAD: CommandError = CommandError::text("ERR Invalid slot or number of keys");
+    let (number, count) = (integer(words[2])?, integer(words[3])?);
+    let slot = slot(number).ok_or(BAD)?;
+    let count = usize::try_from(count).map_err(|_| BAD)?;
+    let entries = client.tx().whole().slot_entries(slot);
+    Ok(Reply::bulks(entries.take(count).map(|entry| entry.key.to_vec())))
+}
+
+// ---- nodes -----------------------------------------------------------------
+
+/// `CLUSTER MYID`
+fn myid(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let map = client.map();
+    let place = client.place(&map);
+    Ok(Reply::text(place.map_or_else(String::new, |place| place.name)))
+}
+
+/// `CLUSTER MYSHARDID`
+fn myshardid(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(Reply::text(view::shard_id(client.settings().shard)))
+}
+
+/// `CLUSTER NODES`
+fn nodes(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let view = View::of(client);
+    let lines: Vec<String> = view.members().map(|member| line(&view, &member) + "\n").collect();
+    Ok(Reply::Verbatim("txt", lines.concat().into()))
+}
+
+/// `id ip:port@bus flags master ping pong epoch link slots…`
+fn line(view: &View, member: &Member<'_>) -> String {
+    let address = &member.place.address;
+    let hostname = if view::is_ip(&address.host) { String::new() } else { format!(",{}", address.host) };
+    let mut line = format!(
+        "{} {}@{}{hostname} {} {} 0 0 {} {}",
+        member.place.name,
+        address,
+        member.place.peer_port,
+        flags(view, member),
+        member.master().map_or("-", |master| &master.name),
+        member.shard.term,
+        if member.health() == Health::Online { "connected" } else { "disconnected" },
+    );
+    if member.is_master() {
+        for (first, last) in &member.shard.place.slots {
+            line.push(' ');
+            line += &if first == last { first.to_string() } else { format!("{first}-{last}") };
+        }
+    }
+    line
+}
+
+fn flags(view: &View, member: &Member<'_>) -> String {
+    let mut flags = vec![if member.is_master() { "master" } else { "slave" }];
+    if view.is_me(member) {
+        flags.insert(0, "myself");
+    }
+    if member.health() == Health::Failed {
+        flags.push("fail");
+    }
+    flags.join(",")
+}
+
+/// The node of this name.
+fn member<'a>(view: &'a View, name: &[u8]) -> Result<Member<'a>, CommandError> {
+    let known = view.members().find(|member| member.place.name.as_bytes() == name);
+    known.ok_or_else(|| {
+        let text = format!("ERR Unknown node {}", String::from_utf8_lossy(name));
+        CommandError::Text(text.into())
+    })
+}
+
+/// `CLUSTER REPLICAS node-id`, `CLUSTER SLAVES node-id`
+fn replicas(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let view = View::of(client);
+    let master = member(&view, words[2])?;
+    if !master.is_master() {
+        return Err(CommandError::text("ERR The specified node is not a master"));
+    }
+    let slaves = view.members().filter(|member| member.master() == Some(master.place));
+    Ok(Reply::bulks(slaves.map(|member| line(&view, &member).into_bytes())))
+}
+
+/// `CLUSTER COUNT-FAILURE-REPORTS node-id`
+///
+/// Nodes do not vote on failures: there is this node's own word, or none.
+fn count_failure_reports(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let view = View::of(client);
+    Ok(Reply::flag(member(&view, words[2])?.health() == Health::Failed))
+}
+
+/// `CLUSTER LINKS`
+///
+/// One stream goes to each node that answers; it serves all replicas there.
+fn links(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let view = View::of(client);
+    let since_ms = client.facts().started_us / 1000;
+    let peers = view
+        .members()
+        .filter(|member| member.place.node != client.settings().node && member.health() == Health::Online);
+    let link = |member: Member<'_>| {
+        Reply::Map(vec![
+            (Reply::text("direction"), Reply::text("to")),
+            (Reply::text("node"), Reply::text(&member.place.name)),
+            (Reply::text("create-time"), Reply::Int(since_ms as i64)),
+            (Reply::text("events"), Reply::text("rw")),
+            (Reply::text("send-buffer-allocated"), Reply::Int(0)),
+            (Reply::text("send-buffer-used"), Reply::Int(0)),
+        ])
+    };
+    Ok(Reply::Array(peers.map(link).collect()))
+}
+
+/// `CLUSTER SAVECONFIG`
+///
+/// What a node knows of the cluster is always on its disk.
+fn saveconfig(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(Reply::OK)
+}
+
+// ---- the map ---------------------------------------------------------------
+
+/// `CLUSTER SLOTS`
+///
+/// For each range its master, then the slaves that answer.
+fn slots(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let view = View::of(client);
+    let mut ranges: Vec<_> =
+        view.shards().flat_map(|shard| shard.place.slots.iter().map(move |&range| (range, shard))).collect();
+    ranges.sort_unstable_by_key(|&(range, _)| range);
+    let node = |member: Member<'_>| {
+        Reply::Array(vec![
+            Reply::text(&member.place.address.host),
+            Reply::Int(member.place.address.port.into()),
+            Reply::text(&member.place.name),
+            // Further addresses of the node: there are none.
+            Reply::Map(vec![]),
+        ])
+    };
+    let entry = |((first, last), shard): ((u16, u16), view::Shard<'_>)| {
+        let mut entry = vec![Reply::Int(first.into()), Reply::Int(last.into())];
+        let (masters, slaves): (Vec<_>, Vec<_>) = shard.members().partition(Member::is_master);
+        let answering = slaves.into_iter().filter(|slave| slave.health() == Health::Online);
+        entry.extend(masters.into_iter().chain(answering).map(node));
+        Reply::Array(entry)
+    };
+    Ok(Reply::Array(ranges.into_iter().map(entry).collect()))
+}
+
+/// `CLUSTER SHARDS`
+fn shards(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let view = View::of(client);
+    let node = |member: Member<'_>| {
+        let host = &member.place.address.host;
+        let mut node = vec![
+            (Reply::text("id"), Reply::text(&member.place.name)),
+            (Reply::text("port"), Reply::Int(member.place.address.port.into())),
+            (Reply::text("ip"), Reply::text(host)),
+            (Reply::text("endpoint"), Reply::text(host)),
+            (Reply::text("role"), Reply::text(if member.is_master() { "master" } else { "replica" })),
+            (Reply::text("replication-offset"), Reply::Int(view.offset(&member) as i64)),
+            (Reply::text("health"), Reply::text(member.health().text())),
+        ];
+        if !view::is_ip(host) {
+            node.insert(4, (Reply::text("hostname"), Reply::text(host)));
+        }
+        Reply::Map(node)
+    };
+    let shard = |shard: view::Shard<'_>| {
+        let ends = shard.place.slots.iter().flat_map(|&(first, last)| [first, last]);
+        Reply::Map(vec![
+            (Reply::text("slots"), Reply::Array(ends.map(|slot| Reply::Int(slot.into())).collect())),
+            (Reply::text("nodes"), Reply::Array(shard.members().map(node).collect())),
+        ])
+    };
+    Ok(Reply::Array(view.shards().map(shard).collect()))
+}
+
+/// `CLUSTER INFO`
+fn info(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let view = View::of(client);
+    let count = |shards: &mut dyn Iterator<Item = view::Shard<'_>>| -> usize {
+        let slots = shards.flat_map(|shard| &shard.place.slots);
+        slots.map(|(first, last)| usize::from(last - first) + 1).sum()
+    };
+    let assigned = count(&mut view.shards());
+    let failed = count(&mut view.shards().filter(|shard| !shard.has_quorum()));
+    let covered = assigned == usize::from(SLOT_COUNT);
+    let lines = [
+        ("cluster_state", if covered && failed == 0 { "ok".into() } else { "fail".into() }),
+        ("cluster_slots_assigned", assigned.to_string()),
+        ("cluster_slots_ok", (assigned - failed).to_string()),
+        ("cluster_slots_pfail", "0".into()),
+        ("cluster_slots_fail", failed.to_string()),
+        ("cluster_known_nodes", view.members().count().to_string()),
+        ("cluster_size", view.shards().filter(|shard| !shard.place.slots.is_empty()).count().to_string()),
+        ("cluster_current_epoch", view.shards().map(|shard| shard.term).max().unwrap_or(0).to_string()),
+        ("cluster_my_epoch", view.my_term().to_string()),
+        ("cluster_stats_messages_sent", "0".into()),
+        ("cluster_stats_messages_received", "0".into()),
+        ("total_cluster_links_buffer_limit_exceeded", "0".to_owned()),
+    ];
+    let text: Vec<String> = lines.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
+    Ok(Reply::Verbatim("txt", text.concat().into()))
+}
+
+/// `CLUSTER HELP`
+fn cluster_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(help(
+        "CLUSTER",
+        &[
+            "COUNT-FAILURE-REPORTS <node-id>",
+            "    Return number of failure reports for <node-id>.",
+            "COUNTKEYSINSLOT <slot>",
+            "    Return the number of keys in <slot>.",
+            "GETKEYSINSLOT <slot> <count>",
+            "    Return key names stored by current node in a slot.",
+            "INFO",
+            "    Return information about the cluster.",
+            "KEYSLOT <key>",
+            "    Return the hash slot for <key>.",
+            "MYID",
+            "    Return the node id.",
+            "MYSHARDID",
+            "    Return the node's shard id.",
+            "NODES",
+            "    Return cluster configuration seen by node. Output format:",
+            "    <id> <ip:port@bus-port[,hostname]> <flags> <master> <pings> <pongs> <epoch> <link> <slot> ...",
+            "REPLICAS <node-id>",
+            "    Return <node-id> replicas.",
+            "SAVECONFIG",
+            "    Force saving cluster configuration on disk.",
+            "SLOTS",
+            "    Return information about slots range mappings. Each range is made of:",
+            "    start, end, master and replicas IP addresses, ports and ids",
+            "SHARDS",
+            "    Return information about slot range mappings and the nodes associated with them.",
+            "LINKS",
+            "    Return information about all network links between this node and its peers.",
+            "    Output format is an array where each array element is a map containing attributes of a link",
+        ],
+    ))
+}

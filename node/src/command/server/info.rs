@@ -1,0 +1,370 @@
+//! `INFO`: sections of `name:value` lines.
+//!
+//! The fields are those of Redis 7.2 that tools read; what has no meaning here is
+//! there with the value it has on an idle Redis. Fields of our own begin with
+//! `moonraft_`.
+
+use std::fmt::{Display, Write as _};
+
+use moonraft_proto::Reply;
+
+use super::super::{
+    Outcome,
+    arguments::is,
+    client::REDIS_VERSION,
+    cluster::{Health, View, hexadecimal_id},
+};
+use crate::shard::{Client, Standing};
+
+/// A section: its name, whether `INFO` alone shows it, and what writes it.
+struct Section {
+    name: &'static str,
+    by_default: bool,
+    write: fn(&mut Lines, &Client<'_>),
+}
+
+/// In the order they are shown.
+const SECTIONS: &[Section] = &[
+    Section { name: "Server", by_default: true, write: server },
+    Section { name: "Clients", by_default: true, write: clients },
+    Section { name: "Memory", by_default: true, write: memory },
+    Section { name: "Persistence", by_default: true, write: persistence },
+    Section { name: "Stats", by_default: true, write: stats },
+    Section { name: "Replication", by_default: true, write: replication },
+    Section { name: "CPU", by_default: true, write: cpu },
+    Section { name: "Modules", by_default: true, write: |_, _| {} },
+    Section { name: "Commandstats", by_default: false, write: commandstats },
+    Section { name: "Errorstats", by_default: true, write: errorstats },
+    Section { name: "Latencystats", by_default: false, write: |_, _| {} },
+    Section { name: "Cluster", by_default: true, write: |lines, _| lines.add("cluster_enabled", 1) },
+    Section { name: "Keyspace", by_default: true, write: keyspace },
+];
+
+/// `INFO [section …]`
+pub(super) fn info(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let asked = &words[1..];
+    let names = |section: &str, word: &[u8]| word.eq_ignore_ascii_case(section.as_bytes());
+    let all = asked.iter().any(|word| is(word, "all") || is(word, "everything"));
+    let default = asked.is_empty() || asked.iter().any(|word| is(word, "default"));
+    let shown = SECTIONS.iter().filter(|section| {
+        all || default && section.by_default || asked.iter().any(|word| names(section.name, word))
+    });
+
+    let mut lines = Lines::default();
+    for section in shown {
+        lines.begin(section.name);
+        (section.write)(&mut lines, client);
+    }
+    Ok(Reply::Verbatim("txt", lines.text.into()))
+}
+
+#[derive(Default)]
+struct Lines {
+    text: String,
+}
+
+impl Lines {
+    fn begin(&mut self, section: &str) {
+        let blank = if self.text.is_empty() { "" } else { "\r\n" };
+        write!(self.text, "{blank}# {section}\r\n").expect("a string takes all");
+    }
+
+    fn add(&mut self, name: &str, value: impl Display) {
+        write!(self.text, "{name}:{value}\r\n").expect("a string takes all");
+    }
+
+    fn all(&mut self, fields: &[(&str, &dyn Display)]) {
+        fields.iter().for_each(|(name, value)| self.add(name, value));
+    }
+
+    /// Fields that are always 0 here.
+    fn zeros(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| self.add(name, 0));
+    }
+
+    /// A number of bytes, and again for people to read.
+    fn bytes(&mut self, name: &str, bytes: u64) {
+        self.add(name, bytes);
+        self.add(&format!("{name}_human"), human(bytes));
+    }
+}
+
+/// `1.78M`, as Redis writes it.
+fn human(bytes: u64) -> String {
+    const UNITS: [(u64, char); 5] =
+        [(1 << 50, 'P'), (1 << 40, 'T'), (1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K')];
+    match UNITS.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, letter)) => format!("{:.2}{letter}", bytes as f64 / *size as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn server(lines: &mut Lines, client: &Client<'_>) {
+    let facts = client.facts();
+    let now_us = client.surroundings().unix_us();
+    let up_s = now_us.saturating_sub(facts.started_us) / 1_000_000;
+    let settings = client.settings();
+    lines.all(&[
+        ("redis_version", &REDIS_VERSION),
+        ("redis_git_sha1", &"00000000"),
+        ("redis_git_dirty", &0),
+        ("redis_build_id", &"0000000000000000"),
+        ("redis_mode", &"cluster"),
+        ("server_name", &"moonraft"),
+        ("moonraft_version", &env!("CARGO_PKG_VERSION")),
+        ("moonraft_node", &settings.node),
+        ("moonraft_shard", &settings.shard),
+        ("moonraft_replica", &settings.replica),
+        ("os", &facts.system),
+        ("arch_bits", &usize::BITS),
+        ("monotonic_clock", &"POSIX clock_gettime"),
+        ("multiplexing_api", &"epoll"),
+        ("process_id", &facts.process_id),
+        ("process_supervised", &"no"),
+        ("run_id", &facts.run_id),
+        ("tcp_port", &facts.port),
+        ("server_time_usec", &now_us),
+        ("uptime_in_seconds", &up_s),
+        ("uptime_in_days", &(up_s / 86_400)),
+        ("hz", &10),
+        ("configured_hz", &10),
+        // Seconds in 24 bits, as Redis counts them.
+        ("lru_clock", &((now_us / 1_000_000) & 0xff_ffff)),
+        ("executable", &facts.executable),
+        ("config_file", &""),
+        ("io_threads_active", &0),
+    ]);
+}
+
+fn clients(lines: &mut Lines, client: &Client<'_>) {
+    let count = client.sessions().count();
+    let subscribed = client.sessions().filter(|(_, session)| session.listening.count() > 0).count();
+    let unread = client.sessions().map(|(_, session)| session.outbox.len()).max().unwrap_or(0);
+    lines.all(&[
+        ("connected_clients", &count),
+        ("cluster_connections", &0),
+        ("maxclients", &client.settings().clients_max),
+        ("client_recent_max_input_buffer", &0),
+        ("client_recent_max_output_buffer", &unread),
+        ("blocked_clients", &client.parked_count()),
+        ("tracking_clients", &0),
+        ("pubsub_clients", &subscribed),
+        ("clients_in_timeout_table", &0),
+    ]);
+}
+
+fn setting(client: &Client<'_>, name: &str) -> Option<String> {
+    let known = client.surroundings().settings(name.as_bytes());
+    known.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
+}
+
+fn memory(lines: &mut Lines, client: &Client<'_>) {
+    let facts = client.facts();
+    let used = facts.resident_bytes;
+    let limit = setting(client, "maxmemory").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let scripts = client.tx().keyspace().scripts().iter();
+    let (script_count, script_bytes) =
+        scripts.fold((0, 0), |(count, bytes), (_, text)| (count + 1, bytes + text.len()));
+    // The allocator keeps no count of its own that is cheap to read: what the
+    // process has resident stands for what it uses.
+    lines.bytes("used_memory", used);
+    lines.bytes("used_memory_rss", used);
+    lines.bytes("used_memory_peak", used);
+    lines.all(&[
+        ("used_memory_peak_perc", &"100.00%"),
+        ("used_memory_overhead", &0),
+        ("used_memory_startup", &0),
+        ("used_memory_dataset", &used),
+        ("used_memory_dataset_perc", &"100.00%"),
+        ("allocator_allocated", &used),
+        ("allocator_active", &used),
+        ("allocator_resident", &used),
+    ]);
+    lines.bytes("total_system_memory", facts.total_bytes);
+    lines.bytes("used_memory_lua", 0);
+    lines.bytes("used_memory_scripts", script_bytes as u64);
+    lines.all(&[
+        ("number_of_cached_scripts", &script_count),
+        ("number_of_functions", &0),
+        ("number_of_libraries", &0),
+    ]);
+    lines.bytes("maxmemory", limit);
+    let policy = setting(client, "maxmemory-policy").unwrap_or_else(|| "noeviction".into());
+    lines.all(&[
+        ("maxmemory_policy", &policy),
+        ("allocator_frag_ratio", &"1.00"),
+        ("mem_fragmentation_ratio", &"1.00"),
+        ("mem_fragmentation_bytes", &0),
+        ("mem_not_counted_for_evict", &0),
+        ("mem_replication_backlog", &client.in_flight_bytes()),
+        ("mem_clients_slaves", &0),
+        ("mem_clients_normal", &client.sessions().map(|(_, session)| session.outbox.len()).sum::<usize>()),
+        ("mem_aof_buffer", &0),
+        ("mem_allocator", &"mimalloc"),
+        ("active_defrag_running", &0),
+        ("lazyfree_pending_objects", &0),
+        ("lazyfreed_objects", &0),
+    ]);
+}
+
+/// What is acknowledged is in the log of a majority: there is nothing to save.
+fn persistence(lines: &mut Lines, client: &Client<'_>) {
+    let facts = client.facts();
+    lines.zeros(&["loading", "async_loading", "current_cow_size", "current_fork_perc"]);
+    lines.all(&[
+        ("rdb_changes_since_last_save", &0),
+        ("rdb_bgsave_in_progress", &0),
+        ("rdb_last_save_time", &(facts.started_us / 1_000_000)),
+        ("rdb_last_bgsave_status", &"ok"),
+        ("rdb_last_bgsave_time_sec", &-1),
+        ("rdb_current_bgsave_time_sec", &-1),
+        ("rdb_last_cow_size", &0),
+        ("aof_enabled", &1),
+        ("aof_rewrite_in_progress", &0),
+        ("aof_rewrite_scheduled", &0),
+        ("aof_last_rewrite_time_sec", &-1),
+        ("aof_current_rewrite_time_sec", &-1),
+        ("aof_last_bgrewrite_status", &"ok"),
+        ("aof_last_write_status", &"ok"),
+        ("aof_last_cow_size", &0),
+        ("module_fork_in_progress", &0),
+        ("module_fork_last_cow_size", &0),
+    ]);
+}
+
+fn stats(lines: &mut Lines, client: &Client<'_>) {
+    let counted = client.statistics();
+    let rates = client.rates();
+    let (hits, misses) = client.tx().lookups();
+    let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
+    let listeners = &client.tx().listeners;
+    lines.all(&[
+        ("total_connections_received", &counted.connections),
+        ("total_commands_processed", &counted.requests),
+        ("instantaneous_ops_per_sec", &rates.requests),
+        ("total_net_input_bytes", &counted.bytes_in),
+        ("total_net_output_bytes", &counted.bytes_out),
+        ("total_net_repl_input_bytes", &0),
+        ("total_net_repl_output_bytes", &0),
+        ("instantaneous_input_kbps", &kilobytes(rates.bytes_in)),
+        ("instantaneous_output_kbps", &kilobytes(rates.bytes_out)),
+        ("instantaneous_input_repl_kbps", &"0.00"),
+        ("instantaneous_output_repl_kbps", &"0.00"),
+        ("rejected_connections", &counted.refused),
+        ("sync_full", &0),
+        ("sync_partial_ok", &0),
+        ("sync_partial_err", &0),
+        ("expired_keys", &counted.expired),
+        ("expired_stale_perc", &"0.00"),
+        ("expired_time_cap_reached_count", &0),
+        ("evicted_keys", &0),
+        ("evicted_clients", &0),
+        ("keyspace_hits", &hits),
+        ("keyspace_misses", &misses),
+        ("pubsub_channels", &listeners.channels.len()),
+        ("pubsub_patterns", &listeners.patterns.len()),
+        ("pubsubshard_channels", &listeners.shard_channels.len()),
+        ("latest_fork_usec", &0),
+        ("total_forks", &0),
+        ("migrate_cached_sockets", &0),
+        ("tracking_total_keys", &0),
+        ("tracking_total_items", &0),
+        ("tracking_total_prefixes", &0),
+        ("unexpected_error_replies", &0),
+        ("total_error_replies", &counted.errors),
+        ("dump_payload_sanitizations", &0),
+        ("total_reads_processed", &counted.requests),
+        ("total_writes_processed", &counted.requests),
+        ("io_threaded_reads_processed", &0),
+        ("io_threaded_writes_processed", &0),
+    ]);
+}
+
+/// Offsets are indexes of the shard's log.
+fn replication(lines: &mut Lines, client: &Client<'_>) {
+    let view = View::of(client);
+    let offset = client.applied().0;
+    let leading = client.standing().is_leading();
+    lines.add("role", if leading { "master" } else { "slave" });
+    if leading {
+        let members = view.my_shard().into_iter().flat_map(|shard| shard.into_members());
+        let slaves: Vec<_> =
+            members.filter(|member| !view.is_me(member) && member.health() == Health::Online).collect();
+        lines.add("connected_slaves", slaves.len());
+        for (number, slave) in slaves.iter().enumerate() {
+            let (host, port) = (&slave.place.address.host, slave.place.address.port);
+            let text = format!("ip={host},port={port},state=online,offset={offset},lag=0");
+            lines.add(&format!("slave{number}"), text);
+        }
+    } else {
+        let master = view.my_shard().and_then(|shard| shard.master_place().cloned());
+        let (host, port) =
+            master.map_or((String::new(), 0), |place| (place.address.host, place.address.port));
+        let linked = matches!(client.standing(), Standing::Following { leader: Some(_) });
+        lines.all(&[
+            ("master_host", &host),
+            ("master_port", &port),
+            ("master_link_status", if linked { &"up" } else { &"down" }),
+            ("master_last_io_seconds_ago", if linked { &0 } else { &-1 }),
+            ("master_sync_in_progress", &0),
+            ("slave_read_repl_offset", &offset),
+            ("slave_repl_offset", &offset),
+            ("slave_priority", &100),
+            ("slave_read_only", &1),
+            ("replica_announced", &1),
+            ("connected_slaves", &0),
+        ]);
+    }
+    lines.all(&[
+        ("master_failover_state", &"no-failover"),
+        ("master_replid", &hexadecimal_id(&format!("history of shard {}", client.settings().shard))),
+        ("master_replid2", &"0".repeat(40)),
+        ("master_repl_offset", &offset),
+        ("second_repl_offset", &-1),
+        ("repl_backlog_active", &1),
+        ("repl_backlog_size", &client.settings().in_flight_bytes_max),
+        ("repl_backlog_first_byte_offset", &0),
+        ("repl_backlog_histlen", &0),
+        ("moonraft_term", &view.my_term()),
+        ("moonraft_applied_index", &offset),
+    ]);
+}
+
+fn cpu(lines: &mut Lines, client: &Client<'_>) {
+    let (user, system) = client.facts().cpu_seconds;
+    lines.all(&[
+        ("used_cpu_sys", &format!("{system:.6}")),
+        ("used_cpu_user", &format!("{user:.6}")),
+        ("used_cpu_sys_children", &"0.000000"),
+        ("used_cpu_user_children", &"0.000000"),
+    ]);
+}
+
+fn commandstats(lines: &mut Lines, client: &Client<'_>) {
+    for (command, calls) in client.details().commands() {
+        let text = format!(
+            "calls={},usec={:.0},usec_per_call={:.2},rejected_calls={},failed_calls={}",
+            calls.calls,
+            calls.microseconds(),
+            calls.microseconds_per_call(),
+            calls.rejected,
+            calls.failed
+        );
+        lines.add(&format!("cmdstat_{}", command.full_name()), text);
+    }
+}
+
+fn errorstats(lines: &mut Lines, client: &Client<'_>) {
+    for (code, count) in client.details().errors() {
+        lines.add(&format!("errorstat_{code}"), format!("count={count}"));
+    }
+}
+
+/// What is speculative is counted too: this is no read of data.
+fn keyspace(lines: &mut Lines, client: &Client<'_>) {
+    let keyspace = client.tx().keyspace();
+    if !keyspace.is_empty() {
+        let text = format!("keys={},expires={},avg_ttl=0", keyspace.len(), keyspace.deadlines().len());
+        lines.add("db0", text);
+    }
+}

@@ -1,0 +1,335 @@
+//! The server: settings, role, replication, latency.
+
+mod info;
+
+use std::collections::BTreeMap;
+
+use moonraft_proto::Reply;
+
+use super::{
+    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    arguments::integer,
+    client::{REDIS_VERSION, timeout},
+    cluster::View,
+    help::help,
+};
+use crate::shard::{Client, Standing};
+
+/// A row of this family.
+const ROW: Command = Command { family: Family::Server, ..Command::BASE };
+
+/// A row of `CONFIG` or `LATENCY`.
+const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::NoScript, Flag::Stale], since: "2.0.0", ..ROW };
+
+/// A row of `CONFIG`.
+const CONFIG: Command = Command { parent: Some("config"), ..ADMIN };
+
+/// A row of `LATENCY`.
+const LATENCY: Command = Command { parent: Some("latency"), since: "2.8.13", ..ADMIN };
+
+/// The commands of this file.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "info",
+        flags: &[Flag::Stale, Flag::Dangerous],
+        run: Run::Session(info::info),
+        summary: "Returns information and statistics about the server.",
+        ..ROW
+    },
+    Command {
+        name: "role",
+        arity: Arity::Exactly(1),
+        flags: &[Flag::Admin, Flag::NoScript, Flag::Stale, Flag::Fast],
+        run: Run::Session(role),
+        since: "2.8.12",
+        summary: "Returns the replication role.",
+        ..ROW
+    },
+    Command {
+        name: "wait",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::NoScript],
+        family: Family::Generic,
+        run: Run::Session(wait),
+        since: "3.0.0",
+        summary: "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
+        ..ROW
+    },
+    Command {
+        name: "lolwut",
+        flags: &[Flag::Fast],
+        run: Run::Session(lolwut),
+        since: "5.0.0",
+        summary: "Displays computer art and the Redis version",
+        ..ROW
+    },
+    Command {
+        name: "config",
+        arity: Arity::AtLeast(2),
+        since: "2.0.0",
+        summary: "A container for server configuration commands.",
+        ..ROW
+    },
+    Command {
+        name: "get",
+        arity: Arity::AtLeast(3),
+        run: Run::Session(config_get),
+        summary: "Returns the effective values of configuration parameters.",
+        ..CONFIG
+    },
+    Command {
+        name: "set",
+        arity: Arity::AtLeast(4),
+        run: Run::Session(config_set),
+        summary: "Sets configuration parameters in-flight.",
+        ..CONFIG
+    },
+    Command {
+        name: "resetstat",
+        arity: Arity::Exactly(2),
+        run: Run::Session(config_resetstat),
+        summary: "Resets the server's statistics.",
+        ..CONFIG
+    },
+    Command {
+        name: "rewrite",
+        arity: Arity::Exactly(2),
+        run: Run::Session(config_rewrite),
+        since: "2.8.0",
+        summary: "Persists the effective configuration to file.",
+        ..CONFIG
+    },
+    Command {
+        name: "help",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Stale],
+        run: Run::Session(config_help),
+        since: "5.0.0",
+        summary: "Returns helpful text about the different subcommands.",
+        ..CONFIG
+    },
+    Command {
+        name: "latency",
+        arity: Arity::AtLeast(2),
+        since: "2.8.13",
+        summary: "A container for latency diagnostics commands.",
+        ..ROW
+    },
+    Command {
+        name: "doctor",
+        arity: Arity::Exactly(2),
+        run: Run::Session(latency_doctor),
+        summary: "Returns a human-readable latency analysis report.",
+        ..LATENCY
+    },
+    Command {
+        name: "graph",
+        arity: Arity::Exactly(3),
+        run: Run::Session(latency_graph),
+        summary: "Returns a latency graph for an event.",
+        ..LATENCY
+    },
+    Command {
+        name: "histogram",
+        arity: Arity::AtLeast(2),
+        run: Run::Session(|_, _| Ok(Reply::Map(vec![]))),
+        since: "7.0.0",
+        summary: "Returns the cumulative distribution of latencies of a subset or all commands.",
+        ..LATENCY
+    },
+    Command {
+        name: "history",
+        arity: Arity::Exactly(3),
+        run: Run::Session(|_, _| Ok(Reply::Array(vec![]))),
+        summary: "Returns timestamp-latency samples for an event.",
+        ..LATENCY
+    },
+    Command {
+        name: "latest",
+        arity: Arity::Exactly(2),
+        run: Run::Session(|_, _| Ok(Reply::Array(vec![]))),
+        summary: "Returns the latest latency samples for all events.",
+        ..LATENCY
+    },
+    Command {
+        name: "reset",
+        arity: Arity::AtLeast(2),
+        run: Run::Session(|_, _| Ok(Reply::Int(0))),
+        summary: "Resets the latency data for one or more events.",
+        ..LATENCY
+    },
+    Command {
+        name: "help",
+        arity: Arity::Exactly(2),
+        flags: &[Flag::Stale],
+        run: Run::Session(latency_help),
+        summary: "Returns helpful text about the different subcommands.",
+        ..LATENCY
+    },
+];
+
+// ---- replication -----------------------------------------------------------
+
+/// `ROLE`
+///
+/// The offset is the index of the last applied entry. Of a follower a leader
+/// knows no more than that a majority has what is committed.
+fn role(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let view = View::of(client);
+    let offset = client.applied().0;
+    let Some(shard) = view.my_shard() else { return Err(NOT_IN_THE_MAP) };
+    if client.standing().is_leading() {
+        let slaves = shard.members().filter(|member| !view.is_me(member)).map(|slave| {
+            let address = &slave.place.address;
+            let words = [address.host.clone(), address.port.to_string(), offset.to_string()];
+            Reply::bulks(words.map(String::into_bytes))
+        });
+        let slaves = Reply::Array(slaves.collect());
+        return Ok(Reply::Array(vec![Reply::text("master"), Reply::Int(offset as i64), slaves]));
+    }
+    let master = shard.master_place().map(|place| place.address.clone());
+    let (host, port) = master.map_or((String::new(), 0), |address| (address.host, address.port));
+    let linked = matches!(client.standing(), Standing::Following { leader: Some(_) });
+    Ok(Reply::Array(vec![
+        Reply::text("slave"),
+        Reply::text(host),
+        Reply::Int(port.into()),
+        Reply::text(if linked { "connected" } else { "connect" }),
+        Reply::Int(offset as i64),
+    ]))
+}
+
+const NOT_IN_THE_MAP: CommandError = CommandError::text("ERR this replica is not in the slot map");
+
+/// `WAIT numreplicas timeout`
+///
+/// The reply waits until all that was written before is committed: then a
+/// majority has it, which are so many followers. Which others have it, too, is
+/// not known here, and more are not waited for.
+fn wait(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    integer(words[1])?;
+    timeout(words[2])?;
+    if !client.standing().is_leading() {
+        return Err(CommandError::text(
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.",
+        ));
+    }
+
+    client.tx().whole();
+    let view = View::of(client);
+    let voters = view.my_shard().map_or(1, |shard| shard.members().count());
+    // A majority of `voters` is `voters / 2 + 1`, this replica being one of it.
+    Ok(Reply::count(voters / 2))
+}
+
+/// `LOLWUT [VERSION version]`
+fn lolwut(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let moon = concat!(
+        "      _..._\n",
+        "    .::::. `.\n",
+        "   :::::::.  :\n",
+        "   ::::::::  :\n",
+        "   `::::::' .'\n",
+        "     `'::'-'\n",
+    );
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!("{moon}\nRedis ver. {REDIS_VERSION}\nMoonraft ver. {version}\n");
+    Ok(Reply::Verbatim("txt", text.into()))
+}
+
+// ---- CONFIG ----------------------------------------------------------------
+
+/// `CONFIG GET pattern [pattern …]`
+fn config_get(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let matching = words[2..].iter().flat_map(|pattern| client.surroundings().settings(pattern));
+    // A setting that several patterns match is shown once.
+    let settings: BTreeMap<String, String> = matching.collect();
+    let pairs = settings.into_iter().map(|(name, value)| (Reply::text(name), Reply::text(value)));
+    Ok(Reply::Map(pairs.collect()))
+}
+
+/// `CONFIG SET name value [name value …]`
+fn config_set(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let pairs = words[2..].chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return Err(CommandError::Arity("config|set".into()));
+    }
+    let changes: Vec<(&[u8], &[u8])> = pairs.map(|pair| (pair[0], pair[1])).collect();
+    for (at, (name, _)) in changes.iter().enumerate() {
+        if changes[..at].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            let name = String::from_utf8_lossy(name);
+            let text = format!(
+                "ERR CONFIG SET failed (possibly related to argument '{name}') - duplicate parameter"
+            );
+            return Err(CommandError::Text(text.into()));
+        }
+    }
+
+    client.surroundings().change_settings(&changes).map_err(|text| CommandError::Text(text.into()))?;
+    Ok(Reply::OK)
+}
+
+/// `CONFIG RESETSTAT`
+fn config_resetstat(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    client.reset_statistics();
+    Ok(Reply::OK)
+}
+
+/// `CONFIG REWRITE`
+fn config_rewrite(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Err(CommandError::text("ERR The server is running without a config file"))
+}
+
+/// `CONFIG HELP`
+fn config_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(help(
+        "CONFIG",
+        &[
+            "GET <pattern>",
+            "    Return parameters matching the glob-like <pattern> and their values.",
+            "SET <directive> <value>",
+            "    Set the configuration <directive> to <value>.",
+            "RESETSTAT",
+            "    Reset statistics reported by the INFO command.",
+            "REWRITE",
+            "    Rewrite the configuration file.",
+        ],
+    ))
+}
+
+// ---- LATENCY: no event is ever recorded --------------------------------------
+
+/// `LATENCY DOCTOR`
+fn latency_doctor(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    let text = "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this Redis instance.\n";
+    Ok(Reply::Verbatim("txt", text.into()))
+}
+
+/// `LATENCY GRAPH event`
+fn latency_graph(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let text = format!("ERR No samples available for event '{}'", String::from_utf8_lossy(words[2]));
+    Err(CommandError::Text(text.into()))
+}
+
+/// `LATENCY HELP`
+fn latency_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(help(
+        "LATENCY",
+        &[
+            "DOCTOR",
+            "    Return a human readable latency analysis report.",
+            "GRAPH <event>",
+            "    Return an ASCII latency graph for the <event> class.",
+            "HISTORY <event>",
+            "    Return time-latency samples for the <event> class.",
+            "LATEST",
+            "    Return the latest latency samples for all events.",
+            "RESET [<event> ...]",
+            "    Reset latency data of one or more <event> classes.",
+            "    (default: reset all data for all event classes)",
+            "HISTOGRAM [COMMAND ...]",
+            "    Return a cumulative distribution of latencies in the format of a histogram for the specified command names.",
+            "    If no commands are specified then all histograms are replied.",
+        ],
+    ))
+}

@@ -1,0 +1,333 @@
+//! A shard without any IO: its clock, its lease, its cluster and its log are
+//! the test's.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
+
+use crate::{
+    command::glob,
+    keyspace::tx::Publication,
+    shard::{
+        Busy, CommittedEntry, Event, Output, ProcessFacts, SessionId, Shard, ShardSettings, State, Surroundings,
+    },
+};
+
+/// The last slot of the shard under test; those above belong to another shard.
+/// The key `x` is of slot 16287.
+pub(crate) const LAST_OWN_SLOT: u16 = 16_000;
+
+/// The world around the shard, to be changed at will.
+pub(crate) struct World {
+    pub unix_us: Cell<u64>,
+    pub boot_ns: Cell<u64>,
+    pub lease: Cell<bool>,
+    pub map: RefCell<SlotMap>,
+    pub settings: RefCell<BTreeMap<String, String>>,
+}
+
+impl Surroundings for World {
+    fn unix_us(&self) -> u64 {
+        self.unix_us.get()
+    }
+    fn boot_ns(&self) -> u64 {
+        self.boot_ns.get()
+    }
+    fn lease_covers(&self, _: u64) -> bool {
+        self.lease.get()
+    }
+    fn map(&self) -> Arc<SlotMap> {
+        Arc::new(self.map.borrow().clone())
+    }
+    fn facts(&self) -> ProcessFacts {
+        ProcessFacts { run_id: "f".repeat(40), port: 7001, system: "Linux".into(), ..Default::default() }
+    }
+    fn settings(&self, pattern: &[u8]) -> Vec<(String, String)> {
+        let settings = self.settings.borrow();
+        let matching = settings.iter().filter(|(name, _)| glob::matches(pattern, name.as_bytes()));
+        matching.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+    fn change_settings(&self, changes: &[(&[u8], &[u8])]) -> Result<(), String> {
+        let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
+        for (name, _) in changes {
+            if !self.settings.borrow().contains_key(&text(name)) {
+                let name = text(name);
+                return Err(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"));
+            }
+        }
+        let changes = changes.iter().map(|(name, value)| (text(name), text(value)));
+        self.settings.borrow_mut().extend(changes);
+        Ok(())
+    }
+    fn while_busy(&self) -> Busy {
+        Busy::Continue
+    }
+}
+
+/// The shard under test, replica 1 of 3 of shard 0, with all that is around it.
+pub(crate) struct ShardHarness {
+    pub shard: Shard,
+    pub world: Rc<World>,
+    /// Batches that are proposed and not committed: term and data, oldest first.
+    pub proposals: VecDeque<(u64, Bytes)>,
+    /// Rounds that are to be confirmed.
+    pub rounds: Vec<(u64, u64)>,
+    /// All messages that were sent to all subscribers.
+    pub published: Vec<Publication>,
+    /// Sessions that the shard closed.
+    pub closed: Vec<SessionId>,
+    /// Snapshots it took: index, term, data.
+    pub snapshots: Vec<(u64, u64, Bytes)>,
+    unread: HashMap<SessionId, BytesMut>,
+}
+
+fn place(replica: u64, port: u16) -> ReplicaPlace {
+    ReplicaPlace {
+        replica,
+        node: replica,
+        name: format!("{port:040}"),
+        address: Address { host: "127.0.0.1".into(), port },
+        peer_port: 17_000 + replica as u16,
+    }
+}
+
+/// Two shards of three replicas on three nodes.
+pub(crate) fn two_shards() -> SlotMap {
+    let shard = |slots, port, leader| ShardPlace {
+        slots: vec![slots],
+        replicas: (1..=3).map(|replica| place(replica, port + 100 * (replica as u16 - 1))).collect(),
+        leader: Some((leader, 1)),
+        failed: vec![],
+    };
+    let shards = vec![shard((0, LAST_OWN_SLOT), 7001, 1), shard((LAST_OWN_SLOT + 1, 16_383), 7002, 2)];
+    SlotMap { epoch: 1, shards }
+}
+
+impl ShardHarness {
+    /// A leader, in term 1, that serves.
+    pub fn leading() -> Self {
+        Self::leading_with(ShardSettings::default())
+    }
+
+    /// A leader with these settings.
+    pub fn leading_with(settings: ShardSettings) -> Self {
+        let mut harness = Self::following_with(settings);
+        harness.lead(1);
+        harness
+    }
+
+    /// A replica that knows no leader yet.
+    pub fn following_with(settings: ShardSettings) -> Self {
+        let settings_now = [("maxmemory", "0"), ("maxmemory-policy", "noeviction")];
+        let world = Rc::new(World {
+            unix_us: Cell::new(1_700_000_000_000_000),
+            boot_ns: Cell::new(1_000_000_000),
+            lease: Cell::new(true),
+            map: RefCell::new(two_shards()),
+            settings: RefCell::new(settings_now.map(|(name, value)| (name.into(), value.into())).into()),
+        });
+        let shard = Shard::new(settings, world.clone(), State::of_new_shard(&[(0, LAST_OWN_SLOT)]), 1);
+        Self {
+            shard,
+            world,
+            proposals: VecDeque::new(),
+            rounds: Vec::new(),
+            published: Vec::new(),
+            closed: Vec::new(),
+            snapshots: Vec::new(),
+            unread: HashMap::new(),
+        }
+    }
+
+    // ---- clients ----------------------------------------------------------------
+
+    /// A client connects.
+    pub fn connect(&mut self) -> SessionId {
+        let number = self.unread.len();
+        let peer = format!("127.0.0.1:{}", 50_000 + number);
+        let id = self.shard.connect(peer, "127.0.0.1:7001".into()).expect("there is room");
+        self.unread.insert(id, BytesMut::new());
+        id
+    }
+
+    /// Sends requests, parted by ` ; `, in one packet; ends the turn. Returns what
+    /// the client reads now, as text.
+    pub fn send(&mut self, id: SessionId, requests: &str) -> String {
+        let mut packet = Vec::new();
+        for request in requests.split(" ; ") {
+            let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            packet.extend(encode(&words));
+        }
+        self.send_bytes(id, &packet)
+    }
+
+    /// Sends one request of these words; see [`ShardHarness::send`].
+    pub fn send_words(&mut self, id: SessionId, words: &[&[u8]]) -> String {
+        self.send_bytes(id, &encode(words))
+    }
+
+    /// Sends these bytes; see [`ShardHarness::send`].
+    pub fn send_bytes(&mut self, id: SessionId, packet: &[u8]) -> String {
+        self.unread.get_mut(&id).expect("the client is connected").extend_from_slice(packet);
+        self.receive(id);
+        self.end_turn();
+        self.read(id)
+    }
+
+    /// Executes requests without ending the turn.
+    pub fn receive(&mut self, id: SessionId) {
+        // A request may be resumed of a client that was closed just before.
+        let Some(mut unread) = self.unread.remove(&id) else { return };
+        self.shard.receive(id, &mut unread);
+        self.unread.insert(id, unread);
+    }
+
+    /// What a client reads now, as text: replies parted by blanks, `""` if none.
+    pub fn read(&mut self, id: SessionId) -> String {
+        let bytes = self.shard.writable(id).to_vec();
+        self.shard.written(id, bytes.len());
+        show_all(&bytes)
+    }
+
+    /// Ends the turn, and does what the shard wants done.
+    pub fn end_turn(&mut self) {
+        self.shard.end_turn();
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let outputs = self.shard.take_outputs();
+            if outputs.is_empty() {
+                return;
+            }
+            outputs.into_iter().for_each(|output| self.perform(output));
+            self.shard.end_turn();
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Propose { term, data, .. } => self.proposals.push_back((term, data)),
+            Output::ReadRound { term, round } => self.rounds.push((term, round)),
+            Output::Publish(publications) => {
+                self.published.extend(publications.iter().cloned());
+                self.shard.handle(Event::Deliver(publications));
+            }
+            Output::Resume(id) => self.receive(id),
+            Output::Close(id) => {
+                self.closed.push(id);
+                self.unread.remove(&id);
+                self.shard.disconnect(id);
+            }
+            Output::Snapshot { index, term, data } => self.snapshots.push((index, term, data)),
+            Output::Flush(_) | Output::Applied { .. } => {}
+        }
+    }
+
+    // ---- the group --------------------------------------------------------------
+
+    /// Something happens; the turn ends.
+    pub fn handle(&mut self, event: Event) {
+        self.shard.handle(event);
+        self.end_turn();
+    }
+
+    /// The replica leads this term, and its first entry is committed.
+    pub fn lead(&mut self, term: u64) {
+        self.proposals.clear();
+        self.handle(Event::Lead { term });
+        self.commit(term, Bytes::new());
+    }
+
+    /// Another replica leads, in a term of which nothing is committed yet.
+    pub fn lose_leadership(&mut self, leader: u64) {
+        self.handle(Event::Follow { leader: Some(leader) });
+    }
+
+    /// An entry is committed.
+    pub fn commit(&mut self, term: u64, data: Bytes) {
+        let index = self.shard.applied().0 + 1;
+        self.handle(Event::Committed(vec![CommittedEntry { index, term, data }]));
+    }
+
+    /// The oldest proposed batch is committed.
+    pub fn commit_one(&mut self) {
+        let (term, data) = self.proposals.pop_front().expect("a batch is proposed");
+        self.commit(term, data);
+    }
+
+    /// All proposed batches are committed, one by one.
+    pub fn commit_all(&mut self) {
+        while !self.proposals.is_empty() {
+            self.commit_one();
+        }
+    }
+
+    /// All rounds so far are confirmed.
+    pub fn confirm_rounds(&mut self) {
+        for (term, round) in std::mem::take(&mut self.rounds) {
+            self.handle(Event::RoundConfirmed { term, round });
+        }
+    }
+
+    /// Time passes, then the shard is told.
+    pub fn pass_ms(&mut self, milliseconds: u64) {
+        self.world.unix_us.set(self.world.unix_us.get() + milliseconds * 1000);
+        self.world.boot_ns.set(self.world.boot_ns.get() + milliseconds * 1_000_000);
+        self.handle(Event::Tick);
+    }
+}
+
+fn encode(words: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend(b"\r\n");
+    }
+    bytes
+}
+
+/// Replies as text: `+OK`, `-ERR …`, `:1`, `"bulk"`, `nil`, `[array]`, `{map}`,
+/// `~[set]`, `>[push]`.
+fn show_all(bytes: &[u8]) -> String {
+    let mut at = 0;
+    let mut replies = Vec::new();
+    while at < bytes.len() {
+        replies.push(show(bytes, &mut at));
+    }
+    replies.join(" ")
+}
+
+fn show(bytes: &[u8], at: &mut usize) -> String {
+    let end = *at + bytes[*at..].windows(2).position(|pair| pair == b"\r\n").expect("a whole line");
+    let line = std::str::from_utf8(&bytes[*at..end]).expect("a line of text");
+    *at = end + 2;
+    let (kind, rest) = line.split_at(1);
+    let length = rest.parse::<usize>().unwrap_or(0);
+    let mut items = |count: usize| (0..count).map(|_| show(bytes, at)).collect::<Vec<_>>();
+    match kind {
+        "$" | "*" if rest == "-1" => "nil".into(),
+        "_" => "nil".into(),
+        "$" | "=" => {
+            let bulk = bytes[*at..*at + length].escape_ascii().to_string();
+            *at += length + 2;
+            format!("\"{bulk}\"")
+        }
+        "*" => format!("[{}]", items(length).join(", ")),
+        "~" | ">" => format!("{kind}[{}]", items(length).join(", ")),
+        "%" => {
+            let items = items(2 * length);
+            let pairs: Vec<String> = items.chunks(2).map(|pair| pair.join(": ")).collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
+        _ => line.into(),
+    }
+}

@@ -1,0 +1,757 @@
+//! What a shard promises, on a shard without IO.
+
+mod harness;
+
+use bytes::Bytes;
+use moonraft_proto::{Effect, entry::BatchWriter};
+
+pub(crate) use self::harness::{LAST_OWN_SLOT, ShardHarness};
+use super::{Event, ShardSettings};
+
+/// An entry of another leader: these effects.
+fn batch(effects: &[Effect<'_>]) -> Bytes {
+    let mut writer = BatchWriter::default();
+    effects.iter().for_each(|effect| writer.push(effect));
+    writer.seal(1_700_000_000_000, 1)
+}
+
+fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Effect<'a> {
+    Effect::PutString { key, value, expires_at: None }
+}
+
+// ---- the gate ---------------------------------------------------------------
+
+#[test]
+fn a_write_is_answered_once_it_is_committed() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "SET k v"), "");
+    assert_eq!(shard.proposals.len(), 1);
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
+}
+
+#[test]
+fn a_turn_is_one_batch_and_replies_leave_in_order() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "GET a ; SET a 1 ; PING ; GET b ; INCRBY a 2"), "nil");
+    assert_eq!(shard.proposals.len(), 1);
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK +PONG nil :3");
+}
+
+#[test]
+fn a_read_waits_only_for_what_it_saw() {
+    let mut shard = ShardHarness::leading();
+    let (writer, reader) = (shard.connect(), shard.connect());
+    shard.send(writer, "SET k 1");
+    assert_eq!(shard.send(reader, "GET other"), "nil");
+    assert_eq!(shard.send(reader, "GET k"), "");
+    shard.send(writer, "SET later 1");
+    shard.commit_one();
+    assert_eq!(shard.read(reader), "\"1\"");
+    assert_eq!(shard.read(writer), "+OK");
+    assert_eq!(shard.send(reader, "GET k"), "\"1\"");
+    shard.commit_all();
+    assert_eq!(shard.read(writer), "+OK");
+}
+
+#[test]
+fn a_refusal_that_saw_an_uncommitted_value_waits_for_it() {
+    let mut shard = ShardHarness::leading();
+    let (writer, other) = (shard.connect(), shard.connect());
+    shard.send(writer, "SET k text");
+    assert_eq!(shard.send(other, "INCRBY k 1"), "");
+    shard.commit_all();
+    assert_eq!(shard.read(other), "-ERR value is not an integer or out of range");
+}
+
+#[test]
+fn a_unit_over_the_limit_is_refused_whole() {
+    let settings = ShardSettings { unit_bytes_max: 100, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    let value = "v".repeat(60);
+    let block = format!("MULTI ; SET {{k}}1 {value} ; SET {{k}}2 {value} ; EXEC");
+    let refused = "-ERR the changes of this request exceed max-unit-bytes (100); nothing was changed";
+    assert_eq!(shard.send(client, &block), format!("+OK +QUEUED +QUEUED {refused}"));
+    assert!(shard.shard.keyspace().is_empty());
+    assert!(shard.proposals.is_empty());
+    shard.send(client, "GET {k}1 ; SET {k}1 small");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "nil +OK");
+}
+
+#[test]
+fn after_a_refused_unit_a_reader_of_its_keys_is_answered() {
+    let settings = ShardSettings { unit_bytes_max: 100, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let (client, reader) = (shard.connect(), shard.connect());
+    let large = format!("SET k {}", "v".repeat(200));
+    assert!(shard.send(client, &large).contains("max-unit-bytes"));
+    // It may wait for a batch, but then there is one.
+    assert_eq!(shard.send(reader, "GET k"), "");
+    shard.commit_all();
+    assert_eq!(shard.read(reader), "nil");
+}
+
+// ---- leadership lost ---------------------------------------------------------
+
+#[test]
+fn a_lost_write_becomes_a_redirect_and_leaves_nothing() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SET k old");
+    shard.commit_all();
+    shard.read(client);
+    shard.send(client, "SET k new ; SET other 1");
+    shard.lose_leadership(2);
+    // The log has not told yet.
+    assert_eq!(shard.read(client), "");
+    assert_eq!(shard.shard.keyspace().len(), 1);
+    shard.commit(2, Bytes::new());
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7101 -MOVED 11361 127.0.0.1:7101");
+    assert_eq!(shard.send(client, "READONLY ; GET k"), "+OK \"old\"");
+}
+
+#[test]
+fn what_turns_out_committed_keeps_its_reply() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "INCRBY k 1");
+    shard.send(client, "INCRBY k 1");
+    shard.lose_leadership(2);
+    // The next leader had the first of them.
+    shard.commit_one();
+    assert_eq!(shard.read(client), ":1");
+    shard.proposals.clear();
+    shard.commit(2, Bytes::new());
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7101");
+    assert_eq!(shard.send(client, "READONLY ; GET k"), "+OK \"1\"");
+}
+
+#[test]
+fn a_read_of_a_lost_write_is_lost_too() {
+    let mut shard = ShardHarness::leading();
+    let (writer, reader) = (shard.connect(), shard.connect());
+    shard.send(writer, "SET k new");
+    shard.send(reader, "GET k");
+    shard.lose_leadership(3);
+    shard.commit(2, Bytes::new());
+    assert_eq!(shard.read(reader), "-MOVED 7629 127.0.0.1:7201");
+}
+
+#[test]
+fn what_was_not_proposed_is_lost_with_the_term() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send_bytes(client, b"");
+    let mut packet = bytes::BytesMut::from("SET k v\r\n");
+    shard.shard.receive(client, &mut packet);
+    // No end of a turn: leadership goes first.
+    shard.lose_leadership(2);
+    assert!(shard.proposals.is_empty());
+    assert!(shard.shard.keyspace().is_empty());
+    assert_eq!(shard.read(client), "");
+    shard.commit(2, Bytes::new());
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7101");
+}
+
+#[test]
+fn a_leader_again_serves_what_the_log_says() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SET k lost");
+    shard.lose_leadership(2);
+    shard.commit(2, batch(&[put(b"k", b"theirs")]));
+    shard.lead(3);
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7101");
+    assert_eq!(shard.send(client, "GET k"), "\"theirs\"");
+    shard.send(client, "SET k mine");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
+}
+
+#[test]
+fn a_lost_request_without_keys_is_redirected_too() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SET k v ; WAIT 1 0");
+    shard.lose_leadership(2);
+    shard.commit(2, Bytes::new());
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7101 -MOVED 0 127.0.0.1:7101");
+}
+
+#[test]
+fn a_reply_that_cannot_be_settled_ends_the_connection() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SET k v");
+    shard.handle(Event::Follow { leader: None });
+    shard.pass_ms(1);
+    assert!(shard.closed.is_empty());
+    shard.pass_ms(10_001);
+    assert_eq!(shard.closed, [client]);
+}
+
+// ---- parking -----------------------------------------------------------------
+
+#[test]
+fn a_request_without_a_leader_waits_and_is_then_served() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "PING ; SET k v ; GET k"), "+PONG");
+    shard.pass_ms(1999);
+    assert_eq!(shard.read(client), "");
+    shard.lead(4);
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK \"v\"");
+}
+
+#[test]
+fn a_request_without_a_leader_waits_and_is_then_redirected() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "SET k v"), "");
+    shard.lose_leadership(3);
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7201");
+}
+
+#[test]
+fn without_a_leader_for_too_long_the_cluster_is_down() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    let client = shard.connect();
+    shard.send(client, "SET k v");
+    shard.pass_ms(2000);
+    assert_eq!(shard.read(client), "-CLUSTERDOWN The cluster is down");
+}
+
+#[test]
+fn requests_wait_while_too_much_is_in_flight() {
+    let settings = ShardSettings { in_flight_bytes_max: 50, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    shard.send(client, "SET a 0123456789012345678901234567890123456789");
+    shard.send(client, "SET b 1");
+    assert_eq!(shard.proposals.len(), 1);
+    shard.commit_one();
+    assert_eq!(shard.read(client), "+OK");
+    assert_eq!(shard.proposals.len(), 1);
+    shard.commit_one();
+    assert_eq!(shard.read(client), "+OK");
+}
+
+#[test]
+fn a_pause_holds_writes_until_it_ends() {
+    let mut shard = ShardHarness::leading();
+    let (client, operator) = (shard.connect(), shard.connect());
+    assert_eq!(shard.send(operator, "CLIENT PAUSE 500 WRITE"), "+OK");
+    assert_eq!(shard.send(client, "GET k ; SET k v ; PING"), "nil");
+    shard.pass_ms(499);
+    assert!(shard.proposals.is_empty());
+    shard.pass_ms(1);
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK +PONG");
+    shard.send(operator, "CLIENT PAUSE 500 WRITE");
+    shard.send(client, "SET k v");
+    assert_eq!(shard.send(operator, "CLIENT UNPAUSE"), "+OK");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
+}
+
+// ---- leases ------------------------------------------------------------------
+
+#[test]
+fn without_a_lease_a_read_waits_for_a_round() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.world.lease.set(false);
+    assert_eq!(shard.send(client, "PING"), "+PONG");
+    assert_eq!(shard.send(client, "GET k"), "");
+    assert_eq!(shard.rounds.len(), 1);
+    assert_eq!(shard.send(client, "PING"), "");
+    shard.confirm_rounds();
+    assert_eq!(shard.read(client), "nil +PONG");
+}
+
+#[test]
+fn a_read_that_was_never_confirmed_is_never_sent() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    // The redirect that comes in for the block is shorter than its reply.
+    shard.send(client, "SET k 12345678901234567890123456789012345678901234567890");
+    shard.send(client, "MULTI ; GET k ; GET k ; GET k ; EXEC");
+    shard.world.lease.set(false);
+    shard.send(client, "GET other");
+    shard.lose_leadership(2);
+    shard.commit(2, Bytes::new());
+    let moved = "-MOVED 7629 127.0.0.1:7101";
+    assert_eq!(shard.read(client), format!("{moved} +OK +QUEUED +QUEUED +QUEUED {moved}"));
+    shard.pass_ms(1);
+    assert_eq!(shard.closed, [client]);
+}
+
+#[test]
+fn read_index_asks_for_a_round_though_there_is_a_lease() {
+    let settings = ShardSettings { read_index: true, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "GET k"), "");
+    shard.confirm_rounds();
+    assert_eq!(shard.read(client), "nil");
+}
+
+// ---- routing -----------------------------------------------------------------
+
+#[test]
+fn keys_of_other_shards_are_redirected() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "GET x"), "-MOVED 16287 127.0.0.1:7102");
+    assert_eq!(shard.send(client, "WATCH a b"), "-CROSSSLOT Keys in request don't hash to the same slot");
+}
+
+#[test]
+fn a_follower_serves_reads_to_those_who_ask_for_it() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.lose_leadership(2);
+    shard.commit(1, batch(&[put(b"k", b"v")]));
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "GET k"), "-MOVED 7629 127.0.0.1:7101");
+    assert_eq!(shard.send(client, "READONLY ; GET k"), "+OK \"v\"");
+    assert_eq!(shard.send(client, "MULTI ; GET k ; EXEC"), "+OK +QUEUED [\"v\"]");
+    assert_eq!(shard.send(client, "WATCH k ; UNWATCH"), "+OK +OK");
+    assert_eq!(shard.send(client, "SET k w"), "-MOVED 7629 127.0.0.1:7101");
+    assert_eq!(shard.send(client, "READWRITE ; GET k"), "+OK -MOVED 7629 127.0.0.1:7101");
+}
+
+// ---- transactions ------------------------------------------------------------
+
+#[test]
+fn a_block_is_one_batch_and_one_reply() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let block = "MULTI ; SET {k}1 a ; INCRBY {k}1 1 ; INCRBY {k}2 1 ; GET {k}1 ; EXEC";
+    assert_eq!(shard.send(client, block), "+OK +QUEUED +QUEUED +QUEUED +QUEUED");
+    assert_eq!(shard.proposals.len(), 1);
+    shard.commit_all();
+    let error = "-ERR value is not an integer or out of range";
+    assert_eq!(shard.read(client), format!("[+OK, {error}, :1, \"a\"]"));
+}
+
+#[test]
+fn a_refused_request_breaks_the_block() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.";
+    for (request, refusal) in [
+        ("GET x", "-MOVED 16287 127.0.0.1:7102"),
+        ("WATCH a b", "-CROSSSLOT Keys in request don't hash to the same slot"),
+        ("GET", "-ERR wrong number of arguments for 'get' command"),
+        ("NONE a", "-ERR unknown command 'NONE', with args beginning with: 'a' "),
+    ] {
+        let block = format!("MULTI ; PING ; {request} ; EXEC");
+        assert_eq!(shard.send(client, &block), format!("+OK +QUEUED {refusal} {aborted}"));
+    }
+    let block = "MULTI ; GET k ; SET other v ; EXEC";
+    let refusal = "-CROSSSLOT Keys in request don't hash to the same slot";
+    assert_eq!(shard.send(client, block), format!("+OK +QUEUED {refusal} {aborted}"));
+    assert!(shard.proposals.is_empty());
+    assert_eq!(shard.send(client, "EXEC"), "-ERR EXEC without MULTI");
+    assert_eq!(
+        shard.send(client, "MULTI ; MULTI ; DISCARD ; DISCARD"),
+        "+OK -ERR MULTI calls can not be nested +OK -ERR DISCARD without MULTI"
+    );
+}
+
+#[test]
+fn a_redirected_exec_ends_the_block() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "WATCH k ; MULTI ; SET k v"), "+OK +OK +QUEUED");
+    shard.lose_leadership(2);
+    assert_eq!(shard.send(client, "EXEC"), "-MOVED 7629 127.0.0.1:7101");
+    assert_eq!(shard.send(client, "EXEC"), "-ERR EXEC without MULTI");
+    assert!(shard.proposals.is_empty());
+}
+
+#[test]
+fn exec_fails_if_a_watched_key_changed() {
+    let mut shard = ShardHarness::leading();
+    let (client, other) = (shard.connect(), shard.connect());
+    shard.send(client, "WATCH k ; MULTI ; SET k mine");
+    shard.send(other, "SET k theirs");
+    assert_eq!(shard.send(client, "EXEC"), "nil");
+    shard.commit_all();
+    // A change before WATCH is none, nor is one after UNWATCH.
+    shard.send(client, "WATCH k ; MULTI ; SET k mine ; EXEC");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "[+OK]");
+    shard.send(client, "WATCH k ; UNWATCH ; MULTI");
+    shard.send(other, "SET k theirs");
+    shard.send(client, "GET k ; EXEC");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "[\"theirs\"]");
+}
+
+#[test]
+fn exec_fails_if_leadership_was_lost_and_regained_with_a_change() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "WATCH k ; MULTI ; SET k mine");
+    shard.lose_leadership(2);
+    shard.commit(2, batch(&[put(b"k", b"theirs")]));
+    shard.lead(3);
+    assert_eq!(shard.send(client, "EXEC"), "nil");
+}
+
+#[test]
+fn exec_fails_if_a_value_seen_was_taken_back() {
+    let mut shard = ShardHarness::leading();
+    let (client, other) = (shard.connect(), shard.connect());
+    shard.send(other, "SET k lost");
+    shard.send(client, "WATCH k");
+    shard.lose_leadership(2);
+    shard.commit(2, Bytes::new());
+    shard.lead(3);
+    assert_eq!(shard.send(client, "MULTI ; SET k v ; EXEC"), "+OK +QUEUED nil");
+    // Without any change in between it would not have failed.
+    shard.send(client, "WATCH k ; MULTI ; SET k v");
+    shard.lose_leadership(2);
+    shard.lead(5);
+    shard.send(client, "EXEC");
+    shard.commit_all();
+    assert!(shard.read(client).ends_with("[+OK]"));
+}
+
+#[test]
+fn an_installed_snapshot_breaks_every_watch() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "WATCH k ; MULTI ; SET k v");
+    shard.lose_leadership(2);
+    let slots = Effect::AssignSlots { first: 0, last: LAST_OWN_SLOT };
+    shard.handle(Event::InstallSnapshot { index: 50, term: 2, data: batch(&[slots]) });
+    shard.lead(3);
+    assert_eq!(shard.send(client, "EXEC"), "nil");
+}
+
+// ---- messages ----------------------------------------------------------------
+
+#[test]
+fn a_message_leaves_when_its_block_is_committed() {
+    let mut shard = ShardHarness::leading();
+    let (listener, client) = (shard.connect(), shard.connect());
+    assert_eq!(shard.send(listener, "SUBSCRIBE c"), "[\"subscribe\", \"c\", :1]");
+    assert_eq!(
+        shard.send(listener, "PSUBSCRIBE c* d*"),
+        "[\"psubscribe\", \"c*\", :2] [\"psubscribe\", \"d*\", :3]"
+    );
+    shard.send(client, "MULTI ; SET k v ; PUBLISH c m ; EXEC");
+    assert_eq!(shard.read(listener), "");
+    shard.commit_all();
+    assert_eq!(shard.read(listener), "[\"message\", \"c\", \"m\"] [\"pmessage\", \"c*\", \"c\", \"m\"]");
+    assert_eq!(shard.read(client), "[+OK, :2]");
+    // One without a change leaves at once.
+    assert_eq!(shard.send(client, "PUBLISH d m"), ":1");
+    assert_eq!(shard.read(listener), "[\"pmessage\", \"d*\", \"d\", \"m\"]");
+}
+
+#[test]
+fn a_message_of_a_lost_block_is_never_sent() {
+    let mut shard = ShardHarness::leading();
+    let (listener, client) = (shard.connect(), shard.connect());
+    shard.send(listener, "SUBSCRIBE c");
+    shard.send(client, "MULTI ; SET k v ; PUBLISH c m ; EXEC");
+    shard.lose_leadership(2);
+    shard.commit(2, Bytes::new());
+    shard.lead(3);
+    assert_eq!(shard.read(listener), "");
+    assert!(shard.published.is_empty());
+}
+
+#[test]
+fn a_shard_channel_is_heard_at_every_replica_of_its_shard() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.lose_leadership(2);
+    let (listener, client) = (shard.connect(), shard.connect());
+    assert_eq!(shard.send(listener, "SSUBSCRIBE x"), "-MOVED 16287 127.0.0.1:7102");
+    assert_eq!(
+        shard.send(listener, "SSUBSCRIBE a b"),
+        "-CROSSSLOT Keys in request don't hash to the same slot"
+    );
+    assert_eq!(shard.send(listener, "SSUBSCRIBE k"), "[\"ssubscribe\", \"k\", :1]");
+    assert_eq!(shard.send(client, "PUBLISH k other ; SPUBLISH k m"), ":0 :1");
+    assert_eq!(shard.read(listener), "[\"smessage\", \"k\", \"m\"]");
+    assert_eq!(shard.send(listener, "SUNSUBSCRIBE"), "[\"sunsubscribe\", \"k\", :0]");
+    assert_eq!(shard.send(client, "SPUBLISH k m"), ":0");
+}
+
+#[test]
+fn a_listening_connection_may_do_little_unless_it_speaks_resp3() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SUBSCRIBE c");
+    let refusal = "-ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
+    assert_eq!(shard.send(client, "GET k"), refusal);
+    assert!(shard.send(client, "PUBLISH c m").starts_with("-ERR Can't execute 'publish'"));
+    assert_eq!(shard.send(client, "PING ; PING m"), "[\"pong\", \"\"] [\"pong\", \"m\"]");
+    assert_eq!(
+        shard.send(client, "UNSUBSCRIBE d c ; UNSUBSCRIBE ; GET k"),
+        "[\"unsubscribe\", \"d\", :1] [\"unsubscribe\", \"c\", :0] [\"unsubscribe\", nil, :0] nil"
+    );
+    shard.send(client, "HELLO 3");
+    assert_eq!(shard.send(client, "SUBSCRIBE c ; GET k ; PING"), ">[\"subscribe\", \"c\", :1] nil +PONG");
+}
+
+#[test]
+fn pubsub_tells_who_listens() {
+    let mut shard = ShardHarness::leading();
+    let (one, two) = (shard.connect(), shard.connect());
+    shard.send(one, "SUBSCRIBE news ; PSUBSCRIBE n* ; SSUBSCRIBE k");
+    shard.send(two, "HELLO 3");
+    shard.send(two, "SUBSCRIBE news old ; PSUBSCRIBE n*");
+    assert_eq!(shard.send(two, "PUBSUB CHANNELS"), "[\"news\", \"old\"]");
+    assert_eq!(shard.send(two, "PUBSUB CHANNELS o*"), "[\"old\"]");
+    assert_eq!(shard.send(two, "PUBSUB NUMSUB news none"), "[\"news\", :2, \"none\", :0]");
+    assert_eq!(shard.send(two, "PUBSUB NUMPAT"), ":1");
+    assert_eq!(shard.send(two, "PUBSUB SHARDCHANNELS ; PUBSUB SHARDNUMSUB k"), "[\"k\"] [\"k\", :1]");
+    shard.shard.disconnect(one);
+    assert_eq!(shard.send(two, "PUBSUB NUMSUB news ; PUBSUB SHARDCHANNELS"), "[\"news\", :1] []");
+}
+
+// ---- the connection ----------------------------------------------------------
+
+#[test]
+fn reset_brings_a_connection_back_to_its_start() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "HELLO 3 SETNAME me ; READONLY ; WATCH k ; SUBSCRIBE c ; MULTI ; SET k v");
+    assert_eq!(shard.send(client, "RESET"), "+RESET");
+    assert_eq!(shard.send(client, "EXEC ; CLIENT GETNAME"), "-ERR EXEC without MULTI nil");
+    assert_eq!(shard.send(client, "PUBSUB CHANNELS ; CONFIG GET maxmemory"), "[] [\"maxmemory\", \"0\"]");
+    assert!(shard.send(client, "CLIENT INFO").contains(" flags=N "));
+}
+
+#[test]
+fn quit_is_answered_after_all_before_it_and_then_closes() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "SET k v ; QUIT ; SET k w"), "");
+    assert!(!shard.shard.should_close(client));
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK +OK");
+    assert!(shard.shard.should_close(client));
+    let other = shard.connect();
+    assert_eq!(shard.send(other, "GET k"), "\"v\"");
+}
+
+#[test]
+fn hello_answers_in_the_protocol_it_sets() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let facts = |number: u32| {
+        format!(
+            "\"server\": \"redis\", \"version\": \"7.2.4\", \"proto\": :{number}, \"id\": :1, \"mode\": \"cluster\", \"role\": \"master\", \"modules\": []"
+        )
+    };
+    assert_eq!(shard.send(client, "HELLO"), format!("[{}]", facts(2).replace("\": ", "\", ")));
+    assert_eq!(shard.send(client, "HELLO 3 AUTH default any SETNAME me"), format!("{{{}}}", facts(3)));
+    assert_eq!(shard.send(client, "CLIENT GETNAME ; GET none"), "\"me\" nil");
+    for (request, refusal) in [
+        ("HELLO x", "-ERR Protocol version is not an integer or out of range"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version"),
+        ("HELLO 3 FOO", "-ERR Syntax error in HELLO option 'FOO'"),
+        ("HELLO 3 SETNAME", "-ERR Syntax error in HELLO option 'SETNAME'"),
+        ("HELLO 2 AUTH nobody x", "-WRONGPASS invalid username-password pair or user is disabled."),
+        ("CLIENT MAINT_NOTIFICATIONS ON", "-ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP."),
+        ("SELECT 1", "-ERR SELECT is not allowed in cluster mode"),
+    ] {
+        assert_eq!(shard.send(client, request), refusal);
+    }
+    let bad_name = shard.send_words(client, &[b"CLIENT", b"SETNAME", b"a b"]);
+    assert_eq!(bad_name, "-ERR Client names cannot contain spaces, newlines or special characters.");
+    let bad_library = shard.send_words(client, &[b"client", b"setinfo", b"lib-ver", b"1\n"]);
+    assert_eq!(bad_library, "-ERR lib-ver cannot contain spaces, newlines or special characters.");
+    assert_eq!(shard.send(client, "SELECT 0 ; CLIENT SETINFO lib-name py ; CLIENT ID"), "+OK +OK :1");
+}
+
+#[test]
+fn replies_can_be_switched_off() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "CLIENT REPLY SKIP ; PING ; ECHO a"), "\"a\"");
+    assert_eq!(
+        shard.send(client, "CLIENT REPLY OFF ; PING ; SET k v ; SUBSCRIBE c"),
+        "[\"subscribe\", \"c\", :1]"
+    );
+    assert_eq!(shard.send(client, "UNSUBSCRIBE c ; CLIENT REPLY ON"), "[\"unsubscribe\", \"c\", :0] +OK");
+    // A lost write that was not to be answered is not.
+    shard.send(client, "CLIENT REPLY OFF ; SET k v");
+    shard.lose_leadership(2);
+    shard.commit(2, Bytes::new());
+    assert_eq!(shard.read(client), "");
+}
+
+#[test]
+fn connections_are_listed_and_killed() {
+    let mut shard = ShardHarness::leading();
+    let (one, two) = (shard.connect(), shard.connect());
+    shard.send(one, "CLIENT SETNAME one ; CLIENT SETINFO LIB-VER 1.2");
+    let list = shard.send(two, "CLIENT LIST");
+    assert_eq!(list.matches("\\n").count(), 2);
+    assert!(list.contains("id=1 addr=127.0.0.1:50000 laddr=127.0.0.1:7001 fd=0 name=one age=0"));
+    assert!(list.contains("cmd=client|setinfo user=default redir=-1 resp=2 lib-name= lib-ver=1.2"));
+    assert!(shard.send(two, "CLIENT LIST ID 2").contains("cmd=client|list"));
+    assert_eq!(shard.send(two, "CLIENT LIST TYPE pubsub"), "\"\"");
+    assert_eq!(shard.send(two, "CLIENT KILL 1.1.1.1:1"), "-ERR No such client");
+    assert_eq!(shard.send(two, "CLIENT KILL ID 2"), ":0");
+    assert_eq!(shard.send(two, "CLIENT KILL TYPE normal"), ":1");
+    assert_eq!(shard.closed, [one]);
+    assert_eq!(shard.send(two, "CLIENT KILL ID 2 SKIPME no"), ":1");
+    assert!(shard.shard.should_close(two));
+}
+
+// ---- cluster and server ------------------------------------------------------
+
+#[test]
+fn the_cluster_is_shown_from_the_leader() {
+    let mut shard = ShardHarness::leading();
+    shard.world.map.borrow_mut().learn_failure(3, true);
+    let client = shard.connect();
+    let id = |port: u16| format!("{port:040}");
+    let nodes = format!(
+        "{a} 127.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-16000\n\
+         {b} 127.0.0.1:7101@17002 slave {a} 0 0 1 connected\n\
+         {c} 127.0.0.1:7201@17003 slave,fail {a} 0 0 1 disconnected\n\
+         {d} 127.0.0.1:7002@17001 slave {e} 0 0 1 connected\n\
+         {e} 127.0.0.1:7102@17002 master - 0 0 1 connected 16001-16383\n\
+         {f} 127.0.0.1:7202@17003 slave,fail {e} 0 0 1 disconnected\n",
+        a = id(7001),
+        b = id(7101),
+        c = id(7201),
+        d = id(7002),
+        e = id(7102),
+        f = id(7202),
+    );
+    assert_eq!(shard.send(client, "CLUSTER NODES"), format!("\"{}\"", nodes.escape_debug()));
+    let node = |port: u16| format!("[\"127.0.0.1\", :{port}, \"{}\", []]", id(port));
+    assert_eq!(
+        shard.send(client, "CLUSTER SLOTS"),
+        format!(
+            "[[:0, :16000, {}, {}], [:16001, :16383, {}, {}]]",
+            node(7001),
+            node(7101),
+            node(7102),
+            node(7002)
+        )
+    );
+    let info = shard.send(client, "CLUSTER INFO");
+    for line in ["cluster_state:ok", "cluster_slots_ok:16384", "cluster_known_nodes:6", "cluster_size:2"] {
+        assert!(info.contains(line), "{info}");
+    }
+    assert_eq!(shard.send(client, "CLUSTER MYID ; CLUSTER KEYSLOT foo"), format!("\"{}\" :12182", id(7001)));
+    let shards = shard.send(client, "CLUSTER SHARDS");
+    assert!(shards.starts_with("[[\"slots\", [:0, :16000], \"nodes\", [[\"id\", "), "{shards}");
+    assert_eq!(shards.matches("\"health\", \"fail\"").count(), 2);
+    assert_eq!(shards.matches("\"role\", \"master\"").count(), 2);
+    assert_eq!(shard.send(client, "CLUSTER REPLICAS x"), "-ERR Unknown node x");
+    let replicas = shard.send(client, &format!("CLUSTER REPLICAS {}", id(7102)));
+    assert_eq!(replicas.matches("slave").count(), 2);
+}
+
+#[test]
+fn a_shard_without_a_known_leader_leaves_no_hole() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.world.map.borrow_mut().shards.iter_mut().for_each(|shard| shard.leader = None);
+    let client = shard.connect();
+    let nodes = shard.send(client, "CLUSTER NODES");
+    assert_eq!(nodes.matches("master").count(), 2);
+    assert!(nodes.contains("connected 0-16000") && nodes.contains("connected 16001-16383"));
+    for node in [2, 3] {
+        shard.world.map.borrow_mut().learn_failure(node, true);
+    }
+    let info = shard.send(client, "CLUSTER INFO");
+    assert!(info.contains("cluster_state:fail") && info.contains("cluster_slots_fail:16384"), "{info}");
+}
+
+#[test]
+fn keys_of_a_slot_are_counted_once_they_are_committed() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SET k v");
+    assert_eq!(shard.send(client, "CLUSTER COUNTKEYSINSLOT 7629 ; CLUSTER GETKEYSINSLOT 7629 9"), "");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK :1 [\"k\"]");
+    assert_eq!(shard.send(client, "CLUSTER COUNTKEYSINSLOT 16384"), "-ERR Invalid slot");
+}
+
+#[test]
+fn wait_is_answered_after_the_writes_before_it() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "WAIT 1 100"), ":1");
+    assert_eq!(shard.send(client, "SET k v ; WAIT 1 100"), "");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK :1");
+    assert_eq!(shard.send(client, "WAIT 1 -1"), "-ERR timeout is negative");
+    shard.lose_leadership(2);
+    assert!(shard.send(client, "WAIT 1 0").starts_with("-ERR WAIT cannot be used with replica instances."));
+}
+
+#[test]
+fn info_and_role_tell_leaders_from_followers() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SET k v ; GET k ; GET none ; NONE");
+    shard.commit_all();
+    shard.read(client);
+    let info = shard.send(client, "INFO");
+    for line in [
+        "# Server\\r\\nredis_version:7.2.4\\r\\n",
+        "role:master\\r\\nconnected_slaves:2\\r\\nslave0:ip=127.0.0.1,port=7101,state=online,offset=2,lag=0",
+        "keyspace_hits:1\\r\\nkeyspace_misses:1\\r\\n",
+        "maxmemory_policy:noeviction",
+        "errorstat_ERR:count=1",
+        "cluster_enabled:1",
+        "db0:keys=1,expires=0,avg_ttl=0",
+    ] {
+        assert!(info.contains(line), "{line} is not in {info}");
+    }
+    assert!(!info.contains("cmdstat_"));
+    let stats = shard.send(client, "INFO commandstats cpu");
+    assert!(stats.starts_with("\"# CPU\\r\\n") && stats.contains("cmdstat_get:calls=2,usec="), "{stats}");
+    assert_eq!(
+        shard.send(client, "ROLE"),
+        "[\"master\", :2, [[\"127.0.0.1\", \"7101\", \"2\"], [\"127.0.0.1\", \"7201\", \"2\"]]]"
+    );
+    assert_eq!(shard.send(client, "CONFIG RESETSTAT"), "+OK");
+    assert!(shard.send(client, "INFO stats").contains("keyspace_hits:0"));
+    shard.lose_leadership(2);
+    shard.world.map.borrow_mut().learn_leader(0, 2, 2);
+    assert_eq!(shard.send(client, "ROLE"), "[\"slave\", \"127.0.0.1\", :7101, \"connected\", :2]");
+    let info = shard.send(client, "INFO replication");
+    assert!(info.contains("role:slave\\r\\nmaster_host:127.0.0.1\\r\\nmaster_port:7101"), "{info}");
+}
+
+#[test]
+fn settings_are_read_and_changed() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(
+        shard.send(client, "CONFIG SET maxmemory 100 ; CONFIG GET max* *memory"),
+        "+OK [\"maxmemory\", \"100\", \"maxmemory-policy\", \"noeviction\"]"
+    );
+    for (request, refusal) in [
+        (
+            "CONFIG SET maxmemory 1 MAXMEMORY 2",
+            "-ERR CONFIG SET failed (possibly related to argument 'MAXMEMORY') - duplicate parameter",
+        ),
+        ("CONFIG SET maxmemory 1 b", "-ERR wrong number of arguments for 'config|set' command"),
+        ("CONFIG SET none 1", "-ERR Unknown option or number of arguments for CONFIG SET - 'none'"),
+        ("CONFIG REWRITE", "-ERR The server is running without a config file"),
+    ] {
+        assert_eq!(shard.send(client, request), refusal);
+    }
+}
