@@ -101,7 +101,7 @@ fn call(state: &RunState, lua: &Lua, values: MultiValue, raising: bool) -> mlua:
     };
     match reply {
         Reply::Error(text) if raising => Err(Fault::Reply(text.into_owned(), true).into()),
-        reply => to_lua(state, lua, reply),
+        reply => state.unlimited(lua, || to_lua(state, lua, reply)),
     }
 }
 
