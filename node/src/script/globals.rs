@@ -72,8 +72,6 @@ fn errors(lua: &Lua, state: &Rc<RunState>, rust: &Table) -> mlua::Result<()> {
     let of = Rc::clone(state);
     rust.raw_set("settle", lua.create_function(move |lua, value: Value| settle(&of, lua, value))?)?;
     let of = Rc::clone(state);
-    rust.raw_set("stopped", lua.create_function(move |_, _: Value| Ok(of.stopped().is_some()))?)?;
-    let of = Rc::clone(state);
     rust.raw_set("trace", lua.create_function(move |lua, value: Value| trace(&of, lua, value))?)?;
     let fail = |lua: &Lua, text: String| -> mlua::Result<()> { Err(fault(lua, text)) };
     rust.raw_set("fail", lua.create_function(fail)?)?;

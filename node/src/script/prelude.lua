@@ -20,7 +20,7 @@ local error, next, pcall, rawget, rawset, setmetatable, type, xpcall =
 local getmetatable, select, tostring = stock.getmetatable, stock.select, stock.tostring
 local concat, insert, sub = stock.table.concat, stock.table.insert, stock.string.sub
 local resume = stock.coroutine.resume
-local settle, stopped = rust.settle, rust.stopped
+local settle = rust.settle
 local bad_table, bad_argument, fail = rust.bad_table, rust.bad_argument, rust.fail
 
 -- The real table behind each frozen one.
@@ -87,10 +87,8 @@ end
 function globals.xpcall(run, handler)
   return resumed(xpcall(run, function(value)
     -- A handler runs where the error was raised, inside the hook if the hook
-    -- raised it, and there no hook can end it: a stopped run has none.
-    if stopped(value) then
-      return value
-    end
+    -- raised it, and there no hook could end it: so once the run is stopped,
+    -- `settle` raises and the handler is not called.
     return handler(settle(value))
   end))
 end
