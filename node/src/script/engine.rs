@@ -15,9 +15,9 @@ use super::header::{self, Flags};
 use super::state::{KillReason, RunState};
 use super::{Host, Limits, sha1_hex};
 
-/// Bytes above an empty engine from which what a script left behind is collected
-/// at once, so that the next one has the memory it is promised.
-const COLLECT_BYTES: usize = 8 << 20;
+/// The part of its memory that a script may leave filled: more is collected at
+/// once, so that the next one has nearly all it is promised.
+const COLLECT_PART: usize = 16;
 
 /// A script: its name and its text. The name must be the text's: [`sha1_hex`].
 #[derive(Clone, Copy, Debug)]
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     fn clean(&mut self) {
-        if self.lua.used_memory() > self.empty_bytes + COLLECT_BYTES {
+        if self.lua.used_memory() > self.empty_bytes + self.state.limits.memory_bytes / COLLECT_PART {
             let _ = self.lua.gc_collect();
         }
     }
