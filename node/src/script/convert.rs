@@ -14,7 +14,8 @@
 //!
 //! Source: `redisProtocolToLuaType*` and `luaReplyToRedisReply` of Redis 7.2 (script_lua.c).
 
-use mlua::{Lua, Table, Value};
+use bstr::BStr;
+use mlua::{Lua, LuaString, Table, Value};
 use moonraft_proto::reply::double_text;
 use moonraft_proto::{Protocol, Reply};
 
@@ -92,7 +93,10 @@ fn sequence<'a>(
     let items = items.into_iter();
     let table = lua.create_table_with_capacity(items.size_hint().0, 0)?;
     for (index, item) in items.enumerate() {
-        table.raw_set(index + 1, to_lua(state, lua, item)?)?;
+        match item {
+            Reply::Bulk(bytes) => table.raw_set(index + 1, BStr::new(&bytes))?,
+            item => table.raw_set(index + 1, to_lua(state, lua, item)?)?,
+        }
     }
     Ok(Value::Table(table))
 }
@@ -115,21 +119,47 @@ fn field(lua: &Lua, name: &str, value: Value) -> mlua::Result<Value> {
 /// What a script returned, as the client is answered. `Err` if the answer is
 /// larger than a script may be: a few tables that hold one another can stand for
 /// any number of values.
-pub(super) fn to_reply(state: &RunState, value: &Value) -> Result<Reply<'static>, KillReason> {
-    let mut converter =
-        Converter { resp3: state.protocol.get() == Protocol::Resp3, left: state.limits.memory_bytes };
-    converter.value(value, 0)
+pub(super) fn to_reply(state: &RunState, fields: &Fields, value: &Value) -> Converted {
+    let resp3 = state.protocol.get() == Protocol::Resp3;
+    Converter { resp3, fields, left: state.limits.memory_bytes }.value(value, 0)
 }
 
-struct Converter {
+/// The names of fields that make a table more than an array, as Lua strings: every
+/// returned table is asked for each.
+pub(super) struct Fields {
+    err: LuaString,
+    ok: LuaString,
+    double: LuaString,
+    big_number: LuaString,
+    verbatim: LuaString,
+    map: LuaString,
+    set: LuaString,
+}
+
+impl Fields {
+    pub fn new(lua: &Lua) -> mlua::Result<Self> {
+        Ok(Self {
+            err: lua.create_string("err")?,
+            ok: lua.create_string("ok")?,
+            double: lua.create_string("double")?,
+            big_number: lua.create_string("big_number")?,
+            verbatim: lua.create_string("verbatim_string")?,
+            map: lua.create_string("map")?,
+            set: lua.create_string("set")?,
+        })
+    }
+}
+
+struct Converter<'a> {
     resp3: bool,
+    fields: &'a Fields,
     /// Bytes the reply may still take.
     left: usize,
 }
 
 type Converted = Result<Reply<'static>, KillReason>;
 
-impl Converter {
+impl Converter<'_> {
     fn spend(&mut self, bytes: usize) -> Result<(), KillReason> {
         self.left = self.left.checked_sub(bytes + size_of::<Reply<'_>>()).ok_or(KillReason::Memory)?;
         Ok(())
@@ -154,26 +184,27 @@ impl Converter {
     }
 
     fn table(&mut self, table: &Table, nesting: usize) -> Converted {
-        let get = |name: &str| table.raw_get::<Value>(name).unwrap_or(Value::Nil);
-        if let Value::String(text) = get("err") {
+        let fields = self.fields;
+        let get = |name: &LuaString| table.raw_get::<Value>(name).unwrap_or(Value::Nil);
+        if let Value::String(text) = get(&fields.err) {
             self.spend(text.as_bytes().len())?;
             return Ok(Reply::Error(text.to_string_lossy().into()));
         }
-        if let Value::String(text) = get("ok") {
+        if let Value::String(text) = get(&fields.ok) {
             self.spend(text.as_bytes().len())?;
             return Ok(Reply::Status(text.to_string_lossy().into()));
         }
-        match get("double") {
+        match get(&fields.double) {
             Value::Integer(n) => return Ok(Reply::Double(n as f64)),
             Value::Number(x) => return Ok(Reply::Double(x)),
             _ => {}
         }
-        if let Value::String(digits) = get("big_number") {
+        if let Value::String(digits) = get(&fields.big_number) {
             let clean = digits.to_string_lossy().replace(['\r', '\n'], " ");
             self.spend(clean.len())?;
             return Ok(Reply::BigNumber(clean.into()));
         }
-        if let Value::Table(verbatim) = get("verbatim_string") {
+        if let Value::Table(verbatim) = get(&fields.verbatim) {
             let part = |name: &str| verbatim.raw_get::<Value>(name).unwrap_or(Value::Nil);
             if let (Value::String(format), Value::String(text)) = (part("format"), part("string")) {
                 self.spend(text.as_bytes().len())?;
@@ -182,10 +213,10 @@ impl Converter {
                 return Ok(Reply::Verbatim(format, text.to_string_lossy().into()));
             }
         }
-        if let Value::Table(map) = get("map") {
+        if let Value::Table(map) = get(&fields.map) {
             return self.map(&map, nesting);
         }
-        if let Value::Table(set) = get("set") {
+        if let Value::Table(set) = get(&fields.set) {
             let mut items = Vec::new();
             for (key, _) in set.pairs::<Value, Value>().filter_map(Result::ok) {
                 items.push(self.value(&key, nesting)?);

@@ -3,20 +3,21 @@
 use std::any::Any;
 use std::rc::Rc;
 
+use bstr::BStr;
 use hashbrown::HashMap;
 use mlua::{Function, Lua, LuaString, MultiValue, Value};
 use moonraft_proto::Reply;
 
-use super::convert::to_reply;
+use super::convert::{Fields, to_reply};
 use super::fault::settle;
 use super::globals::{self, Globals};
 use super::header::{self, Flags};
 use super::state::{KillReason, RunState};
 use super::{Host, Limits, sha1_hex};
 
-/// Bytes above an empty engine from which what a script left behind is collected
-/// at once, so that the next one has the memory it is promised.
-const COLLECT_BYTES: usize = 8 << 20;
+/// The part of its memory that a script may leave filled: more is collected at
+/// once, so that the next one has nearly all it is promised.
+const COLLECT_PART: usize = 16;
 
 /// A script: its name and its text. The name must be the text's: [`sha1_hex`].
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,7 @@ pub struct Engine {
     state: Rc<RunState>,
     chunks: HashMap<[u8; 40], Function, foldhash::fast::RandomState>,
     names: [LuaString; 2],
+    fields: Fields,
     /// What an engine without scripts needs.
     empty_bytes: usize,
 }
@@ -62,10 +64,11 @@ impl Engine {
         lua.set_app_data(Rc::clone(&state));
         let globals = globals::install(&lua, &state)?;
         let names = [lua.create_string("KEYS")?, lua.create_string("ARGV")?];
+        let fields = Fields::new(&lua)?;
         lua.gc_collect()?;
         lua.set_memory_limit(memory)?;
         let empty_bytes = lua.used_memory();
-        Ok(Self { lua, globals, state, chunks: HashMap::default(), names, empty_bytes })
+        Ok(Self { lua, globals, state, chunks: HashMap::default(), names, fields, empty_bytes })
     }
 
     /// What a script declares of itself in its first line; the error text for the client.
@@ -137,7 +140,7 @@ impl Engine {
                 if !succeeded {
                     return self.failure(script, value);
                 }
-                match to_reply(&self.state, &value) {
+                match to_reply(&self.state, &self.fields, &value) {
                     Ok(reply) => Outcome::Done(reply),
                     Err(reason) => {
                         self.state.stop(&self.lua, reason);
@@ -150,14 +153,13 @@ impl Engine {
 
     /// `KEYS` and `ARGV`: new tables each time, since scripts change them.
     fn set_words(&self, keys: &[&[u8]], arguments: &[&[u8]]) -> mlua::Result<()> {
-        for (name, words) in self.names.iter().zip([keys, arguments]) {
-            let table = self.lua.create_table_with_capacity(words.len(), 0)?;
-            for (index, word) in words.iter().enumerate() {
-                table.raw_set(index + 1, self.lua.create_string(word)?)?;
+        self.state.unlimited(&self.lua, || {
+            for (name, words) in self.names.iter().zip([keys, arguments]) {
+                let words = words.iter().map(BStr::new);
+                self.globals.real.raw_set(name, self.lua.create_sequence_from(words)?)?;
             }
-            self.globals.real.raw_set(name, table)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The compiled chunk of a script, or why there is none.
@@ -216,7 +218,7 @@ impl Engine {
     }
 
     fn clean(&mut self) {
-        if self.lua.used_memory() > self.empty_bytes + COLLECT_BYTES {
+        if self.lua.used_memory() > self.empty_bytes + self.state.limits.memory_bytes / COLLECT_PART {
             let _ = self.lua.gc_collect();
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn install(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Globals> 
     let rust = lua.create_table()?;
     let libraries = lua.create_table()?;
     libraries.raw_set("redis", redis::library(lua, state)?)?;
-    libraries.raw_set("cjson", json::library(lua, state)?)?;
+    libraries.raw_set("cjson", json::library(lua, state, &state.json)?)?;
     libraries.raw_set("cmsgpack", message_pack::library(lua, state)?)?;
     libraries.raw_set("struct", structs::library(lua, state)?)?;
     libraries.raw_set("bit", bits::library(lua)?)?;
@@ -72,16 +72,13 @@ fn errors(lua: &Lua, state: &Rc<RunState>, rust: &Table) -> mlua::Result<()> {
     let of = Rc::clone(state);
     rust.raw_set("settle", lua.create_function(move |lua, value: Value| settle(&of, lua, value))?)?;
     let of = Rc::clone(state);
-    rust.raw_set("stopped", lua.create_function(move |_, _: Value| Ok(of.stopped().is_some()))?)?;
-    let of = Rc::clone(state);
     rust.raw_set("trace", lua.create_function(move |lua, value: Value| trace(&of, lua, value))?)?;
     let fail = |lua: &Lua, text: String| -> mlua::Result<()> { Err(fault(lua, text)) };
     rust.raw_set("fail", lua.create_function(fail)?)?;
-    let bad_type = |lua: &Lua, (index, expected, value): (usize, String, Value)| -> mlua::Result<()> {
-        let text = format!("{expected} expected, got {}", type_name(&value));
+    let bad = |lua: &Lua, (index, text): (usize, String)| -> mlua::Result<()> {
         Err(bad_argument(lua, 1, index, &text))
     };
-    rust.raw_set("bad_type", lua.create_function(bad_type)?)?;
+    rust.raw_set("bad_argument", lua.create_function(bad)?)?;
     let bad_table = |lua: &Lua, (index, value): (usize, Value)| -> mlua::Result<()> {
         let text = format!("table expected, got {}", type_name(&value));
         Err(bad_argument(lua, 1, index, &text))

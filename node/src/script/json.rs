@@ -7,6 +7,7 @@
 //! INVARIANT: the stack grows by at most [`NESTING_MAX`] levels, whatever a
 //! script sets as its depth; the output is bounded by the script's memory.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use mlua::{Lua, LuaString, MultiValue, Table, Value};
@@ -58,20 +59,34 @@ impl Default for Settings {
     }
 }
 
-pub(super) fn library(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Table> {
+/// The library with settings of its own; those of the global one are the run state's.
+pub(super) fn library(
+    lua: &Lua,
+    state: &Rc<RunState>,
+    settings: &Rc<RefCell<Settings>>,
+) -> mlua::Result<Table> {
     let library = lua.create_table()?;
     library.raw_set("_NAME", "cjson")?;
     library.raw_set("_VERSION", "2.1.0")?;
     library.raw_set("null", Value::NULL)?;
+    let of = (Rc::clone(state), Rc::clone(settings));
+    library.raw_set(
+        "encode",
+        lua.create_function(move |lua, values| encode(&of.0, &of.1.borrow(), lua, values))?,
+    )?;
+    let of = (Rc::clone(state), Rc::clone(settings));
+    library.raw_set(
+        "decode",
+        lua.create_function(move |lua, values| decode(&of.0, &of.1.borrow(), lua, values))?,
+    )?;
     let of = Rc::clone(state);
-    library.raw_set("encode", lua.create_function(move |lua, values| encode(&of, lua, values))?)?;
-    let of = Rc::clone(state);
-    library.raw_set("decode", lua.create_function(move |lua, values| decode(&of, lua, values))?)?;
+    let new = move |lua: &Lua, _: MultiValue| self::library(lua, &of, &Rc::default());
+    library.raw_set("new", lua.create_function(new)?)?;
     let setting = |name: &str, run: fn(&mut Settings, &Arguments<'_>) -> mlua::Result<Value>| {
-        let state = Rc::clone(state);
+        let settings = Rc::clone(settings);
         let run = move |lua: &Lua, values: MultiValue| {
             let arguments = Arguments::new(lua, values);
-            run(&mut state.json.borrow_mut(), &arguments)
+            run(&mut settings.borrow_mut(), &arguments)
         };
         library.raw_set(name, lua.create_function(run)?)
     };
@@ -83,7 +98,7 @@ pub(super) fn library(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Table> {
     })?;
     setting("encode_number_precision", |settings, arguments| {
         let mut precision = settings.precision as i64;
-        let value = whole(&mut precision, arguments, 1, 1, 16)?;
+        let value = whole(&mut precision, arguments, 1, 1, 14)?;
         settings.precision = precision as usize;
         Ok(Value::Integer(value))
     })?;
@@ -94,10 +109,10 @@ pub(super) fn library(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Table> {
         switch(&mut settings.decode_invalid, arguments, 1).map(Value::Boolean)
     })?;
     setting("encode_invalid_numbers", encode_invalid_numbers)?;
-    let of = Rc::clone(state);
+    let of = Rc::clone(settings);
     let sparse = move |lua: &Lua, values: MultiValue| {
         let arguments = Arguments::new(lua, values);
-        let settings = &mut *of.json.borrow_mut();
+        let settings = &mut *of.borrow_mut();
         at_most(&arguments, 3)?;
         let convert = switch(&mut settings.sparse_convert, &arguments, 1)?;
         let ratio = whole(&mut settings.sparse_ratio, &arguments, 2, 0, i32::MAX.into())?;
@@ -141,12 +156,14 @@ fn switch(setting: &mut bool, arguments: &Arguments<'_>, index: usize) -> mlua::
     match arguments.value(index) {
         Value::Nil => {}
         Value::Boolean(on) => *setting = *on,
-        Value::String(text) if text.as_bytes() == *b"on" => *setting = true,
-        Value::String(text) if text.as_bytes() == *b"off" => *setting = false,
-        Value::String(text) => {
-            return Err(arguments.error(index, &format!("invalid option '{}'", text.to_string_lossy())));
-        }
-        _ => return arguments.text(index).map(|_| *setting),
+        _ => match &*arguments.text(index)? {
+            b"on" => *setting = true,
+            b"off" => *setting = false,
+            other => {
+                let text = format!("invalid option '{}'", String::from_utf8_lossy(other));
+                return Err(arguments.error(index, &text));
+            }
+        },
     }
     Ok(*setting)
 }
@@ -172,13 +189,12 @@ fn encode_invalid_numbers(settings: &mut Settings, arguments: &Arguments<'_>) ->
 
 // ----------------------------------------------------------------- encode
 
-fn encode(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<LuaString> {
+fn encode(state: &RunState, settings: &Settings, lua: &Lua, values: MultiValue) -> mlua::Result<LuaString> {
     let arguments = Arguments::new(lua, values);
     if arguments.len() != 1 {
         return Err(arguments.error(1, "expected 1 argument"));
     }
-    let settings = state.json.borrow();
-    let mut writer = Writer { state, lua, settings: &settings, out: Vec::new(), charged: 0 };
+    let mut writer = Writer { state, lua, settings, out: Vec::new(), charged: 0 };
     writer.value(arguments.value(1), 0)?;
     lua.create_string(writer.out)
 }
@@ -270,7 +286,7 @@ impl Writer<'_> {
 
     fn table(&mut self, table: &Table, depth: usize) -> mlua::Result<()> {
         if depth as i64 > self.settings.encode_depth || depth > NESTING_MAX {
-            return Err(fault(self.lua, format!("Cannot serialise, excessive depth ({depth})")));
+            return Err(fault(self.lua, format!("Cannot serialise, excessive nesting ({depth})")));
         }
         match self.array_length(table)? {
             Some(length) => self.array(table, length, depth),
@@ -344,7 +360,7 @@ fn needs_escape(byte: u8) -> bool {
 
 // ----------------------------------------------------------------- decode
 
-fn decode(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<Value> {
+fn decode(state: &RunState, settings: &Settings, lua: &Lua, values: MultiValue) -> mlua::Result<Value> {
     let arguments = Arguments::new(lua, values);
     if arguments.len() != 1 {
         return Err(arguments.error(1, "expected 1 argument"));
@@ -354,8 +370,7 @@ fn decode(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<Value
         return Err(fault(lua, "JSON parser does not support UTF-16 or UTF-32"));
     }
     state.charge(lua, text.len())?;
-    let settings = state.json.borrow();
-    let mut reader = Reader { lua, text: &text, at: 0, settings: &settings, depth: 0 };
+    let mut reader = Reader { lua, text: &text, at: 0, settings, depth: 0 };
     let (token, index) = reader.next();
     let value = reader.value(token, index)?;
     match reader.next() {
@@ -570,7 +585,8 @@ impl Reader<'_> {
     fn descend(&mut self) -> mlua::Result<Table> {
         self.depth += 1;
         if self.depth as i64 > self.settings.decode_depth || self.depth > NESTING_MAX {
-            let text = format!("Found too many nested data structures ({})", self.depth);
+            let text =
+                format!("Found too many nested data structures ({}) at character {}", self.depth, self.at);
             return Err(fault(self.lua, text));
         }
         self.lua.create_table()

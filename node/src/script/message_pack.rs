@@ -186,6 +186,8 @@ fn unpack(state: &RunState, arguments: &Arguments<'_>, bounds: Bounds) -> mlua::
     let lua = arguments.lua();
     let text = arguments.text(1)?;
     let Bounds { limit, offset } = bounds;
+    // A limit of nothing from the start asks for everything.
+    let limit = limit.filter(|limit| (*limit, offset) != (0, 0));
     if offset < 0 || limit.is_some_and(|limit| limit < 0) {
         let length = text.len();
         let text = format!("Invalid request to unpack with offset of {offset} and limit of {length}.");
@@ -256,11 +258,11 @@ impl Unpacker<'_> {
             0xcc => f64::from(self.fixed::<1>()?[0]),
             0xcd => f64::from(u16::from_be_bytes(self.fixed()?)),
             0xce => f64::from(u32::from_be_bytes(self.fixed()?)),
-            0xcf => u64::from_be_bytes(self.fixed()?) as f64,
+            // Lua 5.1's integers are signed: so the original takes both.
+            0xcf | 0xd3 => i64::from_be_bytes(self.fixed()?) as f64,
             0xd0 => f64::from(i8::from_be_bytes(self.fixed()?)),
             0xd1 => f64::from(i16::from_be_bytes(self.fixed()?)),
             0xd2 => f64::from(i32::from_be_bytes(self.fixed()?)),
-            0xd3 => i64::from_be_bytes(self.fixed()?) as f64,
             0xca => f32::from_be_bytes(self.fixed()?).into(),
             0xcb => f64::from_be_bytes(self.fixed()?),
             0xc0 => return Ok(Value::Nil),
@@ -277,9 +279,9 @@ impl Unpacker<'_> {
     /// The kinds whose length stands in bytes of its own.
     fn long(&mut self, code: u8, nesting: usize) -> mlua::Result<Value> {
         let length = match code {
-            0xc4 | 0xd9 => self.length::<1>()?,
-            0xc5 | 0xda | 0xdc | 0xde => self.length::<2>()?,
-            0xc6 | 0xdb | 0xdd | 0xdf => self.length::<4>()?,
+            0xd9 => self.length::<1>()?,
+            0xda | 0xdc | 0xde => self.length::<2>()?,
+            0xdb | 0xdd | 0xdf => self.length::<4>()?,
             _ => return Err(fault(self.lua, "Bad data format in input.")),
         };
         match code {

@@ -20,13 +20,19 @@ local error, next, pcall, rawget, rawset, setmetatable, type, xpcall =
 local getmetatable, select, tostring = stock.getmetatable, stock.select, stock.tostring
 local concat, insert, sub = stock.table.concat, stock.table.insert, stock.string.sub
 local resume = stock.coroutine.resume
-local settle, bad_table, fail, stopped = rust.settle, rust.bad_table, rust.fail, rust.stopped
+local settle = rust.settle
+local bad_table, bad_argument, fail = rust.bad_table, rust.bad_argument, rust.fail
 
 -- The real table behind each frozen one.
 local frozen = setmetatable({}, { __mode = "k" })
 
 local function modify()
-  return fail("Attempt to modify a readonly table")
+  fail("Attempt to modify a readonly table")
+end
+
+-- The same from a function that Redis has in C: there the text has no position.
+local function modify_raw()
+  error("Attempt to modify a readonly table", 0)
 end
 
 local function freeze(real)
@@ -81,17 +87,15 @@ end
 function globals.xpcall(run, handler)
   return resumed(xpcall(run, function(value)
     -- A handler runs where the error was raised, inside the hook if the hook
-    -- raised it, and there no hook can end it: a stopped run has none.
-    if stopped(value) then
-      return value
-    end
+    -- raised it, and there no hook could end it: so once the run is stopped,
+    -- `settle` raises and the handler is not called.
     return handler(settle(value))
   end))
 end
 
 function globals.load(reader, name)
   if type(reader) ~= "function" then
-    return rust.bad_type(1, "function", reader)
+    bad_argument(1, "function expected, got " .. type(reader))
   end
   local pieces = {}
   while true do
@@ -117,14 +121,14 @@ end
 
 function globals.next(table, key)
   if type(table) ~= "table" then
-    return bad_table(1, table)
+    bad_table(1, table)
   end
   return next(frozen[table] or table, key)
 end
 
 function globals.pairs(table)
   if type(table) ~= "table" then
-    return bad_table(1, table)
+    bad_table(1, table)
   end
   local real = frozen[table]
   if real then
@@ -139,23 +143,23 @@ end
 
 function globals.rawget(table, key)
   if type(table) ~= "table" then
-    return bad_table(1, table)
+    bad_table(1, table)
   end
   return rawget(frozen[table] or table, key)
 end
 
 function globals.rawset(table, key, value)
   if type(table) ~= "table" then
-    return bad_table(1, table)
+    bad_table(1, table)
   elseif frozen[table] then
-    return modify()
+    modify_raw()
   end
   return rawset(table, key, value)
 end
 
 -- A collection is long work that no hook sees, so Rust counts it. Stopping the
 -- collector would outlive the script: accepted, and not done.
-function globals.collectgarbage(what, number)
+function globals.collectgarbage(what)
   if what == nil or what == "collect" or what == "step" then
     return rust.collect()
   elseif what == "count" then
@@ -163,7 +167,7 @@ function globals.collectgarbage(what, number)
   elseif what == "stop" or what == "restart" or what == "setpause" or what == "setstepmul" then
     return 0
   end
-  return stock.collectgarbage(what, number)
+  bad_argument(1, "invalid option '" .. tostring(what) .. "'")
 end
 
 local tables = pick(stock.table, "concat foreach foreachi getn maxn remove setn")
@@ -172,15 +176,18 @@ local tables = pick(stock.table, "concat foreach foreachi getn maxn remove setn"
 local SHIFT_MAX = 1000
 
 function tables.insert(table, ...)
+  local count = select("#", ...)
   if type(table) ~= "table" then
-    return bad_table(1, table)
+    bad_table(1, table)
   elseif frozen[table] then
-    return modify()
-  elseif select("#", ...) == 2 then
+    modify_raw()
+  elseif count == 2 then
     local position = (...)
     if type(position) == "number" and not (position > -SHIFT_MAX and position < 2 ^ 31) then
-      return fail("bad argument #2 to 'insert' (position out of bounds)")
+      bad_argument(2, "position out of bounds")
     end
+  elseif count ~= 1 then
+    fail("wrong number of arguments to 'insert'")
   end
   return insert(table, ...)
 end
@@ -211,14 +218,14 @@ local function sort_range(list, low, high, less)
       left = left + 1
       while less(list[left], pivot) do
         if left > high then
-          return fail("invalid order function for sorting")
+          fail("invalid order function for sorting")
         end
         left = left + 1
       end
       right = right - 1
       while less(pivot, list[right]) do
         if right < low then
-          return fail("invalid order function for sorting")
+          fail("invalid order function for sorting")
         end
         right = right - 1
       end
@@ -245,9 +252,9 @@ end
 
 function tables.sort(list, less)
   if type(list) ~= "table" then
-    return bad_table(1, list)
+    bad_table(1, list)
   elseif less ~= nil and type(less) ~= "function" then
-    return rust.bad_type(2, "function", less)
+    bad_argument(2, "function expected, got " .. type(less))
   end
   sort_range(list, 1, #list, less or ascending)
 end
@@ -258,7 +265,7 @@ local strings = pick(stock.string, "byte char format len lower reverse sub upper
 for name, run in next, rust.strings do
   strings[name] = run
 end
-local next_match, gsub_text, check_two = rust.next_match, rust.gsub_text, rust.check_two
+local next_match, gsub, check_two = rust.next_match, rust.gsub, rust.check_two
 
 function strings.gmatch(subject, pattern)
   subject, pattern = check_two(subject, pattern)
@@ -283,11 +290,11 @@ local function looked_up(lookup, from, to, ...)
   end
 end
 
-local function gsub_call(subject, pattern, lookup, most)
+local function gsub_call(subject, pattern, lookup, most, one)
   subject, pattern = check_two(subject, pattern)
   local pieces, count, position = {}, 0, 0
   while count < most do
-    local from, to, value = looked_up(lookup, next_match(subject, pattern, position, true))
+    local from, to, value = looked_up(lookup, next_match(subject, pattern, position, true, one))
     if not from then
       break
     end
@@ -298,7 +305,7 @@ local function gsub_call(subject, pattern, lookup, most)
     elseif type(value) == "string" or type(value) == "number" then
       pieces[#pieces + 1] = value
     else
-      return fail("invalid replacement value (a " .. type(value) .. ")")
+      fail("invalid replacement value (a " .. type(value) .. ")")
     end
     position = to
     if to == from then
@@ -319,9 +326,11 @@ function strings.gsub(subject, pattern, replacement, most)
       return replacement[key]
     end
   else
-    return gsub_text(subject, pattern, replacement, most)
+    return gsub(subject, pattern, replacement, most)
   end
-  return gsub_call(subject, pattern, lookup, stock.tonumber(most) or stock.math.huge)
+  -- No tail call: an error in there names the line that called this function.
+  local result, count = gsub_call(subject, pattern, lookup, stock.tonumber(most) or stock.math.huge, lookup ~= replacement)
+  return result, count
 end
 
 -- Nobody may change what all strings have in common, nor reach stock functions.
@@ -338,8 +347,11 @@ end
 math.random, math.randomseed = rust.random, rust.randomseed
 
 local coroutine = pick(stock.coroutine, "create running status wrap yield")
-function coroutine.resume(...)
-  return resumed(resume(...))
+function coroutine.resume(routine, ...)
+  if type(routine) ~= "thread" then
+    bad_argument(1, "coroutine expected")
+  end
+  return resumed(resume(routine, ...))
 end
 
 globals.string, globals.table, globals.math = freeze(strings), freeze(tables), freeze(math)

@@ -73,15 +73,17 @@ fn words(values: &MultiValue) -> Result<SmallVec<[Text; WORDS_INLINE]>, &'static
     if values.is_empty() {
         return Err("Please specify at least one argument for this redis lib call");
     }
-    let word = |value: &Value| match value {
-        Value::String(text) => Some(Text::Lua(text.as_bytes())),
-        // More digits than Lua itself prints: no number may lose its value on the way.
-        Value::Integer(n) => Some(Text::Number(number::general(*n as f64, 17))),
-        Value::Number(x) => Some(Text::Number(number::general(*x, 17))),
-        _ => None,
-    };
-    let all: Option<_> = values.iter().map(word).collect();
-    all.ok_or("Lua redis lib command arguments must be strings or integers")
+    let mut words = SmallVec::with_capacity(values.len());
+    for value in values {
+        words.push(match value {
+            Value::String(text) => Text::Lua(text.as_bytes()),
+            // More digits than Lua itself prints: no number may lose its value on the way.
+            Value::Integer(n) => Text::Number(number::general(*n as f64, 17)),
+            Value::Number(x) => Text::Number(number::general(*x, 17)),
+            _ => return Err("Lua redis lib command arguments must be strings or integers"),
+        });
+    }
+    Ok(words)
 }
 
 /// `redis.call` and `redis.pcall`.
@@ -101,7 +103,7 @@ fn call(state: &RunState, lua: &Lua, values: MultiValue, raising: bool) -> mlua:
     };
     match reply {
         Reply::Error(text) if raising => Err(Fault::Reply(text.into_owned(), true).into()),
-        reply => to_lua(state, lua, reply),
+        reply => state.unlimited(lua, || to_lua(state, lua, reply)),
     }
 }
 

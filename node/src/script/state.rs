@@ -60,7 +60,8 @@ pub(super) struct RunState {
     pub host: RefCell<Option<Box<dyn Host>>>,
     pub protocol: Cell<Protocol>,
     pub random: Cell<u64>,
-    pub json: RefCell<json::Settings>,
+    /// The settings of the global `cjson`.
+    pub json: std::rc::Rc<RefCell<json::Settings>>,
     pub place: RefCell<Option<Place>>,
     stopped: Cell<Option<KillReason>>,
     work: Cell<usize>,
@@ -74,7 +75,7 @@ impl RunState {
             host: RefCell::new(None),
             protocol: Cell::new(Protocol::Resp2),
             random: Cell::new(0),
-            json: RefCell::default(),
+            json: std::rc::Rc::default(),
             place: RefCell::new(None),
             stopped: Cell::new(None),
             work: Cell::new(0),
@@ -123,6 +124,28 @@ impl RunState {
             return Ok(());
         }
         self.ask(lua)
+    }
+
+    /// Makes values without Lua's memory limit, and looks at it afterwards.
+    ///
+    /// Under the limit every allocation from Rust is a protected call, which costs
+    /// more than the allocation; without it none can fail. Only for what is no
+    /// larger than something that is in memory already.
+    pub fn unlimited<T>(&self, lua: &Lua, make: impl FnOnce() -> mlua::Result<T>) -> mlua::Result<T> {
+        struct Restore<'a>(&'a Lua, usize);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                // It fails only where there is no limit to set, and then none was lifted.
+                let _ = self.0.set_memory_limit(self.1);
+            }
+        }
+        let limited = Restore(lua, lua.set_memory_limit(0)?);
+        let made = make();
+        drop(limited);
+        if lua.used_memory() > self.limits.memory_bytes {
+            return Err(self.stop(lua, KillReason::Memory));
+        }
+        made
     }
 
     /// Asks the host whether the run may go on.

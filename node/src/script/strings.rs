@@ -28,7 +28,7 @@ pub(super) fn install(lua: &Lua, state: &Rc<RunState>, library: &Table) -> mlua:
     add(library, "match", |state, lua, values| find(state, lua, values, false))?;
     add(library, "rep", rep)?;
     add(&parts, "next_match", next_match)?;
-    add(&parts, "gsub_text", gsub)?;
+    add(&parts, "gsub", gsub)?;
     let check = |lua: &Lua, (subject, pattern): (Value, Value)| check_two(lua, subject, pattern);
     parts.raw_set("check_two", lua.create_function(check)?)?;
     Ok(parts)
@@ -60,6 +60,7 @@ fn capture(
     lua.create_string(&subject[start..end]).map(Value::String)
 }
 
+/// All captures after what stands in `results`; the whole match if there are none.
 fn captures(
     lua: &Lua,
     matcher: &Matcher<'_>,
@@ -117,7 +118,8 @@ fn find(state: &RunState, lua: &Lua, values: MultiValue, positions: bool) -> mlu
 }
 
 /// For the prelude: the next match at or after a place, as its start, its end and
-/// its captures; nothing if there is none. The fourth argument says whether `^` anchors.
+/// its captures; nothing if there is none. The fourth argument says whether `^`
+/// anchors, the fifth whether only the first capture is wanted.
 fn next_match(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
     let arguments = Arguments::new(lua, values);
     let (subject, pattern) = (arguments.text(1)?, arguments.text(2)?);
@@ -130,7 +132,11 @@ fn next_match(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<M
         return Ok(results);
     }
     if let Some(whole) = matcher.search(from).map_err(|failure| raise(state, lua, failure))? {
-        captures(lua, &matcher, &subject, whole, &mut results)?;
+        if arguments.truth(5) {
+            results.push_back(capture(lua, &matcher, &subject, whole, 0)?);
+        } else {
+            captures(lua, &matcher, &subject, whole, &mut results)?;
+        }
         results.push_front(Value::Integer(whole.1 as i64));
         results.push_front(Value::Integer(whole.0 as i64));
         state.charge(lua, whole.1 - from)?;

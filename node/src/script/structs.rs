@@ -105,7 +105,9 @@ impl<'a> Format<'a> {
 }
 
 /// `struct.pack(format, …)`
-pub(super) fn pack(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<mlua::LuaString> {
+pub(super) fn pack(state: &RunState, lua: &Lua, mut values: MultiValue) -> mlua::Result<mlua::LuaString> {
+    // The original puts a nil after the arguments, and counts a short text as the next one.
+    values.push_back(Value::Nil);
     let arguments = Arguments::new(lua, values);
     let text = arguments.text(1)?;
     let mut format = Format::new(lua, &text);
@@ -123,7 +125,7 @@ pub(super) fn pack(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Res
             b'c' | b's' => {
                 let bytes = arguments.text(next)?;
                 let size = if size == 0 { bytes.len() } else { size };
-                let piece = bytes.get(..size).ok_or_else(|| arguments.error(next, "string too short"))?;
+                let piece = bytes.get(..size).ok_or_else(|| arguments.error(next + 1, "string too short"))?;
                 out.extend_from_slice(piece);
                 if option == b's' {
                     out.push(0);
@@ -167,8 +169,8 @@ pub(super) fn unpack(lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> 
     let arguments = Arguments::new(lua, values);
     let (text, data) = (arguments.text(1)?, arguments.text(2)?);
     let start = arguments.integer_or(3, 1)?;
-    let mut position =
-        usize::try_from(start - 1).map_err(|_| arguments.error(3, "offset must be 1 or greater"))?;
+    let mut position = usize::try_from(start.saturating_sub(1))
+        .map_err(|_| arguments.error(3, "offset must be 1 or greater"))?;
     let mut format = Format::new(lua, &text);
     let mut results: Vec<Value> = Vec::new();
     let short = || arguments.error(2, "data string too short");
@@ -233,8 +235,8 @@ pub(super) fn size(lua: &Lua, values: MultiValue) -> mlua::Result<f64> {
     while let Some((option, size)) = format.next()? {
         position = position.saturating_add(format.padding(position, option, size));
         match option {
-            b's' => return Err(arguments.error(1, "variable-size format in 's'")),
-            b'c' if size == 0 => return Err(arguments.error(1, "variable-length format in 'c0'")),
+            b's' => return Err(arguments.error(1, "option 's' has no fixed size")),
+            b'c' if size == 0 => return Err(arguments.error(1, "option 'c0' has no fixed size")),
             _ if !option.is_ascii_alphanumeric() => format.control(&arguments, option)?,
             _ => {}
         }
