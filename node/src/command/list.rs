@@ -521,7 +521,7 @@ fn ltrim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
 /// `LREM key count element`
 fn lrem<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    let (key, count, wanted) = (words[1], signed_count(words[2])?, words[3]);
+    let (key, count, wanted) = (words[1], integer(words[2])?, words[3]);
     let Some(list) = tx.list(key)? else { return Ok(Reply::Int(0)) };
     let limit = if count == 0 { usize::MAX } else { count.unsigned_abs() as usize };
     let matches = |(_, element): &(usize, &[u8])| *element == wanted;
