@@ -50,7 +50,7 @@ fn add_options<'w, 'a>(words: &'w [&'a [u8]]) -> Result<(AddOptions, &'w [&'a [u
         rest = tail;
     }
     let AddOptions { only_new, only_known, only_greater, only_less, .. } = options;
-    if rest.is_empty() || rest.len() % 2 != 0 {
+    if rest.is_empty() || !rest.len().is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
     if only_new && only_known {
