@@ -24,6 +24,12 @@ impl List {
         self.elements.is_empty()
     }
 
+    /// Bytes outside of this value, without what long elements hold outside of
+    /// their places.
+    pub fn heap_bytes(&self) -> usize {
+        self.elements.capacity() * size_of::<Blob>()
+    }
+
     /// The element at `index`.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         self.elements.get(index).map(|element| &**element)

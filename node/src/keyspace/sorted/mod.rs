@@ -71,6 +71,19 @@ impl SortedSet {
         matches!(self.form, Form::Small(_))
     }
 
+    /// Bytes outside of this value, without what long members hold outside of
+    /// their places. About right: how full the leaves of the order are varies.
+    pub fn heap_bytes(&self) -> usize {
+        /// A score and a number in a leaf that is two thirds full.
+        const ORDER_BYTES: usize = (size_of::<f64>() + size_of::<u32>()) * 3 / 2;
+        match &self.form {
+            Form::Small(pairs) => pairs.capacity() * size_of::<(f64, Blob)>(),
+            Form::Large(large) => {
+                size_of::<Large>() + large.members.heap_bytes() + large.members.len() * ORDER_BYTES
+            }
+        }
+    }
+
     /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         match &self.form {
