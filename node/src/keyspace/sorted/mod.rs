@@ -3,9 +3,9 @@
 //!
 //! A small one is a sorted vector, searched from the start for a member, as
 //! Redis's listpack is. A large one stores each member once, with its score, in
-//! [`members`], and the order as numbers of members in a counting tree, [`order`]:
+//! `members`, and the order as numbers of members in a counting tree, `order`:
 //! all that changes or finds takes logarithmic time, a score constant time, and a
-//! member of 23 bytes or less about 60 bytes in all.
+//! member of 23 bytes or less about 75 bytes in all (Redis: 110).
 
 mod members;
 mod order;
