@@ -225,10 +225,9 @@ fn flat(out: &mut impl BufMut, items: &[(Reply<'_>, Reply<'_>)], protocol: Proto
     }
 }
 
-/// The text of a score or another double as Redis writes it: `inf`, whole
-/// numbers without a point, else the shortest text that reads back the same, in
-/// the style of C's `%.17g` (Redis 7.0 writes all 17 digits: `0.10000000000000001`;
-/// 7.2 the shortest, as here).
+/// The text of a score or another double as Redis 7.2 writes it: `inf`, whole
+/// numbers without a point, else the fewest digits that read back the same.
+/// (Redis 7.0 writes 17 digits: `0.10000000000000001`.)
 pub fn double_text(x: f64) -> String {
     if x.is_nan() {
         return "nan".into();
@@ -239,17 +238,17 @@ pub fn double_text(x: f64) -> String {
     if x == 0.0 {
         return if x.is_sign_negative() { "-0" } else { "0" }.into();
     }
-    // Whole numbers that a double holds exactly are written as integers.
-    const WHOLE_MAX: f64 = (1_i64 << 52) as f64;
-    if x.trunc() == x && x.abs() < WHOLE_MAX {
+    // Up to here Redis writes a whole number as the integer it is.
+    const WHOLE_MAX: f64 = (1_i64 << 62) as f64;
+    if x.trunc() == x && x.abs() <= WHOLE_MAX {
         return itoa::Buffer::new().format(x as i64).to_string();
     }
-    general_text(x)
+    shortest_text(x)
 }
 
-/// `%.17g` with the fewest digits that read back: plain from 1e-4 to 1e17,
-/// else with an exponent of at least two digits.
-fn general_text(x: f64) -> String {
+/// The fewest digits that read back, laid out as `fpconv` of Redis 7.2 does:
+/// with an exponent where zeros would be many.
+fn shortest_text(x: f64) -> String {
     let mut buffer = ryu::Buffer::new();
     let shortest = buffer.format_finite(x.abs());
     let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
@@ -259,23 +258,24 @@ fn general_text(x: f64) -> String {
     let all = format!("{whole}{fraction}");
     let leading = all.len() - all.trim_start_matches('0').len();
     let digits = all.trim_start_matches('0').trim_end_matches('0');
-    // The value is 0.DIGITS times ten to the `point`.
+    let count = digits.len() as i32;
+    // The value is 0.DIGITS times ten to the `point`, and the last digit counts
+    // ten to the `last`.
     let point = whole.len() as i32 + exponent - leading as i32;
-    let scientific = point - 1;
+    let (last, scientific) = (point - count, point - 1);
     let sign = if x < 0.0 { "-" } else { "" };
-    if !(-4..17).contains(&scientific) {
-        let (first, rest) = digits.split_at(1);
-        let dot = if rest.is_empty() { "" } else { "." };
-        let mark = if scientific < 0 { '-' } else { '+' };
-        return format!("{sign}{first}{dot}{rest}e{mark}{:02}", scientific.abs());
-    }
-    if point <= 0 {
-        format!("{sign}0.{}{digits}", "0".repeat(-point as usize))
-    } else if digits.len() <= point as usize {
-        format!("{sign}{digits}{}", "0".repeat(point as usize - digits.len()))
-    } else {
+    if last >= 0 && scientific < count + 7 {
+        format!("{sign}{digits}{}", "0".repeat(last as usize))
+    } else if last < 0 && (last > -7 || scientific.abs() < 4) {
+        if point <= 0 {
+            return format!("{sign}0.{}{digits}", "0".repeat(-point as usize));
+        }
         let (before, after) = digits.split_at(point as usize);
         format!("{sign}{before}.{after}")
+    } else {
+        let (first, rest) = digits.split_at(1);
+        let dot = if rest.is_empty() { "" } else { "." };
+        format!("{sign}{first}{dot}{rest}e{scientific:+}")
     }
 }
 
@@ -321,10 +321,17 @@ mod tests {
             (0.1 + 0.2, "0.30000000000000004"),
             (1e15, "1000000000000000"),
             (1e16, "10000000000000000"),
-            (1e17, "1e+17"),
+            (1e17, "100000000000000000"),
+            (99999999999999984.0, "99999999999999984"),
+            (1e19, "1e+19"),
             (1e21, "1e+21"),
-            (1.5e-7, "1.5e-07"),
-            (0.00001, "1e-05"),
+            (-1.2345678901234567e19, "-12345678901234567000"),
+            (1.5e-7, "1.5e-7"),
+            (0.00001, "0.00001"),
+            (0.0000001, "1e-7"),
+            (0.00012345678, "1.2345678e-4"),
+            (0.0012345678, "0.0012345678"),
+            (0.000000012345678, "1.2345678e-8"),
             (0.0001, "0.0001"),
             (-2.5, "-2.5"),
             (1e300, "1e+300"),

@@ -521,7 +521,7 @@ fn ltrim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
 /// `LREM key count element`
 fn lrem<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    let (key, count, wanted) = (words[1], signed_count(words[2])?, words[3]);
+    let (key, count, wanted) = (words[1], integer(words[2])?, words[3]);
     let Some(list) = tx.list(key)? else { return Ok(Reply::Int(0)) };
     let limit = if count == 0 { usize::MAX } else { count.unsigned_abs() as usize };
     let matches = |(_, element): &(usize, &[u8])| *element == wanted;
@@ -535,9 +535,41 @@ fn lrem<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         found.reverse();
     }
 
-    for run in found.chunk_by(|behind, before| before + 1 == *behind) {
-        let index = *run.last().expect("a run has an element") as u64;
-        tx.emit(Effect::ListRemove { key, index, count: run.len() as u64 });
+    if is_cheaper_anew(&found, list.len()) {
+        rebuild_without(tx, key, &found)?;
+    } else {
+        for run in found.chunk_by(|behind, before| before + 1 == *behind) {
+            let index = *run.last().expect("a run has an element") as u64;
+            tx.emit(Effect::ListRemove { key, index, count: run.len() as u64 });
+        }
     }
     Ok(Reply::count(found.len()))
+}
+
+/// Whether so many elements go that taking each out, which moves all between it
+/// and the nearer end, costs more than making the list anew.
+fn is_cheaper_anew(found: &[usize], length: usize) -> bool {
+    /// What putting an element in costs, as effect, log and undo, in elements moved.
+    const COST: usize = 100;
+    let runs = found.chunk_by(|behind, before| before + 1 == *behind);
+    let moved: usize = runs.map(|run| run[0].min(length - run[0])).sum();
+    moved > COST * (length - found.len())
+}
+
+/// Makes the list anew without the elements at `found`, last first.
+fn rebuild_without(tx: &mut Tx, key: &[u8], found: &[usize]) -> Result<(), CommandError> {
+    let expires_at = tx.deadline(key);
+    let Some(list) = tx.list(key)? else { return Ok(()) };
+    let mut gone = found.iter().rev().copied().peekable();
+    let kept = list.iter().enumerate().filter(|(at, _)| gone.next_if_eq(at).is_none());
+    let kept: Vec<Vec<u8>> = kept.map(|(_, element)| element.to_vec()).collect();
+
+    tx.emit(Effect::Remove { key });
+    for (index, value) in kept.iter().enumerate() {
+        tx.emit(Effect::ListInsert { key, index: index as u64, value });
+    }
+    if expires_at.is_some() && !kept.is_empty() {
+        tx.emit(Effect::SetExpiry { key, expires_at });
+    }
+    Ok(())
 }

@@ -24,6 +24,12 @@ impl List {
         self.elements.is_empty()
     }
 
+    /// Bytes outside of this value, without what long elements hold outside of
+    /// their places.
+    pub fn heap_bytes(&self) -> usize {
+        self.elements.capacity() * size_of::<Blob>()
+    }
+
     /// The element at `index`.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         self.elements.get(index).map(|element| &**element)
@@ -44,11 +50,17 @@ impl List {
         self.elements.insert(index, value);
     }
 
-    /// Puts elements before position `index`, which is at most the length.
+    /// Puts elements before position `index`, which is at most the length. Takes
+    /// time for them and for what is on the nearer side of them.
     pub fn insert_all(&mut self, index: usize, values: Vec<Blob>) {
-        let mut rest = self.elements.split_off(index);
-        self.elements.extend(values);
-        self.elements.append(&mut rest);
+        if index <= self.len() / 2 {
+            let before: Vec<Blob> = self.elements.drain(..index).collect();
+            let all = before.into_iter().chain(values);
+            all.rev().for_each(|value| self.elements.push_front(value));
+        } else {
+            let behind = self.elements.split_off(index);
+            self.elements.extend(values.into_iter().chain(behind));
+        }
     }
 
     /// Replaces the element at `index`, which is there. Returns the one before.
@@ -64,5 +76,22 @@ impl List {
             self.elements.shrink_to(self.elements.len() * 2);
         }
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_put_in_between_on_either_side_of_the_middle() {
+        let all: Vec<Blob> = (0..10).map(|number: u8| Blob::new(&[number])).collect();
+        for index in 0..=all.len() {
+            let mut list = List::default();
+            all.iter().rev().for_each(|element| list.insert(0, element.clone()));
+            let taken = list.remove(index, (all.len() - index).min(3));
+            list.insert_all(index, taken);
+            assert!(list.iter().eq(all.iter().map(|element| &**element)), "{index}");
+        }
     }
 }

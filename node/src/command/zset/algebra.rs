@@ -33,7 +33,7 @@ enum Aggregate {
 impl Aggregate {
     fn combine(self, left: f64, right: f64) -> f64 {
         match self {
-            // The sum of both infinities is 0, as in Redis.
+            // The sum of both infinities is 0, and so is one with what is no number.
             Aggregate::Sum => number(left + right),
             Aggregate::Least => {
                 if right < left {
@@ -95,14 +95,14 @@ impl<'a> Input<'a> {
         self.score(member).is_some()
     }
 
-    /// The weighted score of a member.
+    /// The weighted score of a member, which may be no number: 0 times infinity.
     fn score(&self, member: &[u8]) -> Option<f64> {
         let score = match self.members {
             Members::None => None,
             Members::Plain(set) => set.contains(member).then_some(1.0),
             Members::Sorted(sorted) => sorted.score(member),
         };
-        score.map(|score| number(score * self.weight))
+        score.map(|score| score * self.weight)
     }
 
     /// All members with weighted scores.

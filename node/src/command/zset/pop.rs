@@ -7,7 +7,7 @@ use moonraft_proto::{Effect, Reply};
 
 use super::super::{
     CommandError, Outcome,
-    arguments::{integer, is},
+    arguments::{count_or, is},
     list::{Popping, popping},
 };
 use crate::keyspace::Tx;
@@ -41,10 +41,9 @@ pub fn zpopmax<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 }
 
 fn pop<'a>(tx: &mut Tx, words: &[&'a [u8]], from: End) -> Outcome<'a> {
-    const NEGATIVE: CommandError = CommandError::text("ERR value is out of range, must be positive");
     let count = match words {
         [_, _] => None,
-        [_, _, count] => Some(usize::try_from(integer(count)?).map_err(|_| NEGATIVE)?),
+        [_, _, count] => Some(count_or(count, "ERR value is out of range, must be positive")?),
         _ => return Err(CommandError::Syntax),
     };
 

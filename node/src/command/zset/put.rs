@@ -50,7 +50,7 @@ fn add_options<'w, 'a>(words: &'w [&'a [u8]]) -> Result<(AddOptions, &'w [&'a [u
         rest = tail;
     }
     let AddOptions { only_new, only_known, only_greater, only_less, .. } = options;
-    if rest.is_empty() || rest.len() % 2 != 0 {
+    if rest.is_empty() || !rest.len().is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
     if only_new && only_known {
@@ -79,7 +79,7 @@ fn add<'a>(tx: &mut Tx, key: &[u8], options: AddOptions, pairs: &[&'a [u8]]) -> 
         if before != Some(score) {
             added += usize::from(before.is_none());
             changed += 1;
-            tx.emit(Effect::SortedPut { key, member, score });
+            emit_put(tx, key, member, score);
         }
     }
     Ok(match options {
@@ -87,6 +87,12 @@ fn add<'a>(tx: &mut Tx, key: &[u8], options: AddOptions, pairs: &[&'a [u8]]) -> 
         AddOptions { count_changed: true, .. } => Reply::count(changed),
         _ => Reply::count(added),
     })
+}
+
+/// Emits the effect that gives a member this score. The negative zero is stored
+/// as zero: Redis does so in small sets, and a score must not depend on the form.
+pub fn emit_put(tx: &mut Tx, key: &[u8], member: &[u8], score: f64) {
+    tx.emit(Effect::SortedPut { key, member, score: score + 0.0 });
 }
 
 /// The score that a member is to have, `None` if the options forbid a change.

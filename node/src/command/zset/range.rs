@@ -10,6 +10,7 @@ use super::{
         arguments::{integer, is, nearest_float, span},
     },
     members_reply,
+    put::emit_put,
 };
 use crate::keyspace::{Blob, SortedSet, Tx};
 
@@ -263,7 +264,7 @@ pub fn zrangestore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 pub fn store(tx: &mut Tx, key: &[u8], pairs: &[(f64, impl AsRef<[u8]>)]) {
     tx.remove(key);
     for (score, member) in pairs {
-        tx.emit(Effect::SortedPut { key, member: member.as_ref(), score: *score });
+        emit_put(tx, key, member.as_ref(), *score);
     }
 }
 

@@ -40,6 +40,12 @@ impl Members {
         self.numbers.len()
     }
 
+    /// Bytes of its tables, without what long names hold outside of them.
+    pub fn heap_bytes(&self) -> usize {
+        let places = self.chunks.iter().map(Vec::capacity).sum::<usize>();
+        places * size_of::<Member>() + self.numbers.allocation_size()
+    }
+
     fn member(&self, number: u32) -> &Member {
         &self.chunks[number as usize / CHUNK][number as usize % CHUNK]
     }
