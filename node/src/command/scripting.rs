@@ -80,7 +80,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "exists",
         arity: Arity::AtLeast(3),
-        run: Run::Script(exists, true),
+        run: Run::Script(exists, false),
         summary: "Determines whether server-side Lua scripts exist in the script cache.",
         ..CHILD
     },

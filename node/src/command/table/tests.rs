@@ -18,6 +18,17 @@ const OWN: &[&str] = &[
     "debug|digest-value",
     "debug|object",
     "debug|help",
+    // Of 7.2; the recorded server is 7.0.
+    "client|no-touch",
+    "client|setinfo",
+    "cluster|myshardid",
+];
+
+/// Rows that differ on purpose, and why.
+const DIFFERENT: &[(&str, &str)] = &[
+    ("zrank", "WITHSCORE came with 7.2"),
+    ("zrevrank", "WITHSCORE came with 7.2"),
+    ("lolwut", "it reads no data"),
 ];
 
 /// What `COMMAND` of a real server says of a command.
@@ -59,14 +70,17 @@ fn the_rows_are_those_of_a_real_server() {
     for row in rows() {
         let name = row.full_name();
         let Some(real) = recorded.get(&*name) else {
-            assert!(OWN.contains(&&*name), "no real server has '{name}'");
+            if !OWN.contains(&&*name) {
+                wrong.push(format!("no real server has '{name}'"));
+            }
             continue;
         };
         let kind = |flag: &&str| ["write", "readonly"].contains(flag);
         let ours = (row.arity.shown(), row.key_range(), row.flag_names().into_iter().filter(kind).collect());
         let theirs: (_, _, Vec<&str>) =
             (real.arity, real.range, real.flags.iter().copied().filter(kind).collect());
-        if ours != theirs {
+        let different = DIFFERENT.iter().any(|(row, _)| *row == name);
+        if different == (ours == theirs) {
             wrong.push(format!("{name}: {ours:?} here, {theirs:?} there"));
         }
     }

@@ -15,7 +15,8 @@ use crate::{
     command::glob,
     keyspace::tx::Publication,
     shard::{
-        Busy, CommittedEntry, Event, Output, ProcessFacts, SessionId, Shard, ShardSettings, State, Surroundings,
+        Busy, CommittedEntry, Event, Output, ProcessFacts, SessionId, Shard, ShardSettings, State,
+        Surroundings,
     },
 };
 
