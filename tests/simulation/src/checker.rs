@@ -37,7 +37,8 @@ pub fn check(history: &History) -> Result<(), String> {
     }
     for (key, mut operations) in keys {
         operations.sort_by_key(|operation| operation.called);
-        if !is_linearizable(&operations)? {
+        let spoiled = drop_unseen(&mut operations);
+        if !is_linearizable(&operations, spoiled)? {
             return Err(format!("key {key} is not linearizable:\n{}", show(&operations)));
         }
     }
@@ -70,8 +71,37 @@ fn check_times(times: &[TimeReading]) -> Result<(), String> {
     Ok(())
 }
 
-/// The value after `operation`, if it could give its answer on `model`.
-fn step(model: &Model, operation: &Operation) -> Option<Model> {
+/// Takes away writes that were never answered and whose value nobody ever saw:
+/// all they could do is to make a compare-and-set fail. Returns since when that
+/// may have been.
+fn drop_unseen(operations: &mut Vec<&Operation>) -> u64 {
+    let seen = |value: u64| {
+        operations.iter().any(|operation| match (&operation.action, &operation.answer) {
+            (Action::Read, Some(Answer::Value(found))) => *found == Some(value),
+            (Action::CompareAndSet(old, _), answer) => *old == value && *answer != Some(Answer::Number(0)),
+            _ => false,
+        })
+    };
+    let unseen = |operation: &Operation| match operation.action {
+        Action::Write(new) | Action::CompareAndSet(_, new) => operation.returned == u64::MAX && !seen(new),
+        _ => false,
+    };
+    let dropped: Vec<bool> = operations.iter().map(|operation| unseen(operation)).collect();
+    let mut since = u64::MAX;
+    let mut index = 0;
+    operations.retain(|operation| {
+        index += 1;
+        if dropped[index - 1] {
+            since = since.min(operation.called);
+        }
+        !dropped[index - 1]
+    });
+    since
+}
+
+/// The value after `operation`, if it could give its answer on `model`. From
+/// `spoiled` on, something unknown may have changed a register for a moment.
+fn step(model: &Model, operation: &Operation, spoiled: u64) -> Option<Model> {
     let answer = operation.answer.as_ref();
     let fits = |given: Answer| answer.is_none_or(|told| *told == given);
     match (&operation.action, model) {
@@ -80,7 +110,10 @@ fn step(model: &Model, operation: &Operation) -> Option<Model> {
         (Action::Read, Model::Counter(n)) => fits(Answer::Value(Some(*n as u64))).then(|| model.clone()),
         (Action::Read, _) => fits(Answer::Value(None)).then(|| model.clone()),
         (Action::CompareAndSet(old, new), Model::Register(n)) if n == old => {
-            fits(Answer::Number(1)).then_some(Model::Register(*new))
+            if fits(Answer::Number(1)) {
+                return Some(Model::Register(*new));
+            }
+            (spoiled <= operation.returned).then(|| model.clone())
         }
         (Action::CompareAndSet(..), _) => fits(Answer::Number(0)).then(|| model.clone()),
         (Action::Append(n), _) => {
@@ -111,7 +144,7 @@ fn is_placed(placed: &[u64], at: usize) -> bool {
 }
 
 /// `operations` are of one key, in the order of their calls.
-fn is_linearizable(operations: &[&Operation]) -> Result<bool, String> {
+fn is_linearizable(operations: &[&Operation], spoiled: u64) -> Result<bool, String> {
     let start = Point { placed: vec![0; operations.len().div_ceil(64)], model: Model::default() };
     let mut seen = HashSet::new();
     let mut open = vec![start];
@@ -125,9 +158,15 @@ fn is_linearizable(operations: &[&Operation]) -> Result<bool, String> {
         // The last pushed is tried first: what was answered soonest. What never was
         // answered comes last, for most of it never happened.
         let mut next: Vec<usize> = left().take_while(|&at| operations[at].called <= first_return).collect();
+        // Increments that never were answered are all alike: the first will do.
+        let mut alike = false;
+        next.retain(|&at| {
+            let lost = operations[at].returned == u64::MAX && operations[at].action == Action::Increment;
+            !(lost && std::mem::replace(&mut alike, true))
+        });
         next.sort_by_key(|&at| std::cmp::Reverse(operations[at].returned));
         for at in next {
-            let Some(model) = step(&point.model, operations[at]) else { continue };
+            let Some(model) = step(&point.model, operations[at], spoiled) else { continue };
             let mut placed = point.placed.clone();
             placed[at / 64] |= 1 << (at % 64);
             if seen.insert((placed.clone(), model.clone())) {

@@ -60,6 +60,11 @@ impl Request {
         }
     }
 
+    /// Whether it changes nothing.
+    pub const fn only_reads(&self) -> bool {
+        matches!(self, Request::Key(_, Action::Read | Action::ReadList))
+    }
+
     /// The slot of its keys, or the shard it is for.
     pub fn slot(&self) -> Result<u16, usize> {
         match self {

@@ -154,6 +154,8 @@ pub struct World {
     calm: bool,
     report: Report,
     wrong: Option<String>,
+    /// Until then clients only read.
+    lull_until: u64,
     /// What shards want done, oldest first.
     outputs: VecDeque<(usize, usize, shard::Output)>,
     driving: bool,
@@ -179,19 +181,35 @@ fn shard_port(node: usize, shard: usize) -> u16 {
     (7000 + 100 * node + shard) as u16
 }
 
+/// A network so good that only leases stand between clients and a stale read.
+fn lease_weather() -> Weather {
+    Weather {
+        drop: 0.0,
+        duplicate: 0.0,
+        delay: (MS / 20, MS / 2),
+        sync: (MS / 50, MS / 5),
+        fault_every: (900 * MS, 2500 * MS),
+        weights: [1, 0, 0, 2, 0, 1, 0, 0, 8, 0],
+        read_index: false,
+    }
+}
+
 fn weather(rng: &mut StdRng) -> Weather {
+    if rng.random_bool(0.15) {
+        return lease_weather();
+    }
     let mut weights = [0; FAULT_KINDS];
     for weight in &mut weights {
         // Swarm testing: in each run some kinds are common, some do not occur.
         *weight = if rng.random_bool(0.4) { 0 } else { rng.random_range(1..10) };
     }
     weights[0] += 1;
-    let slow_disk = rng.random_bool(0.2);
+    let (slow_disk, near) = (rng.random_bool(0.2), rng.random_bool(0.5));
     Weather {
         drop: if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.15) },
         duplicate: if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.1) },
-        delay: (MS / 10, rng.random_range(1..40) * MS),
-        sync: (MS / 20, if slow_disk { 60 * MS } else { 3 * MS }),
+        delay: (MS / 10, if near { 2 * MS } else { rng.random_range(2..40) * MS }),
+        sync: (MS / 20, if slow_disk { 60 * MS } else { MS }),
         fault_every: (20 * MS, rng.random_range(100..1500) * MS),
         weights,
         read_index: rng.random_bool(0.2),
@@ -209,7 +227,7 @@ impl World {
         let drifting = rng.random_bool(0.5);
         let nodes: Vec<Node> =
             (0..count).map(|index| new_node(&mut rng, &now, index, count, shards, drifting)).collect();
-        let clients = (0..rng.random_range(3..7)).map(|_| Client {
+        let clients = (0..rng.random_range(3..9)).map(|_| Client {
             stubborn: rng.random_bool(0.4),
             request: None,
             called: 0,
@@ -242,6 +260,7 @@ impl World {
             calm: false,
             report: Report::default(),
             wrong: None,
+            lull_until: 0,
             outputs: VecDeque::new(),
             driving: false,
             parked: BTreeMap::new(),
@@ -631,7 +650,10 @@ impl World {
             return;
         }
         self.unique += 1;
-        let request = Request::draw(&mut self.rng, self.shards, self.unique);
+        let mut request = Request::draw(&mut self.rng, self.shards, self.unique);
+        while self.now.get() < self.lull_until && !request.only_reads() {
+            request = Request::draw(&mut self.rng, self.shards, self.unique);
+        }
         self.begin(client, request);
     }
 
@@ -914,7 +936,10 @@ impl World {
         for &other in others.iter().take(self.nodes.len() / 2) {
             self.cut.extend([(leader, other), (other, leader)]);
         }
-        let delay = self.rng.random_range(600..2000) * MS;
+        let delay = self.rng.random_range(600..1500) * MS;
+        // A lull: the others have the whole log, so that nothing but the
+        // supporter's promise keeps it from electing one of them.
+        self.lull_until = self.now.get() + delay;
         self.after(delay, Event::RestartSupporter(leader, supporter));
     }
 
@@ -925,7 +950,7 @@ impl World {
         self.cut.extend([(leader, supporter), (supporter, leader)]);
         self.crash(supporter);
         let life = self.nodes[supporter].life;
-        let down = self.rng.random_range(1..20) * MS;
+        let down = self.rng.random_range(1..5) * MS;
         self.after(down, Event::Start(supporter, life));
     }
 
