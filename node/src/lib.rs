@@ -22,4 +22,5 @@ pub mod control;
 pub mod keyspace;
 pub mod log;
 pub mod script;
+pub mod server;
 pub mod shard;
