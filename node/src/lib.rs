@@ -16,8 +16,11 @@
 //! thread or clock: the simulator runs the very same types.
 
 pub mod command;
+pub mod config;
 pub mod consensus;
+pub mod control;
 pub mod keyspace;
 pub mod log;
 pub mod script;
+pub mod server;
 pub mod shard;

@@ -311,6 +311,15 @@ pub enum Output {
     },
 }
 
+/// What waits for a client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backlog {
+    /// Bytes of replies and messages that have not left.
+    pub bytes: usize,
+    /// It is subscribed to something.
+    pub listens: bool,
+}
+
 /// Requests are left unread for a while: `CLIENT PAUSE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
@@ -493,6 +502,19 @@ impl Shard {
     /// Whether a reply of this session is held: nothing may be sent past it.
     pub fn is_holding(&self, id: SessionId) -> bool {
         self.sessions.get(id).is_some_and(|session| session.outbox.is_holding() || !session.outbox.is_empty())
+    }
+
+    /// What waits for this session's client.
+    pub fn backlog(&self, id: SessionId) -> Backlog {
+        self.sessions.get(id).map_or(Backlog::default(), |session| Backlog {
+            bytes: session.outbox.len(),
+            listens: session.listening.count() > 0,
+        })
+    }
+
+    /// Takes changed settings over, for what comes from now on.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut ShardSettings)) {
+        change(&mut self.settings);
     }
 
     fn unwatch(&mut self, id: SessionId) {

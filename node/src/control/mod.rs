@@ -1,0 +1,262 @@
+//! The cluster's own state: who is in it, and who leads what.
+//!
+//! [`Topology`] is made from the cluster file and never changes while the node
+//! runs: nodes, shards, which replica is where, which node a shard's leadership
+//! belongs to. [`Directory`] is what changes: leaders as nodes tell them, nodes
+//! that do not answer. Together they are the [`SlotMap`] that clients are
+//! redirected by.
+//!
+//! INVARIANT: the names of replicas depend on the cluster's name, the node and
+//! the shard only: they are the same on all nodes and after every restart.
+//!
+//! INVARIANT: a hint of who leads a shard is never replaced by one of an older
+//! term, and failures are noted from the word of this node's own ears only.
+//!
+//! Source: Redis Cluster specification, "Cluster topology" and "Failure detection".
+
+use std::collections::BTreeMap;
+
+use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
+
+use crate::config::{ClusterFile, NodeEntry};
+
+/// What the cluster file says of nodes and shards.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    cluster: ClusterFile,
+}
+
+impl Topology {
+    /// The topology of a cluster file.
+    pub fn new(cluster: ClusterFile) -> Self {
+        Self { cluster }
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        &self.cluster.name
+    }
+
+    /// The number of shards.
+    pub fn shards(&self) -> u32 {
+        self.cluster.shards
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[NodeEntry] {
+        &self.cluster.nodes
+    }
+
+    /// The node of this number.
+    pub fn node(&self, id: u64) -> Option<&NodeEntry> {
+        self.cluster.node(id)
+    }
+
+    /// The nodes that hold a replica of `shard`; the first is its home, which
+    /// leads it when all are well.
+    pub fn nodes_of(&self, shard: u32) -> impl Iterator<Item = &NodeEntry> {
+        let count = self.cluster.nodes.len();
+        let home = shard as usize % count;
+        (0..self.cluster.replicas as usize).map(move |step| &self.cluster.nodes[(home + step) % count])
+    }
+
+    /// The node that leads `shard` when all are well.
+    pub fn home(&self, shard: u32) -> u64 {
+        self.cluster.nodes[shard as usize % self.cluster.nodes.len()].id
+    }
+
+    /// The shards that `node` holds a replica of.
+    pub fn shards_of(&self, node: u64) -> impl Iterator<Item = u32> {
+        (0..self.shards()).filter(move |&shard| self.nodes_of(shard).any(|entry| entry.id == node))
+    }
+
+    /// The nodes that share a shard with `node` or hear of its messages: all others.
+    pub fn peers_of(&self, node: u64) -> impl Iterator<Item = &NodeEntry> {
+        self.nodes().iter().filter(move |entry| entry.id != node)
+    }
+
+    /// The map with no leader known yet.
+    pub fn slot_map(&self) -> SlotMap {
+        let shards = (0..self.shards()).map(|shard| self.shard_place(shard)).collect();
+        SlotMap { epoch: 1, shards }
+    }
+
+    fn shard_place(&self, shard: u32) -> ShardPlace {
+        let range = SlotMap::even_range(shard as usize, self.shards() as usize);
+        let replicas = self.nodes_of(shard).map(|entry| self.replica_place(entry, shard)).collect();
+        ShardPlace { slots: vec![range], replicas, leader: None, failed: Vec::new() }
+    }
+
+    fn replica_place(&self, entry: &NodeEntry, shard: u32) -> ReplicaPlace {
+        ReplicaPlace {
+            // The first life of the node's disk; see `consensus::ReplicaId`.
+            replica: entry.id,
+            node: entry.id,
+            name: self.replica_name(entry.id, shard),
+            address: Address { host: entry.announce.clone(), port: entry.port + shard as u16 },
+            peer_port: entry.peer_port,
+        }
+    }
+
+    /// The 40 hexadecimal digits that name a replica in `CLUSTER NODES`.
+    pub fn replica_name(&self, node: u64, shard: u32) -> String {
+        let identity = format!("{}/{node}/{shard}", self.name());
+        sha1_smol::Sha1::from(identity).digest().to_string()
+    }
+}
+
+/// A node's knowledge of who leads what and who answers.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    me: u64,
+    map: SlotMap,
+    /// For each shard the term in which its leader itself said that it serves.
+    serving: BTreeMap<u32, u64>,
+    /// When each other node was last heard; the directory's own start if never.
+    heard_ns: BTreeMap<u64, u64>,
+    silence_ns_max: u64,
+}
+
+impl Directory {
+    /// What node `me` knows when it starts, at `now_ns` on its boot clock. A node
+    /// that is silent for longer than `silence_ns_max` counts as failed.
+    pub fn new(topology: &Topology, me: u64, silence_ns_max: u64, now_ns: u64) -> Self {
+        let heard_ns = topology.peers_of(me).map(|entry| (entry.id, now_ns)).collect();
+        Self { me, map: topology.slot_map(), serving: BTreeMap::new(), heard_ns, silence_ns_max }
+    }
+
+    /// The map as it is now.
+    pub fn map(&self) -> &SlotMap {
+        &self.map
+    }
+
+    /// This node's own consensus says who leads. Returns whether the map changed.
+    pub fn learn_leader(&mut self, shard: u32, term: u64, replica: u64) -> bool {
+        let known = self.map.shards.get(shard as usize).is_some_and(|place| has(place, replica));
+        known && self.map.learn_leader(shard as usize, term, replica)
+    }
+
+    /// A leader says of itself that it leads and serves. Returns whether the map changed.
+    pub fn learn_serving(&mut self, shard: u32, term: u64, replica: u64) -> bool {
+        let Some(place) = self.map.shards.get(shard as usize).filter(|place| has(place, replica)) else {
+            return false;
+        };
+        if place.leader.is_some_and(|(_, known)| term < known) {
+            return false;
+        }
+        let serving = self.serving.entry(shard).or_default();
+        let news = term > *serving;
+        *serving = term.max(*serving);
+        self.learn_leader(shard, term, replica) || news
+    }
+
+    /// Whether the leader of `shard`, as far as the map knows it, has said that it serves.
+    pub fn is_served(&self, shard: u32) -> bool {
+        let leader = self.map.shards.get(shard as usize).and_then(|place| place.leader);
+        leader.is_some_and(|(_, term)| self.serving.get(&shard) == Some(&term))
+    }
+
+    /// Node `node` was heard. Returns whether the map changed.
+    pub fn heard(&mut self, node: u64, now_ns: u64) -> bool {
+        let Some(last) = self.heard_ns.get_mut(&node) else { return false };
+        *last = now_ns.max(*last);
+        self.map.learn_failure(node, false)
+    }
+
+    /// Notes who has been silent for too long. Returns whether the map changed.
+    pub fn check_silence(&mut self, now_ns: u64) -> bool {
+        let mut changed = false;
+        for (&node, &heard) in &self.heard_ns {
+            let silent = now_ns.saturating_sub(heard) > self.silence_ns_max;
+            changed |= silent && self.map.learn_failure(node, true);
+        }
+        changed
+    }
+
+    /// The node whose view this is.
+    pub fn me(&self) -> u64 {
+        self.me
+    }
+}
+
+fn has(place: &ShardPlace, replica: u64) -> bool {
+    place.replicas.iter().any(|other| other.replica == replica)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology(nodes: u32, shards: u32, replicas: u32) -> Topology {
+        let mut cluster = ClusterFile::local(nodes, shards, 7001).unwrap();
+        cluster.replicas = replicas;
+        Topology::new(cluster)
+    }
+
+    #[test]
+    fn every_shard_has_its_replicas_on_different_nodes_and_a_home() {
+        let topology = topology(5, 7, 3);
+        for shard in 0..7 {
+            let mut nodes: Vec<u64> = topology.nodes_of(shard).map(|entry| entry.id).collect();
+            assert_eq!(nodes[0], 1 + u64::from(shard) % 5);
+            assert_eq!(topology.home(shard), nodes[0]);
+            nodes.sort_unstable();
+            nodes.dedup();
+            assert_eq!(nodes.len(), 3);
+        }
+        let held: usize = (1..=5).map(|node| topology.shards_of(node).count()).sum();
+        assert_eq!(held, 7 * 3);
+    }
+
+    #[test]
+    fn the_map_tells_each_replica_by_address_and_stable_name() {
+        let map = topology(3, 3, 3).slot_map();
+        assert_eq!(map.shard_of(0), Some(0));
+        assert_eq!(map.shard_of(16383), Some(2));
+        let place = &map.shards[1];
+        let addresses: Vec<String> =
+            place.replicas.iter().map(|replica| replica.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:7102", "127.0.0.1:7202", "127.0.0.1:7002"]);
+        // Written down: a change would give every replica of every cluster a new name.
+        assert_eq!(map.shards[0].replicas[0].name, "3e1c0883443197a6044aa2e87ff67b5950a5d760");
+        let mut names: Vec<&str> = map
+            .shards
+            .iter()
+            .flat_map(|shard| &shard.replicas)
+            .map(|replica| replica.name.as_str())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 9);
+    }
+
+    #[test]
+    fn a_shard_is_served_once_its_leader_says_so_in_its_present_term() {
+        let mut directory = Directory::new(&topology(3, 3, 3), 1, 1000, 0);
+        assert!(directory.learn_leader(0, 5, 2));
+        assert!(!directory.is_served(0));
+        assert!(directory.learn_serving(0, 5, 2));
+        assert!(!directory.learn_serving(0, 5, 2), "no news");
+        assert!(directory.is_served(0));
+        assert!(directory.learn_leader(0, 6, 3));
+        assert!(!directory.is_served(0));
+        assert!(!directory.learn_serving(0, 5, 2), "a late word of an old leader");
+        assert!(!directory.is_served(0));
+        assert!(!directory.learn_serving(0, 7, 99), "no replica of the shard");
+        assert!(!directory.learn_serving(9, 7, 1), "no shard");
+        assert_eq!(directory.map().shards[0].leader, Some((3, 6)));
+    }
+
+    #[test]
+    fn a_silent_node_is_failed_until_it_is_heard_again() {
+        let mut directory = Directory::new(&topology(3, 3, 3), 1, 1000, 0);
+        assert!(!directory.check_silence(1000));
+        assert!(!directory.heard(2, 900), "it was not failed");
+        assert!(directory.check_silence(1500));
+        assert_eq!(directory.map().shards[0].failed, [3]);
+        assert!(!directory.check_silence(1600), "no news");
+        assert!(directory.heard(3, 1700));
+        assert!(directory.map().shards.iter().all(|shard| shard.failed.is_empty()));
+        assert!(!directory.heard(77, 1700), "no such node");
+    }
+}

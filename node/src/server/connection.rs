@@ -1,0 +1,221 @@
+//! One client connection on its shard's thread: bytes in, bytes out.
+//!
+//! A task of its own reads the socket, lets the shard execute what came, and
+//! writes what may leave at once. Replies that are held leave later, written
+//! by whoever released them ([`Replica::drive`]). Only when the socket takes no
+//! more does a second task wait for it.
+//!
+//! Bytes are read into one buffer that all connections of the thread share; only
+//! what is left of an incomplete or parked request moves into a buffer of the
+//! connection's own. So ten thousand idle clients cost no buffers.
+//!
+//! INVARIANT: nothing waits while the shared buffer holds bytes.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::pin,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::AsyncReadExt,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    task::AbortHandle,
+};
+
+use super::replica::Replica;
+use crate::shard::{SessionId, execute::Received};
+
+/// Bytes read at a time, and kept free in the shared buffer: Redis's 16 KiB, four
+/// times, as one buffer serves all.
+pub const READ_BYTES: usize = 64 << 10;
+/// A request that is not complete gets room as it grows, at most this much ahead.
+const GROWTH_BYTES_MAX: usize = 4 << 20;
+
+/// A connection, as its tasks and the thread's other parts share it.
+pub struct Connection {
+    /// Its session.
+    pub id: SessionId,
+    reader: RefCell<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    /// What is left of requests that cannot be executed yet.
+    pub input: RefCell<BytesMut>,
+    /// The task that waits for the socket to take more, if it took less than it should.
+    pub stuck: RefCell<Option<AbortHandle>>,
+    /// A reply has not left yet: nothing may be sent past it.
+    pub is_holding: Cell<bool>,
+    signal: Cell<Signal>,
+    waker: RefCell<Option<Waker>>,
+    /// When bytes last came, boot clock.
+    pub active_ns: Cell<u64>,
+    /// Since when the soft output limit is exceeded, boot clock; 0 if it is not.
+    pub over_since_ns: Cell<u64>,
+}
+
+/// What another part of the thread tells the connection's task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Signal {
+    #[default]
+    None,
+    /// Requests that were left in the buffer may be received now.
+    Resume,
+    /// End at once.
+    Close,
+}
+
+/// Why a task that waited for bytes goes on.
+enum Woken {
+    Read(usize),
+    Resume,
+    Close,
+}
+
+impl Connection {
+    /// A connection of a session that has begun.
+    pub fn new(id: SessionId, stream: TcpStream, now_ns: u64) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self {
+            id,
+            reader: RefCell::new(reader),
+            writer,
+            input: RefCell::default(),
+            stuck: RefCell::default(),
+            is_holding: Cell::new(false),
+            signal: Cell::default(),
+            waker: RefCell::default(),
+            active_ns: Cell::new(now_ns),
+            over_since_ns: Cell::new(0),
+        }
+    }
+
+    /// Writes what the socket takes, without waiting.
+    ///
+    /// # Errors
+    /// The socket's; `WouldBlock` if it takes nothing.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.try_write(bytes)
+    }
+
+    /// Waits until the socket may take more.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.writer.writable().await
+    }
+
+    /// The socket itself.
+    pub fn stream(&self) -> &TcpStream {
+        self.writer.as_ref()
+    }
+
+    /// Requests that were left in the buffer may be received now.
+    pub fn resume(&self) {
+        if self.signal.get() == Signal::None {
+            self.tell(Signal::Resume);
+        }
+    }
+
+    /// Ends the connection at once.
+    pub fn close(&self) {
+        self.tell(Signal::Close);
+    }
+
+    fn tell(&self, signal: Signal) {
+        self.signal.set(signal);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits for a signal, or for bytes if `reads`, which are put at the end of
+    /// `shared` if the connection has none of its own, else there.
+    async fn wait(&self, shared: &RefCell<BytesMut>, reads: bool, needed: usize) -> io::Result<Woken> {
+        std::future::poll_fn(|context| {
+            match self.signal.take() {
+                Signal::Close => return Poll::Ready(Ok(Woken::Close)),
+                Signal::Resume => return Poll::Ready(Ok(Woken::Resume)),
+                Signal::None => {}
+            }
+            if self.waker.borrow().as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+                *self.waker.borrow_mut() = Some(context.waker().clone());
+            }
+            if !reads {
+                return Poll::Pending;
+            }
+            let (mut own, mut shared) = (self.input.borrow_mut(), shared.borrow_mut());
+            let input = if own.is_empty() { &mut *shared } else { &mut *own };
+            let missing = needed.saturating_sub(input.len());
+            input.reserve(missing.min(input.len() * 2 + GROWTH_BYTES_MAX).max(READ_BYTES));
+            let mut reader = self.reader.borrow_mut();
+            pin!(reader.read_buf(input)).poll(context).map_ok(Woken::Read)
+        })
+        .await
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(replica: Rc<Replica>, connection: Rc<Connection>) {
+    let (mut needed, mut parked) = (1, false);
+    loop {
+        match connection.wait(&replica.shared_input, !parked, needed).await {
+            Ok(Woken::Read(0)) | Ok(Woken::Close) | Err(_) => break,
+            Ok(Woken::Read(_)) => connection.active_ns.set(replica.now_ns()),
+            Ok(Woken::Resume) if connection.input.borrow().is_empty() => continue,
+            Ok(Woken::Resume) => {}
+        }
+        let received = receive(&replica, &connection, needed);
+        (needed, parked) = (received.needed, received.parked);
+        replica.flush(&connection);
+        replica.drive();
+        if received.close {
+            drain(&replica, &connection).await;
+            break;
+        }
+    }
+    replica.end(&connection);
+}
+
+/// Lets the shard execute what is there. What it leaves moves into the connection's own buffer.
+fn receive(replica: &Replica, connection: &Connection, needed: usize) -> Received {
+    let mut own = connection.input.borrow_mut();
+    let mut shared = replica.shared_input.borrow_mut();
+    let input = if own.is_empty() { &mut *shared } else { &mut *own };
+    if input.len() < needed && input.len() <= replica.query_bytes_max.get() {
+        let received = Received { needed, parked: false, close: false };
+        keep(&mut own, &mut shared);
+        return received;
+    }
+    let received = replica.shard.borrow_mut().receive(connection.id, input);
+    if input.len() > replica.query_bytes_max.get() && !received.parked {
+        connection.close();
+    }
+    keep(&mut own, &mut shared);
+    received
+}
+
+/// Moves what is left in the shared buffer into the connection's own.
+fn keep(own: &mut BytesMut, shared: &mut BytesMut) {
+    if !shared.is_empty() {
+        own.extend_from_slice(shared);
+        shared.clear();
+    } else if own.is_empty() && own.capacity() > 0 {
+        *own = BytesMut::new();
+    }
+}
+
+/// Waits until all replies have left: the last words of a connection that is to be closed.
+async fn drain(replica: &Replica, connection: &Rc<Connection>) {
+    while !replica.shard.borrow().should_close(connection.id) {
+        match connection.wait(&replica.shared_input, false, 1).await {
+            Ok(Woken::Close) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The shell: threads, sockets and files around the pure core.
+//!
+//! Threads of a node, and what they pass each other:
+//!
+//! ```text
+//!  shard-N-S (one a replica)     consensus-N             peers-N
+//!  clients' sockets              Raft groups, log        gRPC, HTTP
+//!     │  proposals, rounds  ──▶  mailbox::Driver…  ◀──── messages of peers
+//!     ◀── mailbox::Shard… ─────  commits, roles
+//!                                messages ───────────▶   peers::Outgoing
+//! ```
+//!
+//! * [`node`]: a node's threads, put together and taken apart.
+//! * [`replica`], [`connection`], [`busy`], [`surroundings`]: a shard's thread.
+//! * [`driver`]: the consensus thread. [`writer`], [`snapshots`]: snapshot files.
+//! * [`peers`]: between nodes. [`view`]: what a node knows of its cluster.
+//! * [`http`]: health and metrics.
+//! * [`run`]: whole processes, from a cluster file to the end.
+//!
+//! INVARIANT: nothing in here decides what a request means or whether an entry is
+//! committed: that is `shard`'s and `consensus`'s.
+
+pub mod busy;
+pub mod clock;
+pub mod connection;
+pub mod data_directory;
+pub mod driver;
+pub mod facts;
+pub mod http;
+pub mod listen;
+pub mod mailbox;
+pub mod node;
+pub mod peers;
+pub mod replica;
+pub mod run;
+pub mod shared;
+pub mod snapshots;
+pub mod surroundings;
+pub mod view;
+pub mod writer;
+
+#[cfg(test)]
+mod tests;

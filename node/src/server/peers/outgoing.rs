@@ -1,0 +1,386 @@
+//! From this node to the others: queues, and the tasks that carry them.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use moonraft_proto::peer::{
+    Envelope, LeaderHint, Publication as WirePublication, RaftMessage, peer_client::PeerClient,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{CONNECTION_WINDOW_BYTES, ENVELOPE_BYTES, STREAM_WINDOW_BYTES, transfer};
+use crate::{
+    consensus::{Input, NodeId, PeerMessage, ReplicaId, ShardId},
+    control::Topology,
+    keyspace::tx::Publication,
+    server::{
+        mailbox::DriverMailbox,
+        snapshots::{SnapshotFiles, SnapshotName},
+        view::View,
+    },
+};
+
+/// Parcels that wait for one lane.
+const LANE_PARCELS_MAX: usize = 4096;
+/// Bytes that wait for one lane: a few of the largest entries.
+const LANE_BYTES_MAX: usize = 256 << 20;
+/// A Raft message of more bytes takes the bulk lane: at 1 Gbit/s it is a millisecond.
+const BULK_BYTES: usize = 128 << 10;
+/// Parcels that are merged into one envelope at most.
+const ENVELOPE_PARCELS_MAX: usize = 256;
+/// Waits between two attempts to reach a peer.
+const BACKOFF: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+];
+/// What a message costs besides its payload.
+const MESSAGE_OVERHEAD_BYTES: usize = 32;
+
+/// What is sent together.
+#[derive(Default)]
+struct Parcel {
+    raft: Vec<RaftMessage>,
+    publications: Vec<WirePublication>,
+    leaders: Vec<LeaderHint>,
+}
+
+impl Parcel {
+    fn bytes(&self) -> usize {
+        let raft = self.raft.iter().map(|message| message.data.len() + MESSAGE_OVERHEAD_BYTES);
+        let publications = self.publications.iter();
+        let publications =
+            publications.map(|it| it.channel.len() + it.message.len() + MESSAGE_OVERHEAD_BYTES);
+        raft.chain(publications).sum::<usize>() + self.leaders.len() * MESSAGE_OVERHEAD_BYTES
+    }
+}
+
+/// One lane to one peer.
+#[derive(Clone)]
+struct Lane {
+    sender: mpsc::Sender<(usize, Parcel)>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// The other end of a [`Lane`]. Streams come and go; it stays.
+#[derive(Clone)]
+struct LaneQueue {
+    receiver: Arc<Mutex<mpsc::Receiver<(usize, Parcel)>>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+fn lane() -> (Lane, LaneQueue) {
+    let (sender, receiver) = mpsc::channel(LANE_PARCELS_MAX);
+    let bytes = Arc::new(AtomicUsize::new(0));
+    let queue = LaneQueue { receiver: Arc::new(Mutex::new(receiver)), bytes: Arc::clone(&bytes) };
+    (Lane { sender, bytes }, queue)
+}
+
+impl Lane {
+    /// Puts a parcel there, or drops it if too much waits.
+    fn put(&self, parcel: Parcel) {
+        let bytes = parcel.bytes();
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let too_much = before > 0 && before + bytes > LANE_BYTES_MAX;
+        if too_much || self.sender.try_send((bytes, parcel)).is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl LaneQueue {
+    /// The next parcels, as many as make a good envelope. `None` when nothing comes any more.
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Parcel>> {
+        let mut receiver = self.receiver.lock().expect("no thread panics holding it");
+        let Some((mut bytes, mut parcel)) = std::task::ready!(receiver.poll_recv(context)) else {
+            return Poll::Ready(None);
+        };
+        let mut parcels = 1;
+        while bytes < ENVELOPE_BYTES
+            && parcels < ENVELOPE_PARCELS_MAX
+            && let Ok((more_bytes, more)) = receiver.try_recv()
+        {
+            bytes += more_bytes;
+            parcels += 1;
+            parcel.raft.extend(more.raft);
+            parcel.publications.extend(more.publications);
+            parcel.leaders = if more.leaders.is_empty() { parcel.leaders } else { more.leaders };
+        }
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Poll::Ready(Some(parcel))
+    }
+
+    /// Drops what waits: it is too old to be of use.
+    fn drop_waiting(&self) {
+        let mut receiver = self.receiver.lock().expect("no thread panics holding it");
+        while let Ok((bytes, _)) = receiver.try_recv() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The envelopes of one stream.
+struct Envelopes {
+    queue: LaneQueue,
+    cluster: String,
+    node: NodeId,
+    begun: bool,
+}
+
+impl Stream for Envelopes {
+    type Item = Envelope;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Envelope>> {
+        let parcel = if self.begun {
+            std::task::ready!(self.queue.poll(context))
+        } else {
+            // The first says who speaks, at once.
+            self.begun = true;
+            let cluster = self.cluster.clone();
+            return Poll::Ready(Some(Envelope { cluster, node: self.node, ..Envelope::default() }));
+        };
+        Poll::Ready(parcel.map(|parcel| Envelope {
+            cluster: String::new(),
+            node: self.node,
+            raft: parcel.raft,
+            publications: parcel.publications,
+            leaders: parcel.leaders,
+        }))
+    }
+}
+
+/// A peer, as the tasks that serve it need it.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) node: NodeId,
+    pub(super) endpoint: Endpoint,
+}
+
+struct Peer {
+    target: Target,
+    prompt: Lane,
+    bulk: Lane,
+}
+
+/// A snapshot that is to be sent.
+struct Sending {
+    target: Target,
+    to: ReplicaId,
+    name: SnapshotName,
+    message: PeerMessage,
+}
+
+/// What this node sends to others. Shared by its threads; no call waits.
+pub struct Outgoing {
+    peers: BTreeMap<NodeId, Peer>,
+    topology: Arc<Topology>,
+    sendings: mpsc::UnboundedSender<Sending>,
+}
+
+/// The tasks' side of [`Outgoing`].
+pub struct Carriers {
+    lanes: Vec<(Target, LaneQueue, bool)>,
+    sendings: mpsc::UnboundedReceiver<Sending>,
+    cluster: String,
+    me: NodeId,
+    silence_max: Duration,
+}
+
+/// The outgoing side of node `me`, and what its runtime must run.
+pub fn outgoing(topology: &Arc<Topology>, me: NodeId, silence_max: Duration) -> (Outgoing, Carriers) {
+    let mut lanes = Vec::new();
+    let mut peers = BTreeMap::new();
+    for entry in topology.peers_of(me) {
+        let host = match entry.announce.contains(':') {
+            true => format!("[{}]", entry.announce),
+            false => entry.announce.clone(),
+        };
+        let address = format!("http://{host}:{}", entry.peer_port);
+        let endpoint = Endpoint::from_shared(address).expect("the cluster file's hosts make addresses");
+        let endpoint = endpoint
+            .connect_timeout(silence_max)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(silence_max)
+            .keep_alive_timeout(silence_max)
+            .keep_alive_while_idle(true);
+        let target = Target { node: entry.id, endpoint };
+        let (prompt, prompt_queue) = lane();
+        let (bulk, bulk_queue) = lane();
+        lanes.push((target.clone(), prompt_queue, true));
+        lanes.push((target.clone(), bulk_queue, false));
+        peers.insert(entry.id, Peer { target, prompt, bulk });
+    }
+    let (sender, sendings) = mpsc::unbounded_channel();
+    let outgoing = Outgoing { peers, topology: Arc::clone(topology), sendings: sender };
+    let cluster = topology.name().to_owned();
+    (outgoing, Carriers { lanes, sendings, cluster, me, silence_max })
+}
+
+impl Outgoing {
+    /// Sends messages of Raft groups, each to its node.
+    pub fn send_raft(&self, messages: Vec<PeerMessage>) {
+        if messages.is_empty() {
+            return;
+        }
+        let mut parcels: BTreeMap<NodeId, Vec<RaftMessage>> = BTreeMap::new();
+        for message in messages {
+            let node = message.to.node();
+            let wire = to_wire(message);
+            if wire.data.len() <= BULK_BYTES {
+                parcels.entry(node).or_default().push(wire);
+            } else if let Some(peer) = self.peers.get(&node) {
+                peer.bulk.put(Parcel { raft: vec![wire], ..Parcel::default() });
+            }
+        }
+        for (node, raft) in parcels {
+            if let Some(peer) = self.peers.get(&node) {
+                peer.prompt.put(Parcel { raft, ..Parcel::default() });
+            }
+        }
+    }
+
+    /// Sends published messages of `shard` to all nodes; sharded ones to those of the shard.
+    pub fn send_publications(&self, shard: ShardId, publications: &[Publication]) {
+        let wire = |message: &Publication| WirePublication {
+            channel: message.channel.clone(),
+            message: message.message.clone(),
+            shard: message.sharded.then_some(shard),
+        };
+        for (&node, peer) in &self.peers {
+            let of_shard = self.topology.nodes_of(shard).any(|entry| entry.id == node);
+            let heard = publications.iter().filter(|message| of_shard || !message.sharded);
+            let publications: Vec<_> = heard.map(wire).collect();
+            if !publications.is_empty() {
+                peer.prompt.put(Parcel { publications, ..Parcel::default() });
+            }
+        }
+    }
+
+    /// Tells all nodes what this one leads; no word at all says that it lives.
+    pub fn send_hints(&self, leaders: &[LeaderHint]) {
+        for peer in self.peers.values() {
+            peer.prompt.put(Parcel { leaders: leaders.to_vec(), ..Parcel::default() });
+        }
+    }
+
+    /// Moves a snapshot file to `to`, and its message after it.
+    pub fn send_snapshot(&self, shard: ShardId, to: ReplicaId, at: (u64, u64), message: PeerMessage) {
+        let Some(peer) = self.peers.get(&to.node()) else { return };
+        let name = SnapshotName { shard, index: at.0, term: at.1 };
+        let target = peer.target.clone();
+        let _ = self.sendings.send(Sending { target, to, name, message });
+    }
+}
+
+fn to_wire(message: PeerMessage) -> RaftMessage {
+    RaftMessage {
+        shard: message.group,
+        from: message.from.0,
+        to: message.to.0,
+        stamp: message.stamp,
+        echo: message.echo,
+        data: message.data,
+    }
+}
+
+/// A message of a Raft group, as consensus takes it.
+pub(super) fn from_wire(message: RaftMessage) -> PeerMessage {
+    PeerMessage {
+        group: message.shard,
+        from: ReplicaId(message.from),
+        to: ReplicaId(message.to),
+        stamp: message.stamp,
+        echo: message.echo,
+        data: message.data,
+    }
+}
+
+impl Carriers {
+    /// Starts all tasks on the runtime of this thread.
+    pub fn spawn(self, driver: &DriverMailbox, files: &SnapshotFiles, stopping: &watch::Receiver<bool>) {
+        for (target, queue, is_prompt) in self.lanes {
+            let envelopes = Envelopes { queue, cluster: self.cluster.clone(), node: self.me, begun: false };
+            let driver = is_prompt.then(|| driver.clone());
+            tokio::spawn(carry(target, envelopes, driver, stopping.clone()));
+        }
+        let (driver, files, mut sendings) = (driver.clone(), files.clone(), self.sendings);
+        let (cluster, patience) = (self.cluster, self.silence_max);
+        tokio::spawn(async move {
+            while let Some(Sending { target, to, name, message }) = sendings.recv().await {
+                let (driver, files, cluster) = (driver.clone(), files.clone(), cluster.clone());
+                tokio::spawn(async move {
+                    let group = name.shard;
+                    let sent = transfer::send(&target, &cluster, &files, name, &message, patience).await;
+                    if let Err(error) = &sent {
+                        tracing::warn!(shard = group, %to, "a snapshot could not be sent: {error}");
+                    }
+                    driver.send(Input::SnapshotSent { group, to, success: sent.is_ok() });
+                });
+            }
+        });
+    }
+}
+
+/// Keeps one stream to one peer open, for ever.
+async fn carry(
+    target: Target,
+    template: Envelopes,
+    driver: Option<DriverMailbox>,
+    stopping: watch::Receiver<bool>,
+) {
+    let mut failures = 0;
+    loop {
+        let queue = template.queue.clone();
+        let cluster = template.cluster.clone();
+        let envelopes = Envelopes { queue: queue.clone(), cluster, node: template.node, begun: false };
+        let outcome = match target.endpoint.connect().await {
+            Ok(channel) => {
+                failures = 0;
+                deliver(channel, envelopes).await
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let Err(error) = outcome else { return }; // nothing comes any more: the node stops
+        if *stopping.borrow() {
+            return;
+        }
+        if let Some(driver) = &driver {
+            if failures == 0 {
+                tracing::warn!(node = target.node, "a peer cannot be reached: {error}");
+            }
+            driver.send(Input::Unreachable { node: target.node });
+        }
+        let wait = BACKOFF[failures.min(BACKOFF.len() - 1)];
+        failures += 1;
+        queue.drop_waiting();
+        tokio::time::sleep(wait).await;
+        queue.drop_waiting();
+    }
+}
+
+async fn deliver(channel: Channel, envelopes: Envelopes) -> Result<(), String> {
+    let mut client = PeerClient::new(channel);
+    client.deliver(envelopes).await.map(drop).map_err(|status| status.message().to_owned())
+}
+
+/// Tells the other nodes what this one leads: at every change, and every `interval`.
+pub async fn tell_hints(view: Arc<View>, outgoing: Arc<Outgoing>, interval: Duration) {
+    loop {
+        outgoing.send_hints(&view.hints());
+        let _ = tokio::time::timeout(interval, view.news()).await;
+    }
+}

@@ -1,0 +1,268 @@
+//! Two nodes on loopback: what one sends, the other hears.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use moonraft_proto::peer::{LeaderHint, peer_server::PeerServer};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use super::{
+    ENVELOPE_BYTES_MAX, Incoming,
+    outgoing::{Carriers, Outgoing, outgoing},
+};
+use crate::{
+    config::ClusterFile,
+    consensus::{Input, PeerMessage, ReplicaId},
+    control::{Directory, Topology},
+    keyspace::tx::Publication,
+    server::{
+        mailbox::{
+            DriverInbox, DriverMessage, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox,
+        },
+        snapshots::{SnapshotFiles, SnapshotName},
+        view::View,
+    },
+    shard::Event,
+};
+
+/// A test that hears nothing for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// The receiving side of a node, on its own.
+struct Ear {
+    driver: DriverInbox,
+    shards: Vec<ShardInbox>,
+    view: Arc<View>,
+    files: SnapshotFiles,
+    _place: tempfile::TempDir,
+    _stop: watch::Sender<bool>,
+}
+
+async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear {
+    let (driver, driver_inbox) = driver_mailbox();
+    let mut mailboxes: Vec<(u32, ShardMailbox)> = Vec::new();
+    let mut shards = Vec::new();
+    for shard in topology.shards_of(me) {
+        let (mailbox, inbox) = shard_mailbox();
+        mailboxes.push((shard, mailbox));
+        shards.push(inbox);
+    }
+    let view = Arc::new(View::new(Directory::new(topology, me, 1_000_000_000, 0), Vec::new()));
+    let place = tempfile::tempdir().unwrap();
+    let files = SnapshotFiles::open(place.path()).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let incoming = Incoming {
+        topology: Arc::clone(topology),
+        me,
+        driver,
+        shards: mailboxes,
+        view: Arc::clone(&view),
+        files: files.clone(),
+        stopping,
+    };
+    let service = PeerServer::new(incoming).max_decoding_message_size(ENVELOPE_BYTES_MAX);
+    let server = Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    Ear { driver: driver_inbox, shards, view, files, _place: place, _stop: stop }
+}
+
+/// A cluster of two whose second node listens at a port of the system's choice.
+async fn pair() -> (Arc<Topology>, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut cluster = ClusterFile::local(2, 2, 7001).unwrap();
+    cluster.nodes[1].peer_port = listener.local_addr().unwrap().port();
+    (Arc::new(Topology::new(cluster)), listener)
+}
+
+/// The sending side of node 1, with files of its own.
+struct Mouth {
+    outgoing: Outgoing,
+    driver: DriverInbox,
+    files: SnapshotFiles,
+    _place: tempfile::TempDir,
+    _stop: watch::Sender<bool>,
+}
+
+fn speak((outgoing, carriers): (Outgoing, Carriers)) -> Mouth {
+    let (driver, inbox) = driver_mailbox();
+    let place = tempfile::tempdir().unwrap();
+    let files = SnapshotFiles::open(place.path()).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    carriers.spawn(&driver, &files, &stopping);
+    Mouth { outgoing, driver: inbox, files, _place: place, _stop: stop }
+}
+
+fn message(number: u64, bytes: usize) -> PeerMessage {
+    let mut data = number.to_le_bytes().to_vec();
+    data.resize(bytes.max(8), 7);
+    PeerMessage { group: 1, from: ReplicaId(1), to: ReplicaId(2), stamp: number, echo: 5, data: data.into() }
+}
+
+async fn next(inbox: &DriverInbox) -> DriverMessage {
+    let receiver = inbox.receiver.clone();
+    let waiting = tokio::task::spawn_blocking(move || receiver.recv_timeout(PATIENCE));
+    waiting.await.unwrap().expect("a message before the test loses its patience")
+}
+
+async fn heard(ear: &Ear, count: usize) -> Vec<PeerMessage> {
+    let mut heard = Vec::new();
+    while heard.len() < count {
+        if let DriverMessage::Peer(messages) = next(&ear.driver).await {
+            heard.extend(messages);
+        }
+    }
+    heard
+}
+
+#[tokio::test]
+async fn messages_arrive_whole_and_in_the_order_of_their_lane() {
+    let (topology, listener) = pair().await;
+    let ear = listen(&topology, 2, listener).await;
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    for number in 0..100 {
+        mouth.outgoing.send_raft(vec![message(number, 100)]);
+    }
+    let small = heard(&ear, 100).await;
+    assert_eq!(small, (0..100).map(|number| message(number, 100)).collect::<Vec<_>>());
+    // Larger than the usual limit of gRPC.
+    mouth.outgoing.send_raft(vec![message(7, 20 << 20)]);
+    assert_eq!(heard(&ear, 1).await, [message(7, 20 << 20)]);
+}
+
+#[tokio::test]
+async fn published_messages_reach_the_shards_they_are_for_and_hints_the_view() {
+    let (topology, listener) = pair().await;
+    let mut ear = listen(&topology, 2, listener).await;
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    let publication = |text: &'static str, sharded| Publication {
+        channel: Bytes::from("c"),
+        message: Bytes::from(text),
+        sharded,
+    };
+    mouth.outgoing.send_publications(1, &[publication("all", false), publication("one", true)]);
+    let mut texts = Vec::new();
+    for inbox in &mut ear.shards {
+        let mut messages = Vec::new();
+        inbox.receive(&mut messages, 10).await;
+        let ShardMessage::Event(Event::Deliver(heard)) = &messages[0] else { panic!("{messages:?}") };
+        texts.push(heard.iter().map(|message| message.message.clone()).collect::<Vec<_>>());
+    }
+    assert_eq!(texts, [vec!["all"], vec!["all", "one"]]);
+
+    assert!(!ear.view.all_served([0].into_iter()));
+    mouth.outgoing.send_hints(&[LeaderHint { shard: 0, term: 3, replica: 1 }]);
+    mouth.outgoing.send_raft(vec![message(1, 8)]); // in the same lane, so heard after it
+    heard(&ear, 1).await;
+    assert!(ear.view.all_served([0].into_iter()));
+    assert_eq!(ear.view.map().shards[0].leader, Some((1, 3)));
+}
+
+#[tokio::test]
+async fn a_node_of_another_cluster_is_not_heard() {
+    let (topology, listener) = pair().await;
+    let ear = listen(&topology, 2, listener).await;
+    let mut stranger = ClusterFile::local(2, 2, 7001).unwrap();
+    stranger.name = "another".to_owned();
+    stranger.nodes[1].peer_port = topology.nodes()[1].peer_port;
+    let mouth = speak(outgoing(&Arc::new(Topology::new(stranger)), 1, SILENCE));
+    mouth.outgoing.send_raft(vec![message(1, 8)]);
+    // The stranger is told, again and again, that it cannot reach the node.
+    for _ in 0..2 {
+        let told = next(&mouth.driver).await;
+        assert!(matches!(told, DriverMessage::Input(Input::Unreachable { node: 2 })), "{told:?}");
+    }
+    assert!(ear.driver.receiver.is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_that_is_away_costs_nothing_and_is_reached_when_it_comes() {
+    let (topology, listener) = pair().await;
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    for _ in 0..1000 {
+        mouth.outgoing.send_raft(vec![message(0, 1 << 20)]); // a gigabyte in all: most must be dropped
+    }
+    let told = next(&mouth.driver).await;
+    assert!(matches!(told, DriverMessage::Input(Input::Unreachable { node: 2 })), "{told:?}");
+    let listener = TcpListener::bind(address).await.unwrap();
+    let ear = listen(&topology, 2, listener).await;
+    let resend = async {
+        loop {
+            mouth.outgoing.send_raft(vec![message(9, 8)]); // as Raft would
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        messages = heard(&ear, 1) => assert_eq!(messages[0], message(9, 8)),
+        () = resend => {}
+    }
+}
+
+/// What consensus makes of a snapshot that it wants sent.
+fn snapshot_message(name: SnapshotName) -> PeerMessage {
+    use protobuf::Message as _;
+    use raft::eraftpb::{Message, MessageType};
+    let mut raft_message = Message::default();
+    raft_message.set_msg_type(MessageType::MsgSnapshot);
+    raft_message.mut_snapshot().mut_metadata().index = name.index;
+    raft_message.mut_snapshot().mut_metadata().term = name.term;
+    PeerMessage {
+        group: name.shard,
+        from: ReplicaId(1),
+        to: ReplicaId(2),
+        stamp: 0,
+        echo: 0,
+        data: raft_message.write_to_bytes().unwrap().into(),
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_arrives_whole_and_goes_on_where_it_broke_off() {
+    let (topology, listener) = pair().await;
+    let ear = listen(&topology, 2, listener).await;
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    let name = SnapshotName { shard: 1, index: 70, term: 3 };
+    let state: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    mouth.files.write(name, &state).unwrap();
+    // A first part came in an earlier attempt.
+    let whole = std::fs::read(mouth.files.path(name)).unwrap();
+    std::fs::write(ear.files.part(name), &whole[..1_000_001]).unwrap();
+
+    mouth.outgoing.send_snapshot(1, ReplicaId(2), (70, 3), snapshot_message(name));
+    let told = next(&ear.driver).await;
+    assert!(
+        matches!(&told, DriverMessage::Input(Input::SnapshotReceived(it)) if *it == snapshot_message(name)),
+        "{told:?}"
+    );
+    assert_eq!(ear.files.read(name).unwrap(), state);
+    let told = next(&mouth.driver).await;
+    let sent = matches!(
+        told,
+        DriverMessage::Input(Input::SnapshotSent { group: 1, to: ReplicaId(2), success: true })
+    );
+    assert!(sent, "{told:?}");
+
+    // Once more: the file is there, and Raft hears of it again.
+    mouth.outgoing.send_snapshot(1, ReplicaId(2), (70, 3), snapshot_message(name));
+    let told = next(&ear.driver).await;
+    assert!(matches!(told, DriverMessage::Input(Input::SnapshotReceived(_))), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_part_of_other_bytes_does_not_become_a_snapshot() {
+    let (topology, listener) = pair().await;
+    let ear = listen(&topology, 2, listener).await;
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    let name = SnapshotName { shard: 1, index: 70, term: 3 };
+    mouth.files.write(name, &[1; 1000]).unwrap();
+    std::fs::write(ear.files.part(name), [0; 500]).unwrap();
+    mouth.outgoing.send_snapshot(1, ReplicaId(2), (70, 3), snapshot_message(name));
+    // The first attempt fails at the checksum and lets the part go; the next begins anew.
+    let told = next(&ear.driver).await;
+    assert!(matches!(told, DriverMessage::Input(Input::SnapshotReceived(_))), "{told:?}");
+    assert_eq!(ear.files.read(name).unwrap(), [1; 1000][..]);
+}

@@ -1,0 +1,105 @@
+//! What the threads of one node share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    driver::DriverFigures,
+    mailbox::{DriverMailbox, Progress, ShardMailbox},
+    peers::Outgoing,
+    snapshots::SnapshotFiles,
+    view::View,
+    writer::SnapshotWriter,
+};
+use crate::{config::Settings, consensus::ShardId, keyspace::tx::Publication};
+
+/// Figures of one replica, for those who ask.
+#[derive(Debug, Default)]
+pub struct ReplicaFigures {
+    /// Connections.
+    pub clients: AtomicU64,
+    /// The last applied entry.
+    pub applied: AtomicU64,
+    /// That entry's term.
+    pub term: AtomicU64,
+    /// It leads and serves.
+    pub is_serving: AtomicBool,
+}
+
+/// A replica of the node, as the other threads see it.
+pub struct ReplicaHandle {
+    /// Messages for its thread.
+    pub mailbox: ShardMailbox,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Its figures.
+    pub figures: ReplicaFigures,
+}
+
+/// What the threads of a node share.
+pub struct NodeShared {
+    /// Its number.
+    pub node: u64,
+    /// Its settings now.
+    pub settings: ArcSwap<Settings>,
+    /// Held by who changes them: two changes at once must not undo each other.
+    pub settings_change: Mutex<()>,
+    /// Messages for consensus.
+    pub driver: DriverMailbox,
+    /// Messages for other nodes.
+    pub outgoing: Arc<Outgoing>,
+    /// What it knows of the cluster.
+    pub view: Arc<View>,
+    /// Its snapshots.
+    pub files: SnapshotFiles,
+    /// Who writes them.
+    pub writer: SnapshotWriter,
+    /// Its replicas, by shard.
+    pub replicas: BTreeMap<ShardId, ReplicaHandle>,
+    /// Figures of the consensus thread.
+    pub figures: Arc<DriverFigures>,
+}
+
+impl NodeShared {
+    /// Sends messages that were published on `shard` to all subscribers of the cluster.
+    pub fn publish(&self, shard: ShardId, publications: Vec<Publication>) {
+        self.outgoing.send_publications(shard, &publications);
+        for (&number, replica) in &self.replicas {
+            let heard = publications.iter().filter(|message| !message.sharded || number == shard);
+            let heard: Vec<Publication> = heard.cloned().collect();
+            if !heard.is_empty() {
+                replica.mailbox.deliver(heard);
+            }
+        }
+    }
+
+    /// How far a replica of this node is.
+    pub fn progress(&self, shard: ShardId) -> &Progress {
+        &self.replicas[&shard].progress
+    }
+
+    /// Notes where a replica stands.
+    pub fn note_replica(&self, shard: ShardId, applied: u64, term: u64, is_serving: bool) {
+        let figures = &self.replicas[&shard].figures;
+        figures.applied.store(applied, Ordering::Relaxed);
+        figures.term.store(term, Ordering::Relaxed);
+        figures.is_serving.store(is_serving, Ordering::Relaxed);
+    }
+
+    /// Notes how many clients a replica has.
+    pub fn note_clients(&self, shard: ShardId, count: usize) {
+        self.replicas[&shard].figures.clients.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// Whether every replica here knows a leader that serves.
+    pub fn is_ready(&self) -> bool {
+        self.view.all_served(self.replicas.keys().copied())
+    }
+}

@@ -1,0 +1,74 @@
+//! What a shard sees of the real world.
+
+use std::{rc::Rc, sync::Arc};
+
+use moonraft_router::SlotMap;
+
+use super::{busy::Clients, clock, facts, shared::NodeShared};
+use crate::{
+    command::glob,
+    config::SettingError,
+    consensus::LeaseCell,
+    shard::{Busy, ProcessFacts, Surroundings},
+};
+
+/// The world around one replica.
+pub struct World {
+    /// Its node.
+    pub node: Arc<NodeShared>,
+    /// Its lease.
+    pub lease: Arc<LeaseCell>,
+    /// Its clients.
+    pub clients: Rc<Clients>,
+    /// Its client port.
+    pub port: u16,
+}
+
+impl Surroundings for World {
+    fn unix_us(&self) -> u64 {
+        clock::unix_us()
+    }
+
+    fn boot_ns(&self) -> u64 {
+        clock::boot_ns()
+    }
+
+    fn lease_covers(&self, term: u64) -> bool {
+        self.lease.covers(term, clock::boot_ns())
+    }
+
+    fn map(&self) -> Arc<SlotMap> {
+        self.node.view.map()
+    }
+
+    fn facts(&self) -> ProcessFacts {
+        facts::gather(self.port)
+    }
+
+    fn settings(&self, pattern: &[u8]) -> Vec<(String, String)> {
+        let pattern = pattern.to_ascii_lowercase();
+        let found = self.node.settings.load().get(|name| glob::matches(&pattern, name.as_bytes()));
+        let mut found: Vec<_> = found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // Redis has a setting for it; here the cluster file says it.
+        if glob::matches(&pattern, b"port") {
+            found.push(("port".to_owned(), self.port.to_string()));
+        }
+        found
+    }
+
+    fn change_settings(&self, changes: &[(&[u8], &[u8])]) -> Result<(), String> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let pairs: Vec<(String, String)> =
+            changes.iter().map(|(name, value)| (text(name), text(value))).collect();
+        let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let _alone = self.node.settings_change.lock().expect("no thread panics holding it");
+        let mut settings = (*self.node.settings.load_full()).clone();
+        settings.set_all(pairs).map_err(|error: SettingError| format!("ERR {error}"))?;
+        self.node.settings.store(Arc::new(settings));
+        Ok(())
+    }
+
+    fn while_busy(&self) -> Busy {
+        self.clients.while_busy()
+    }
+}

@@ -1,0 +1,202 @@
+//! Whole nodes in this process, and clients with real sockets.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::node::{self, RunningNode};
+use crate::config::ClusterFile;
+
+/// A test that waits for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster on ports that are free.
+fn cluster(nodes: u32, shards: u32) -> ClusterFile {
+    let mut cluster = ClusterFile::local(nodes, shards, 7001).unwrap();
+    for node in &mut cluster.nodes {
+        // Client ports follow each other; so they are drawn until all of them are free.
+        node.port = loop {
+            let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let rest =
+                (1..shards as u16).map(|shard| TcpListener::bind(("127.0.0.1", first.saturating_add(shard))));
+            if rest.collect::<Result<Vec<_>, _>>().is_ok() {
+                break first;
+            }
+        };
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        [node.peer_port, node.http_port] = free.map(|listener| listener.local_addr().unwrap().port());
+    }
+    cluster
+}
+
+fn start(cluster: &ClusterFile, id: u64, place: &Path) -> RunningNode {
+    let path = place.join(id.to_string());
+    node::bind(cluster, id).unwrap().open(&path).unwrap().start().unwrap()
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "{what}: not in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        Self { stream, reader }
+    }
+
+    fn send(&mut self, words: &[&[u8]]) {
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+        self.stream.write_all(&request).unwrap();
+    }
+
+    /// A reply of one line, or the bytes of a bulk reply.
+    fn reply(&mut self) -> String {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).unwrap();
+        let line = line.trim_end();
+        match line.strip_prefix('$').map(|length| length.parse::<usize>()) {
+            Some(Ok(length)) => {
+                let mut bytes = vec![0; length + 2];
+                self.reader.read_exact(&mut bytes).unwrap();
+                String::from_utf8_lossy(&bytes[..length]).into_owned()
+            }
+            _ => line.to_owned(),
+        }
+    }
+
+    fn ask(&mut self, request: &str) -> String {
+        self.send(&request.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        self.reply()
+    }
+}
+
+/// One page of the HTTP port.
+fn page(cluster: &ClusterFile, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.nodes[0].http_port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_node_serves_tells_that_it_is_ready_and_keeps_its_data() {
+    let (place, cluster) = (tempfile::tempdir().unwrap(), cluster(1, 1));
+    let running = start(&cluster, 1, place.path());
+    wait_until("ready", || running.is_ready());
+    assert!(page(&cluster, "/ready").starts_with("HTTP/1.1 200"));
+    assert!(page(&cluster, "/health").ends_with("ok\n"));
+    assert!(page(&cluster, "/metrics").contains("\nmoonraft_raft_serving{shard=\"0\"} 1\n"));
+
+    let mut client = Client::connect(cluster.nodes[0].port);
+    assert_eq!(client.ask("SET k v"), "+OK");
+    // More than any buffer holds at once, both ways.
+    let large = vec![b'x'; 20 << 20];
+    client.send(&[b"SET", b"large", &large]);
+    assert_eq!(client.reply(), "+OK");
+    client.send(&[b"GET", b"large"]);
+    assert_eq!(client.reply().len(), large.len());
+    // Many requests in one packet are answered in order.
+    client.stream.write_all(&b"INCR n\r\n".repeat(10_000)).unwrap();
+    for number in 1..=10_000 {
+        assert_eq!(client.reply(), format!(":{number}"));
+    }
+    node::stop(vec![running]);
+    assert_eq!(client.reply(), "", "the connection is closed");
+
+    let running = start(&cluster, 1, place.path());
+    wait_until("ready again", || running.is_ready());
+    let mut client = Client::connect(cluster.nodes[0].port);
+    assert_eq!(client.ask("GET k"), "v");
+    assert_eq!(client.ask("GET n"), "10000");
+    node::stop(vec![running]);
+}
+
+#[test]
+fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
+    let (place, mut cluster) = (tempfile::tempdir().unwrap(), cluster(1, 1));
+    cluster.settings.set_at_start("busy-reply-threshold", "50").unwrap();
+    let running = start(&cluster, 1, place.path());
+    wait_until("ready", || running.is_ready());
+    let port = cluster.nodes[0].port;
+    let (mut runner, mut other, mut third) =
+        (Client::connect(port), Client::connect(port), Client::connect(port));
+    assert_eq!(other.ask("PING"), "+PONG");
+    assert_eq!(third.ask("PING"), "+PONG");
+    runner.send(&[b"EVAL", b"redis.call('set', KEYS[1], 'x') while true do end", b"1", b"k"]);
+    // Requests that reach the shard before the script is over its time wait until it is.
+    const BUSY: &str =
+        "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+    let begin = Instant::now();
+    loop {
+        let reply = other.ask("GET k");
+        if reply == BUSY {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{reply}");
+    }
+    // Half a request waits for its other half.
+    third.stream.write_all(b"*2\r\n$3\r\nGET\r\n").unwrap();
+    assert_eq!(other.ask("PING"), BUSY);
+    assert_eq!(other.ask("SCRIPT KILL"), "+OK");
+    let killed = runner.reply();
+    assert!(killed.starts_with('-') && killed.contains("killed by user"), "{killed}");
+    third.stream.write_all(b"$1\r\nk\r\n").unwrap();
+    assert_eq!(third.reply(), "$-1", "what the script wrote is undone");
+    node::stop(vec![running]);
+}
+
+#[test]
+fn a_message_reaches_subscribers_on_every_node() {
+    let (place, cluster) = (tempfile::tempdir().unwrap(), cluster(3, 1));
+    let running: Vec<RunningNode> = (1..=3).map(|id| start(&cluster, id, place.path())).collect();
+    wait_until("ready", || running.iter().all(RunningNode::is_ready));
+    let mut clients: Vec<Client> = cluster.nodes.iter().map(|node| Client::connect(node.port)).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("SUBSCRIBE news"), "*3");
+        let confirmation = [client.reply(), client.reply(), client.reply()];
+        assert_eq!(confirmation, ["subscribe", "news", ":1"]);
+    }
+    let mut publisher = Client::connect(cluster.nodes[1].port);
+    publisher.ask("PUBLISH news hello");
+    for client in &mut clients {
+        let message = [client.reply(), client.reply(), client.reply(), client.reply()];
+        assert_eq!(message, ["*3", "message", "news", "hello"]);
+    }
+    node::stop(running);
+}
+
+#[test]
+fn a_stopping_node_hands_over_and_a_follower_redirects() {
+    let (place, cluster) = (tempfile::tempdir().unwrap(), cluster(3, 1));
+    let mut running: Vec<RunningNode> = (1..=3).map(|id| start(&cluster, id, place.path())).collect();
+    wait_until("ready", || running.iter().all(RunningNode::is_ready));
+    let mut client = Client::connect(cluster.nodes[0].port); // the home of shard 0
+    wait_until("the home leads", || Client::connect(cluster.nodes[0].port).ask("SET k v") == "+OK");
+    running[0].hand_over(PATIENCE);
+    let moved = client.ask("GET k");
+    let port: u16 = moved.strip_prefix("-MOVED 7629 127.0.0.1:").expect(&moved).parse().unwrap();
+    assert_ne!(port, cluster.nodes[0].port);
+    node::stop(vec![running.remove(0)]);
+    assert_eq!(Client::connect(port).ask("GET k"), "v");
+    node::stop(running);
+}

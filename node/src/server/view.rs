@@ -1,0 +1,108 @@
+//! What this node knows of its cluster, shared by its threads.
+//!
+//! Readers take the map without a lock. Whoever learns something changes the
+//! [`Directory`] under one, publishes the new map, and tells the shards.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arc_swap::ArcSwap;
+use moonraft_proto::peer::LeaderHint;
+use moonraft_router::SlotMap;
+use tokio::sync::Notify;
+
+use super::mailbox::ShardMailbox;
+use crate::{control::Directory, shard::Event};
+
+/// The node's view of the cluster.
+pub struct View {
+    directory: Mutex<Directory>,
+    map: ArcSwap<SlotMap>,
+    shards: Vec<ShardMailbox>,
+    /// Shards whose leader is here and serves, with its term and replica id.
+    led: Mutex<Vec<LeaderHint>>,
+    /// There is a new leader here: other nodes are to be told.
+    news: Notify,
+}
+
+impl View {
+    /// A view that tells these shards of its changes.
+    pub fn new(directory: Directory, shards: Vec<ShardMailbox>) -> Self {
+        let map = ArcSwap::from_pointee(directory.map().clone());
+        Self { directory: Mutex::new(directory), map, shards, led: Mutex::default(), news: Notify::new() }
+    }
+
+    /// The cluster now.
+    pub fn map(&self) -> Arc<SlotMap> {
+        self.map.load_full()
+    }
+
+    /// This node's consensus says who leads `shard`.
+    pub fn learn_leader(&self, shard: u32, term: u64, replica: u64) {
+        self.change(|directory| directory.learn_leader(shard, term, replica));
+        self.led().retain(|hint| hint.shard != shard || hint.term == term);
+    }
+
+    /// This node's replica leads `shard` and serves.
+    pub fn lead(&self, shard: u32, term: u64, replica: u64) {
+        self.change(|directory| directory.learn_serving(shard, term, replica));
+        let mut led = self.led();
+        led.retain(|hint| hint.shard != shard);
+        led.push(LeaderHint { shard, term, replica });
+        drop(led);
+        self.news.notify_waiters();
+    }
+
+    /// This node's replica does not lead `shard` any more.
+    pub fn follow(&self, shard: u32) {
+        self.led().retain(|hint| hint.shard != shard);
+    }
+
+    /// Another node was heard, with what it leads.
+    pub fn heard(&self, node: u64, hints: &[LeaderHint], now_ns: u64) {
+        self.change(|directory| {
+            let mut changed = directory.heard(node, now_ns);
+            for hint in hints {
+                changed |= directory.learn_serving(hint.shard, hint.term, hint.replica);
+            }
+            changed
+        });
+    }
+
+    /// Looks for nodes that have been silent for too long.
+    pub fn check_silence(&self, now_ns: u64) {
+        self.change(|directory| directory.check_silence(now_ns));
+    }
+
+    /// What this node leads, to be told to others.
+    pub fn hints(&self) -> Vec<LeaderHint> {
+        self.led().clone()
+    }
+
+    /// Waits until this node leads something new.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Whether the leaders of these shards are known and have said that they serve.
+    pub fn all_served(&self, mut shards: impl Iterator<Item = u32>) -> bool {
+        let directory = self.directory();
+        shards.all(|shard| directory.is_served(shard))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Directory) -> bool) {
+        let mut directory = self.directory();
+        if change(&mut directory) {
+            self.map.store(Arc::new(directory.map().clone()));
+            drop(directory);
+            self.shards.iter().for_each(|shard| shard.send(Event::MapChanged.into()));
+        }
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().expect("no thread panics holding it")
+    }
+
+    fn led(&self) -> MutexGuard<'_, Vec<LeaderHint>> {
+        self.led.lock().expect("no thread panics holding it")
+    }
+}
