@@ -21,7 +21,9 @@ use super::{
     clock,
     mailbox::{DriverInbox, DriverMessage, Progress, ShardMailbox, ShardMessage},
     peers::Outgoing,
+    shared::{NodeShared, ReplicaHandle},
     view::View,
+    writer::SnapshotWriter,
 };
 use crate::{
     consensus::{Consensus, GroupStatus, Input, Output, ReplicaId, Role, ShardId, Work},
@@ -68,6 +70,7 @@ pub struct Driver {
     inbox: DriverInbox,
     outgoing: Arc<Outgoing>,
     view: Arc<View>,
+    writer: SnapshotWriter,
     members: BTreeMap<ShardId, Member>,
     figures: Arc<DriverFigures>,
     next_purge: u64,
@@ -75,41 +78,28 @@ pub struct Driver {
     stopping: bool,
 }
 
-/// A replica of this node, to be driven.
-pub struct Driven {
-    /// Its id.
-    pub replica: ReplicaId,
-    /// Where its shard is told.
-    pub mailbox: ShardMailbox,
-    /// How far its shard is.
-    pub progress: Arc<Progress>,
-}
-
 impl Driver {
-    /// All parts together.
-    pub fn new(
-        consensus: Consensus,
-        log: Log,
-        inbox: DriverInbox,
-        outgoing: Arc<Outgoing>,
-        view: Arc<View>,
-        driven: Vec<Driven>,
-        figures: Arc<DriverFigures>,
-    ) -> Self {
-        let member = |driven: Driven| {
-            let Driven { replica, mailbox, progress } = driven;
-            let (shard, told_applied) = (progress.shard(), progress.index());
-            (shard, Member { replica, mailbox, progress, told_applied, leads: None })
+    /// The thread of the node whose other parts are `shared`.
+    pub fn new(consensus: Consensus, log: Log, inbox: DriverInbox, shared: &NodeShared) -> Self {
+        let member = |(&shard, replica): (&ShardId, &ReplicaHandle)| {
+            let member = Member {
+                replica: ReplicaId::new(shared.node, 0),
+                mailbox: replica.mailbox.clone(),
+                told_applied: replica.progress.index(),
+                progress: Arc::clone(&replica.progress),
+                leads: None,
+            };
+            (shard, member)
         };
-        let members = driven.into_iter().map(member).collect();
         Self {
             consensus,
             log,
             inbox,
-            outgoing,
-            view,
-            members,
-            figures,
+            outgoing: Arc::clone(&shared.outgoing),
+            view: Arc::clone(&shared.view),
+            writer: shared.writer.clone(),
+            members: shared.replicas.iter().map(member).collect(),
+            figures: Arc::clone(&shared.figures),
             next_purge: 0,
             next_status: 0,
             stopping: false,
@@ -189,6 +179,9 @@ impl Driver {
             self.log.write(&writes);
             self.figures.writes.fetch_add(1, Ordering::Relaxed);
             self.figures.write_ns.fetch_add(clock::boot_ns() - before, Ordering::Relaxed);
+            let positions =
+                writes.groups.iter().filter_map(|it| Some((it.group, it.snapshot.as_ref()?.index)));
+            positions.for_each(|(group, index)| self.writer.prune(group, index));
         }
         let work = self.consensus.persisted(clock::boot_ns());
         self.send_and_tell(work);

@@ -16,10 +16,10 @@ use super::{
     busy::Clients,
     clock,
     data_directory::{DataDirectory, DirectoryError},
-    driver::{self, Driven, Driver, DriverFigures},
+    driver::{self, Driver, DriverFigures},
     http,
     listen::{self, ListenError, Listeners},
-    mailbox::{DriverInbox, Progress, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox},
+    mailbox::{Progress, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox},
     peers::{
         CONNECTION_WINDOW_BYTES, ENVELOPE_BYTES_MAX, Incoming, STREAM_WINDOW_BYTES,
         outgoing::{Carriers, outgoing, tell_hints},
@@ -220,7 +220,7 @@ impl Prepared {
         }
         let shards =
             seats.into_iter().map(|seat| spawn_shard(&shared, &topology, seat)).collect::<Result<_, _>>()?;
-        let driver = make_driver(&shared, consensus, log, driver_inbox);
+        let driver = Driver::new(consensus, log, driver_inbox, &shared);
         let driver_thread = driver::spawn(node, driver)?;
         let peers = PeerSide { topology, silence_max, carriers, stopping: stop_watch };
         let peer_thread = spawn_peers(&shared, peers, listeners.peers, listeners.http)?;
@@ -243,23 +243,6 @@ fn group_settings(
         election_ticks: None,
         recovered,
     }
-}
-
-fn make_driver(shared: &Arc<NodeShared>, consensus: Consensus, log: Log, inbox: DriverInbox) -> Driver {
-    let driven = shared.replicas.values().map(|replica| Driven {
-        replica: ReplicaId::new(shared.node, 0),
-        mailbox: replica.mailbox.clone(),
-        progress: Arc::clone(&replica.progress),
-    });
-    Driver::new(
-        consensus,
-        log,
-        inbox,
-        Arc::clone(&shared.outgoing),
-        Arc::clone(&shared.view),
-        driven.collect(),
-        Arc::clone(&shared.figures),
-    )
 }
 
 fn spawn_shard(shared: &Arc<NodeShared>, topology: &Arc<Topology>, seat: Seat) -> io::Result<JoinHandle<()>> {

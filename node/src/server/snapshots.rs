@@ -21,8 +21,6 @@ use super::data_directory::sync_parent;
 
 const MAGIC: &[u8; 8] = b"MOONSNP1";
 const HEADER_BYTES: usize = 20;
-/// Snapshots of a shard that are kept: the newest, and the one that may be on its way to a peer.
-const KEPT: usize = 2;
 
 /// The snapshot files of a node.
 #[derive(Clone, Debug)]
@@ -46,8 +44,9 @@ impl SnapshotName {
         format!("{:05}-{:020}-{:020}.snapshot", self.shard, self.index, self.term)
     }
 
+    /// The snapshot that a file is, or is a part of.
     fn parse(file: &str) -> Option<Self> {
-        let mut numbers = file.strip_suffix(".snapshot")?.split('-');
+        let mut numbers = file.strip_suffix(".snapshot").or(file.strip_suffix(".part"))?.split('-');
         let shard = numbers.next()?.parse().ok()?;
         let index = numbers.next()?.parse().ok()?;
         let term = numbers.next()?.parse().ok()?;
@@ -77,7 +76,7 @@ impl SnapshotFiles {
         self.path(name).with_extension("part")
     }
 
-    /// Writes a snapshot durably, and lets older ones go.
+    /// Writes a snapshot durably.
     ///
     /// # Errors
     /// The disk's.
@@ -91,8 +90,7 @@ impl SnapshotFiles {
         file.write_all(data)?;
         file.sync_all()?;
         fs::rename(&beside, &path)?;
-        sync_parent(&path)?;
-        self.prune(name.shard)
+        sync_parent(&path)
     }
 
     /// A received file is complete: checks it, and gives it its name.
@@ -121,16 +119,18 @@ impl SnapshotFiles {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 
-    /// Lets go what is older than the newest snapshots of a shard.
-    fn prune(&self, shard: u32) -> io::Result<()> {
-        let mut names = Vec::new();
+    /// Lets go what is older than the snapshot at `index`, which the log durably
+    /// calls the newest of its shard. A transfer that has an older file open goes on.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn prune(&self, shard: u32, index: u64) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
-            let file = entry?.file_name();
-            names.extend(file.to_str().and_then(SnapshotName::parse).filter(|name| name.shard == shard));
-        }
-        names.sort_unstable();
-        for name in names.iter().rev().skip(KEPT) {
-            fs::remove_file(self.path(*name))?;
+            let entry = entry?;
+            let name = entry.file_name().to_str().and_then(SnapshotName::parse);
+            if name.is_some_and(|name| name.shard == shard && name.index < index) {
+                fs::remove_file(entry.path())?;
+            }
         }
         Ok(())
     }
@@ -198,16 +198,17 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_two_of_each_shard_stay() {
+    fn only_what_is_older_than_the_logs_newest_goes() {
         let place = tempfile::tempdir().unwrap();
         let files = SnapshotFiles::open(place.path()).unwrap();
-        let other = SnapshotName { shard: 1, ..NAME };
-        files.write(other, b"other").unwrap();
+        let other = SnapshotName { shard: 1, index: 1, ..NAME };
         let names = [9, 80, 700].map(|index| SnapshotName { index, ..NAME });
-        for name in names {
+        for name in names.into_iter().chain([other]) {
             files.write(name, b"x").unwrap();
         }
-        assert!(!files.path(names[0]).exists());
+        fs::write(files.part(names[0]), b"x").unwrap();
+        files.prune(NAME.shard, 80).unwrap();
+        assert!(!files.path(names[0]).exists() && !files.part(names[0]).exists());
         assert!(files.path(names[1]).exists() && files.path(names[2]).exists() && files.path(other).exists());
     }
 
