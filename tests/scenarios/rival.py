@@ -47,6 +47,7 @@ class Node:
             "save": "",
             "appendonly": "yes",
             "cluster-enabled": "yes",
+            "cluster-announce-ip": "127.0.0.1",
             "cluster-port": port + 3 + self.shards,
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "cluster-replica-validity-factor": 0,
