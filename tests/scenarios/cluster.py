@@ -64,9 +64,7 @@ class Cluster:
         self.shards = shards
         self.directory = directory
         first = free_ports(nodes * PORTS_PER_NODE)
-        ports = [
-            Ports.of_node(first + PORTS_PER_NODE * number, shards) for number in range(nodes)
-        ]
+        ports = [Ports.of_node(first + PORTS_PER_NODE * number, shards) for number in range(nodes)]
         self.nodes = [make_node(number + 1, ports, shards, directory) for number in range(nodes)]
         self.replicas = [
             Replica(node, shard, port)
@@ -186,9 +184,7 @@ class Cluster:
 
     def digests(self, shard):
         """`DEBUG DIGEST` of every replica of `shard`."""
-        return [
-            _digest(replica) for replica in self.running_replicas() if replica.shard == shard
-        ]
+        return [_digest(replica) for replica in self.running_replicas() if replica.shard == shard]
 
 
 def _digest(replica):

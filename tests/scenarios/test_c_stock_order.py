@@ -65,7 +65,9 @@ def test_every_unit_is_sold_once_and_every_order_is_whole(cluster):
 
         # What was sold is what is missing, and no order is torn.
         orders = [client.hgetall(f"{shop.order_prefix}{number}") for number in numbers]
-        assert all(order.keys() == {"customer", "quantity", "seconds", "micros"} for order in orders)
+        assert all(
+            order.keys() == {"customer", "quantity", "seconds", "micros"} for order in orders
+        )
         sold = sum(int(order["quantity"]) for order in orders)
         assert sold + int(client.get(shop.stock)) == 100
 

@@ -90,6 +90,7 @@ def test_waiters_are_woken_by_the_message_and_take_turns(cluster):
 
 def release_when_all_wait(cluster, lock, waiters):
     """Releases once every waiter has subscribed, as PUBSUB NUMSUB on all nodes tells."""
+
     def subscribed():
         total = 0
         for replica in cluster.replicas:

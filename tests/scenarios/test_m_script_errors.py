@@ -65,7 +65,10 @@ def test_an_uncaught_error_keeps_what_was_written_before(client):
         ("return redis.call('NOSUCH')", "Unknown Redis command called from script"),
         ("return redis.call('GET')", "Wrong number of args calling Redis command from script"),
         ("return redis.call()", "Please specify at least one argument for this redis lib call"),
-        ("return nothing.at.all", "Script attempted to access nonexistent global variable 'nothing'"),
+        (
+            "return nothing.at.all",
+            "Script attempted to access nonexistent global variable 'nothing'",
+        ),
         ("leak = 1", "Attempt to modify a readonly table|create global variable 'leak'"),
         ("this is not lua", "Error compiling script"),
     ],
