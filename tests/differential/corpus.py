@@ -17,7 +17,9 @@ starts with an empty keyspace and new connections.
 import re
 from dataclasses import dataclass
 
-MARKS = re.compile(r"^(?:@(?P<connection>\w+)\s+)?(?:(?P<compare>[~?])\s+)?(?:\((?P<replies>\d+)\)\s+)?")
+MARKS = re.compile(
+    r"^(?:@(?P<connection>\w+)\s+)?(?:(?P<compare>[~?])\s+)?(?:\((?P<replies>\d+)\)\s+)?"
+)
 
 ESCAPES = {"n": b"\n", "r": b"\r", "t": b"\t", "b": b"\b", "a": b"\a"}
 

@@ -84,7 +84,9 @@ class Comparison:
         is_equal = replies.equal(request.compare, expected, found)
         if request.difference and not self.is_self_check:
             if is_equal:
-                self._fail(request, protocol, f"no longer differs ({request.difference})", expected, found)
+                self._fail(
+                    request, protocol, f"no longer differs ({request.difference})", expected, found
+                )
             else:
                 self.known_differences.append(f"{request.text}: {request.difference}")
         elif not is_equal:
@@ -93,7 +95,7 @@ class Comparison:
     def _fail(self, request, protocol, what, expected, found):
         self.failures.append(
             f"{request.place} RESP{protocol} {what}: {request.text}\n"
-            f"    redis    {expected!r}\n    moonraft {found!r}"
+            f"    redis    {replies.shorten(expected)}\n    moonraft {replies.shorten(found)}"
         )
 
 
@@ -117,7 +119,9 @@ def main():
     """Starts both servers, runs the files, and tells what differed."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("files", nargs="*", help="files of the corpus; all of them by default")
-    arguments.add_argument("--keep-going", action="store_true", help="print all differences, not 50")
+    arguments.add_argument(
+        "--keep-going", action="store_true", help="print all differences, not 50"
+    )
     options = arguments.parse_args()
 
     is_self_check = os.environ.get("MOONRAFT_RIVAL") == "redis"

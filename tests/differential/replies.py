@@ -8,11 +8,20 @@ def equal(kind, one, other):
     if kind == "exact" or not _is_reply(one) or not _is_reply(other):
         return False
     view = {"unordered": _unordered, "shape": _shape}[kind]
-    return view(_parse(one)[0]) == view(_parse(other)[0])
+    return view(_parse_all(one)) == view(_parse_all(other))
 
 
 def _is_reply(reply):
     return reply[:1] in b"+-:_#,($=!*~>%|" and reply[:1] != b""
+
+
+def _parse_all(data):
+    """All replies to one request, as if they were the elements of one."""
+    found, position = [], 0
+    while position < len(data):
+        reply, position = _parse(data, position)
+        found.append(reply)
+    return b"replies", found
 
 
 def _parse(data, position=0):
@@ -53,3 +62,8 @@ def _shape(reply):
     if kind == b"-":
         return kind, payload.split(b" ")[0]
     return kind, None
+
+
+def shorten(reply):
+    """A reply as it is printed: of a long one, its beginning."""
+    return repr(reply) if len(reply) <= 300 else f"{reply[:300]!r}… ({len(reply)} bytes)"

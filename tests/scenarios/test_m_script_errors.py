@@ -78,6 +78,24 @@ def test_error_texts(client, script, pattern):
         client.eval(script, 1, "key")
 
 
+@pytest.mark.moonraft_only("error({}) ends redis-server 7.0 with a failed assertion")
+@pytest.mark.parametrize("thrown", ["{}", "nil", "42", "{err=1}", "{err={}}", "function() end"])
+def test_a_strange_error_is_still_an_error(client, thrown):
+    with pytest.raises(ResponseError):
+        client.eval(f"error({thrown})", 1, "key")
+    assert client.ping()
+
+
+@pytest.mark.moonraft_only("the clock of redis-server 7.0 goes on in a script")
+def test_time_stands_still_in_a_script(client):
+    script = """
+    local first, last = redis.call('TIME'), nil
+    for i = 1, 10000 do last = redis.call('TIME') end
+    return {first[1] == last[1] and first[2] == last[2] and 'frozen' or 'moved'}
+    """
+    assert client.eval(script, 1, "key") == ["frozen"]
+
+
 # What a client gets for each value a script can return.
 RETURNED = [
     ("return 1", 1),
