@@ -169,10 +169,7 @@ impl Machine {
             .arg(0)
             .arg(16383)
             .exec(&mut client)?;
-        wait_until("the cluster is up", || {
-            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut client)?;
-            Ok(info.contains("cluster_state:ok"))
-        })?;
+        wait_for_cluster(port)?;
         Ok(System {
             name: "Redis",
             port,
@@ -273,6 +270,7 @@ impl Machine {
             wait_for_ready_line(process)?;
         }
         let leader = wait_for_leader(ports[0])?;
+        wait_for_cluster(leader)?;
         let position = ports.iter().step_by(3).position(|&port| port == leader);
         children.swap(0, position.context("the leader is none of ours")?);
         Ok(System {
@@ -297,6 +295,16 @@ fn wait_for_ready_line(process: &mut Process) -> anyhow::Result<()> {
     ready
         .recv_timeout(START_TIMEOUT)
         .context("moonraft did not say `ready:`")
+}
+
+/// Blocks until the node calls its cluster complete.
+fn wait_for_cluster(port: u16) -> anyhow::Result<()> {
+    wait_until("the cluster is up", || {
+        let info: String = redis::cmd("CLUSTER")
+            .arg("INFO")
+            .query(&mut control(port)?)?;
+        Ok(info.contains("cluster_state:ok"))
+    })
 }
 
 /// The port of the leader of the only shard.

@@ -51,6 +51,7 @@ class Node:
             "cluster-port": port + 3 + self.shards,
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "cluster-replica-validity-factor": 0,
+            "cluster-allow-replica-migration": "no",
             "repl-diskless-sync-delay": 0,
             "repl-ping-replica-period": 1,
             "enable-debug-command": "yes",
