@@ -57,12 +57,12 @@ impl Clock {
 
     /// Whether the present time is covered by a committed stamp.
     pub const fn is_covered(&self) -> bool {
-        self.latest_us / 1000 <= self.committed_ms
+        self.latest_us <= self.committed_ms * 1000
     }
 
     /// Whether the present time is covered by a stamp that is on its way.
     pub const fn will_be_covered(&self) -> bool {
-        self.latest_us / 1000 <= self.sealed_ms
+        self.latest_us <= self.sealed_ms * 1000
     }
 }
 
@@ -78,6 +78,9 @@ mod tests {
         let stamp = old.stamp();
         old.committed(stamp);
         assert!(old.is_covered());
+        // A stamp covers its own millisecond's beginning, not all of it.
+        old.read(stamp * 1000 + 216);
+        assert!(!old.is_covered() && !old.will_be_covered());
         // The next leader's wall clock is a second behind.
         let mut new = Clock::default();
         new.committed(stamp);

@@ -1,0 +1,166 @@
+"""Sends the corpus to Redis and to Moonraft, and compares every reply.
+
+Both are one node that owns all slots. Every file is run in RESP2 and in RESP3.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "scenarios"))
+
+import corpus  # noqa: E402
+import moonraft  # noqa: E402
+import replies  # noqa: E402
+import rival  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from wire import Wire, WireError  # noqa: E402
+
+# No request of the corpus takes long; a reply that is late is a reply that is missing.
+REPLY_SECONDS_MAX = 10
+
+# What is compared when the server closed the connection instead of replying.
+CLOSED = b"(the connection was closed)"
+MISSING = b"(no reply)"
+
+
+class Target:
+    """One server under comparison, as one file sees it."""
+
+    def __init__(self, port, protocol):
+        self.port = port
+        self.protocol = protocol
+        self.wires = {}
+
+    def reset(self):
+        """An empty keyspace, no scripts."""
+        with Wire(self.port) as wire:
+            for words in (["FLUSHALL"], ["SCRIPT", "FLUSH"]):
+                answer = wire.ask(*words)
+                assert answer == b"+OK\r\n", f"{words} on port {self.port}: {answer}"
+
+    def send(self, request):
+        """All replies to a request, one after the other."""
+        wire = self._wire(request.connection)
+        try:
+            if request.words:
+                wire.send(*request.words)
+            elif request.raw:
+                wire.send_raw(request.raw)
+            return b"".join(wire.receive() for _ in range(request.replies))
+        except TimeoutError:
+            return MISSING
+        except (WireError, OSError):
+            return CLOSED
+
+    def _wire(self, name):
+        if name not in self.wires:
+            wire = Wire(self.port, within=REPLY_SECONDS_MAX)
+            if self.protocol == 3:
+                assert wire.ask("HELLO", "3")[:1] == b"%"
+            self.wires[name] = wire
+        return self.wires[name]
+
+    def close(self):
+        """Closes all connections."""
+        for wire in self.wires.values():
+            wire.close()
+
+
+class Comparison:
+    """Counts, and what differed."""
+
+    def __init__(self, is_self_check):
+        self.is_self_check = is_self_check
+        self.requests = 0
+        self.known_differences = []
+        self.failures = []
+
+    def compare(self, request, protocol, expected, found):
+        """Takes the replies to one request."""
+        self.requests += 1
+        if expected == MISSING:
+            # Redis answers everything; the line counts its replies wrongly.
+            self._fail(request, protocol, "waits in vain", expected, found)
+            return
+        is_equal = replies.equal(request.compare, expected, found)
+        if request.difference and not self.is_self_check:
+            if is_equal:
+                self._fail(
+                    request, protocol, f"no longer differs ({request.difference})", expected, found
+                )
+            else:
+                self.known_differences.append(f"{request.text}: {request.difference}")
+        elif not is_equal:
+            self._fail(request, protocol, "differs", expected, found)
+
+    def _fail(self, request, protocol, what, expected, found):
+        self.failures.append(
+            f"{request.place} RESP{protocol} {what}: {request.text}\n"
+            f"    redis    {replies.shorten(expected)}\n    moonraft {replies.shorten(found)}"
+        )
+
+
+def run_file(requests, protocol, redis_port, other_port, comparison):
+    """One file in one protocol on both servers."""
+    redis_target, other = Target(redis_port, protocol), Target(other_port, protocol)
+    try:
+        for target in (redis_target, other):
+            target.reset()
+        for request in requests:
+            expected, found = redis_target.send(request), other.send(request)
+            comparison.compare(request, protocol, expected, found)
+            if MISSING in (expected, found):
+                break  # what follows would be compared with the wrong reply
+    finally:
+        redis_target.close()
+        other.close()
+
+
+def main():
+    """Starts both servers, runs the files, and tells what differed."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("files", nargs="*", help="files of the corpus; all of them by default")
+    arguments.add_argument(
+        "--keep-going", action="store_true", help="print all differences, not 50"
+    )
+    options = arguments.parse_args()
+
+    is_self_check = os.environ.get("MOONRAFT_RIVAL") == "redis"
+    paths = [HERE / "corpus" / Path(name).name for name in options.files]
+    paths = paths or sorted((HERE / "corpus").glob("*.txt"))
+    files = {path.name: corpus.read(path) for path in paths}
+    comparison = Comparison(is_self_check)
+
+    with tempfile.TemporaryDirectory(prefix="moonraft-differential-") as directory:
+        clusters = []
+        for name, kind in [("redis", rival), ("other", rival if is_self_check else moonraft)]:
+            home = Path(directory, name)
+            home.mkdir()
+            clusters.append(Cluster(kind.Node, home, nodes=1, shards=1))
+        try:
+            ports = [cluster.start().replicas[0].port for cluster in clusters]
+            for requests in files.values():
+                for protocol in (2, 3):
+                    run_file(requests, protocol, *ports, comparison)
+        finally:
+            for cluster in clusters:
+                if cluster.nodes[0].is_running():
+                    cluster.kill()
+
+    shown = comparison.failures if options.keep_going else comparison.failures[:50]
+    print("\n".join(shown))
+    lines = sum(len(requests) for requests in files.values())
+    print(
+        f"{lines} requests in {len(files)} files, {comparison.requests} replies compared: "
+        f"{len(comparison.failures)} differ unexpectedly, "
+        f"{len(comparison.known_differences)} as documented"
+    )
+    return 1 if comparison.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""A Moonraft node: one `moonraft server` process."""
+
+import os
+import urllib.request
+from pathlib import Path
+
+from processes import Process, eventually
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def binary():
+    """The `moonraft` under test; `tests/scenarios/run` says where it is."""
+    path = Path(os.environ.get("MOONRAFT_BINARY", REPOSITORY / "target/release/moonraft"))
+    if not path.is_file():
+        raise AssertionError(
+            f"there is no server at {path}: run `cargo build --release`, or set MOONRAFT_BINARY"
+        )
+    return path
+
+
+def cluster_file(ports, shards, settings=None):
+    """The text of a cluster file; `ports` has one entry a node."""
+    lines = ['name = "scenarios"', f"shards = {shards}", f"replicas = {len(ports)}"]
+    if settings:
+        lines += ["", "[settings]", *(f"{name} = {value}" for name, value in settings.items())]
+    for number, node in enumerate(ports, start=1):
+        lines += [
+            "",
+            "[[node]]",
+            f"id = {number}",
+            'host = "127.0.0.1"',
+            f"port = {node.clients[0]}",
+            f"peer-port = {node.peer}",
+            f"http-port = {node.http}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+class Node:
+    """One machine of a Moonraft cluster."""
+
+    def __init__(self, number, ports, shards, directory):
+        self.number = number
+        self.ports = ports[number - 1]
+        self.directory = directory / f"node-{number}"
+        self.file = directory / "cluster.toml"
+        self.file.write_text(cluster_file(ports, shards))
+        self.process = None
+
+    def launch(self):
+        """Starts the process if it is not running."""
+        if self.is_running():
+            return
+        words = [binary(), "server", "--cluster", self.file, "--node", self.number]
+        words += ["--dir", self.directory]
+        self.process = Process(words, self.directory.with_suffix(".log"))
+
+    def wait_until_ready(self):
+        """Ready is what the node itself says, on its output and over HTTP."""
+        self.process.wait_for_line("ready:")
+        eventually(self.answers_ready, within=30, what=f"GET /ready of node {self.number} is 200")
+
+    def answers_ready(self):
+        """Whether `GET /ready` is a 200."""
+        address = f"http://127.0.0.1:{self.ports.http}/ready"
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status == 200
+
+    def lead_home(self):
+        """Leadership goes home by itself."""
+
+    def is_running(self):
+        """Whether the process is there."""
+        return self.process is not None and self.process.is_running()
+
+    def kill(self):
+        """kill -9."""
+        self.process.kill()
+
+    def pause(self):
+        """SIGSTOP."""
+        self.process.pause()
+
+    def resume(self):
+        """SIGCONT."""
+        if self.process is not None:
+            self.process.resume()
+
+    def stop(self):
+        """SIGTERM; a clean end is exit code 0."""
+        if self.is_running():
+            code = self.process.stop()
+            assert code == 0, f"node {self.number} ended with {code}\n{self.process.output()}"

@@ -1,0 +1,127 @@
+"""A script that runs away: others hear -BUSY, it can be killed even after it wrote."""
+
+import contextlib
+import threading
+
+import pytest
+import redis
+
+from processes import eventually
+
+# How long a script may run before others are told BUSY, milliseconds.
+PATIENCE_MS = 100
+
+READS_FOREVER = "while true do redis.call('GET', KEYS[1]) end"
+WRITES_FOREVER = """
+redis.call('SET', KEYS[1], 'written by the script')
+redis.call('DEL', KEYS[2])
+redis.call('PUBLISH', 'news', 'from the script')
+while true do redis.call('RPUSH', KEYS[3], 'more') end
+"""
+# A naive kill is just another error to this one.
+CATCHES_ITS_KILL = "while true do pcall(function() while true do end end) end"
+
+
+@contextlib.contextmanager
+def runaway(cluster, script, keys):
+    """Runs a script that does not end, until others are told so; yields its outcome."""
+    cluster.configure("busy-reply-threshold", PATIENCE_MS)
+    leader, outcome = cluster.leader(0), []
+
+    def run():
+        with leader.connect(socket_timeout=60, retry=None) as client:
+            try:
+                outcome.append(client.eval(script, len(keys), *keys))
+            except redis.RedisError as error:
+                outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        with leader.connect(retry=None) as other:
+            eventually(lambda: is_busy(other, keys[0]), what="other clients hear -BUSY")
+            yield leader, other, outcome
+            thread.join(30)
+            assert not thread.is_alive(), "the script still runs"
+    finally:
+        with contextlib.suppress(redis.RedisError), leader.connect(retry=None) as other:
+            other.script_kill()
+        thread.join(30)
+
+
+def is_busy(client, key):
+    """Whether the shard refuses an ordinary request because of a script."""
+    try:
+        client.get(key)
+    except redis.ResponseError as error:
+        return str(error).startswith("BUSY") or type(error).__name__ == "BusyError"
+    return False
+
+
+def test_a_script_that_only_reads(cluster):
+    keys = [cluster.key_on(0)]
+    with runaway(cluster, READS_FOREVER, keys) as (leader, other, outcome):
+        assert other.script_kill() in (True, "OK", b"OK")
+    assert "Script killed by user" in str(outcome[0])
+    assert cluster.leader(0) is leader
+    with leader.connect() as client:
+        assert client.set(keys[0], "served again")
+
+
+def test_the_kill_cannot_be_caught(cluster):
+    with runaway(cluster, CATCHES_ITS_KILL, [cluster.key_on(0)]) as (_, other, outcome):
+        assert other.script_kill() in (True, "OK", b"OK")
+    assert "Script killed by user" in str(outcome[0])
+
+
+def test_nothing_to_kill(cluster):
+    with cluster.leader(0).connect() as client:
+        with pytest.raises(redis.ResponseError, match="No scripts in execution right now"):
+            client.script_kill()
+
+
+@pytest.mark.moonraft_only("redis-server cannot kill a script that wrote (UNKILLABLE)")
+def test_a_script_that_wrote_is_undone_whole(cluster):
+    tag = cluster.key_on(0)
+    keys = [f"{tag}:set", f"{tag}:deleted", f"{tag}:list"]
+    with cluster.leader(0).connect() as client, client.pubsub() as news:
+        news.subscribe("news")
+        assert news.get_message(timeout=10)["type"] == "subscribe"
+        client.set(keys[0], "as it was")
+        client.hset(keys[1], "field", "still here")
+        client.wait(2, 10_000)
+        before = cluster.digests(0)
+
+        with runaway(cluster, WRITES_FOREVER, keys) as (leader, other, outcome):
+            assert other.script_kill() in (True, "OK", b"OK")
+        assert "Script killed by user" in str(outcome[0])
+
+        assert client.get(keys[0]) == "as it was"
+        assert client.hgetall(keys[1]) == {"field": "still here"}
+        assert client.exists(keys[2]) == 0
+        assert cluster.leader(0) is leader, "leadership was lost"
+        assert eventually(lambda: len(set(cluster.digests(0))) == 1)
+        assert cluster.digests(0) == before
+        assert news.get_message(timeout=0) is None, "it published what never happened"
+
+
+@pytest.mark.moonraft_only("redis-server cannot kill a script that wrote (UNKILLABLE)")
+def test_leadership_is_kept_for_longer_than_an_election_would_take(cluster):
+    """Heartbeats have a thread of their own; the other shards do not notice at all."""
+    tag = cluster.key_on(0)
+    keys = [f"{tag}:set", f"{tag}:deleted", f"{tag}:list"]
+    with runaway(cluster, WRITES_FOREVER, keys) as (leader, other, outcome):
+        with cluster.leader(1).connect(retry=None) as neighbour:
+            # Work on another shard measures the time: it is served throughout.
+            _, started_at = neighbour.time(), neighbour.time()[0]
+            while neighbour.time()[0] - started_at < 5:
+                assert neighbour.incr(cluster.key_on(1)) > 0
+        assert is_busy(other, keys[0])
+        followers = [r for r in cluster.replicas if r.shard == 0 and r is not leader]
+        for follower in followers:
+            with follower.connect(retry=None) as client:
+                with pytest.raises(redis.exceptions.MovedError, match=leader.address):
+                    client.get(keys[0])
+        other.script_kill()
+    assert "Script killed by user" in str(outcome[0])
+    assert cluster.leader(0) is leader
