@@ -54,7 +54,7 @@ pub struct Settings {
     pub keepalive_seconds: u64,
     /// `tcp-backlog`
     pub backlog: u64,
-    /// `maxmemory`, in bytes, a replica; 0 for no limit
+    /// `maxmemory`, in resident bytes of the process; 0 for no limit
     pub memory_bytes_max: u64,
     /// `busy-reply-threshold`, in milliseconds; 0 for never
     pub busy_after_ms: u64,
@@ -74,10 +74,6 @@ pub struct Settings {
     pub shutdown_seconds: u64,
     /// `loglevel`: an index into [`LOG_LEVELS`]
     pub log_level: usize,
-    /// `slowlog-log-slower-than`, in microseconds; negative for never
-    pub slow_after_us: i64,
-    /// `slowlog-max-len`
-    pub slow_entries_max: u64,
 }
 
 impl Default for Settings {
@@ -105,8 +101,6 @@ impl Default for Settings {
             log_purge_bytes: 1 << 30,
             shutdown_seconds: 10,
             log_level: 2,
-            slow_after_us: 10_000,
-            slow_entries_max: 128,
         }
     }
 }
@@ -234,7 +228,7 @@ pub const ROWS: &[Row] = &[
         "maxmemory",
         Anytime,
         Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.memory_bytes_max),
-        "Bytes of data a replica may hold before it refuses commands that need more; 0 for no limit.",
+        "Resident bytes of the process above which commands that need memory are refused; 0 for no limit.",
     ),
     Row {
         alias: Some("lua-time-limit"),
@@ -296,18 +290,6 @@ pub const ROWS: &[Row] = &[
             |settings, choice| settings.log_level = choice,
         ),
         "How much the node tells on its standard error.",
-    ),
-    row(
-        "slowlog-log-slower-than",
-        Anytime,
-        Kind::Signed(-1, i64::MAX, |settings| &mut settings.slow_after_us),
-        "Microseconds from which a command is noted in the slow log; -1 for never.",
-    ),
-    row(
-        "slowlog-max-len",
-        Anytime,
-        Kind::Number((0, 1 << 20), |settings| &mut settings.slow_entries_max),
-        "Entries of the slow log.",
     ),
     fixed("appendonly", "yes", "Every write is in the Raft log before it is acknowledged."),
     fixed("appendfsync", "always", "Every write is synced on a majority before it is acknowledged."),

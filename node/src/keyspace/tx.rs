@@ -96,6 +96,8 @@ pub struct Tx {
     now_us: u64,
     /// Whether expired keys may be removed: on a leader.
     leading: bool,
+    /// Memory is short: what needs more is refused.
+    out_of_memory: bool,
     unit: UnitState,
     /// Who listens on this replica: `PUBLISH` answers how many.
     pub listeners: Subscriptions,
@@ -141,6 +143,7 @@ impl Tx {
             sequence: 1,
             now_us: 0,
             leading: false,
+            out_of_memory: false,
             unit: UnitState::default(),
             listeners: Subscriptions::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
@@ -290,6 +293,16 @@ impl Tx {
                 self.emit(Effect::Remove { key });
             }
         }
+    }
+
+    /// Memory is short, or not any more.
+    pub const fn set_out_of_memory(&mut self, full: bool) {
+        self.out_of_memory = full;
+    }
+
+    /// Whether commands that need memory are to be refused.
+    pub const fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory
     }
 
     /// Whether an expired key may be removed where it is met.

@@ -85,6 +85,7 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
         park_ms: 2 * settings.node_timeout_ms,
         clients_max: bytes(settings.clients_max),
         unit_bytes_max: bytes(settings.unit_bytes_max),
+        memory_bytes_max: if settings.memory_bytes_max == 0 { u64::MAX } else { settings.memory_bytes_max },
         outbox_bytes_max: unlimited(settings.output_normal.hard_bytes),
         busy_ms: if settings.busy_after_ms == 0 { u64::MAX / 1_000_000 } else { settings.busy_after_ms },
         requests: resp::Limits { bulk_bytes_max: bytes(settings.bulk_bytes_max), ..base.requests },

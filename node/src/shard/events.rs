@@ -263,6 +263,10 @@ impl Shard {
     // ---- time and messages --------------------------------------------------------
 
     fn tick(&mut self) {
+        let limit = self.settings.memory_bytes_max;
+        // Asking the system is not free: only who set a limit pays.
+        let full = limit != u64::MAX && self.surroundings.facts().resident_bytes > limit;
+        self.tx_mut().set_out_of_memory(full);
         if self.is_serving() {
             self.begin_unit();
             let removed = self.tx_mut().remove_expired(EXPIRED_PER_TICK);

@@ -392,6 +392,9 @@ pub(super) fn run_on_data<'a>(
     if command.is_write() && !tx.is_leading() && !command.has(Flag::PubSub) {
         return Err(CommandError::text("READONLY You can't write against a read only replica."));
     }
+    if tx.is_out_of_memory() && command.has(Flag::DenyOom) {
+        return Err(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
+    }
     command.execute(tx, words)
 }
 

@@ -144,6 +144,9 @@ pub struct ShardSettings {
     pub batch_bytes_max: usize,
     /// Bytes of effects of one unit; `max-unit-bytes`.
     pub unit_bytes_max: usize,
+    /// Resident bytes of the process above which commands that need memory are
+    /// refused; `maxmemory`.
+    pub memory_bytes_max: u64,
     /// Bytes of batches in flight before no more requests are executed.
     pub in_flight_bytes_max: usize,
     /// Bytes of replies that a client may leave unread.
@@ -171,6 +174,7 @@ impl Default for ShardSettings {
             clients_max: 10_000,
             batch_bytes_max: 1 << 20,
             unit_bytes_max: 64 << 20,
+            memory_bytes_max: u64::MAX,
             in_flight_bytes_max: 128 << 20,
             outbox_bytes_max: 256 << 20,
             queue_bytes_max: 1 << 30,

@@ -47,7 +47,13 @@ impl Surroundings for World {
         Arc::new(self.map.borrow().clone())
     }
     fn facts(&self) -> ProcessFacts {
-        ProcessFacts { run_id: "f".repeat(40), port: 7001, system: "Linux".into(), ..Default::default() }
+        ProcessFacts {
+            run_id: "f".repeat(40),
+            port: 7001,
+            system: "Linux".into(),
+            resident_bytes: 1 << 30,
+            ..Default::default()
+        }
     }
     fn settings(&self, pattern: &[u8]) -> Vec<(String, String)> {
         let settings = self.settings.borrow();

@@ -755,3 +755,33 @@ fn settings_are_read_and_changed() {
         assert_eq!(shard.send(client, request), refusal);
     }
 }
+
+/// A snapshot does not tell which batches are in it: a redirect would make the
+/// client do twice what was done. Found by the simulator.
+#[test]
+fn an_installed_snapshot_settles_nothing() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "INCR n"), "");
+    shard.lose_leadership(2);
+    let (index, term) = shard.shard.applied();
+    let slots = Effect::AssignSlots { first: 0, last: LAST_OWN_SLOT };
+    let data = batch(&[slots, put(b"n", b"1")]);
+    shard.handle(Event::InstallSnapshot { index: index + 9, term: term + 1, data });
+    assert_eq!(shard.read(client), "");
+    assert_eq!(shard.closed, [client]);
+}
+
+#[test]
+fn short_memory_refuses_what_needs_more() {
+    let mut shard = ShardHarness::leading_with(ShardSettings { memory_bytes_max: 1, ..Default::default() });
+    let client = shard.connect();
+    shard.handle(Event::Tick);
+    let refused = "-OOM command not allowed when used memory > 'maxmemory'.";
+    assert_eq!(shard.send(client, "SET k v ; GET k ; DEL k"), format!("{refused} nil :0"));
+    shard.shard.reconfigure(|settings| settings.memory_bytes_max = u64::MAX);
+    shard.handle(Event::Tick);
+    shard.send(client, "SET k v");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
+}
