@@ -1,6 +1,6 @@
 //! Requests, as clients send them: RESP arrays of bulk strings, and inline commands.
 //!
-//! A [`Parser`] turns the bytes at the start of a read buffer into one request
+//! [`parse`] turns the bytes at the start of a read buffer into one request
 //! that borrows from that buffer. Nothing is copied; what a handler stores it
 //! copies then.
 //!

@@ -1,6 +1,6 @@
 //! One node: its threads, put together, and taken apart again.
 //!
-//! [`prepare`] touches what can refuse a start, in this order: ports, then the data
+//! [`bind`] touches what can refuse a start, in this order: ports, then the data
 //! directory, then the log. So a start that is refused has changed nothing.
 
 use std::{collections::BTreeMap, io, path::Path, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};

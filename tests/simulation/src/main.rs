@@ -7,6 +7,8 @@
 //! simulate --fault undo-skipped --seeds 500
 //! ```
 
+#![allow(clippy::disallowed_methods, reason = "it tells how long it took")]
+
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
