@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,19 +18,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn cluster(nodes: u32, shards: u32) -> ClusterFile {
     let mut cluster = ClusterFile::local(nodes, shards, 7001).unwrap();
     for node in &mut cluster.nodes {
-        // Client ports follow each other; so they are drawn until all of them are free.
-        node.port = loop {
-            let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let rest =
-                (1..shards as u16).map(|shard| TcpListener::bind(("127.0.0.1", first.saturating_add(shard))));
-            if rest.collect::<Result<Vec<_>, _>>().is_ok() {
-                break first;
-            }
-        };
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        [node.peer_port, node.http_port] = free.map(|listener| listener.local_addr().unwrap().port());
+        node.port = free_ports(shards as u16);
+        [node.peer_port, node.http_port] = [(); 2].map(|()| free_ports(1));
     }
     cluster
+}
+
+/// The first of `count` free ports in a row, given out once. Below the ports that
+/// the system gives to outgoing connections: those come and go at any time.
+fn free_ports(count: u16) -> u16 {
+    const FIRST: u16 = 15_000;
+    const LAST: u16 = 32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Where to begin differs between processes that test at the same time.
+    let begin = (std::process::id() % 40) as u16 * 400;
+    loop {
+        let first = FIRST + (begin + NEXT.fetch_add(count, Ordering::Relaxed)) % (LAST - FIRST - count);
+        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
+        }
+    }
 }
 
 fn start(cluster: &ClusterFile, id: u64, place: &Path) -> RunningNode {
