@@ -264,9 +264,21 @@ impl Shard {
         }
         match self.standing {
             Standing::Following { leader: Some(_) } if self.reads_here(id, command) => Place::Here,
-            Standing::Following { leader: Some(_) } => Place::Elsewhere(self.redirect(Some(slot))),
+            Standing::Following { leader: Some(_) } if self.leader_answers() => {
+                Place::Elsewhere(self.redirect(Some(slot)))
+            }
             _ => Place::Wait,
         }
+    }
+
+    /// Whether the leader that is followed can be sent clients: its node answers.
+    /// If it does not, an election is due, and its port would refuse them.
+    pub(super) fn leader_answers(&self) -> bool {
+        let Standing::Following { leader: Some(leader) } = self.standing else { return false };
+        let map = self.surroundings.map();
+        let Some(place) = map.shards.get(self.settings.shard as usize) else { return true };
+        let node = place.replicas.iter().find(|it| it.replica == leader).map(|it| it.node);
+        node.is_none_or(|node| !place.failed.contains(&node))
     }
 
     /// Commands without keys are for the replica that was asked.
