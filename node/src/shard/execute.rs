@@ -365,13 +365,17 @@ impl Shard {
     /// A unit too large to be one entry is refused whole.
     fn refuse_unit(&mut self, id: SessionId, start: u64) {
         self.tx_mut().roll_back_unit();
-        let limit = self.settings.unit_bytes_max;
-        let text =
-            format!("ERR the changes of this request exceed max-unit-bytes ({limit}); nothing was changed");
+        let text = self.unit_refusal();
         if let Some(session) = self.sessions.get_mut(id) {
             session.outbox.truncate(start);
             self.answer(id, &Reply::Error(text.into()));
         }
+    }
+
+    /// What the client of a unit that is too large is told.
+    pub(super) fn unit_refusal(&self) -> String {
+        let limit = self.settings.unit_bytes_max;
+        format!("ERR the changes of this request exceed max-unit-bytes ({limit}); nothing was changed")
     }
 
     fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) {

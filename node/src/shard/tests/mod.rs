@@ -96,6 +96,23 @@ fn after_a_refused_unit_a_reader_of_its_keys_is_answered() {
     assert_eq!(shard.read(reader), "nil");
 }
 
+#[test]
+fn a_script_that_writes_without_end_is_stopped_at_the_limit() {
+    let settings = ShardSettings { unit_bytes_max: 10_000, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    shard.send(client, "SET k before");
+    shard.commit_all();
+    shard.read(client);
+    let script = b"while true do pcall(redis.call, 'RPUSH', KEYS[2], 'more') redis.call('DEL', KEYS[1]) end";
+    let reply = shard.send_words(client, &[b"EVAL", script, b"2", b"k", b"{k}list"]);
+    assert_eq!(reply, "", "it saw what it changed");
+    shard.commit_all();
+    let refused = "-ERR the changes of this request exceed max-unit-bytes (10000); nothing was changed";
+    assert_eq!(shard.read(client), refused);
+    assert_eq!(shard.send(client, "GET k ; EXISTS {k}list"), "\"before\" :0");
+}
+
 // ---- leadership lost ---------------------------------------------------------
 
 #[test]
