@@ -46,6 +46,7 @@ mod zset;
 use moonraft_proto::Reply;
 use moonraft_router::{Keys, keys::KeyPositions};
 
+pub use client::hello_reply;
 pub use self::{
     error::CommandError,
     table::{find, find_child, resolve, rows},
