@@ -46,8 +46,8 @@ mod zset;
 use moonraft_proto::Reply;
 use moonraft_router::{Keys, keys::KeyPositions};
 
-pub use client::hello_reply;
 pub use self::{
+    client::hello_reply,
     error::CommandError,
     table::{find, find_child, resolve, rows},
 };

@@ -33,7 +33,14 @@ impl View {
     /// A view that tells these shards of its changes.
     pub fn new(directory: Directory, shards: Vec<ShardMailbox>) -> Self {
         let map = ArcSwap::from_pointee(directory.map().clone());
-        Self { directory: Mutex::new(directory), map, shards, led: Mutex::default(), news: Notify::new(), streams: Mutex::default() }
+        Self {
+            directory: Mutex::new(directory),
+            map,
+            shards,
+            led: Mutex::default(),
+            news: Notify::new(),
+            streams: Mutex::default(),
+        }
     }
 
     /// The cluster now.
