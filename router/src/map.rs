@@ -54,6 +54,21 @@ impl ShardPlace {
         let (replica, _) = self.leader?;
         self.replicas.iter().find(|place| place.replica == replica)
     }
+
+    /// The replica that clients are sent to: the leader while its node answers.
+    ///
+    /// While the leader's node does not answer, this is the first replica whose
+    /// node does, the same for all who miss the same nodes. It holds what it is
+    /// asked until there is a leader. Clients need that: named a dead leader, they
+    /// find a closed port and have used up their attempts in milliseconds (redis-py
+    /// tries ten times without a pause), long before any election ends; and named
+    /// nobody, they see a hole in the map, which several refuse.
+    pub fn master_place(&self) -> Option<&ReplicaPlace> {
+        let answers = |place: &&ReplicaPlace| !self.failed.contains(&place.node);
+        let leader = self.leader_place();
+        let standing_in = || self.replicas.iter().find(answers);
+        leader.filter(answers).or_else(standing_in).or(leader).or(self.replicas.first())
+    }
 }
 
 /// The whole cluster as one node sees it.
@@ -136,5 +151,31 @@ mod tests {
         assert!(!map.learn_leader(0, 4, 2));
         assert!(!map.learn_leader(1, 9, 2));
         assert_eq!(map.shards[0].leader, Some((1, 5)));
+    }
+
+    #[test]
+    fn a_replica_that_answers_stands_in_for_a_leader_that_does_not() {
+        let place = |replica| ReplicaPlace {
+            replica,
+            node: 10 + replica,
+            name: String::new(),
+            address: Address { host: "127.0.0.1".into(), port: 7000 },
+            peer_port: 0,
+        };
+        let replicas = vec![place(1), place(2), place(3)];
+        let shard = ShardPlace { slots: vec![], replicas, leader: None, failed: vec![] };
+        let mut map = SlotMap { epoch: 0, shards: vec![shard] };
+        let master = |map: &SlotMap| map.shards[0].master_place().unwrap().replica;
+        assert_eq!(master(&map), 1, "no hole though no leader is known");
+        map.learn_leader(0, 5, 2);
+        assert_eq!(master(&map), 2);
+        map.learn_failure(12, true);
+        assert_eq!(master(&map), 1);
+        map.learn_failure(11, true);
+        assert_eq!(master(&map), 3);
+        map.learn_failure(13, true);
+        assert_eq!(master(&map), 2, "nobody answers: the leader that was");
+        map.learn_failure(12, false);
+        assert_eq!(master(&map), 2);
     }
 }

@@ -16,8 +16,13 @@ WRITES_FOREVER = """
 redis.call('SET', KEYS[1], 'written by the script')
 redis.call('DEL', KEYS[2])
 redis.call('PUBLISH', 'news', 'from the script')
-while true do redis.call('RPUSH', KEYS[3], 'more') end
+while true do
+  redis.call('RPUSH', KEYS[3], 'more')
+  -- Slowly: what a script changes is bounded (max-unit-bytes), and that would end it.
+  for _ = 1, 20000 do end
+end
 """
+WRITES_TOO_MUCH = "while true do redis.call('RPUSH', KEYS[1], string.rep('x', 1000)) end"
 # A naive kill is just another error to this one.
 CATCHES_ITS_KILL = "while true do pcall(function() while true do end end) end"
 
@@ -110,12 +115,14 @@ def test_leadership_is_kept_for_longer_than_an_election_would_take(cluster):
     """Heartbeats have a thread of their own; the other shards do not notice at all."""
     tag = cluster.key_on(0)
     keys = [f"{tag}:set", f"{tag}:deleted", f"{tag}:list"]
+    # Found out now: a shard that is busy does not tell who has which slots.
+    neighbour_key = cluster.key_on(1)
     with runaway(cluster, WRITES_FOREVER, keys) as (leader, other, outcome):
         with cluster.leader(1).connect(retry=None) as neighbour:
             # Work on another shard measures the time: it is served throughout.
             _, started_at = neighbour.time(), neighbour.time()[0]
             while neighbour.time()[0] - started_at < 5:
-                assert neighbour.incr(cluster.key_on(1)) > 0
+                assert neighbour.incr(neighbour_key) > 0
         assert is_busy(other, keys[0])
         followers = [r for r in cluster.replicas if r.shard == 0 and r is not leader]
         for follower in followers:
@@ -124,4 +131,26 @@ def test_leadership_is_kept_for_longer_than_an_election_would_take(cluster):
                     client.get(keys[0])
         other.script_kill()
     assert "Script killed by user" in str(outcome[0])
+    assert cluster.leader(0) is leader
+
+
+def test_who_comes_late_can_kill_it(cluster):
+    """An operator connects when something is wrong, not before."""
+    key = cluster.key_on(0)
+    with runaway(cluster, READS_FOREVER, [key]) as (leader, _, outcome):
+        with leader.connect(retry=None) as late:
+            assert late.script_kill() in (True, "OK", b"OK")
+            eventually(lambda: not is_busy(late, key), what="its connection is served")
+            assert late.get(key) is None
+    assert "Script killed by user" in str(outcome[0])
+
+
+@pytest.mark.moonraft_only("redis-server bounds neither a script's writes nor a transaction's")
+def test_a_script_that_writes_too_much_ends_by_itself(cluster):
+    """It may not take the memory of the node, even if nobody kills it."""
+    leader, key = cluster.leader(0), cluster.key_on(0)
+    with leader.connect(socket_timeout=60, retry=None) as client:
+        with pytest.raises(redis.ResponseError, match="exceed max-unit-bytes"):
+            client.eval(WRITES_TOO_MUCH, 1, key)
+        assert client.exists(key) == 0
     assert cluster.leader(0) is leader

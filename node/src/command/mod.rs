@@ -47,6 +47,7 @@ use moonraft_proto::Reply;
 use moonraft_router::{Keys, keys::KeyPositions};
 
 pub use self::{
+    client::hello_reply,
     error::CommandError,
     table::{find, find_child, resolve, rows},
 };

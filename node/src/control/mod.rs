@@ -163,6 +163,12 @@ impl Directory {
         self.map.learn_failure(node, false)
     }
 
+    /// The last stream from node `node` has ended: its process has, or the way to
+    /// it. That is known long before its silence is. Returns whether the map changed.
+    pub fn lost(&mut self, node: u64) -> bool {
+        self.heard_ns.contains_key(&node) && self.map.learn_failure(node, true)
+    }
+
     /// Notes who has been silent for too long. Returns whether the map changed.
     pub fn check_silence(&mut self, now_ns: u64) -> bool {
         let mut changed = false;
@@ -258,5 +264,9 @@ mod tests {
         assert!(directory.heard(3, 1700));
         assert!(directory.map().shards.iter().all(|shard| shard.failed.is_empty()));
         assert!(!directory.heard(77, 1700), "no such node");
+        assert!(directory.lost(2), "known at once");
+        assert!(!directory.check_silence(1800) && !directory.lost(2), "no news");
+        assert!(directory.heard(2, 1900));
+        assert!(!directory.lost(77), "no such node");
     }
 }

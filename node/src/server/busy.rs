@@ -5,19 +5,34 @@
 //! directly. Whole requests are answered `-BUSY`; what is not whole, or stands
 //! behind a reply that has not left, stays in the connection's buffer, and its
 //! task is woken to look at it afterwards.
+//!
+//! Clients that come meanwhile are guests: accepted and answered here, and made
+//! connections of the shard afterwards, before any other. Otherwise nobody could
+//! kill a script who was not connected when it began. `HELLO`, with which clients
+//! begin, is answered as Redis does, and told to the shard afterwards.
+//!
+//! INVARIANT: guests get the session numbers that `HELLO` told them, as the shard
+//! counts its sessions in the order in which they begin.
 
 use std::{
     cell::{Cell, RefCell},
+    os::fd::{AsFd, OwnedFd},
     rc::Rc,
 };
 
 use bytes::{Buf, BytesMut};
 use hashbrown::HashMap;
-use moonraft_proto::resp::{self, Limits, Parsed};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use moonraft_proto::{
+    Protocol, Reply,
+    resp::{self, Limits, Parsed},
+};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
 
 use super::{clock, connection::Connection};
-use crate::shard::{Busy, SessionId};
+use crate::{
+    command::hello_reply,
+    shard::{Busy, SessionId},
+};
 
 /// The text of Redis 7.
 const BUSY: &[u8] =
@@ -28,6 +43,8 @@ const OK: &[u8] = b"+OK\r\n";
 const INTERVAL_NS: u64 = 20_000_000;
 /// Bytes of requests that one connection may leave unanswered meanwhile.
 const INPUT_BYTES_MAX: usize = 64 << 10;
+/// Clients that are taken in meanwhile; more wait in the listener's queue.
+const GUESTS_MAX: usize = 128;
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
 
@@ -36,9 +53,64 @@ const READ_BYTES: usize = 16 << 10;
 pub struct Clients {
     connections: RefCell<HashMap<SessionId, Rc<Connection>>>,
     looked_ns: Cell<u64>,
+    /// Sessions so far, as the shard counts them.
+    begun: Cell<u64>,
+    /// Where new clients come in.
+    door: RefCell<Option<OwnedFd>>,
+    guests: RefCell<Vec<Guest>>,
+    /// Somebody was greeted or came while a script ran.
+    has_news: Cell<bool>,
+}
+
+/// A client that came while a script ran.
+pub struct Guest {
+    /// Its socket, which does not block.
+    pub stream: OwnedFd,
+    /// What it has sent and is not answered.
+    pub input: BytesMut,
+    /// The last `HELLO` it was answered: the shard must hear of it.
+    pub greeting: BytesMut,
+}
+
+/// One client, as it is attended to.
+struct Desk<'a, S> {
+    stream: &'a S,
+    input: &'a mut BytesMut,
+    greeting: &'a mut BytesMut,
+    number: u64,
+    may_answer: bool,
+}
+
+/// What became of a client.
+#[derive(PartialEq, Eq)]
+enum Attended {
+    /// It goes on; whether it asks to kill the script.
+    Open(Busy),
+    /// Part of a line has left, or nothing ever will: there is no way on.
+    Broken(Busy),
 }
 
 impl Clients {
+    /// New clients come in at this listener, which does not block.
+    pub fn open(&self, door: OwnedFd) {
+        *self.door.borrow_mut() = Some(door);
+    }
+
+    /// The number of the session that begins now.
+    pub fn begin(&self) -> u64 {
+        self.begun.set(self.begun.get() + 1);
+        self.begun.get()
+    }
+
+    /// Whether clients were greeted or came while a script ran; asked after it.
+    pub fn take_news(&self) -> bool {
+        self.has_news.take()
+    }
+
+    /// Those who came while a script ran, in their order.
+    pub fn take_guests(&self) -> Vec<Guest> {
+        self.guests.take()
+    }
     /// The connection of a session.
     pub fn get(&self, id: SessionId) -> Option<Rc<Connection>> {
         self.connections.borrow().get(&id).cloned()
@@ -78,7 +150,61 @@ impl Clients {
         self.looked_ns.set(now);
         let mut verdict = Busy::Continue;
         for connection in self.connections.borrow().values() {
-            if attend(connection) == Busy::Kill {
+            if self.attend(connection) == Busy::Kill {
+                verdict = Busy::Kill;
+            }
+        }
+        if self.attend_guests() == Busy::Kill {
+            verdict = Busy::Kill;
+        }
+        verdict
+    }
+
+    /// Answers a client that was here before the script.
+    fn attend(&self, connection: &Connection) -> Busy {
+        // The client whose script runs has its buffer in use.
+        let Ok(mut input) = connection.input.try_borrow_mut() else { return Busy::Continue };
+        let mut greeting = connection.greeting.borrow_mut();
+        let mut desk = Desk {
+            stream: connection.stream(),
+            input: &mut input,
+            greeting: &mut greeting,
+            number: connection.number,
+            may_answer: !connection.is_holding.get(),
+        };
+        let attended = desk.attend();
+        if !greeting.is_empty() {
+            self.has_news.set(true);
+        }
+        if !input.is_empty() {
+            connection.resume();
+        }
+        match attended {
+            Attended::Open(verdict) => verdict,
+            Attended::Broken(verdict) => {
+                connection.close();
+                verdict
+            }
+        }
+    }
+
+    /// Lets new clients in, and answers those who came.
+    fn attend_guests(&self) -> Busy {
+        let mut guests = self.guests.borrow_mut();
+        if let Some(door) = &*self.door.borrow() {
+            while guests.len() < GUESTS_MAX
+                && let Ok(stream) = accept_with(door, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+            {
+                guests.push(Guest { stream, input: BytesMut::new(), greeting: BytesMut::new() });
+                self.has_news.set(true);
+            }
+        }
+        let mut verdict = Busy::Continue;
+        // One that is broken stays: others have been told numbers after its own.
+        for (guest, number) in guests.iter_mut().zip(self.begun.get() + 1..) {
+            let Guest { stream, input, greeting } = guest;
+            let mut desk = Desk { stream, input, greeting, number, may_answer: true };
+            if matches!(desk.attend(), Attended::Open(Busy::Kill) | Attended::Broken(Busy::Kill)) {
                 verdict = Busy::Kill;
             }
         }
@@ -86,54 +212,60 @@ impl Clients {
     }
 }
 
-/// Reads what one client has sent, and answers it.
-fn attend(connection: &Connection) -> Busy {
-    // The client whose script runs has its buffer in use.
-    let Ok(mut input) = connection.input.try_borrow_mut() else { return Busy::Continue };
-    let mut chunk = [0; READ_BYTES];
-    while input.len() < INPUT_BYTES_MAX {
-        match recv(connection.stream(), &mut chunk, RecvFlags::DONTWAIT) {
-            Ok((count, _)) if count > 0 => input.extend_from_slice(&chunk[..count]),
-            _ => break, // nothing there; an end or an error its task will find
+impl<S: AsFd> Desk<'_, S> {
+    /// Reads what the client has sent, and answers it.
+    fn attend(&mut self) -> Attended {
+        let mut chunk = [0; READ_BYTES];
+        while self.input.len() < INPUT_BYTES_MAX {
+            match recv(self.stream, &mut chunk, RecvFlags::DONTWAIT) {
+                Ok((count, _)) if count > 0 => self.input.extend_from_slice(&chunk[..count]),
+                _ => break, // nothing there; an end or an error its task will find
+            }
         }
+        if self.may_answer { self.answer() } else { Attended::Open(Busy::Continue) }
     }
-    if input.is_empty() {
-        return Busy::Continue;
+
+    fn answer(&mut self) -> Attended {
+        let mut verdict = Busy::Continue;
+        while let Some((reply, consumed)) = self.reply_to_first() {
+            if reply == OK {
+                verdict = Busy::Kill;
+            }
+            self.input.advance(consumed);
+            let sent = send(self.stream, &reply, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            if !reply.is_empty() && sent != Ok(reply.len()) {
+                return Attended::Broken(verdict);
+            }
+        }
+        Attended::Open(verdict)
     }
-    let verdict = if connection.is_holding.get() { Busy::Continue } else { answer(connection, &mut input) };
-    if !input.is_empty() {
-        connection.resume();
+
+    /// The answer to the first whole request, and its length. What is no request is
+    /// left to the shard, which knows what to say.
+    fn reply_to_first(&mut self) -> Option<(Vec<u8>, usize)> {
+        let parsed = resp::parse(self.input, &Limits::default());
+        let Ok(Parsed::Request { words, consumed }) = parsed else { return None };
+        let protocol = match words.as_slice() {
+            [] => return Some((Vec::new(), consumed)),
+            [name, child, ..] if is(name, b"script") && is(child, b"kill") => {
+                return Some((OK.to_vec(), consumed));
+            }
+            [name, b"2"] if is(name, b"hello") => Protocol::Resp2,
+            [name, b"3"] if is(name, b"hello") => Protocol::Resp3,
+            _ => return Some((BUSY.to_vec(), consumed)),
+        };
+        self.greeting.clear();
+        self.greeting.extend_from_slice(&self.input[..consumed]);
+        Some((hello(protocol, self.number), consumed))
     }
-    verdict
 }
 
-fn answer(connection: &Connection, input: &mut BytesMut) -> Busy {
-    let mut verdict = Busy::Continue;
-    while let Some((reply, consumed)) = reply_to_first(input) {
-        if reply == OK {
-            verdict = Busy::Kill;
-        }
-        input.advance(consumed);
-        let sent = send(connection.stream(), reply, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        if !reply.is_empty() && sent != Ok(reply.len()) {
-            // Part of a line has left, or nothing ever will: there is no way on.
-            connection.close();
-            return verdict;
-        }
-    }
-    verdict
-}
-
-/// The answer to the first whole request, and its length. What is no request is
-/// left to the shard, which knows what to say.
-fn reply_to_first(input: &[u8]) -> Option<(&'static [u8], usize)> {
-    let Ok(Parsed::Request { words, consumed }) = resp::parse(input, &Limits::default()) else { return None };
-    let reply = match words.as_slice() {
-        [] => &[],
-        [name, child, ..] if is(name, b"script") && is(child, b"kill") => OK,
-        _ => BUSY,
-    };
-    Some((reply, consumed))
+/// The answer to a client's `HELLO`. Only a leader runs a script for so long.
+fn hello(protocol: Protocol, number: u64) -> Vec<u8> {
+    let mut text = Vec::new();
+    let reply: Reply<'static> = hello_reply(protocol, number, true);
+    reply.encode(protocol, &mut text);
+    text
 }
 
 fn is(word: &[u8], name: &[u8]) -> bool {

@@ -42,10 +42,14 @@ const GROWTH_BYTES_MAX: usize = 4 << 20;
 pub struct Connection {
     /// Its session.
     pub id: SessionId,
+    /// The session's number, as clients know it.
+    pub number: u64,
     reader: RefCell<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     /// What is left of requests that cannot be executed yet.
     pub input: RefCell<BytesMut>,
+    /// A `HELLO` that was answered while a script ran: the shard must hear of it.
+    pub greeting: RefCell<BytesMut>,
     /// The task that waits for the socket to take more, if it took less than it should.
     pub stuck: RefCell<Option<AbortHandle>>,
     /// A reply has not left yet: nothing may be sent past it.
@@ -78,13 +82,15 @@ enum Woken {
 
 impl Connection {
     /// A connection of a session that has begun.
-    pub fn new(id: SessionId, stream: TcpStream, now_ns: u64) -> Self {
+    pub fn new(id: SessionId, number: u64, stream: TcpStream, now_ns: u64) -> Self {
         let (reader, writer) = stream.into_split();
         Self {
             id,
+            number,
             reader: RefCell::new(reader),
             writer,
             input: RefCell::default(),
+            greeting: RefCell::default(),
             stuck: RefCell::default(),
             is_holding: Cell::new(false),
             signal: Cell::default(),

@@ -264,6 +264,7 @@ fn spawn_shard(shared: &Arc<NodeShared>, topology: &Arc<Topology>, seat: Seat) -
             let settings = shard_settings(base, &shared.settings.load());
             let state = State::of_new_shard(&[SlotMap::even_range(shard as usize, shards as usize)]);
             let machine = Shard::new(settings, Rc::new(world), state, rand::random());
+            clients.open(listener.try_clone().expect("the system has a descriptor left").into());
             let listener = TcpListener::from_std(listener).expect("a listener that does not block");
             Replica::new(machine, clients, shared, shard).run(listener, inbox).await;
         }));

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    busy::Clients,
+    busy::{Clients, Guest},
     clock,
     connection::{self, Connection, READ_BYTES},
     mailbox::{ShardInbox, ShardMessage},
@@ -37,7 +37,7 @@ use super::{
 use crate::{
     config::{OutputLimit, Reads, Settings},
     consensus::Input,
-    shard::{CommittedEntry, Event, Output, Shard, ShardSettings, Standing},
+    shard::{CommittedEntry, Event, Output, SessionId, Shard, ShardSettings, Standing},
 };
 
 /// How often the shard is told that time has passed: Redis's `hz 10`.
@@ -134,6 +134,9 @@ impl Replica {
 
     /// Does what the shard wants done.
     pub fn drive(self: &Rc<Self>) {
+        if self.clients.take_news() {
+            self.welcome();
+        }
         loop {
             let outputs = self.shard.borrow_mut().take_outputs();
             if outputs.is_empty() {
@@ -144,6 +147,35 @@ impl Replica {
             }
         }
         self.schedule_turn();
+    }
+
+    /// After a script that ran for long: those who came meanwhile get their
+    /// sessions, and the shard hears which protocols it was answered in its name.
+    fn welcome(self: &Rc<Self>) {
+        for connection in self.clients.all() {
+            let mut greeting = connection.greeting.take();
+            self.replay(connection.id, &mut greeting);
+        }
+        for Guest { stream, input, mut greeting } in self.clients.take_guests() {
+            let stream = std::net::TcpStream::from(stream);
+            let peer = stream.peer_addr().map_or_else(|_| String::new(), |address| address.to_string());
+            let Ok(stream) = TcpStream::from_std(stream) else { continue };
+            if let Some(connection) = self.begin(stream, peer) {
+                self.replay(connection.id, &mut greeting);
+                connection.input.replace(input);
+                connection.resume();
+            }
+        }
+    }
+
+    /// Executes a request that is answered already.
+    fn replay(&self, id: SessionId, request: &mut BytesMut) {
+        if !request.is_empty() {
+            let mut shard = self.shard.borrow_mut();
+            shard.receive(id, request);
+            let count = shard.writable(id).len();
+            shard.written(id, count);
+        }
     }
 
     fn schedule_turn(&self) {
@@ -236,7 +268,7 @@ impl Replica {
         self.drive();
     }
 
-    fn begin(self: &Rc<Self>, stream: TcpStream, peer: String) {
+    fn begin(self: &Rc<Self>, stream: TcpStream, peer: String) -> Option<Rc<Connection>> {
         let _ = stream.set_nodelay(true);
         let seconds = self.settings.borrow().keepalive_seconds;
         if seconds > 0 {
@@ -247,11 +279,12 @@ impl Replica {
         }
         let local = stream.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
         let connected = self.shard.borrow_mut().connect(peer, local);
-        match connected {
+        let begun = match connected {
             Ok(id) => {
-                let connection = Rc::new(Connection::new(id, stream, self.now_ns()));
+                let connection = Rc::new(Connection::new(id, self.clients.begin(), stream, self.now_ns()));
                 self.clients.insert(id, Rc::clone(&connection));
-                spawn_local(connection::serve(Rc::clone(self), connection));
+                spawn_local(connection::serve(Rc::clone(self), Rc::clone(&connection)));
+                Some(connection)
             }
             Err(text) => {
                 // A new socket takes a line; one that does not is closed without a word.
@@ -260,9 +293,11 @@ impl Replica {
                         let _ = stream.try_write(text.as_bytes());
                     }
                 });
+                None
             }
-        }
+        };
         self.node.note_clients(self.number, self.clients.len());
+        begun
     }
 
     /// Takes settings over that have changed since the last turn.
@@ -393,7 +428,9 @@ async fn unstick(replica: Rc<Replica>, connection: Rc<Connection>) {
 async fn accept(replica: Rc<Replica>, listener: TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => replica.begin(stream, peer.to_string()),
+            Ok((stream, peer)) => {
+                replica.begin(stream, peer.to_string());
+            }
             Err(error) => {
                 tracing::warn!(shard = replica.number, "a client could not be accepted: {error}");
                 sleep(ACCEPT_PAUSE).await;

@@ -162,14 +162,25 @@ fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
         }
         assert!(begin.elapsed() < PATIENCE, "{reply}");
     }
+    // Who comes only now can greet, is told, and is a client like any other afterwards.
+    let mut late = Client::connect(port);
+    late.send(&[b"HELLO", b"3"]);
+    assert_eq!(late.reply(), "%7");
+    let greeting: Vec<String> = (0..13).map(|_| late.reply()).collect();
+    assert_eq!(greeting[4..6], ["proto", ":3"]);
+    assert_eq!(late.ask("GET k"), BUSY);
     // Half a request waits for its other half.
     third.stream.write_all(b"*2\r\n$3\r\nGET\r\n").unwrap();
     assert_eq!(other.ask("PING"), BUSY);
-    assert_eq!(other.ask("SCRIPT KILL"), "+OK");
+    let mut killer = Client::connect(port);
+    assert_eq!(killer.ask("SCRIPT KILL"), "+OK");
     let killed = runner.reply();
     assert!(killed.starts_with('-') && killed.contains("killed by user"), "{killed}");
     third.stream.write_all(b"$1\r\nk\r\n").unwrap();
     assert_eq!(third.reply(), "$-1", "what the script wrote is undone");
+    assert_eq!(late.ask("GET k"), "_", "it speaks RESP3");
+    assert_eq!(late.ask("CLIENT ID"), greeting[7]);
+    assert_eq!(killer.ask("GET k"), "$-1");
     node::stop(vec![running]);
 }
 

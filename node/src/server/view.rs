@@ -3,7 +3,10 @@
 //! Readers take the map without a lock. Whoever learns something changes the
 //! [`Directory`] under one, publishes the new map, and tells the shards.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use arc_swap::ArcSwap;
 use moonraft_proto::peer::LeaderHint;
@@ -22,13 +25,22 @@ pub struct View {
     led: Mutex<Vec<LeaderHint>>,
     /// There is a new leader here: other nodes are to be told.
     news: Notify,
+    /// Open streams from each other node.
+    streams: Mutex<BTreeMap<u64, usize>>,
 }
 
 impl View {
     /// A view that tells these shards of its changes.
     pub fn new(directory: Directory, shards: Vec<ShardMailbox>) -> Self {
         let map = ArcSwap::from_pointee(directory.map().clone());
-        Self { directory: Mutex::new(directory), map, shards, led: Mutex::default(), news: Notify::new() }
+        Self {
+            directory: Mutex::new(directory),
+            map,
+            shards,
+            led: Mutex::default(),
+            news: Notify::new(),
+            streams: Mutex::default(),
+        }
     }
 
     /// The cluster now.
@@ -68,6 +80,12 @@ impl View {
         });
     }
 
+    /// A stream from another node has begun; it ends when the guard is dropped.
+    pub fn begin_stream(self: &Arc<Self>, node: u64) -> HeardStream {
+        *self.streams.lock().expect("no thread panics holding it").entry(node).or_default() += 1;
+        HeardStream { view: Arc::clone(self), node }
+    }
+
     /// Looks for nodes that have been silent for too long.
     pub fn check_silence(&self, now_ns: u64) {
         self.change(|directory| directory.check_silence(now_ns));
@@ -104,5 +122,26 @@ impl View {
 
     fn led(&self) -> MutexGuard<'_, Vec<LeaderHint>> {
         self.led.lock().expect("no thread panics holding it")
+    }
+}
+
+/// An open stream from another node. When the last of a node's ends, the node
+/// counts as failed until it is heard again: sockets of a process that died close
+/// at once, and clients must not wait for the silence that follows.
+pub struct HeardStream {
+    view: Arc<View>,
+    node: u64,
+}
+
+impl Drop for HeardStream {
+    fn drop(&mut self) {
+        let mut streams = self.view.streams.lock().expect("no thread panics holding it");
+        let open = streams.get_mut(&self.node).expect("it was counted when it began");
+        *open -= 1;
+        let is_last = *open == 0;
+        drop(streams);
+        if is_last {
+            self.view.change(|directory| directory.lost(self.node));
+        }
     }
 }

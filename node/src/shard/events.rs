@@ -25,7 +25,8 @@ impl Shard {
             Event::TakeSnapshot => self.take_snapshot(),
             Event::InstallSnapshot { index, term, data } => self.install(index, term, &data),
             Event::Deliver(publications) => publications.iter().for_each(|message| self.deliver(message)),
-            Event::MapChanged => {}
+            // A leader that did not answer may do so again.
+            Event::MapChanged => self.resume_parked(),
             Event::Tick => self.tick(),
         }
     }

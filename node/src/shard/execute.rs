@@ -264,9 +264,21 @@ impl Shard {
         }
         match self.standing {
             Standing::Following { leader: Some(_) } if self.reads_here(id, command) => Place::Here,
-            Standing::Following { leader: Some(_) } => Place::Elsewhere(self.redirect(Some(slot))),
+            Standing::Following { leader: Some(_) } if self.leader_answers() => {
+                Place::Elsewhere(self.redirect(Some(slot)))
+            }
             _ => Place::Wait,
         }
+    }
+
+    /// Whether the leader that is followed can be sent clients: its node answers.
+    /// If it does not, an election is due, and its port would refuse them.
+    pub(super) fn leader_answers(&self) -> bool {
+        let Standing::Following { leader: Some(leader) } = self.standing else { return false };
+        let map = self.surroundings.map();
+        let Some(place) = map.shards.get(self.settings.shard as usize) else { return true };
+        let node = place.replicas.iter().find(|it| it.replica == leader).map(|it| it.node);
+        node.is_none_or(|node| !place.failed.contains(&node))
     }
 
     /// Commands without keys are for the replica that was asked.
@@ -353,13 +365,17 @@ impl Shard {
     /// A unit too large to be one entry is refused whole.
     fn refuse_unit(&mut self, id: SessionId, start: u64) {
         self.tx_mut().roll_back_unit();
-        let limit = self.settings.unit_bytes_max;
-        let text =
-            format!("ERR the changes of this request exceed max-unit-bytes ({limit}); nothing was changed");
+        let text = self.unit_refusal();
         if let Some(session) = self.sessions.get_mut(id) {
             session.outbox.truncate(start);
             self.answer(id, &Reply::Error(text.into()));
         }
+    }
+
+    /// What the client of a unit that is too large is told.
+    pub(super) fn unit_refusal(&self) -> String {
+        let limit = self.settings.unit_bytes_max;
+        format!("ERR the changes of this request exceed max-unit-bytes ({limit}); nothing was changed")
     }
 
     fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) {

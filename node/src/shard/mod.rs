@@ -604,14 +604,14 @@ impl Shard {
         };
         let here = self.keyspace().owned().contains(slot);
         let leader = match self.standing {
-            Standing::Following { leader: Some(leader) } if here => {
+            Standing::Following { leader: Some(leader) } if here && self.leader_answers() => {
                 shard.replicas.iter().find(|place| place.replica == leader)
             }
+            Standing::Following { leader: None } if here => None,
             Standing::Leading { .. } if here => {
                 shard.replicas.iter().find(|place| place.replica == self.settings.replica)
             }
-            Standing::Following { leader: None } if here => None,
-            _ => shard.leader_place().or(shard.replicas.first()),
+            _ => shard.master_place(),
         };
         match leader {
             Some(place) => Redirect::Moved { slot, address: place.address.clone() },

@@ -107,6 +107,7 @@ impl Client<'_> {
             any_slot: flags.allow_cross_slot_keys,
             started_ns: self.shard.surroundings.boot_ns(),
             busy_ns: self.shard.settings.busy_ms * 1_000_000,
+            bytes_end: tx.batch_bytes().saturating_add(self.shard.settings.unit_bytes_max),
             tx,
         };
         let script = Script { sha: &request.name, text: request.text };
@@ -116,6 +117,7 @@ impl Client<'_> {
             Ended::Done(reply) => Ok(reply),
             Ended::Failed(text) => Ok(Reply::Error(text.into())),
             Ended::Killed(_, text) => {
+                let text = if tx.batch_bytes() > host.bytes_end { self.shard.unit_refusal() } else { text };
                 tx.roll_back_to(savepoint);
                 Err(CommandError::Text(text.into()))
             }
@@ -136,6 +138,9 @@ struct ScriptHost {
     any_slot: bool,
     started_ns: u64,
     busy_ns: u64,
+    /// With more bytes of effects than this the unit will be refused, so the script
+    /// ends at once: one that writes in a loop would take the node's memory.
+    bytes_end: usize,
 }
 
 impl ScriptHost {
@@ -188,6 +193,9 @@ impl Host for ScriptHost {
     }
 
     fn poll(&mut self) -> Verdict {
+        if self.tx.batch_bytes() > self.bytes_end {
+            return Verdict::Kill(KillReason::Host);
+        }
         let ran_ns = self.surroundings.boot_ns().saturating_sub(self.started_ns);
         if ran_ns < self.busy_ns || self.surroundings.while_busy() == Busy::Continue {
             Verdict::Continue

@@ -334,17 +334,22 @@ fn hello(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
         client.session_mut().protocol = protocol;
     }
     let session = client.session();
-    let number = if session.protocol == Protocol::Resp3 { 3 } else { 2 };
-    let role = if client.standing().is_leading() { "master" } else { "replica" };
-    Ok(Reply::Map(vec![
+    Ok(hello_reply(session.protocol, session.number, client.standing().is_leading()))
+}
+
+/// What `HELLO` says to the session of this number.
+pub fn hello_reply(protocol: Protocol, session: u64, leads: bool) -> Reply<'static> {
+    let number = if protocol == Protocol::Resp3 { 3 } else { 2 };
+    let role = if leads { "master" } else { "replica" };
+    Reply::Map(vec![
         (Reply::text("server"), Reply::text("redis")),
         (Reply::text("version"), Reply::text(REDIS_VERSION)),
         (Reply::text("proto"), Reply::Int(number)),
-        (Reply::text("id"), Reply::Int(session.number as i64)),
+        (Reply::text("id"), Reply::Int(session as i64)),
         (Reply::text("mode"), Reply::text("cluster")),
         (Reply::text("role"), Reply::text(role)),
         (Reply::text("modules"), Reply::Array(vec![])),
-    ]))
+    ])
 }
 
 fn protocol(word: &[u8]) -> Result<Protocol, CommandError> {

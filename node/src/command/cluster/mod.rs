@@ -6,8 +6,11 @@
 //! know the same leaders show the same epochs.
 //!
 //! Invariants:
-//! * The slot map has no holes: a shard whose leader is not known shows the last
-//!   one, or its first replica if none ever was.
+//! * The slot map has no holes: a shard whose leader is not known, or does not
+//!   answer, shows a replica that answers and holds requests until there is one
+//!   (see `ShardPlace::master_place`). SLOTS, SHARDS, NODES and redirects agree on
+//!   it, and answer at once: a reply held until the election is over would outlast
+//!   the patience that ioredis (1 s) and others have for the map itself.
 //! * Exactly one replica of a shard is a master.
 //!
 //! Slots, members and epochs follow from the cluster file and from elections;

@@ -71,14 +71,12 @@ impl View {
 
     fn shard(&self, number: usize) -> Shard<'_> {
         let place = &self.map.shards[number];
-        let first = place.replicas.first().map_or(0, |first| first.replica);
-        let known =
-            place.leader.filter(|(replica, _)| place.replicas.iter().any(|at| at.replica == *replica));
+        let known = place.leader.map_or(0, |(_, term)| term);
         let (master, term) = match self.leading {
-            Some(term) if number == self.me.0 && known.is_none_or(|(_, known)| known <= term) => {
+            Some(term) if number == self.me.0 && (known <= term || place.leader_place().is_none()) => {
                 (self.me.1, term)
             }
-            _ => known.unwrap_or((first, place.leader.map_or(0, |(_, term)| term))),
+            _ => (place.master_place().map_or(0, |master| master.replica), known),
         };
         Shard { number, place, master, term }
     }

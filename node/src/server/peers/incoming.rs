@@ -97,9 +97,13 @@ impl Peer for Incoming {
                 _ = stopping.wait_for(|stopping| *stopping) => return Err(Status::unavailable("the node stops")),
             };
             let Some(envelope) = envelope else { return Ok(Response::new(Delivered {})) };
-            let known = match sender {
-                Some(known) => known,
-                None => *sender.insert(self.introduce(&envelope)?),
+            let known = match &sender {
+                Some((known, _)) => *known,
+                None => {
+                    let known = self.introduce(&envelope)?;
+                    sender = Some((known, self.view.begin_stream(known)));
+                    known
+                }
             };
             self.take(known, envelope);
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use moonraft_proto::peer::{LeaderHint, peer_server::PeerServer};
+use moonraft_proto::peer::{Envelope, LeaderHint, peer_client::PeerClient, peer_server::PeerServer};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -130,6 +130,47 @@ async fn messages_arrive_whole_and_in_the_order_of_their_lane() {
     // Larger than the usual limit of gRPC.
     mouth.outgoing.send_raft(vec![message(7, 20 << 20)]);
     assert_eq!(heard(&ear, 1).await, [message(7, 20 << 20)]);
+}
+
+#[tokio::test]
+async fn a_node_whose_streams_have_ended_counts_as_failed_until_it_is_heard_again() {
+    let (topology, listener) = pair().await;
+    let address = listener.local_addr().unwrap();
+    let ear = listen(&topology, 2, listener).await;
+    let failed = || ear.view.map().shards[0].failed.clone();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut streams = Vec::new();
+    for count in 1..=2 {
+        let mut client = PeerClient::new(endpoint.connect().await.unwrap());
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let hint = LeaderHint { shard: 0, term: count, replica: 1 };
+        let cluster = topology.name().to_owned();
+        let envelope = Envelope { cluster, node: 1, leaders: vec![hint], ..Envelope::default() };
+        sender.send(envelope).await.unwrap();
+        let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        streams.push((sender, tokio::spawn(async move { client.deliver(stream).await.map(drop) })));
+        until(|| ear.view.map().shards[0].leader == Some((1, count))).await;
+    }
+    let (sender, stream) = streams.pop().unwrap();
+    drop(sender);
+    stream.await.unwrap().unwrap();
+    assert!(failed().is_empty(), "there is another stream");
+    // As the sockets of a process that is killed.
+    let (_sender, stream) = streams.pop().unwrap();
+    stream.abort();
+    until(|| failed() == [1]).await;
+    let _mouth = speak(outgoing(&topology, 1, SILENCE));
+    until(|| failed().is_empty()).await;
+}
+
+/// Waits until something is so; each look comes after everybody else's turn.
+async fn until(is_so: impl Fn() -> bool) {
+    let looks = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looks).await.expect("it is so before the test loses its patience");
 }
 
 #[tokio::test]

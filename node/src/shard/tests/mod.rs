@@ -96,6 +96,23 @@ fn after_a_refused_unit_a_reader_of_its_keys_is_answered() {
     assert_eq!(shard.read(reader), "nil");
 }
 
+#[test]
+fn a_script_that_writes_without_end_is_stopped_at_the_limit() {
+    let settings = ShardSettings { unit_bytes_max: 10_000, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    shard.send(client, "SET k before");
+    shard.commit_all();
+    shard.read(client);
+    let script = b"while true do pcall(redis.call, 'RPUSH', KEYS[2], 'more') redis.call('DEL', KEYS[1]) end";
+    let reply = shard.send_words(client, &[b"EVAL", script, b"2", b"k", b"{k}list"]);
+    assert_eq!(reply, "", "it saw what it changed");
+    shard.commit_all();
+    let refused = "-ERR the changes of this request exceed max-unit-bytes (10000); nothing was changed";
+    assert_eq!(shard.read(client), refused);
+    assert_eq!(shard.send(client, "GET k ; EXISTS {k}list"), "\"before\" :0");
+}
+
 // ---- leadership lost ---------------------------------------------------------
 
 #[test]
@@ -225,6 +242,49 @@ fn without_a_leader_for_too_long_the_cluster_is_down() {
     shard.send(client, "SET k v");
     shard.pass_ms(2000);
     assert_eq!(shard.read(client), "-CLUSTERDOWN The cluster is down");
+}
+
+#[test]
+fn while_the_leader_does_not_answer_requests_wait_for_the_next() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.lose_leadership(3);
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "GET k"), "-MOVED 7629 127.0.0.1:7201");
+    shard.world.map.borrow_mut().learn_failure(3, true);
+    assert_eq!(shard.send(client, "GET k"), "", "its port would refuse the client");
+    let reader = shard.connect();
+    assert_eq!(shard.send(reader, "READONLY ; GET k"), "+OK nil", "stale reads need no leader");
+    shard.lose_leadership(2);
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7101");
+}
+
+#[test]
+fn requests_that_wait_for_a_leader_go_on_when_it_answers_again() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.lose_leadership(3);
+    shard.world.map.borrow_mut().learn_failure(3, true);
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "GET k"), "");
+    shard.handle(Event::MapChanged);
+    assert_eq!(shard.read(client), "", "still away");
+    shard.world.map.borrow_mut().learn_failure(3, false);
+    shard.handle(Event::MapChanged);
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7201");
+}
+
+#[test]
+fn clients_are_never_sent_to_a_leader_that_does_not_answer() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "GET x"), "-MOVED 16287 127.0.0.1:7102");
+    shard.world.map.borrow_mut().learn_failure(2, true);
+    assert_eq!(shard.send(client, "GET x"), "-MOVED 16287 127.0.0.1:7002");
+    let slots = shard.send(client, "CLUSTER SLOTS");
+    assert!(slots.contains("[:16001, :16383, [\"127.0.0.1\", :7002,"), "{slots}");
+    let nodes = shard.send(client, "CLUSTER NODES");
+    let line = |port: u16| nodes.split("\\n").find(|line| line.contains(&format!(":{port}@"))).unwrap();
+    assert!(line(7002).contains(" master - ") && line(7002).ends_with(" 16001-16383"), "{nodes}");
+    assert!(line(7102).contains(" slave,fail "), "{nodes}");
 }
 
 #[test]
