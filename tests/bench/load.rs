@@ -18,9 +18,7 @@ use tokio::task::LocalSet;
 
 use crate::servers::System;
 use crate::wire::take_replies;
-use crate::workload::{
-    Acknowledgement, COUPON_KEYS, COUPON_SCRIPT, COUPON_STOCK, Requests, Workload,
-};
+use crate::workload::{Acknowledgement, COUPON_KEYS, COUPON_SCRIPT, COUPON_STOCK, Requests, Workload};
 use crate::{Options, seconds};
 
 /// Significant digits of latencies: an error of a thousandth.
@@ -111,31 +109,17 @@ impl Load {
     }
 
     /// Prepares the keyspace, puts the load on, and measures.
-    pub fn run(
-        &self,
-        runtime: &tokio::runtime::Runtime,
-        system: &System,
-    ) -> anyhow::Result<Measurement> {
+    pub fn run(&self, runtime: &tokio::runtime::Runtime, system: &System) -> anyhow::Result<Measurement> {
         let sha = self.prepare(runtime, system)?;
         LocalSet::new().block_on(runtime, self.measure(system, sha))
     }
 
     /// Empties the keyspace and puts in what the workload needs; returns the script's digest.
-    fn prepare(
-        &self,
-        runtime: &tokio::runtime::Runtime,
-        system: &System,
-    ) -> anyhow::Result<String> {
+    fn prepare(&self, runtime: &tokio::runtime::Runtime, system: &System) -> anyhow::Result<String> {
         let mut control = system.control()?;
         redis::cmd("FLUSHALL").exec(&mut control)?;
-        redis::cmd("SET")
-            .arg(COUPON_KEYS[0])
-            .arg(COUPON_STOCK)
-            .exec(&mut control)?;
-        let sha = redis::cmd("SCRIPT")
-            .arg("LOAD")
-            .arg(COUPON_SCRIPT)
-            .query(&mut control)?;
+        redis::cmd("SET").arg(COUPON_KEYS[0]).arg(COUPON_STOCK).exec(&mut control)?;
+        let sha = redis::cmd("SCRIPT").arg("LOAD").arg(COUPON_SCRIPT).query(&mut control)?;
         if self.workload == Workload::Get {
             fill(runtime, system, self.keys, self.connections)?;
         }
@@ -154,14 +138,7 @@ impl Load {
             let stream = connect(system).await?;
             let (acknowledgement, sha) = (self.acknowledgement, sha.clone());
             let (number, connections) = (number as u64, self.connections as u64);
-            let requests = Requests::new(
-                self.workload,
-                acknowledgement,
-                self.keys,
-                sha,
-                number,
-                connections,
-            );
+            let requests = Requests::new(self.workload, acknowledgement, self.keys, sha, number, connections);
             let task = drive(stream, requests, self.pipeline, Rc::clone(&shared));
             let shared = Rc::clone(&shared);
             tasks.push(tokio::task::spawn_local(async move {
@@ -188,12 +165,7 @@ impl Load {
         }
         match shared.failure.take() {
             Some(error) => Err(error),
-            None => Ok(Measurement {
-                operations,
-                elapsed,
-                cpu,
-                latency,
-            }),
+            None => Ok(Measurement { operations, elapsed, cpu, latency }),
         }
     }
 }
@@ -213,23 +185,14 @@ async fn drive(
         stream.write_all(&out).await?;
         read_replies(&mut stream, &mut input, replies).await?;
         let nanos = sent.elapsed().as_nanos() as u64;
-        shared
-            .latency
-            .borrow_mut()
-            .record_n(nanos.max(1), pipeline as u64)?;
-        shared
-            .operations
-            .set(shared.operations.get() + pipeline as u64);
+        shared.latency.borrow_mut().record_n(nanos.max(1), pipeline as u64)?;
+        shared.operations.set(shared.operations.get() + pipeline as u64);
     }
     Ok(())
 }
 
 /// Reads until `count` replies have come.
-async fn read_replies(
-    stream: &mut TcpStream,
-    input: &mut BytesMut,
-    mut count: usize,
-) -> anyhow::Result<()> {
+async fn read_replies(stream: &mut TcpStream, input: &mut BytesMut, mut count: usize) -> anyhow::Result<()> {
     while count > 0 {
         let read = tokio::time::timeout(REPLY_TIMEOUT, stream.read_buf(input));
         if read.await.context("a reply is missing")?? == 0 {
@@ -252,12 +215,7 @@ pub fn fill(
         let mut tasks = Vec::new();
         for number in 0..connections {
             let stream = connect(system).await?;
-            tasks.push(tokio::task::spawn_local(fill_one(
-                stream,
-                number as u64,
-                keys,
-                next.clone(),
-            )));
+            tasks.push(tokio::task::spawn_local(fill_one(stream, number as u64, keys, next.clone())));
         }
         for task in tasks {
             task.await??;
@@ -267,21 +225,9 @@ pub fn fill(
 }
 
 /// Takes batches of keys until none is left.
-async fn fill_one(
-    mut stream: TcpStream,
-    number: u64,
-    keys: u64,
-    next: Rc<Cell<u64>>,
-) -> anyhow::Result<()> {
+async fn fill_one(mut stream: TcpStream, number: u64, keys: u64, next: Rc<Cell<u64>>) -> anyhow::Result<()> {
     let (mut out, mut input) = (BytesMut::new(), BytesMut::new());
-    let mut requests = Requests::new(
-        Workload::Set,
-        Acknowledgement::Reply,
-        keys,
-        String::new(),
-        number,
-        1,
-    );
+    let mut requests = Requests::new(Workload::Set, Acknowledgement::Reply, keys, String::new(), number, 1);
     while next.get() < keys {
         let first = next.get();
         let last = keys.min(first + LOAD_BATCH);

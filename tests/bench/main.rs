@@ -76,11 +76,8 @@ pub struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    std::fs::create_dir_all(&options.dir)
-        .with_context(|| format!("making {}", options.dir.display()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    std::fs::create_dir_all(&options.dir).with_context(|| format!("making {}", options.dir.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let machine = Machine::new(&options)?;
     let mut report = Report::new(&options, machine.versions()?);
 
@@ -107,18 +104,12 @@ fn measure_speed(
         for &pipeline in &options.pipeline {
             for (rival, waits) in rivals(workload, pipeline, &master, &durable) {
                 // A reply of Moonraft is durable; with Redis in its place it is not.
-                let ours = if options.rival_only {
-                    waits
-                } else {
-                    Acknowledgement::Reply
-                };
+                let ours = if options.rival_only { waits } else { Acknowledgement::Reply };
                 let mut cell = Cell::new(workload, pipeline, waits);
                 for round in 1..=options.rounds {
-                    let load =
-                        |acknowledgement| Load::new(options, workload, pipeline, acknowledgement);
+                    let load = |acknowledgement| Load::new(options, workload, pipeline, acknowledgement);
                     cell.rival.push(run(runtime, rival, &load(waits), round)?);
-                    cell.moonraft
-                        .push(run(runtime, &moonraft, &load(ours), round)?);
+                    cell.moonraft.push(run(runtime, &moonraft, &load(ours), round)?);
                 }
                 report.cells.push(cell);
             }

@@ -34,10 +34,7 @@ pub fn measure(
     let growth = |system: System| {
         let growth = grow(&system, options, runtime);
         let growth = growth.with_context(|| format!("memory of {}", system.name))?;
-        eprintln!(
-            "memory of {}: {:.0} bytes a key",
-            system.name, growth.resident
-        );
+        eprintln!("memory of {}: {:.0} bytes a key", system.name, growth.resident);
         anyhow::Ok(growth)
     };
     Ok(Memory {
@@ -47,21 +44,14 @@ pub fn measure(
     })
 }
 
-fn grow(
-    system: &System,
-    options: &Options,
-    runtime: &tokio::runtime::Runtime,
-) -> anyhow::Result<Growth> {
+fn grow(system: &System, options: &Options, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Growth> {
     let (resident, used) = (system.resident_bytes()?, system.used_bytes()?);
     fill(runtime, system, options.memory_keys, options.connections)?;
-    let a_key =
-        |before: u64, after: u64| (after as f64 - before as f64) / options.memory_keys as f64;
+    let a_key = |before: u64, after: u64| (after as f64 - before as f64) / options.memory_keys as f64;
     let used_after = system.used_bytes()?;
     Ok(Growth {
         resident: a_key(resident, system.resident_bytes()?),
-        used: used
-            .zip(used_after)
-            .map(|(before, after)| a_key(before, after)),
+        used: used.zip(used_after).map(|(before, after)| a_key(before, after)),
     })
 }
 

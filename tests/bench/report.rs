@@ -32,13 +32,7 @@ pub struct Cell {
 impl Cell {
     /// A cell without measurements.
     pub fn new(workload: Workload, pipeline: usize, acknowledgement: Acknowledgement) -> Self {
-        Self {
-            workload,
-            pipeline,
-            acknowledgement,
-            rival: Vec::new(),
-            moonraft: Vec::new(),
-        }
+        Self { workload, pipeline, acknowledgement, rival: Vec::new(), moonraft: Vec::new() }
     }
 
     /// What is aimed at, and whether it is met. The kinder rival is no aim.
@@ -46,18 +40,11 @@ impl Cell {
         if self.acknowledgement == Acknowledgement::WaitBatch {
             return "—".to_owned();
         }
-        let cpu_max = if self.workload.is_write() {
-            WRITE_CPU_RATIO_MAX
-        } else {
-            READ_CPU_RATIO_MAX
-        };
+        let cpu_max = if self.workload.is_write() { WRITE_CPU_RATIO_MAX } else { READ_CPU_RATIO_MAX };
         let mut aims = vec![verdict(cpu_ratio <= cpu_max, &format!("CPU ≤ {cpu_max}"))];
         if self.workload.is_write() && self.pipeline == 1 {
             let is_met = throughput_ratio >= WRITE_THROUGHPUT_RATIO_MIN;
-            aims.push(verdict(
-                is_met,
-                &format!("rate ≥ {WRITE_THROUGHPUT_RATIO_MIN}"),
-            ));
+            aims.push(verdict(is_met, &format!("rate ≥ {WRITE_THROUGHPUT_RATIO_MIN}")));
         }
         aims.join(", ")
     }
@@ -84,17 +71,12 @@ impl Summary {
         let micros = rounds.iter().map(Measurement::cpu_micros);
         let mut latency = rounds[0].latency.clone();
         for round in &rounds[1..] {
-            latency
-                .add(&round.latency)
-                .expect("the histograms of all rounds resize themselves");
+            latency.add(&round.latency).expect("the histograms of all rounds resize themselves");
         }
         Self {
             throughput: operations as f64 / elapsed,
             cpu_micros: cpu * 1e6 / operations.max(1) as f64,
-            cpu_range: (
-                micros.clone().fold(f64::MAX, f64::min),
-                micros.fold(0.0, f64::max),
-            ),
+            cpu_range: (micros.clone().fold(f64::MAX, f64::min), micros.fold(0.0, f64::max)),
             latency,
         }
     }
@@ -126,12 +108,7 @@ pub struct Report {
 impl Report {
     /// An empty report.
     pub fn new(options: &Options, versions: String) -> Self {
-        Self {
-            options: options.clone(),
-            versions,
-            cells: Vec::new(),
-            memory: None,
-        }
+        Self { options: options.clone(), versions, cells: Vec::new(), memory: None }
     }
 
     fn write_speed(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,17 +122,9 @@ impl Report {
             let (rival, own) = (Summary::new(&cell.rival), Summary::new(&cell.moonraft));
             let cpu_ratio = own.cpu_micros / rival.cpu_micros;
             let throughput_ratio = own.throughput / rival.throughput;
-            let Cell {
-                workload,
-                pipeline,
-                acknowledgement,
-                ..
-            } = cell;
+            let Cell { workload, pipeline, acknowledgement, .. } = cell;
             let columns = rival.columns();
-            writeln!(
-                formatter,
-                "| {workload} | {pipeline} | {acknowledgement} | Redis | {columns} | | | |"
-            )?;
+            writeln!(formatter, "| {workload} | {pipeline} | {acknowledgement} | Redis | {columns} | | | |")?;
             let (columns, aim) = (own.columns(), cell.aim(cpu_ratio, throughput_ratio));
             writeln!(
                 formatter,
@@ -180,16 +149,10 @@ impl Report {
         let (rival, own) = (memory.rival.resident, memory.moonraft.resident);
         let ratio = own / rival;
         let aim = verdict(ratio <= MEMORY_RATIO_MAX, &format!("≤ {MEMORY_RATIO_MAX}"));
-        writeln!(
-            formatter,
-            "| resident | {rival:.0} | {own:.0} | {ratio:.2} | {aim} |"
-        )?;
+        writeln!(formatter, "| resident | {rival:.0} | {own:.0} | {ratio:.2} | {aim} |")?;
         if let (Some(rival), Some(own)) = (memory.rival.used, memory.moonraft.used) {
             let ratio = own / rival;
-            writeln!(
-                formatter,
-                "| `used_memory` | {rival:.0} | {own:.0} | {ratio:.2} | |"
-            )?;
+            writeln!(formatter, "| `used_memory` | {rival:.0} | {own:.0} | {ratio:.2} | |")?;
         }
         Ok(())
     }
@@ -197,12 +160,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options {
-            connections,
-            rounds,
-            seconds,
-            ..
-        } = self.options;
+        let Options { connections, rounds, seconds, .. } = self.options;
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         writeln!(
             formatter,

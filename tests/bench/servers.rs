@@ -33,10 +33,7 @@ impl Process {
         let text = std::fs::read_to_string(&path).context(path)?;
         // The name is in parentheses and may contain anything, also spaces.
         let (_, fields) = text.rsplit_once(") ").context("a line of /proc")?;
-        Ok(fields
-            .split(' ')
-            .map(|field| field.trim().parse().unwrap_or(0))
-            .collect())
+        Ok(fields.split(' ').map(|field| field.trim().parse().unwrap_or(0)).collect())
     }
 
     /// CPU time so far: of all threads, and of children that have ended.
@@ -51,15 +48,8 @@ impl Process {
     fn resident_bytes(&self) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/status", self.0.id());
         let text = std::fs::read_to_string(&path).context(path)?;
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .context("no VmRSS")?;
-        let kibibytes: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .context("no VmRSS")?
-            .parse()?;
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        let kibibytes: u64 = line.split_whitespace().nth(1).context("no VmRSS")?.parse()?;
         Ok(kibibytes * 1024)
     }
 }
@@ -100,12 +90,8 @@ impl System {
 
     /// `used_memory` of INFO, if the server tells it.
     pub fn used_bytes(&self) -> anyhow::Result<Option<u64>> {
-        let info: String = redis::cmd("INFO")
-            .arg("memory")
-            .query(&mut self.control()?)?;
-        let line = info
-            .lines()
-            .find_map(|line| line.strip_prefix("used_memory:"));
+        let info: String = redis::cmd("INFO").arg("memory").query(&mut self.control()?)?;
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
         Ok(line.and_then(|value| value.trim().parse().ok()))
     }
 }
@@ -125,20 +111,12 @@ pub struct Machine {
 impl Machine {
     /// Uses the binaries and the folder of the options.
     pub fn new(options: &Options) -> anyhow::Result<Self> {
-        let moonraft = if options.rival_only {
-            None
-        } else {
-            options.moonraft_binary.clone()
-        };
+        let moonraft = if options.rival_only { None } else { options.moonraft_binary.clone() };
         if let Some(binary) = moonraft.as_ref().filter(|binary| !binary.is_file()) {
             bail!("there is no server at {}", binary.display());
         }
         let directory = tempfile::tempdir_in(&options.dir)?;
-        Ok(Self {
-            moonraft,
-            redis: options.redis_binary.clone(),
-            directory,
-        })
+        Ok(Self { moonraft, redis: options.redis_binary.clone(), directory })
     }
 
     /// What the servers call themselves.
@@ -159,29 +137,19 @@ impl Machine {
     /// One Redis Cluster node that owns all slots; nothing on disk.
     pub fn redis_master(&self) -> anyhow::Result<System> {
         let [port, bus] = free_ports()?;
-        let settings = format!(
-            "cluster-enabled yes\ncluster-port {bus}\ncluster-announce-ip 127.0.0.1\nsave \"\"\n"
-        );
+        let settings =
+            format!("cluster-enabled yes\ncluster-port {bus}\ncluster-announce-ip 127.0.0.1\nsave \"\"\n");
         let process = self.start_redis(port, &settings)?;
         let mut client = wait_for_redis(port)?;
-        redis::cmd("CLUSTER")
-            .arg("ADDSLOTSRANGE")
-            .arg(0)
-            .arg(16383)
-            .exec(&mut client)?;
+        redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383).exec(&mut client)?;
         wait_for_cluster(port)?;
-        Ok(System {
-            name: "Redis",
-            port,
-            processes: vec![process],
-        })
+        Ok(System { name: "Redis", port, processes: vec![process] })
     }
 
     /// A primary and two replicas, each of which syncs every write to disk.
     pub fn redis_durable(&self) -> anyhow::Result<System> {
         // No rewrite of the file in between: it would fork, and cost Redis CPU.
-        let always =
-            "appendonly yes\nappendfsync always\nauto-aof-rewrite-percentage 0\nsave \"\"\n";
+        let always = "appendonly yes\nappendfsync always\nauto-aof-rewrite-percentage 0\nsave \"\"\n";
         let ports: [u16; NODES] = free_ports()?;
         let mut processes = vec![self.start_redis(ports[0], always)?];
         wait_for_redis(ports[0])?;
@@ -194,11 +162,7 @@ impl Machine {
                 Ok(info.contains("master_link_status:up"))
             })?;
         }
-        Ok(System {
-            name: "Redis with two replicas",
-            port: ports[0],
-            processes,
-        })
+        Ok(System { name: "Redis with two replicas", port: ports[0], processes })
     }
 
     fn start_redis(&self, port: u16, settings: &str) -> anyhow::Result<Process> {
@@ -208,24 +172,15 @@ impl Machine {
         let common = format!("port {port}\nbind 127.0.0.1\ndir {}\n", directory.display());
         std::fs::write(&file, common + "repl-diskless-sync-delay 0\n" + settings)?;
         let log = File::create(directory.join("log"))?;
-        let child = Command::new(&self.redis)
-            .arg(&file)
-            .stdout(log)
-            .stdin(Stdio::null())
-            .spawn();
-        Ok(Process(child.with_context(|| {
-            format!("starting {}", self.redis.display())
-        })?))
+        let child = Command::new(&self.redis).arg(&file).stdout(log).stdin(Stdio::null()).spawn();
+        Ok(Process(child.with_context(|| format!("starting {}", self.redis.display()))?))
     }
 
     /// Three nodes and one shard; in a self-check, Redis takes its place.
     pub fn moonraft(&self) -> anyhow::Result<System> {
         match &self.moonraft {
             Some(binary) => self.start_moonraft(binary),
-            None => Ok(System {
-                name: "Redis in Moonraft's place",
-                ..self.redis_durable()?
-            }),
+            None => Ok(System { name: "Redis in Moonraft's place", ..self.redis_durable()? }),
         }
     }
 
@@ -252,19 +207,9 @@ impl Machine {
             let log = File::create(directory.join(format!("node-{number}.log")))?;
             let mut command = Command::new(binary);
             command.arg("server").arg("--cluster").arg(&file);
-            command
-                .arg("--node")
-                .arg(number.to_string())
-                .arg("--dir")
-                .arg(home);
-            let child = command
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(log)
-                .spawn();
-            children.push(Process(
-                child.with_context(|| format!("starting {}", binary.display()))?,
-            ));
+            command.arg("--node").arg(number.to_string()).arg("--dir").arg(home);
+            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
+            children.push(Process(child.with_context(|| format!("starting {}", binary.display()))?));
         }
         for process in &mut children {
             wait_for_ready_line(process)?;
@@ -273,11 +218,7 @@ impl Machine {
         wait_for_cluster(leader)?;
         let position = ports.iter().step_by(3).position(|&port| port == leader);
         children.swap(0, position.context("the leader is none of ours")?);
-        Ok(System {
-            name: "Moonraft",
-            port: leader,
-            processes: children,
-        })
+        Ok(System { name: "Moonraft", port: leader, processes: children })
     }
 }
 
@@ -292,17 +233,13 @@ fn wait_for_ready_line(process: &mut Process) -> anyhow::Result<()> {
             }
         }
     });
-    ready
-        .recv_timeout(START_TIMEOUT)
-        .context("moonraft did not say `ready:`")
+    ready.recv_timeout(START_TIMEOUT).context("moonraft did not say `ready:`")
 }
 
 /// Blocks until the node calls its cluster complete.
 fn wait_for_cluster(port: u16) -> anyhow::Result<()> {
     wait_until("the cluster is up", || {
-        let info: String = redis::cmd("CLUSTER")
-            .arg("INFO")
-            .query(&mut control(port)?)?;
+        let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut control(port)?)?;
         Ok(info.contains("cluster_state:ok"))
     })
 }
@@ -312,14 +249,9 @@ fn wait_for_leader(port: u16) -> anyhow::Result<u16> {
     let mut leader = 0;
     wait_until("the shard has a leader", || {
         // Rows are [first slot, last slot, leader, follower…], a node is [host, port, id, …].
-        let slots = redis::cmd("CLUSTER")
-            .arg("SLOTS")
-            .query(&mut control(port)?)?;
+        let slots = redis::cmd("CLUSTER").arg("SLOTS").query(&mut control(port)?)?;
         let rows: Vec<Vec<redis::Value>> = redis::from_redis_value(slots)?;
-        let owner = rows
-            .first()
-            .and_then(|row| row.get(2))
-            .context("no slots yet")?;
+        let owner = rows.first().and_then(|row| row.get(2)).context("no slots yet")?;
         let owner: Vec<redis::Value> = redis::from_redis_value(owner.clone())?;
         leader = redis::from_redis_value(owner.get(1).context("no port")?.clone())?;
         Ok(true)

@@ -28,10 +28,7 @@ pub fn take_replies(buffer: &mut BytesMut, count: usize) -> anyhow::Result<usize
 fn reply_length(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     let Some(line_end) = bytes.iter().position(|&byte| byte == b'\n') else {
         if bytes.len() > LINE_BYTES_MAX {
-            bail!(
-                "a reply without an end: {:?}",
-                String::from_utf8_lossy(&bytes[..80])
-            );
+            bail!("a reply without an end: {:?}", String::from_utf8_lossy(&bytes[..80]));
         }
         return Ok(None);
     };
@@ -69,22 +66,14 @@ mod tests {
 
     #[test]
     fn whole_replies_are_taken_and_the_rest_is_left() {
-        assert_eq!(
-            taken(b"+OK\r\n:2\r\n$3\r\nabc\r\n$3\r\nab", 9).unwrap(),
-            (3, 6)
-        );
+        assert_eq!(taken(b"+OK\r\n:2\r\n$3\r\nabc\r\n$3\r\nab", 9).unwrap(), (3, 6));
         assert_eq!(taken(b"+OK\r\n+OK\r\n", 1).unwrap(), (1, 5));
         assert_eq!(taken(b"$3\r\nabc\r", 1).unwrap(), (0, 8));
     }
 
     #[test]
     fn whatever_is_not_a_success_ends_the_run() {
-        for bad in [
-            &b"-MOVED 1 a:1\r\n"[..],
-            b"$-1\r\n",
-            b":0\r\n",
-            b"*1\r\n:1\r\n",
-        ] {
+        for bad in [&b"-MOVED 1 a:1\r\n"[..], b"$-1\r\n", b":0\r\n", b"*1\r\n:1\r\n"] {
             assert!(taken(bad, 1).is_err());
         }
     }

@@ -100,19 +100,8 @@ impl Requests {
         connections: u64,
     ) -> Self {
         let mut dice = Dice(number + 1);
-        let noise = (0..(1 << 16))
-            .map(|_| b'!' + (dice.below(90) as u8))
-            .collect();
-        Self {
-            workload,
-            acknowledgement,
-            keys,
-            sha,
-            dice,
-            noise,
-            user: number,
-            user_stride: connections,
-        }
+        let noise = (0..(1 << 16)).map(|_| b'!' + (dice.below(90) as u8)).collect();
+        Self { workload, acknowledgement, keys, sha, dice, noise, user: number, user_stride: connections }
     }
 
     /// Writes `count` requests with what makes them durable; returns the number of replies.
@@ -142,10 +131,7 @@ impl Requests {
             Workload::Set => {
                 let key = key(self.dice.below(self.keys));
                 let start = self.dice.below((self.noise.len() - VALUE_BYTES) as u64) as usize;
-                write_words(
-                    &[b"SET", &key, &self.noise[start..start + VALUE_BYTES]],
-                    out,
-                );
+                write_words(&[b"SET", &key, &self.noise[start..start + VALUE_BYTES]], out);
             }
             Workload::Evalsha => {
                 let user = key(self.user);
@@ -161,14 +147,7 @@ impl Requests {
     pub fn write_load(&mut self, first: u64, last: u64, out: &mut BytesMut) -> usize {
         for number in first..last {
             let start = self.dice.below((self.noise.len() - VALUE_BYTES) as u64) as usize;
-            write_words(
-                &[
-                    b"SET",
-                    &key(number),
-                    &self.noise[start..start + VALUE_BYTES],
-                ],
-                out,
-            );
+            write_words(&[b"SET", &key(number), &self.noise[start..start + VALUE_BYTES]], out);
         }
         (last - first) as usize
     }

@@ -9,7 +9,8 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is, parse_integer},
     extended::Extended,
-    glob,
+    facts::uses,
+    generic::{cursor, scan_options, scan_reply},
     string::INFINITE,
 };
 use crate::keyspace::{Blob, Hash, Tx};
@@ -27,6 +28,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hset",
         arity: Arity::AtLeast(4),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::UPDATE],
         run: Run::Write(hset),
         since: "2.0.0",
         summary: "Creates or modifies the value of a field in a hash.",
@@ -36,6 +38,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hmset",
         arity: Arity::AtLeast(4),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::UPDATE],
         run: Run::Write(hmset),
         since: "2.0.0",
         summary: "Sets the values of multiple fields.",
@@ -45,6 +48,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hsetnx",
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::ADD],
         run: Run::Write(hsetnx),
         since: "2.0.0",
         summary: "Sets the value of a field in a hash only when the field doesn't exist.",
@@ -74,12 +78,14 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hgetall),
         since: "2.0.0",
         summary: "Returns all fields and values in a hash.",
+        tips: &["nondeterministic_output_order"],
         ..ROW
     },
     Command {
         name: "hdel",
         arity: Arity::AtLeast(3),
         flags: &[Flag::Fast],
+        key_flags: &[uses::TAKE],
         run: Run::Write(hdel),
         since: "2.0.0",
         summary: "Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain.",
@@ -89,6 +95,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hlen",
         arity: Arity::Exactly(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(hlen),
         since: "2.0.0",
         summary: "Returns the number of fields in a hash.",
@@ -100,6 +107,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hkeys),
         since: "2.0.0",
         summary: "Returns all fields in a hash.",
+        tips: &["nondeterministic_output_order"],
         ..ROW
     },
     Command {
@@ -108,12 +116,14 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hvals),
         since: "2.0.0",
         summary: "Returns all values in a hash.",
+        tips: &["nondeterministic_output_order"],
         ..ROW
     },
     Command {
         name: "hexists",
         arity: Arity::Exactly(3),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(hexists),
         since: "2.0.0",
         summary: "Determines whether a field exists in a hash.",
@@ -123,6 +133,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hstrlen",
         arity: Arity::Exactly(3),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(hstrlen),
         since: "3.2.0",
         summary: "Returns the length of the value of a field.",
@@ -153,6 +164,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hrandfield),
         since: "6.2.0",
         summary: "Returns one or more random fields from a hash.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -162,6 +174,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hscan),
         since: "2.8.0",
         summary: "Iterates over fields and values of a hash.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
 ];
@@ -341,51 +354,9 @@ fn hrandfield<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 fn hscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let from = cursor(words[2])?;
     let Some(hash) = tx.hash(words[1])? else { return Ok(scan_reply(0, Vec::new())) };
-    let (pattern, count) = scan_options(&words[3..])?;
+    let options = scan_options(&words[3..], false)?;
 
-    let (pairs, next) = hash.scan(from, count);
-    let wanted = pairs.into_iter().filter(|(field, _)| glob::matches(pattern, field));
+    let (pairs, next) = hash.scan(from, options.count);
+    let wanted = pairs.into_iter().filter(|(field, _)| options.matches(field));
     Ok(scan_reply(next, wanted.flat_map(|(field, value)| [bulk(field), bulk(value)]).collect()))
-}
-
-/// The cursor of a scan, as C's `strtoul` reads it: an empty word is 0.
-fn cursor(word: &[u8]) -> Result<u64, CommandError> {
-    let (negative, digits) = match word.split_first() {
-        Some((b'-', digits)) => (true, digits),
-        Some((b'+', digits)) => (false, digits),
-        _ => (false, word),
-    };
-    let number = match digits {
-        [] if word.is_empty() => Some(0),
-        [first, ..] if first.is_ascii_digit() => {
-            std::str::from_utf8(digits).ok().and_then(|text| text.parse::<u64>().ok())
-        }
-        _ => None,
-    };
-    let number = number.ok_or(CommandError::text("ERR invalid cursor"))?;
-    Ok(if negative { number.wrapping_neg() } else { number })
-}
-
-/// `[MATCH pattern] [COUNT count]`
-fn scan_options<'a>(words: &[&'a [u8]]) -> Result<(&'a [u8], usize), CommandError> {
-    /// What Redis takes.
-    const COUNT_DEFAULT: usize = 10;
-    let (mut pattern, mut count): (&[u8], usize) = (b"*", COUNT_DEFAULT);
-    for option in words.chunks(2) {
-        let &[name, value] = option else { return Err(CommandError::Syntax) };
-        if is(name, "count") {
-            let given = integer(value)?;
-            count = usize::try_from(given).ok().filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
-        } else if is(name, "match") {
-            pattern = value;
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    Ok((pattern, count))
-}
-
-/// The reply of a scan.
-fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
-    Reply::Array(vec![Reply::text(next.to_string()), Reply::Array(found)])
 }

@@ -57,12 +57,7 @@ async fn main() -> anyhow::Result<()> {
         .iter()
         .zip(&records)
         .map(|(tag, record)| {
-            tokio::spawn(write(
-                connection.clone(),
-                tag.clone(),
-                Arc::clone(record),
-                Arc::clone(&done),
-            ))
+            tokio::spawn(write(connection.clone(), tag.clone(), Arc::clone(record), Arc::clone(&done)))
         })
         .collect();
 
@@ -79,10 +74,7 @@ async fn main() -> anyhow::Result<()> {
         written += acknowledged;
         lost += count_lost(connection.clone(), tag, acknowledged).await?;
     }
-    let errors: u64 = records
-        .iter()
-        .map(|record| record.errors.load(Ordering::Relaxed))
-        .sum();
+    let errors: u64 = records.iter().map(|record| record.errors.load(Ordering::Relaxed)).sum();
     println!("acknowledged {written}, lost {lost}, errors {errors}");
     if lost > 0 {
         bail!("{lost} of {written} acknowledged writes are lost");
@@ -96,12 +88,7 @@ fn key(tag: &str, number: u64) -> String {
 }
 
 /// Writes one key after the other; one whose outcome is unknown is repeated.
-async fn write(
-    mut connection: ClusterConnection,
-    tag: String,
-    record: Arc<Record>,
-    done: Arc<AtomicBool>,
-) {
+async fn write(mut connection: ClusterConnection, tag: String, record: Arc<Record>, done: Arc<AtomicBool>) {
     while !done.load(Ordering::Relaxed) {
         let number = record.acknowledged.load(Ordering::Relaxed) + 1;
         match connection.set::<_, _, ()>(key(&tag, number), number).await {
@@ -125,11 +112,8 @@ async fn report_until_told_to_stop(records: &[Arc<Record>]) -> anyhow::Result<()
             _ = terminate.recv() => return Ok(()),
             _ = look.tick() => {}
         }
-        let slowest = records
-            .iter()
-            .map(|record| record.acknowledged.load(Ordering::Relaxed))
-            .min()
-            .unwrap_or(0);
+        let slowest =
+            records.iter().map(|record| record.acknowledged.load(Ordering::Relaxed)).min().unwrap_or(0);
         if slowest >= reported + PROGRESS_STEP {
             reported = slowest;
             println!("progress {slowest} of the slowest writer");
@@ -138,20 +122,13 @@ async fn report_until_told_to_stop(records: &[Arc<Record>]) -> anyhow::Result<()
 }
 
 /// How many of the acknowledged writes cannot be read back.
-async fn count_lost(
-    mut connection: ClusterConnection,
-    tag: &str,
-    acknowledged: u64,
-) -> anyhow::Result<u64> {
+async fn count_lost(mut connection: ClusterConnection, tag: &str, acknowledged: u64) -> anyhow::Result<u64> {
     let numbers: Vec<u64> = (1..=acknowledged).collect();
     let mut lost = 0;
     for batch in numbers.chunks(READ_BATCH) {
         let keys: Vec<String> = batch.iter().map(|number| key(tag, *number)).collect();
         let values: Vec<Option<u64>> = connection.mget(keys).await?;
-        let missing = values
-            .iter()
-            .zip(batch)
-            .filter(|(value, number)| **value != Some(**number));
+        let missing = values.iter().zip(batch).filter(|(value, number)| **value != Some(**number));
         lost += missing.count() as u64;
     }
     Ok(lost)

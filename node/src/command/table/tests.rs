@@ -89,14 +89,20 @@ fn the_rows_are_those_of_a_real_server() {
 
 /// Families whose every fact is checked.
 const IN_FULL: &[&[Command]] = &[
+    bitmap::COMMANDS,
     database::COMMANDS,
     expiry::COMMANDS,
     generic::COMMANDS,
+    hash::COMMANDS,
     inspect::COMMANDS,
     introspection::COMMANDS,
+    lcs::COMMANDS,
+    list::COMMANDS,
     restore::COMMANDS,
     set::COMMANDS,
     sort::COMMANDS,
+    string::COMMANDS,
+    zset::COMMANDS,
 ];
 
 fn spec_text(spec: &KeySpec) -> String {

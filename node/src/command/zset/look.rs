@@ -6,8 +6,8 @@ use moonraft_proto::{Reply, reply::double_text};
 use super::{
     super::{
         CommandError, Outcome,
-        arguments::{integer, is},
-        glob,
+        arguments::is,
+        generic::{cursor, scan_options, scan_reply},
         list::signed_count,
     },
     members_reply,
@@ -126,47 +126,11 @@ fn draw_distinct(tx: &Tx, end: usize, count: usize) -> Vec<usize> {
 pub fn zscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let from = cursor(words[2])?;
     let Some(sorted) = tx.sorted(words[1])? else { return Ok(scan_reply(0, Vec::new())) };
-    let (pattern, count) = scan_options(&words[3..])?;
+    let options = scan_options(&words[3..], false)?;
 
-    let (pairs, next) = scan::piece(sorted.iter_unordered(), |(member, _)| &***member, from, count);
-    let wanted = pairs.into_iter().filter(|(member, _)| glob::matches(pattern, member));
+    let (pairs, next) = scan::piece(sorted.iter_unordered(), |(member, _)| &***member, from, options.count);
+    let wanted = pairs.into_iter().filter(|(member, _)| options.matches(member));
     let replies =
         wanted.flat_map(|(member, score)| [Reply::bulk(&**member), Reply::text(double_text(score))]);
     Ok(scan_reply(next.unwrap_or(0), replies.collect()))
-}
-
-/// The cursor of a scan, as C's `strtoul` reads it: an empty word is 0.
-fn cursor(word: &[u8]) -> Result<u64, CommandError> {
-    let number = match word {
-        [] => Some(0),
-        [first, ..] if first.is_ascii_digit() => {
-            std::str::from_utf8(word).ok().and_then(|text| text.parse().ok())
-        }
-        _ => None,
-    };
-    number.ok_or(CommandError::text("ERR invalid cursor"))
-}
-
-/// `[MATCH pattern] [COUNT count]`
-fn scan_options<'a>(words: &[&'a [u8]]) -> Result<(&'a [u8], usize), CommandError> {
-    /// What Redis takes.
-    const COUNT_DEFAULT: usize = 10;
-    let (mut pattern, mut count): (&[u8], usize) = (b"*", COUNT_DEFAULT);
-    for option in words.chunks(2) {
-        let &[name, value] = option else { return Err(CommandError::Syntax) };
-        if is(name, "count") {
-            let given = integer(value)?;
-            count = usize::try_from(given).ok().filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
-        } else if is(name, "match") {
-            pattern = value;
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    Ok((pattern, count))
-}
-
-/// The reply of a scan.
-fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
-    Reply::Array(vec![Reply::text(next.to_string()), Reply::Array(found)])
 }
