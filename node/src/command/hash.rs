@@ -7,7 +7,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, is, parse_integer},
+    arguments::{Draw, integer, parse_integer},
     extended::Extended,
     facts::uses,
     generic::{cursor, scan_options, scan_reply},
@@ -17,10 +17,6 @@ use crate::keyspace::{Blob, Hash, Tx};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Hash, keys: Keys::ONE, ..Command::BASE };
-
-/// Fields that one request may draw with repetition: so many that nobody needs
-/// more, so few that their reply fits in memory.
-const REPEATED_MAX: u64 = 1 << 22;
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
@@ -321,26 +317,13 @@ fn hrandfield<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         let drawn = tx.hash(key)?.and_then(|hash| hash.draw(random));
         return Ok(drawn.map_or(Reply::Null, |(field, _)| bulk(field)));
     };
-    let count = integer(count)?;
-    if count == i64::MIN {
-        return Err(CommandError::text(
-            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-        ));
-    }
-    let with_values = match *rest {
-        [] => false,
-        [word] if is(word, "withvalues") => true,
-        _ => return Err(CommandError::Syntax),
-    };
-    let twice_too_many = with_values && count.unsigned_abs() > i64::MAX as u64 / 2;
-    if twice_too_many || count < 0 && count.unsigned_abs() > REPEATED_MAX {
-        return Err(CommandError::text("ERR value is out of range"));
-    }
+    let draw = Draw::read(count)?;
+    let with_values = draw.in_pairs(rest, "withvalues")?;
 
     let Some(hash) = tx.hash(key)? else { return Ok(Reply::Array(Vec::new())) };
-    let drawn = match usize::try_from(count) {
-        Ok(count) => hash.draw_distinct(count, random),
-        Err(_) => (0..count.unsigned_abs()).filter_map(|_| hash.draw(random)).collect(),
+    let drawn = match draw {
+        Draw::Distinct(count) => hash.draw_distinct(count, random),
+        Draw::Repeated(count) => (0..count).filter_map(|_| hash.draw(random)).collect(),
     };
     let drawn = drawn.into_iter();
     Ok(if with_values {

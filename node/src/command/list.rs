@@ -9,7 +9,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{count_or, integer, is, parse_integer, span},
+    arguments::{count_or, integer, is, signed_count, span},
     facts::uses,
 };
 use crate::keyspace::{List, Tx};
@@ -487,18 +487,6 @@ fn position_options(words: &[&[u8]]) -> Result<PositionOptions, CommandError> {
         }
     }
     Ok(options)
-}
-
-/// A count with a direction: any integer that can change its sign.
-pub(super) fn signed_count(word: &[u8]) -> Result<i64, CommandError> {
-    const LEAST: CommandError = CommandError::text(
-        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-    );
-    match parse_integer(word) {
-        None => Err(CommandError::NotInteger),
-        Some(i64::MIN) => Err(LEAST),
-        Some(count) => Ok(count),
-    }
 }
 
 // ---- changing in place -----------------------------------------------------

@@ -6,17 +6,12 @@ use moonraft_proto::{Reply, reply::double_text};
 use super::{
     super::{
         CommandError, Outcome,
-        arguments::is,
+        arguments::{Draw, is},
         generic::{cursor, scan_options, scan_reply},
-        list::signed_count,
     },
     members_reply,
 };
 use crate::keyspace::{SortedSet, Tx, scan};
-
-/// Members that one request may draw with repetition: so many that nobody needs
-/// more, so few that their reply fits in memory.
-const REPEATED_MAX: u64 = 1 << 22;
 
 /// `ZCARD key`
 pub fn zcard<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
@@ -84,27 +79,18 @@ pub fn zrandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         let drawn = tx.sorted(key)?.and_then(|sorted| sorted.nth(tx.random_below(sorted.len())));
         return Ok(drawn.map_or(Reply::Null, |(member, _)| Reply::bulk(&**member)));
     };
-    let count = signed_count(count)?;
-    let with_scores = match &words[3..] {
-        [] => false,
-        [option] if is(option, "withscores") => true,
-        _ => return Err(CommandError::Syntax),
-    };
-    let too_many = with_scores && count.unsigned_abs() > i64::MAX as u64 / 2;
-    if too_many || (count < 0 && count.unsigned_abs() > REPEATED_MAX) {
-        return Err(CommandError::text("ERR value is out of range"));
-    }
+    let draw = Draw::read(count)?;
+    let with_scores = draw.in_pairs(&words[3..], "withscores")?;
     let Some(sorted) = tx.sorted(key)? else { return Ok(Reply::Array(Vec::new())) };
 
     let nth = |at| sorted.nth(at).expect("a position drawn is below the length");
     let length = sorted.len();
-    let wanted = count.unsigned_abs() as usize;
-    Ok(if count < 0 {
-        members_reply((0..wanted).map(|_| nth(tx.random_below(length))), with_scores)
-    } else if wanted >= length {
-        members_reply(sorted.iter(), with_scores)
-    } else {
-        members_reply(draw_distinct(tx, length, wanted).into_iter().map(nth), with_scores)
+    Ok(match draw {
+        Draw::Repeated(count) => members_reply((0..count).map(|_| nth(tx.random_below(length))), with_scores),
+        Draw::Distinct(count) if count >= length => members_reply(sorted.iter(), with_scores),
+        Draw::Distinct(count) => {
+            members_reply(draw_distinct(tx, length, count).into_iter().map(nth), with_scores)
+        }
     })
 }
 
