@@ -119,6 +119,66 @@ pub fn script_key_count_error(words: &[&[u8]]) -> CommandError {
     }
 }
 
+/// A count with a direction: any integer that can change its sign.
+///
+/// # Errors
+/// It is none.
+pub fn signed_count(word: &[u8]) -> Result<i64, CommandError> {
+    const LEAST: CommandError = CommandError::text(
+        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+    );
+    match parse_integer(word) {
+        None => Err(CommandError::NotInteger),
+        Some(i64::MIN) => Err(LEAST),
+        Some(count) => Ok(count),
+    }
+}
+
+/// Members that one request may draw with repetition: so many that nobody needs
+/// more, so few that their reply fits in memory.
+const REPEATED_MAX: u64 = 1 << 22;
+
+/// How many members of a collection to draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// Each at most once.
+    Distinct(usize),
+    /// This many, with repetition.
+    Repeated(usize),
+}
+
+impl Draw {
+    const OUT_OF_RANGE: CommandError = CommandError::text("ERR value is out of range");
+
+    /// The count of `SRANDMEMBER` and its like; a negative one allows repetition.
+    ///
+    /// # Errors
+    /// It is no integer, or asks for too many.
+    pub fn read(word: &[u8]) -> Result<Self, CommandError> {
+        let count = signed_count(word)?;
+        match usize::try_from(count) {
+            Ok(count) => Ok(Draw::Distinct(count)),
+            Err(_) if count.unsigned_abs() > REPEATED_MAX => Err(Self::OUT_OF_RANGE),
+            Err(_) => Ok(Draw::Repeated(count.unsigned_abs() as usize)),
+        }
+    }
+
+    /// Whether each member is to come with another word: `WITHVALUES` (`name`) or
+    /// nothing may follow the count.
+    ///
+    /// # Errors
+    /// Something else follows, or the words of the reply would be too many to count.
+    pub fn in_pairs(self, words: &[&[u8]], name: &str) -> Result<bool, CommandError> {
+        match (words, self) {
+            ([], _) => Ok(false),
+            ([word], _) if !is(word, name) => Err(CommandError::Syntax),
+            ([_], Draw::Distinct(count)) if count > isize::MAX as usize / 2 => Err(Self::OUT_OF_RANGE),
+            ([_], _) => Ok(true),
+            _ => Err(CommandError::Syntax),
+        }
+    }
+}
+
 /// The unit a duration or a deadline is given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {

@@ -33,6 +33,16 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "flushall", summary: "Removes all keys from all databases.", ..FLUSH },
     Command { name: "flushdb", summary: "Remove all keys from the current database.", ..FLUSH },
     Command {
+        name: "swapdb",
+        arity: Arity::Exactly(3),
+        flags: &[Flag::Fast, Flag::Dangerous],
+        categories: &[Family::Generic],
+        run: Run::Write(|_, _| Err(CommandError::text("ERR SWAPDB is not allowed in cluster mode"))),
+        since: "4.0.0",
+        summary: "Swaps two Redis databases.",
+        ..ROW
+    },
+    Command {
         name: "time",
         arity: Arity::Exactly(1),
         flags: &[Flag::Stale, Flag::Fast],

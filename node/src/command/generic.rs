@@ -197,10 +197,22 @@ impl ScanOptions<'_> {
     }
 }
 
-/// The cursor of a `SCAN` or its like.
+/// The cursor of a `SCAN` or its like, as C's `strtoul` reads it: an empty word is 0.
 pub(super) fn cursor(word: &[u8]) -> Result<u64, CommandError> {
-    let number = std::str::from_utf8(word).ok().and_then(|text| text.parse().ok());
-    number.ok_or(CommandError::text("ERR invalid cursor"))
+    let (negative, digits) = match word.split_first() {
+        Some((b'-', digits)) => (true, digits),
+        Some((b'+', digits)) => (false, digits),
+        _ => (false, word),
+    };
+    let number = match digits {
+        [] if word.is_empty() => Some(0),
+        [first, ..] if first.is_ascii_digit() => {
+            std::str::from_utf8(digits).ok().and_then(|text| text.parse::<u64>().ok())
+        }
+        _ => None,
+    };
+    let number = number.ok_or(CommandError::text("ERR invalid cursor"))?;
+    Ok(if negative { number.wrapping_neg() } else { number })
 }
 
 /// `[MATCH pattern] [COUNT count] [TYPE type]`, the last for `SCAN` only.

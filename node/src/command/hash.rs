@@ -7,9 +7,10 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, is, parse_integer},
+    arguments::{Draw, integer, parse_integer},
     extended::Extended,
-    glob,
+    facts::uses,
+    generic::{cursor, scan_options, scan_reply},
     string::INFINITE,
 };
 use crate::keyspace::{Blob, Hash, Tx};
@@ -17,16 +18,13 @@ use crate::keyspace::{Blob, Hash, Tx};
 /// A row of this family.
 const ROW: Command = Command { family: Family::Hash, keys: Keys::ONE, ..Command::BASE };
 
-/// Fields that one request may draw with repetition: so many that nobody needs
-/// more, so few that their reply fits in memory.
-const REPEATED_MAX: u64 = 1 << 22;
-
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
     Command {
         name: "hset",
         arity: Arity::AtLeast(4),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::UPDATE],
         run: Run::Write(hset),
         since: "2.0.0",
         summary: "Creates or modifies the value of a field in a hash.",
@@ -36,6 +34,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hmset",
         arity: Arity::AtLeast(4),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::UPDATE],
         run: Run::Write(hmset),
         since: "2.0.0",
         summary: "Sets the values of multiple fields.",
@@ -45,6 +44,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hsetnx",
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::ADD],
         run: Run::Write(hsetnx),
         since: "2.0.0",
         summary: "Sets the value of a field in a hash only when the field doesn't exist.",
@@ -74,12 +74,14 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hgetall),
         since: "2.0.0",
         summary: "Returns all fields and values in a hash.",
+        tips: &["nondeterministic_output_order"],
         ..ROW
     },
     Command {
         name: "hdel",
         arity: Arity::AtLeast(3),
         flags: &[Flag::Fast],
+        key_flags: &[uses::TAKE],
         run: Run::Write(hdel),
         since: "2.0.0",
         summary: "Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain.",
@@ -89,6 +91,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hlen",
         arity: Arity::Exactly(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(hlen),
         since: "2.0.0",
         summary: "Returns the number of fields in a hash.",
@@ -100,6 +103,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hkeys),
         since: "2.0.0",
         summary: "Returns all fields in a hash.",
+        tips: &["nondeterministic_output_order"],
         ..ROW
     },
     Command {
@@ -108,12 +112,14 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hvals),
         since: "2.0.0",
         summary: "Returns all values in a hash.",
+        tips: &["nondeterministic_output_order"],
         ..ROW
     },
     Command {
         name: "hexists",
         arity: Arity::Exactly(3),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(hexists),
         since: "2.0.0",
         summary: "Determines whether a field exists in a hash.",
@@ -123,6 +129,7 @@ pub const COMMANDS: &[Command] = &[
         name: "hstrlen",
         arity: Arity::Exactly(3),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(hstrlen),
         since: "3.2.0",
         summary: "Returns the length of the value of a field.",
@@ -153,6 +160,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hrandfield),
         since: "6.2.0",
         summary: "Returns one or more random fields from a hash.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -162,6 +170,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(hscan),
         since: "2.8.0",
         summary: "Iterates over fields and values of a hash.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
 ];
@@ -308,26 +317,13 @@ fn hrandfield<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         let drawn = tx.hash(key)?.and_then(|hash| hash.draw(random));
         return Ok(drawn.map_or(Reply::Null, |(field, _)| bulk(field)));
     };
-    let count = integer(count)?;
-    if count == i64::MIN {
-        return Err(CommandError::text(
-            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-        ));
-    }
-    let with_values = match *rest {
-        [] => false,
-        [word] if is(word, "withvalues") => true,
-        _ => return Err(CommandError::Syntax),
-    };
-    let twice_too_many = with_values && count.unsigned_abs() > i64::MAX as u64 / 2;
-    if twice_too_many || count < 0 && count.unsigned_abs() > REPEATED_MAX {
-        return Err(CommandError::text("ERR value is out of range"));
-    }
+    let draw = Draw::read(count)?;
+    let with_values = draw.in_pairs(rest, "withvalues")?;
 
     let Some(hash) = tx.hash(key)? else { return Ok(Reply::Array(Vec::new())) };
-    let drawn = match usize::try_from(count) {
-        Ok(count) => hash.draw_distinct(count, random),
-        Err(_) => (0..count.unsigned_abs()).filter_map(|_| hash.draw(random)).collect(),
+    let drawn = match draw {
+        Draw::Distinct(count) => hash.draw_distinct(count, random),
+        Draw::Repeated(count) => (0..count).filter_map(|_| hash.draw(random)).collect(),
     };
     let drawn = drawn.into_iter();
     Ok(if with_values {
@@ -341,51 +337,9 @@ fn hrandfield<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 fn hscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let from = cursor(words[2])?;
     let Some(hash) = tx.hash(words[1])? else { return Ok(scan_reply(0, Vec::new())) };
-    let (pattern, count) = scan_options(&words[3..])?;
+    let options = scan_options(&words[3..], false)?;
 
-    let (pairs, next) = hash.scan(from, count);
-    let wanted = pairs.into_iter().filter(|(field, _)| glob::matches(pattern, field));
+    let (pairs, next) = hash.scan(from, options.count);
+    let wanted = pairs.into_iter().filter(|(field, _)| options.matches(field));
     Ok(scan_reply(next, wanted.flat_map(|(field, value)| [bulk(field), bulk(value)]).collect()))
-}
-
-/// The cursor of a scan, as C's `strtoul` reads it: an empty word is 0.
-fn cursor(word: &[u8]) -> Result<u64, CommandError> {
-    let (negative, digits) = match word.split_first() {
-        Some((b'-', digits)) => (true, digits),
-        Some((b'+', digits)) => (false, digits),
-        _ => (false, word),
-    };
-    let number = match digits {
-        [] if word.is_empty() => Some(0),
-        [first, ..] if first.is_ascii_digit() => {
-            std::str::from_utf8(digits).ok().and_then(|text| text.parse::<u64>().ok())
-        }
-        _ => None,
-    };
-    let number = number.ok_or(CommandError::text("ERR invalid cursor"))?;
-    Ok(if negative { number.wrapping_neg() } else { number })
-}
-
-/// `[MATCH pattern] [COUNT count]`
-fn scan_options<'a>(words: &[&'a [u8]]) -> Result<(&'a [u8], usize), CommandError> {
-    /// What Redis takes.
-    const COUNT_DEFAULT: usize = 10;
-    let (mut pattern, mut count): (&[u8], usize) = (b"*", COUNT_DEFAULT);
-    for option in words.chunks(2) {
-        let &[name, value] = option else { return Err(CommandError::Syntax) };
-        if is(name, "count") {
-            let given = integer(value)?;
-            count = usize::try_from(given).ok().filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
-        } else if is(name, "match") {
-            pattern = value;
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    Ok((pattern, count))
-}
-
-/// The reply of a scan.
-fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
-    Reply::Array(vec![Reply::text(next.to_string()), Reply::Array(found)])
 }

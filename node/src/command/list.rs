@@ -9,7 +9,8 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{count_or, integer, is, parse_integer, span},
+    arguments::{count_or, integer, is, signed_count, span},
+    facts::uses,
 };
 use crate::keyspace::{List, Tx};
 
@@ -29,6 +30,7 @@ pub const COMMANDS: &[Command] = &[
         name: "linsert",
         arity: Arity::Exactly(5),
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::ADD],
         run: Run::Write(linsert),
         since: "2.2.0",
         summary: "Inserts an element before or after another element in a list.",
@@ -38,6 +40,7 @@ pub const COMMANDS: &[Command] = &[
         name: "llen",
         arity: Arity::Exactly(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(llen),
         summary: "Returns the length of a list.",
         ..ROW
@@ -47,6 +50,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(5),
         keys: Keys::TWO,
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::MOVE, uses::ADD],
         run: Run::Write(lmove),
         since: "6.2.0",
         summary: "Returns an element after popping it from one list and pushing it to another. Deletes the list if the last element was moved.",
@@ -56,6 +60,7 @@ pub const COMMANDS: &[Command] = &[
         name: "lmpop",
         arity: Arity::AtLeast(4),
         keys: Keys::Counted { count: 1, also: None },
+        key_flags: &[uses::MOVE],
         run: Run::Write(lmpop),
         since: "7.0.0",
         summary: "Returns multiple elements from a list after removing them. Deletes the list if the last element was popped.",
@@ -65,6 +70,7 @@ pub const COMMANDS: &[Command] = &[
         name: "lpop",
         arity: Arity::AtLeast(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::MOVE],
         run: Run::Write(lpop),
         summary: "Returns the first elements in a list after removing it. Deletes the list if the last element was popped.",
         ..ROW
@@ -81,6 +87,7 @@ pub const COMMANDS: &[Command] = &[
         name: "lpush",
         arity: Arity::AtLeast(3),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::ADD],
         run: Run::Write(lpush),
         summary: "Prepends one or more elements to a list. Creates the key if it doesn't exist.",
         ..ROW
@@ -89,6 +96,7 @@ pub const COMMANDS: &[Command] = &[
         name: "lpushx",
         arity: Arity::AtLeast(3),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::ADD],
         run: Run::Write(lpushx),
         since: "2.2.0",
         summary: "Prepends one or more elements to a list only when the list exists.",
@@ -104,6 +112,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "lrem",
         arity: Arity::Exactly(4),
+        key_flags: &[uses::TAKE],
         run: Run::Write(lrem),
         summary: "Removes elements from a list. Deletes the list if the last element was removed.",
         ..ROW
@@ -112,6 +121,7 @@ pub const COMMANDS: &[Command] = &[
         name: "lset",
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::UPDATE],
         run: Run::Write(lset),
         summary: "Sets the value of an element in a list by its index.",
         ..ROW
@@ -119,6 +129,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "ltrim",
         arity: Arity::Exactly(4),
+        key_flags: &[uses::TAKE],
         run: Run::Write(ltrim),
         summary: "Removes elements from both ends a list. Deletes the list if all elements were trimmed.",
         ..ROW
@@ -127,6 +138,7 @@ pub const COMMANDS: &[Command] = &[
         name: "rpop",
         arity: Arity::AtLeast(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::MOVE],
         run: Run::Write(rpop),
         summary: "Returns and removes the last elements of a list. Deletes the list if the last element was popped.",
         ..ROW
@@ -136,6 +148,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         keys: Keys::TWO,
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::MOVE, uses::ADD],
         run: Run::Write(rpoplpush),
         since: "1.2.0",
         summary: "Returns the last element of a list after removing and pushing it to another list. Deletes the list if the last element was popped.",
@@ -145,6 +158,7 @@ pub const COMMANDS: &[Command] = &[
         name: "rpush",
         arity: Arity::AtLeast(3),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::ADD],
         run: Run::Write(rpush),
         summary: "Appends one or more elements to a list. Creates the key if it doesn't exist.",
         ..ROW
@@ -153,6 +167,7 @@ pub const COMMANDS: &[Command] = &[
         name: "rpushx",
         arity: Arity::AtLeast(3),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::ADD],
         run: Run::Write(rpushx),
         since: "2.2.0",
         summary: "Appends an element to a list only when the list exists.",
@@ -472,18 +487,6 @@ fn position_options(words: &[&[u8]]) -> Result<PositionOptions, CommandError> {
         }
     }
     Ok(options)
-}
-
-/// A count with a direction: any integer that can change its sign.
-pub(super) fn signed_count(word: &[u8]) -> Result<i64, CommandError> {
-    const LEAST: CommandError = CommandError::text(
-        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-    );
-    match parse_integer(word) {
-        None => Err(CommandError::NotInteger),
-        Some(i64::MIN) => Err(LEAST),
-        Some(count) => Ok(count),
-    }
 }
 
 // ---- changing in place -----------------------------------------------------

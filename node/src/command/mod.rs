@@ -193,6 +193,8 @@ pub struct Command {
     pub flags: &'static [Flag],
     /// What runs it.
     pub run: Run,
+    /// What answers a script that calls it, though it is about a session.
+    pub in_script: Option<Read>,
     /// The version of Redis that had it first.
     pub since: &'static str,
     /// What it does, in a sentence.
@@ -217,6 +219,7 @@ impl Command {
         family: Family::Generic,
         flags: &[],
         run: Run::Container,
+        in_script: None,
         since: "1.0.0",
         summary: "",
         key_flags: &[],

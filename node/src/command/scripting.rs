@@ -75,6 +75,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::NoScript, Flag::Stale],
         run: Run::Script(load, false),
         summary: "Loads a server-side Lua script to the script cache.",
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..CHILD
     },
     Command {
@@ -82,6 +83,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         run: Run::Script(exists, false),
         summary: "Determines whether server-side Lua scripts exist in the script cache.",
+        tips: &["request_policy:all_shards", "response_policy:agg_logical_and"],
         ..CHILD
     },
     Command {
@@ -89,6 +91,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         run: Run::Script(flush, false),
         summary: "Removes all server-side Lua scripts from the script cache.",
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..CHILD
     },
     Command {
@@ -97,6 +100,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::NoScript, Flag::AllowBusy, Flag::Stale],
         run: Run::Session(kill),
         summary: "Terminates a server-side Lua script during execution.",
+        tips: &["request_policy:all_shards", "response_policy:one_succeeded"],
         ..CHILD
     },
     Command {

@@ -9,6 +9,7 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{TimeUnit, deadline, integer, is},
     extended::Extended,
+    facts::{KeyFlag, uses},
 };
 use crate::keyspace::{Tx, Value};
 
@@ -35,6 +36,7 @@ pub const COMMANDS: &[Command] = &[
         name: "set",
         arity: Arity::AtLeast(3),
         flags: &[Flag::DenyOom],
+        key_flags: &[&[KeyFlag::ReadWrite, KeyFlag::Access, KeyFlag::Update, KeyFlag::Variable]],
         run: Run::Write(set),
         summary: "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
         ..ROW
@@ -43,6 +45,7 @@ pub const COMMANDS: &[Command] = &[
         name: "setnx",
         arity: Arity::Exactly(3),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[&[KeyFlag::Overwrite, KeyFlag::Insert]],
         run: Run::Write(setnx),
         summary: "Set the string value of a key only when the key doesn't exist.",
         ..ROW
@@ -51,6 +54,7 @@ pub const COMMANDS: &[Command] = &[
         name: "setex",
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::STORE],
         run: Run::Write(setex),
         since: "2.0.0",
         summary: "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
@@ -60,6 +64,7 @@ pub const COMMANDS: &[Command] = &[
         name: "psetex",
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::STORE],
         run: Run::Write(psetex),
         since: "2.6.0",
         summary: "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
@@ -77,6 +82,7 @@ pub const COMMANDS: &[Command] = &[
         name: "getdel",
         arity: Arity::Exactly(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::MOVE],
         run: Run::Write(getdel),
         since: "6.2.0",
         summary: "Returns the string value of a key after deleting the key.",
@@ -98,6 +104,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         run: Run::Read(mget),
         summary: "Atomically returns the string values of one or more keys.",
+        tips: &["request_policy:multi_shard"],
         ..ROW
     },
     Command {
@@ -105,9 +112,11 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: KEYS_WITH_VALUES,
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::STORE],
         run: Run::Write(mset),
         since: "1.0.1",
         summary: "Atomically creates or modifies the string values of one or more keys.",
+        tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
         ..ROW
     },
     Command {
@@ -115,15 +124,18 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: KEYS_WITH_VALUES,
         flags: &[Flag::DenyOom],
+        key_flags: &[&[KeyFlag::Overwrite, KeyFlag::Insert]],
         run: Run::Write(msetnx),
         since: "1.0.1",
         summary: "Atomically modifies the string values of one or more keys only when all keys don't exist.",
+        tips: &["request_policy:multi_shard", "response_policy:agg_min"],
         ..ROW
     },
     Command {
         name: "append",
         arity: Arity::Exactly(3),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::ADD],
         run: Run::Write(append),
         since: "2.0.0",
         summary: "Appends a string to the value of a key. Creates the key if it doesn't exist.",
@@ -133,6 +145,7 @@ pub const COMMANDS: &[Command] = &[
         name: "strlen",
         arity: Arity::Exactly(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(strlen),
         since: "2.2.0",
         summary: "Returns the length of a string value.",
@@ -198,6 +211,7 @@ pub const COMMANDS: &[Command] = &[
         name: "setrange",
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::UPDATE],
         run: Run::Write(setrange),
         since: "2.2.0",
         summary: "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",

@@ -113,8 +113,12 @@ pub fn resolve(words: &[&[u8]]) -> Result<&'static Command, CommandError> {
 /// Bytes of a client's words that an error repeats.
 const SHOWN_MAX: usize = 128;
 
-fn shown(word: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(&word[..word.len().min(SHOWN_MAX)])
+/// What an error repeats of a word: `bytes_max` at most, up to a zero byte, which
+/// ends a text in C.
+fn shown(word: &[u8], bytes_max: usize) -> std::borrow::Cow<'_, str> {
+    let word = &word[..word.len().min(bytes_max)];
+    let text = word.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text)
 }
 
 fn unknown_command(name: &[u8], rest: &[&[u8]]) -> CommandError {
@@ -123,17 +127,16 @@ fn unknown_command(name: &[u8], rest: &[&[u8]]) -> CommandError {
         if arguments.len() >= SHOWN_MAX {
             break;
         }
-        let left = SHOWN_MAX - arguments.len();
-        let word = String::from_utf8_lossy(&word[..word.len().min(left)]);
+        let word = shown(word, SHOWN_MAX - arguments.len());
         arguments.push_str(&format!("'{word}' "));
     }
-    let name = shown(name);
+    let name = shown(name, SHOWN_MAX);
     let text = format!("ERR unknown command '{name}', with args beginning with: {arguments}");
     CommandError::Text(text.into())
 }
 
 fn unknown_child(parent: &str, name: &[u8]) -> CommandError {
-    let (name, parent) = (shown(name), parent.to_ascii_uppercase());
+    let (name, parent) = (shown(name, SHOWN_MAX), parent.to_ascii_uppercase());
     CommandError::Text(format!("ERR unknown subcommand '{name}'. Try {parent} HELP.").into())
 }
 

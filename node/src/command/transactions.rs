@@ -1,7 +1,7 @@
 //! `MULTI` and its like.
 
 use moonraft_proto::Reply;
-use moonraft_router::Keys;
+use moonraft_router::{Keys, Redirect};
 
 use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run};
 use crate::shard::{
@@ -113,6 +113,9 @@ fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     expire_watched(client);
     let broken_watch = client.is_watch_broken();
     client.unwatch();
+    if queue.crosses_slots && !broken_watch {
+        return Err(Redirect::CrossSlot.into());
+    }
     if queue.broken {
         return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
     }

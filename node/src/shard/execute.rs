@@ -120,19 +120,17 @@ impl Shard {
 
     /// Deals with one request.
     fn request(&mut self, id: SessionId, words: &[&[u8]], read_here: &mut bool) -> Done {
-        let command = match accept(words) {
+        let command = match command::resolve(words) {
             Ok(command) => command,
             Err(error) => {
                 self.refuse(id, &error);
                 return self.done(id);
             }
         };
-        let allowed = self.check_mode(id, command);
-        let slot = match allowed.and_then(|()| self.slot_of_request(id, command, words)) {
+        let slot = match self.check(id, command, words) {
             Ok(slot) => slot,
             Err(error) => {
-                self.details.rejected(command);
-                self.refuse(id, &error);
+                self.reject(id, command, &error);
                 return self.done(id);
             }
         };
@@ -141,8 +139,8 @@ impl Shard {
         }
         match self.place_of(id, command, slot) {
             Place::Wait if self.park(id) => return Done::Parked,
-            Place::Wait => self.turn_away(id, command, Redirect::Down),
-            Place::Elsewhere(redirect) => self.turn_away(id, command, redirect),
+            Place::Wait => self.reject(id, command, &Redirect::Down.into()),
+            Place::Elsewhere(redirect) => self.reject(id, command, &redirect.into()),
             Place::Here => {
                 *read_here |= self.is_serving() && self.is_on_data(id, command, slot);
                 self.sessions[id].last_command = Some(command);
@@ -180,15 +178,30 @@ impl Shard {
         self.answer(id, &Reply::Error(error.to_string().into()));
     }
 
-    /// Answers with a redirect. One for an `EXEC` ends the block: the client asks
-    /// again elsewhere from its `WATCH` on.
-    fn turn_away(&mut self, id: SessionId, command: &'static Command, redirect: Redirect) {
+    /// Refuses a request whose command is known. An `EXEC` that is refused ends the
+    /// block; after a redirect the client asks again elsewhere, from its `WATCH` on.
+    fn reject(&mut self, id: SessionId, command: &'static Command, error: &CommandError) {
         self.details.rejected(command);
-        self.refuse(id, &redirect.into());
-        if let Run::Queue(_) = command.run {
-            self.sessions[id].queue = None;
-            self.unwatch(id);
+        match (command.run, error) {
+            (Run::Queue(_), CommandError::Redirect(_)) => self.refuse(id, error),
+            (Run::Queue(_), _) => {
+                let text = error.to_string();
+                let reason = text.strip_prefix("ERR ").unwrap_or(&text);
+                let text = format!("EXECABORT Transaction discarded because of: {reason}");
+                self.refuse(id, &CommandError::Text(text.into()));
+            }
+            _ => return self.refuse(id, error),
         }
+        self.sessions[id].queue = None;
+        self.unwatch(id);
+    }
+
+    /// Checks a request before it is placed, and gives the one slot of its keys.
+    fn check(&self, id: SessionId, command: &Command, words: &[&[u8]]) -> Result<Option<u16>, CommandError> {
+        command.check_arity(words)?;
+        let slot = self.slot_of_request(id, command, words)?;
+        self.check_mode(id, command)?;
+        Ok(slot)
     }
 
     /// Whether the state of the session allows the command.
@@ -219,12 +232,7 @@ impl Shard {
             return Ok(queue.and_then(|queue| queue.slot));
         }
         let positions = command.key_positions(words)?;
-        let slot = single_slot(positions.iter().map(|&at| words[at]))?;
-        let block = queue.filter(|_| !command.has(Flag::Immediate)).and_then(|queue| queue.slot);
-        match (slot, block) {
-            (Some(slot), Some(other)) if slot != other => Err(Redirect::CrossSlot.into()),
-            _ => Ok(slot),
-        }
+        Ok(single_slot(positions.iter().map(|&at| words[at]))?)
     }
 
     /// Whether `CLIENT PAUSE` keeps a request waiting.
@@ -242,7 +250,9 @@ impl Shard {
     /// read what a follower has.
     fn is_on_data(&self, id: SessionId, command: &Command, slot: Option<u16>) -> bool {
         match command.run {
-            Run::Read(_) | Run::Write(_) | Run::Script(..) => true,
+            // `TIME` and its like are answered from the request alone.
+            Run::Read(_) => slot.is_some() || command.reads_data(),
+            Run::Write(_) | Run::Script(..) => true,
             Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| !queue.requests.is_empty()),
             Run::Session(_) | Run::Container => slot.is_some(),
         }
@@ -321,6 +331,9 @@ impl Shard {
             let error = CommandError::text("ERR transaction is over the limit of its size");
             return self.refuse(id, &error);
         }
+        // A block that is broken will not get as far.
+        queue.crosses_slots |=
+            !queue.broken && slot.is_some() && queue.slot.is_some_and(|first| Some(first) != slot);
         queue.slot = queue.slot.or(slot);
         queue.writes |= !command.is_read() && !matches!(command.run, Run::Session(_));
         let words = words.iter().map(|word| Bytes::copy_from_slice(word)).collect();
@@ -412,14 +425,4 @@ pub(super) fn run_on_data<'a>(
         return Err(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
     }
     command.execute(tx, words)
-}
-
-/// The row of a request whose number of words is right.
-///
-/// # Errors
-/// There is no such command, or not with so many words.
-pub fn accept(words: &[&[u8]]) -> Result<&'static Command, CommandError> {
-    let command = command::resolve(words)?;
-    command.check_arity(words)?;
-    Ok(command)
 }

@@ -146,10 +146,15 @@ struct ScriptHost {
 impl ScriptHost {
     fn execute(&mut self, words: &[&[u8]]) -> Outcome<'static> {
         const UNKNOWN: CommandError = CommandError::text("ERR Unknown Redis command called from script");
+        const NOT_ALLOWED: CommandError =
+            CommandError::text("ERR This Redis command is not allowed from script");
         let command = resolve(words).map_err(|_| UNKNOWN)?;
         command.check_arity(words).map_err(|_| wrong_count())?;
-        if command.has(Flag::NoScript) || !matches!(command.run, Run::Read(_) | Run::Write(_)) {
-            return Err(CommandError::text("ERR This Redis command is not allowed from script"));
+        match (command.run, command.in_script) {
+            _ if command.has(Flag::NoScript) => return Err(NOT_ALLOWED),
+            (Run::Read(_) | Run::Write(_), _) => {}
+            (_, Some(answer)) => return answer(&self.tx, words).map(Reply::into_owned),
+            (_, None) => return Err(NOT_ALLOWED),
         }
         if command.is_write() && self.read_only {
             return Err(CommandError::text("ERR Write commands are not allowed from read-only scripts."));

@@ -39,8 +39,11 @@ pub struct Queued {
 pub struct Queue {
     /// Its requests.
     pub requests: Vec<Queued>,
-    /// The one slot of all its keys.
+    /// The slot of its first key.
     pub slot: Option<u16>,
+    /// Some key is of another slot: `EXEC` will be refused, as in Redis, not the
+    /// request that named the key.
+    pub crosses_slots: bool,
     /// Whether one of its requests writes.
     pub writes: bool,
     /// A request was refused: `EXEC` will be, too.

@@ -9,6 +9,7 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is, parse_integer},
+    facts::{KeyFlag, uses},
     string::{STRING_BYTES_MAX, clamp},
 };
 use crate::keyspace::Tx;
@@ -59,6 +60,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(4),
         keys: Keys::Range { first: 2, last: -1, step: 1 },
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(bitop),
         since: "2.6.0",
         summary: "Performs bitwise operations on multiple strings, and stores the result.",
@@ -68,6 +70,7 @@ pub const COMMANDS: &[Command] = &[
         name: "bitfield",
         arity: Arity::AtLeast(2),
         flags: &[Flag::DenyOom],
+        key_flags: &[&[KeyFlag::ReadWrite, KeyFlag::Access, KeyFlag::Update, KeyFlag::Variable]],
         run: Run::Write(field::bitfield),
         since: "3.2.0",
         summary: "Performs arbitrary bitfield integer operations on strings.",

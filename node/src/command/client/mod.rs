@@ -16,9 +16,12 @@ use super::{
     help::help,
     subscribe,
 };
-use crate::shard::{
-    Client, Pause,
-    session::{ReplyMode, Session},
+use crate::{
+    keyspace::Tx,
+    shard::{
+        Client, Pause,
+        session::{ReplyMode, Session},
+    },
 };
 
 /// What a client is told the server's version is: that of the Redis whose
@@ -45,13 +48,15 @@ pub const COMMANDS: &[Command] = &[
         name: "ping",
         flags: &[Flag::Fast, Flag::Listening],
         run: Run::Session(ping),
+        in_script: Some(pong),
         summary: "Returns the server's liveliness response.",
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         ..ROW
     },
     Command {
         name: "echo",
         arity: Arity::Exactly(2),
-        run: Run::Session(echo),
+        run: Run::Read(echo),
         summary: "Returns the given string.",
         ..ROW
     },
@@ -72,7 +77,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "select",
         arity: Arity::Exactly(2),
-        run: Run::Session(select),
+        run: Run::Read(select),
         summary: "Changes the selected database.",
         ..ROW
     },
@@ -112,6 +117,7 @@ pub const COMMANDS: &[Command] = &[
         name: "readonly",
         arity: Arity::Exactly(1),
         run: Run::Session(readonly),
+        in_script: Some(|_, _| Ok(Reply::OK)),
         family: Family::Cluster,
         since: "3.0.0",
         summary: "Enables read-only queries for a connection to a Redis Cluster replica node.",
@@ -121,6 +127,7 @@ pub const COMMANDS: &[Command] = &[
         name: "readwrite",
         arity: Arity::Exactly(1),
         run: Run::Session(readwrite),
+        in_script: Some(|_, _| Ok(Reply::OK)),
         family: Family::Cluster,
         since: "3.0.0",
         summary: "Enables read-write queries for a connection to a Redis Cluster replica node.",
@@ -192,6 +199,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Session(list::info),
         since: "6.2.0",
         summary: "Returns information about the connection.",
+        tips: &["nondeterministic_output"],
         ..CLIENT
     },
     Command {
@@ -208,6 +216,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Session(list::list),
         since: "2.4.0",
         summary: "Lists open connections.",
+        tips: &["nondeterministic_output"],
         ..ADMIN
     },
     Command {
@@ -296,20 +305,26 @@ pub const COMMANDS: &[Command] = &[
 ///
 /// A RESP2 connection that listens is answered in the form of a message.
 fn ping(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    if words.len() > 2 {
-        return Err(CommandError::Arity("ping".into()));
-    }
-    let message = words.get(1).map(|message| message.to_vec());
+    let answer = pong(client.tx(), words)?;
     if client.session().is_listening_only() {
-        let message = Reply::bulk(message.unwrap_or_default());
-        return Ok(Reply::Array(vec![Reply::text("pong"), message]));
+        let message = words.get(1).map_or(Vec::new(), |message| message.to_vec());
+        return Ok(Reply::Array(vec![Reply::text("pong"), Reply::bulk(message)]));
     }
-    Ok(message.map_or(Reply::status("PONG"), Reply::bulk))
+    Ok(answer.into_owned())
+}
+
+/// What `PING` says to who does not listen; to a script, too.
+fn pong<'a>(_: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    match words {
+        [_] => Ok(Reply::status("PONG")),
+        [_, message] => Ok(Reply::bulk(*message)),
+        _ => Err(CommandError::Arity("ping".into())),
+    }
 }
 
 /// `ECHO message`
-fn echo(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    Ok(Reply::bulk(words[1].to_vec()))
+fn echo<'a>(_: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    Ok(Reply::bulk(words[1]))
 }
 
 /// What `HELLO` asks for beside the protocol.
@@ -402,7 +417,7 @@ fn auth(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `SELECT index`
-fn select(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn select<'a>(_: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     match integer(words[1])? {
         0 => Ok(Reply::OK),
         _ => Err(CommandError::text("ERR SELECT is not allowed in cluster mode")),

@@ -71,6 +71,7 @@ pub const COMMANDS: &[Command] = &[
         name: "bumpepoch",
         arity: Arity::Exactly(2),
         summary: "Advances the cluster config epoch.",
+        tips: &["nondeterministic_output"],
         ..BY_HAND
     },
     Command {
@@ -78,6 +79,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         run: Run::Session(count_failure_reports),
         summary: "Returns the number of active failure reports active for a node.",
+        tips: &["nondeterministic_output"],
         ..ADMIN
     },
     Command {
@@ -123,6 +125,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         run: Run::Session(getkeysinslot),
         summary: "Returns the key names in a hash slot.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -138,6 +141,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Session(info),
         summary: "Returns information about the state of a node.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -153,6 +157,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Session(links),
         since: "7.0.0",
         summary: "Returns a list of all TCP links to and from peer nodes.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -181,6 +186,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Session(nodes),
         summary: "Returns the cluster configuration for a node.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -189,6 +195,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Session(replicas),
         since: "5.0.0",
         summary: "Lists the replica nodes of a master node.",
+        tips: &["nondeterministic_output"],
         ..ADMIN
     },
     Command {
@@ -224,6 +231,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Session(shards),
         since: "7.0.0",
         summary: "Returns the mapping of cluster slots to shards.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -231,6 +239,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         run: Run::Session(replicas),
         summary: "Lists the replica nodes of a master node.",
+        tips: &["nondeterministic_output"],
         ..ADMIN
     },
     Command {
@@ -238,6 +247,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Session(slots),
         summary: "Returns the mapping of cluster slots to nodes.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
 ];

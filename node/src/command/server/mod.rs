@@ -34,6 +34,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Stale, Flag::Dangerous],
         run: Run::Session(info::info),
         summary: "Returns information and statistics about the server.",
+        tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
         ..ROW
     },
     Command {
@@ -53,6 +54,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Session(wait),
         since: "3.0.0",
         summary: "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
+        tips: &["request_policy:all_shards", "response_policy:agg_min"],
         ..ROW
     },
     Command {
@@ -82,6 +84,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(4),
         run: Run::Session(config_set),
         summary: "Sets configuration parameters in-flight.",
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..CONFIG
     },
     Command {
@@ -120,6 +123,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Session(latency_doctor),
         summary: "Returns a human-readable latency analysis report.",
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
     Command {
@@ -127,6 +131,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         run: Run::Session(latency_graph),
         summary: "Returns a latency graph for an event.",
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
     Command {
@@ -135,6 +140,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Session(|_, _| Ok(Reply::Map(vec![]))),
         since: "7.0.0",
         summary: "Returns the cumulative distribution of latencies of a subset or all commands.",
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
     Command {
@@ -142,6 +148,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         run: Run::Session(|_, _| Ok(Reply::Array(vec![]))),
         summary: "Returns timestamp-latency samples for an event.",
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
     Command {
@@ -149,6 +156,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Session(|_, _| Ok(Reply::Array(vec![]))),
         summary: "Returns the latest latency samples for all events.",
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
     Command {
@@ -156,6 +164,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         run: Run::Session(|_, _| Ok(Reply::Int(0))),
         summary: "Resets the latency data for one or more events.",
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..LATENCY
     },
     Command {

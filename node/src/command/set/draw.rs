@@ -5,13 +5,9 @@ use moonraft_proto::{Effect, Reply};
 
 use super::super::{
     CommandError, Outcome,
-    arguments::{integer, parse_integer},
+    arguments::{Draw, parse_integer},
 };
 use crate::keyspace::{Blob, Tx};
-
-/// Members that one request may draw with repetition: so many that nobody needs
-/// more, so few that their reply fits in memory.
-const REPEATED_MAX: u64 = 1 << 22;
 
 /// `SPOP key [count]`
 pub fn spop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
@@ -53,7 +49,7 @@ pub fn srandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     match words {
         [_, key] => Ok(tx.set(key)?.and_then(|set| set.draw(random)).map_or(Reply::Null, Reply::bulk)),
         [_, key, count] => {
-            let count = draw_count(count)?;
+            let count = Draw::read(count)?;
             let Some(set) = tx.set(key)? else { return Ok(Reply::Array(Vec::new())) };
             let members = match count {
                 Draw::Distinct(count) => set.draw_distinct(count, random),
@@ -63,24 +59,4 @@ pub fn srandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         }
         _ => Err(CommandError::Syntax),
     }
-}
-
-/// How many members to draw.
-pub(in super::super) enum Draw {
-    /// Each at most once.
-    Distinct(usize),
-    /// This many, with repetition.
-    Repeated(usize),
-}
-
-/// The count of a draw; a negative one allows repetition.
-pub(in super::super) fn draw_count(word: &[u8]) -> Result<Draw, CommandError> {
-    let count = integer(word)?;
-    if count >= 0 {
-        return Ok(Draw::Distinct(count as usize));
-    }
-    if count.unsigned_abs() > REPEATED_MAX {
-        return Err(CommandError::text("ERR value is out of range"));
-    }
-    Ok(Draw::Repeated(count.unsigned_abs() as usize))
 }

@@ -1,6 +1,8 @@
 //! The table against a real server's, and each of its rows against all that a
 //! client may send.
 
+use std::collections::BTreeSet;
+
 use moonraft_proto::{Effect, Protocol, entry::Batch};
 use moonraft_router::SLOT_COUNT;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -76,9 +78,12 @@ fn the_rows_are_those_of_a_real_server() {
             continue;
         };
         let kind = |flag: &&str| ["write", "readonly"].contains(flag);
-        let ours = (row.arity.shown(), row.key_range(), row.flag_names().into_iter().filter(kind).collect());
-        let theirs: (_, _, Vec<&str>) =
-            (real.arity, real.range, real.flags.iter().copied().filter(kind).collect());
+        let sorted = |tips: &[&'static str]| -> Vec<&str> {
+            tips.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        let kinds = |flags: &[&'static str]| -> Vec<&str> { flags.iter().copied().filter(kind).collect() };
+        let ours = (row.arity.shown(), row.key_range(), kinds(&row.flag_names()), sorted(row.tips));
+        let theirs = (real.arity, real.range, kinds(&real.flags), sorted(&real.tips));
         let different = DIFFERENT.iter().any(|(row, _)| *row == name);
         if different == (ours == theirs) {
             wrong.push(format!("{name}: {ours:?} here, {theirs:?} there"));
@@ -89,14 +94,20 @@ fn the_rows_are_those_of_a_real_server() {
 
 /// Families whose every fact is checked.
 const IN_FULL: &[&[Command]] = &[
+    bitmap::COMMANDS,
     database::COMMANDS,
     expiry::COMMANDS,
     generic::COMMANDS,
+    hash::COMMANDS,
     inspect::COMMANDS,
     introspection::COMMANDS,
+    lcs::COMMANDS,
+    list::COMMANDS,
     restore::COMMANDS,
     set::COMMANDS,
     sort::COMMANDS,
+    string::COMMANDS,
+    zset::COMMANDS,
 ];
 
 fn spec_text(spec: &KeySpec) -> String {

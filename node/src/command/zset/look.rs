@@ -6,17 +6,12 @@ use moonraft_proto::{Reply, reply::double_text};
 use super::{
     super::{
         CommandError, Outcome,
-        arguments::{integer, is},
-        glob,
-        list::signed_count,
+        arguments::{Draw, is},
+        generic::{cursor, scan_options, scan_reply},
     },
     members_reply,
 };
 use crate::keyspace::{SortedSet, Tx, scan};
-
-/// Members that one request may draw with repetition: so many that nobody needs
-/// more, so few that their reply fits in memory.
-const REPEATED_MAX: u64 = 1 << 22;
 
 /// `ZCARD key`
 pub fn zcard<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
@@ -84,27 +79,18 @@ pub fn zrandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         let drawn = tx.sorted(key)?.and_then(|sorted| sorted.nth(tx.random_below(sorted.len())));
         return Ok(drawn.map_or(Reply::Null, |(member, _)| Reply::bulk(&**member)));
     };
-    let count = signed_count(count)?;
-    let with_scores = match &words[3..] {
-        [] => false,
-        [option] if is(option, "withscores") => true,
-        _ => return Err(CommandError::Syntax),
-    };
-    let too_many = with_scores && count.unsigned_abs() > i64::MAX as u64 / 2;
-    if too_many || (count < 0 && count.unsigned_abs() > REPEATED_MAX) {
-        return Err(CommandError::text("ERR value is out of range"));
-    }
+    let draw = Draw::read(count)?;
+    let with_scores = draw.in_pairs(&words[3..], "withscores")?;
     let Some(sorted) = tx.sorted(key)? else { return Ok(Reply::Array(Vec::new())) };
 
     let nth = |at| sorted.nth(at).expect("a position drawn is below the length");
     let length = sorted.len();
-    let wanted = count.unsigned_abs() as usize;
-    Ok(if count < 0 {
-        members_reply((0..wanted).map(|_| nth(tx.random_below(length))), with_scores)
-    } else if wanted >= length {
-        members_reply(sorted.iter(), with_scores)
-    } else {
-        members_reply(draw_distinct(tx, length, wanted).into_iter().map(nth), with_scores)
+    Ok(match draw {
+        Draw::Repeated(count) => members_reply((0..count).map(|_| nth(tx.random_below(length))), with_scores),
+        Draw::Distinct(count) if count >= length => members_reply(sorted.iter(), with_scores),
+        Draw::Distinct(count) => {
+            members_reply(draw_distinct(tx, length, count).into_iter().map(nth), with_scores)
+        }
     })
 }
 
@@ -126,47 +112,11 @@ fn draw_distinct(tx: &Tx, end: usize, count: usize) -> Vec<usize> {
 pub fn zscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let from = cursor(words[2])?;
     let Some(sorted) = tx.sorted(words[1])? else { return Ok(scan_reply(0, Vec::new())) };
-    let (pattern, count) = scan_options(&words[3..])?;
+    let options = scan_options(&words[3..], false)?;
 
-    let (pairs, next) = scan::piece(sorted.iter_unordered(), |(member, _)| &***member, from, count);
-    let wanted = pairs.into_iter().filter(|(member, _)| glob::matches(pattern, member));
+    let (pairs, next) = scan::piece(sorted.iter_unordered(), |(member, _)| &***member, from, options.count);
+    let wanted = pairs.into_iter().filter(|(member, _)| options.matches(member));
     let replies =
         wanted.flat_map(|(member, score)| [Reply::bulk(&**member), Reply::text(double_text(score))]);
     Ok(scan_reply(next.unwrap_or(0), replies.collect()))
-}
-
-/// The cursor of a scan, as C's `strtoul` reads it: an empty word is 0.
-fn cursor(word: &[u8]) -> Result<u64, CommandError> {
-    let number = match word {
-        [] => Some(0),
-        [first, ..] if first.is_ascii_digit() => {
-            std::str::from_utf8(word).ok().and_then(|text| text.parse().ok())
-        }
-        _ => None,
-    };
-    number.ok_or(CommandError::text("ERR invalid cursor"))
-}
-
-/// `[MATCH pattern] [COUNT count]`
-fn scan_options<'a>(words: &[&'a [u8]]) -> Result<(&'a [u8], usize), CommandError> {
-    /// What Redis takes.
-    const COUNT_DEFAULT: usize = 10;
-    let (mut pattern, mut count): (&[u8], usize) = (b"*", COUNT_DEFAULT);
-    for option in words.chunks(2) {
-        let &[name, value] = option else { return Err(CommandError::Syntax) };
-        if is(name, "count") {
-            let given = integer(value)?;
-            count = usize::try_from(given).ok().filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
-        } else if is(name, "match") {
-            pattern = value;
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    Ok((pattern, count))
-}
-
-/// The reply of a scan.
-fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
-    Reply::Array(vec![Reply::text(next.to_string()), Reply::Array(found)])
 }

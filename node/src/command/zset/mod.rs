@@ -16,7 +16,7 @@ mod tests;
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Command, Family, Flag, Run};
+use super::{Arity, Command, Family, Flag, Run, facts::uses};
 use crate::keyspace::Blob;
 
 /// A row of this family.
@@ -34,6 +34,7 @@ pub const COMMANDS: &[Command] = &[
         name: "zadd",
         arity: Arity::AtLeast(4),
         flags: &[Flag::DenyOom, Flag::Fast],
+        key_flags: &[uses::UPDATE],
         run: Run::Write(put::zadd),
         since: "1.2.0",
         summary: "Adds one or more members to a sorted set, or updates their scores. Creates the key if it doesn't exist.",
@@ -43,6 +44,7 @@ pub const COMMANDS: &[Command] = &[
         name: "zcard",
         arity: Arity::Exactly(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::LOOK],
         run: Run::Read(look::zcard),
         since: "1.2.0",
         summary: "Returns the number of members in a sorted set.",
@@ -71,6 +73,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(4),
         keys: STORED,
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zdiffstore),
         since: "6.2.0",
         summary: "Stores the difference of multiple sorted sets in a key.",
@@ -108,6 +111,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(4),
         keys: STORED,
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zinterstore),
         since: "2.0.0",
         summary: "Stores the intersect of multiple sorted sets in a key.",
@@ -126,6 +130,7 @@ pub const COMMANDS: &[Command] = &[
         name: "zmpop",
         arity: Arity::AtLeast(4),
         keys: SEVERAL,
+        key_flags: &[uses::MOVE],
         run: Run::Write(pop::zmpop),
         since: "7.0.0",
         summary: "Returns the highest- or lowest-scoring members from one or more sorted sets after removing them. Deletes the sorted set if the last member was popped.",
@@ -144,6 +149,7 @@ pub const COMMANDS: &[Command] = &[
         name: "zpopmax",
         arity: Arity::AtLeast(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::MOVE],
         run: Run::Write(pop::zpopmax),
         since: "5.0.0",
         summary: "Returns the highest-scoring members from a sorted set after removing them. Deletes the sorted set if the last member was popped.",
@@ -153,6 +159,7 @@ pub const COMMANDS: &[Command] = &[
         name: "zpopmin",
         arity: Arity::AtLeast(2),
         flags: &[Flag::Fast],
+        key_flags: &[uses::MOVE],
         run: Run::Write(pop::zpopmin),
         since: "5.0.0",
         summary: "Returns the lowest-scoring members from a sorted set after removing them. Deletes the sorted set if the last member was popped.",
@@ -165,6 +172,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(look::zrandmember),
         since: "6.2.0",
         summary: "Returns one or more random members from a sorted set.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -196,6 +204,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(5),
         keys: Keys::TWO,
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(range::zrangestore),
         since: "6.2.0",
         summary: "Stores a range of members from sorted set in a key.",
@@ -214,6 +223,7 @@ pub const COMMANDS: &[Command] = &[
         name: "zrem",
         arity: Arity::AtLeast(3),
         flags: &[Flag::Fast],
+        key_flags: &[uses::TAKE],
         run: Run::Write(put::zrem),
         since: "1.2.0",
         summary: "Removes one or more members from a sorted set. Deletes the sorted set if all members were removed.",
@@ -222,6 +232,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "zremrangebylex",
         arity: Arity::Exactly(4),
+        key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebylex),
         since: "2.8.9",
         summary: "Removes members in a sorted set within a lexicographical range. Deletes the sorted set if all members were removed.",
@@ -230,6 +241,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "zremrangebyrank",
         arity: Arity::Exactly(4),
+        key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebyrank),
         since: "2.0.0",
         summary: "Removes members in a sorted set within a range of indexes. Deletes the sorted set if all members were removed.",
@@ -238,6 +250,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "zremrangebyscore",
         arity: Arity::Exactly(4),
+        key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebyscore),
         since: "1.2.0",
         summary: "Removes members in a sorted set within a range of scores. Deletes the sorted set if all members were removed.",
@@ -283,6 +296,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(look::zscan),
         since: "2.8.0",
         summary: "Iterates over members and scores of a sorted set.",
+        tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
@@ -308,6 +322,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(4),
         keys: STORED,
         flags: &[Flag::DenyOom],
+        key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zunionstore),
         since: "2.0.0",
         summary: "Stores the union of multiple sorted sets in a key.",

@@ -414,15 +414,57 @@ fn a_refused_request_breaks_the_block() {
         let block = format!("MULTI ; PING ; {request} ; EXEC");
         assert_eq!(shard.send(client, &block), format!("+OK +QUEUED {refusal} {aborted}"));
     }
-    let block = "MULTI ; GET k ; SET other v ; EXEC";
-    let refusal = "-CROSSSLOT Keys in request don't hash to the same slot";
-    assert_eq!(shard.send(client, block), format!("+OK +QUEUED {refusal} {aborted}"));
     assert!(shard.proposals.is_empty());
     assert_eq!(shard.send(client, "EXEC"), "-ERR EXEC without MULTI");
     assert_eq!(
         shard.send(client, "MULTI ; MULTI ; DISCARD ; DISCARD"),
         "+OK -ERR MULTI calls can not be nested +OK -ERR DISCARD without MULTI"
     );
+}
+
+#[test]
+fn a_refused_exec_ends_the_block() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let block = "MULTI ; SET k v ; SET other v ; EXEC ; EXEC";
+    let refusal = "-CROSSSLOT Keys in request don't hash to the same slot";
+    let ended = "-ERR EXEC without MULTI";
+    assert_eq!(shard.send(client, block), format!("+OK +QUEUED +QUEUED {refusal} {ended}"));
+
+    let block = "WATCH k ; MULTI ; SET k v ; EXEC now ; EXEC";
+    let refusal = "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command";
+    assert_eq!(shard.send(client, block), format!("+OK +OK +QUEUED {refusal} {ended}"));
+
+    let listens = "[\"subscribe\", \"c\", :1]";
+    let refusal = "-EXECABORT Transaction discarded because of: Can't execute 'exec': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
+    assert_eq!(shard.send(client, "SUBSCRIBE c ; EXEC"), format!("{listens} {refusal}"));
+    assert!(shard.proposals.is_empty());
+}
+
+#[test]
+fn a_script_may_call_what_needs_no_session() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let mut eval = |script: &str| shard.send_words(client, &[b"EVAL", script.as_bytes(), b"0"]);
+    assert_eq!(eval("return redis.call('PING')"), "+PONG");
+    assert_eq!(eval("return redis.call('PING', 'hi')"), "\"hi\"");
+    assert_eq!(eval("return redis.call('ECHO', 'hi')"), "\"hi\"");
+    assert_eq!(eval("return redis.call('SELECT', 0)"), "+OK");
+    assert_eq!(eval("return redis.call('READONLY')"), "+OK");
+    let refused = eval("return redis.call('CLIENT', 'ID')");
+    assert!(refused.starts_with("-ERR This Redis command is not allowed from script"), "{refused}");
+    // What the clock said must be committed before it is told.
+    assert_eq!(eval("return #redis.call('TIME')"), "");
+    shard.commit_all();
+    assert_eq!(shard.read(client), ":2");
+}
+
+#[test]
+fn what_needs_no_data_is_answered_without_a_leader() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.handle(Event::Follow { leader: None });
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "PING ; ECHO hi ; SELECT 0"), "+PONG \"hi\" +OK");
 }
 
 #[test]
