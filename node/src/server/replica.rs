@@ -142,11 +142,8 @@ impl Replica {
                 self.carry_out(output);
             }
         }
-        self.schedule_turn();
-    }
-
-    fn schedule_turn(&self) {
-        if !self.is_turn_due.replace(true) {
+        self.refresh_settings();
+        if self.shard.borrow().wants_turn() && !self.is_turn_due.replace(true) {
             self.turn.notify_one();
         }
     }
@@ -264,7 +261,7 @@ impl Replica {
         self.node.note_clients(self.number, self.clients.len());
     }
 
-    /// Takes settings over that have changed since the last turn.
+    /// Takes settings over that have changed.
     fn refresh_settings(&self) {
         let current = self.node.settings.load();
         if Arc::ptr_eq(&current, &self.settings.borrow()) {
@@ -405,7 +402,6 @@ async fn end_turns(replica: Rc<Replica>) {
     loop {
         replica.turn.notified().await;
         replica.is_turn_due.set(false);
-        replica.refresh_settings();
         let outputs = {
             let mut shard = replica.shard.borrow_mut();
             shard.end_turn();
