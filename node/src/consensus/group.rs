@@ -454,6 +454,9 @@ fn config(settings: &Settings, replica: ReplicaId, election_ticks: Option<u32>, 
         check_quorum: true,
         pre_vote: true,
         batch_append: true,
+        // Followers hear of a commit with the next append or heartbeat. A message of its own, and its answers, would
+        // double what a replicated batch costs all nodes, and tell them nothing that their log lacks.
+        skip_bcast_commit: true,
         max_uncommitted_size: settings.uncommitted_bytes_max,
         max_committed_size_per_ready: settings.unapplied_bytes_max,
         ..Config::default()

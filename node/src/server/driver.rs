@@ -31,8 +31,6 @@ use crate::{
     shard::{CommittedEntry, Event},
 };
 
-/// Inputs that one turn takes: so many fit a turn of a few milliseconds.
-const TURN_INPUTS_MAX: usize = 4096;
 /// How often old log files are looked after.
 const PURGE_INTERVAL_NS: u64 = 10_000_000_000;
 /// How often figures for metrics are taken.
@@ -129,10 +127,7 @@ impl Driver {
     /// Waits for something to do, at most until the next tick, and takes all that is there.
     fn wait(&mut self, messages: &mut Vec<DriverMessage>) {
         let until_tick = self.consensus.next_tick().saturating_sub(clock::boot_ns());
-        if let Ok(first) = self.inbox.receiver.recv_timeout(Duration::from_nanos(until_tick)) {
-            messages.push(first);
-            messages.extend(self.inbox.receiver.try_iter().take(TURN_INPUTS_MAX));
-        }
+        self.inbox.receive(messages, Duration::from_nanos(until_tick));
     }
 
     fn take(&mut self, message: DriverMessage, now: u64) {

@@ -7,12 +7,14 @@
 //!   flight; messages of peers are bounded here and dropped beyond, which Raft
 //!   is made for.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use crossbeam_channel as crossbeam;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -127,38 +129,70 @@ pub enum DriverMessage {
     Stop,
 }
 
+/// What waits for the consensus thread.
+///
+/// The thread sleeps between two turns, thousands of times a second, and takes
+/// all that waits at once. A channel that spins and yields for a while before it
+/// sleeps, as most do, would spend more there than the turns themselves.
+#[derive(Debug, Default)]
+struct DriverQueue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: Vec<DriverMessage>,
+    /// The thread sleeps: who puts a message there wakes it.
+    asleep: bool,
+}
+
+impl DriverQueue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no thread panics holding it")
+    }
+
+    fn put(&self, message: DriverMessage) {
+        let mut waiting = self.lock();
+        waiting.messages.push(message);
+        if std::mem::take(&mut waiting.asleep) {
+            drop(waiting);
+            self.arrived.notify_one();
+        }
+    }
+}
+
 /// Where messages for the consensus thread are put.
 #[derive(Clone, Debug)]
 pub struct DriverMailbox {
-    sender: crossbeam::Sender<DriverMessage>,
+    queue: Arc<DriverQueue>,
     peer_bytes: Arc<AtomicUsize>,
 }
 
 /// The other end of a [`DriverMailbox`].
 #[derive(Debug)]
 pub struct DriverInbox {
-    /// What waits.
-    pub receiver: crossbeam::Receiver<DriverMessage>,
+    queue: Arc<DriverQueue>,
     peer_bytes: Arc<AtomicUsize>,
 }
 
 /// A mailbox and its inbox.
 pub fn driver_mailbox() -> (DriverMailbox, DriverInbox) {
-    let (sender, receiver) = crossbeam::unbounded();
+    let queue = Arc::new(DriverQueue::default());
     let peer_bytes = Arc::new(AtomicUsize::new(0));
-    let inbox = DriverInbox { receiver, peer_bytes: Arc::clone(&peer_bytes) };
-    (DriverMailbox { sender, peer_bytes }, inbox)
+    let inbox = DriverInbox { queue: Arc::clone(&queue), peer_bytes: Arc::clone(&peer_bytes) };
+    (DriverMailbox { queue, peer_bytes }, inbox)
 }
 
 impl DriverMailbox {
     /// Puts an input there. A thread that has ended needs none.
     pub fn send(&self, input: Input) {
-        let _ = self.sender.send(DriverMessage::Input(input));
+        self.queue.put(DriverMessage::Input(input));
     }
 
     /// Ends the thread, after what was sent before.
     pub fn stop(&self) {
-        let _ = self.sender.send(DriverMessage::Stop);
+        self.queue.put(DriverMessage::Stop);
     }
 
     /// Puts messages of a peer there, or drops them if too many wait.
@@ -170,11 +204,24 @@ impl DriverMailbox {
             tracing::warn!("{} messages of a peer dropped: consensus does not keep up", messages.len());
             return;
         }
-        let _ = self.sender.send(DriverMessage::Peer(messages));
+        self.queue.put(DriverMessage::Peer(messages));
     }
 }
 
 impl DriverInbox {
+    /// Puts all that waits into `messages`, which is empty. If nothing does, it
+    /// waits for something, at most this long.
+    pub fn receive(&self, messages: &mut Vec<DriverMessage>, patience: Duration) {
+        let mut waiting = self.queue.lock();
+        if waiting.messages.is_empty() {
+            waiting.asleep = true;
+            let woken = self.queue.arrived.wait_timeout_while(waiting, patience, |waiting| waiting.asleep);
+            waiting = woken.expect("no thread panics holding it").0;
+            waiting.asleep = false;
+        }
+        std::mem::swap(&mut waiting.messages, messages);
+    }
+
     /// These messages of a peer wait no more.
     pub fn taken(&self, messages: &[PeerMessage]) {
         self.peer_bytes.fetch_sub(peer_bytes(messages), Ordering::Relaxed);
@@ -254,11 +301,37 @@ mod tests {
     fn progress_wakes_consensus_only_for_much_or_for_a_new_term() {
         let (mailbox, inbox) = driver_mailbox();
         let progress = Progress::new(0, 5);
+        let told = || {
+            let mut messages = Vec::new();
+            inbox.receive(&mut messages, Duration::ZERO);
+            messages.len()
+        };
         progress.applied(6, 100, false, &mailbox);
-        assert_eq!((progress.index(), inbox.receiver.len()), (6, 0));
+        assert_eq!((progress.index(), told()), (6, 0));
         progress.applied(7, 0, true, &mailbox);
         progress.applied(8, TOLD_BYTES, false, &mailbox);
         progress.applied(9, 1, false, &mailbox);
-        assert_eq!((progress.index(), inbox.receiver.len()), (9, 2));
+        assert_eq!((progress.index(), told()), (9, 2));
+    }
+
+    #[test]
+    fn a_sleeping_consensus_thread_is_woken_by_the_first_message() {
+        let (mailbox, inbox) = driver_mailbox();
+        let thread = std::thread::spawn(move || {
+            let mut messages = Vec::new();
+            let mut count = 0;
+            loop {
+                inbox.receive(&mut messages, Duration::from_secs(60));
+                for message in messages.drain(..) {
+                    match message {
+                        DriverMessage::Stop => return count,
+                        _ => count += 1,
+                    }
+                }
+            }
+        });
+        (0..10_000).for_each(|_| mailbox.send(Input::Tick));
+        mailbox.stop();
+        assert_eq!(thread.join().unwrap(), 10_000);
     }
 }

@@ -178,8 +178,10 @@ impl Replica {
         }
     }
 
+    /// Wakes the task that ends turns, if this one has something to seal.
     fn schedule_turn(&self) {
-        if !self.is_turn_due.replace(true) {
+        self.refresh_settings();
+        if self.shard.borrow().wants_turn() && !self.is_turn_due.replace(true) {
             self.turn.notify_one();
         }
     }
@@ -300,7 +302,7 @@ impl Replica {
         begun
     }
 
-    /// Takes settings over that have changed since the last turn.
+    /// Takes settings over that have changed.
     fn refresh_settings(&self) {
         let current = self.node.settings.load();
         if Arc::ptr_eq(&current, &self.settings.borrow()) {
@@ -443,7 +445,6 @@ async fn end_turns(replica: Rc<Replica>) {
     loop {
         replica.turn.notified().await;
         replica.is_turn_due.set(false);
-        replica.refresh_settings();
         let outputs = {
             let mut shard = replica.shard.borrow_mut();
             shard.end_turn();

@@ -31,6 +31,11 @@ impl Shard {
         }
     }
 
+    /// Whether [`Shard::end_turn`] has something to do.
+    pub fn wants_turn(&self) -> bool {
+        self.stamp_wanted || self.round_wanted || self.tx().has_effects()
+    }
+
     /// Seals what this turn executed into one batch and proposes it.
     pub fn end_turn(&mut self) {
         let Standing::Leading { term, serving: true } = self.standing else { return };
