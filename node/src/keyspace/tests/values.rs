@@ -1,14 +1,11 @@
 //! Values against the standard collections.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::BuildHasher,
-};
+use std::{collections::BTreeMap, hash::BuildHasher};
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::keyspace::{Blob, Hash, List, Set, small};
+use crate::keyspace::{Blob, Hash, List, small};
 
 /// Around the length up to which a blob is inline, and short.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -89,21 +86,6 @@ proptest! {
             }
         }
         prop_assert_eq!(hash.iter().map(|(field, _)| field[0]).collect::<Vec<_>>(), model);
-    }
-
-    #[test]
-    fn a_set_is_a_set(changes in prop::collection::vec((prop::bool::weighted(0.8), any_name()), 0..500)) {
-        let (mut set, mut model) = (Set::default(), BTreeSet::new());
-        for (add, member) in changes {
-            if add {
-                prop_assert_eq!(set.add(&member), model.insert(member));
-            } else {
-                prop_assert_eq!(set.remove(&member), model.remove(&member));
-            }
-        }
-        prop_assert_eq!(set.len(), model.len());
-        prop_assert!(model.iter().all(|member| set.contains(member)));
-        prop_assert_eq!(set.iter().map(|member| member.to_vec()).collect::<BTreeSet<_>>(), model);
     }
 
     #[test]
