@@ -166,7 +166,7 @@ fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
     let mut late = Client::connect(port);
     late.send(&[b"HELLO", b"3"]);
     assert_eq!(late.reply(), "%7");
-    let greeting: Vec<String> = (0..13).map(|_| late.reply()).collect();
+    let greeting: Vec<String> = (0..14).map(|_| late.reply()).collect();
     assert_eq!(greeting[4..6], ["proto", ":3"]);
     assert_eq!(late.ask("GET k"), BUSY);
     // Half a request waits for its other half.
