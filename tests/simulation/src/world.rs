@@ -29,8 +29,8 @@ use crate::{
 };
 
 const MS: u64 = 1_000_000;
-/// A client gives a request up after this time: its outcome is unknown.
-const CLIENT_PATIENCE: u64 = 3000 * MS;
+/// Once faults have ended, a client gives a request up after this time.
+const CALM_PATIENCE: u64 = 3000 * MS;
 /// Once faults have ended, every shard must serve within this time.
 const HEALED_WITHIN: u64 = 20_000 * MS;
 /// Between two ticks of a shard.
@@ -89,6 +89,13 @@ struct Weather {
     /// How likely each kind of fault is, against the others.
     weights: [u32; FAULT_KINDS],
     read_index: bool,
+    /// How likely a client asks any replica rather than the one it knows.
+    stubborn: f64,
+    /// How long clients think between requests, and when they give one up.
+    think: (u64, u64),
+    patience: u64,
+    /// How far election timeouts of a group lie apart, in ticks.
+    election_spread: u32,
 }
 
 const FAULT_KINDS: usize = 10;
@@ -189,8 +196,12 @@ fn lease_weather() -> Weather {
         delay: (MS / 20, MS / 2),
         sync: (MS / 50, MS / 5),
         fault_every: (900 * MS, 2500 * MS),
-        weights: [1, 0, 0, 2, 0, 1, 0, 0, 8, 0],
+        weights: [1, 0, 0, 1, 0, 0, 0, 0, 12, 0],
         read_index: false,
+        stubborn: 0.9,
+        think: (2 * MS, 15 * MS),
+        patience: 1500 * MS,
+        election_spread: 3,
     }
 }
 
@@ -213,6 +224,10 @@ fn weather(rng: &mut StdRng) -> Weather {
         fault_every: (20 * MS, rng.random_range(100..1500) * MS),
         weights,
         read_index: rng.random_bool(0.2),
+        stubborn: 0.4,
+        think: (MS, 60 * MS),
+        patience: 3000 * MS,
+        election_spread: 10,
     }
 }
 
@@ -228,7 +243,7 @@ impl World {
         let nodes: Vec<Node> =
             (0..count).map(|index| new_node(&mut rng, &now, index, count, shards, drifting)).collect();
         let clients = (0..rng.random_range(3..9)).map(|_| Client {
-            stubborn: rng.random_bool(0.4),
+            stubborn: rng.random_bool(weather.stubborn),
             request: None,
             called: 0,
             number: 0,
@@ -366,7 +381,8 @@ impl World {
     /// Timeouts that differ between the replicas of a group: the crate's own draw
     /// is not from our seed.
     fn draw_election_ticks(&mut self, node: usize) -> Vec<u32> {
-        let (min, max) = (self.consensus.election_ticks_min, self.consensus.election_ticks_max);
+        let min = self.consensus.election_ticks_min;
+        let max = min + self.weather.election_spread;
         let step = ((max - min) / self.nodes.len() as u32).max(1);
         let node = node as u32;
         let mut draw = || min + ((node * step + self.rng.random_range(0..step)) % (max - min));
@@ -671,7 +687,8 @@ impl World {
         state.heard.clear();
         let number = state.number;
         self.client_sends(client, number);
-        self.after(CLIENT_PATIENCE, Event::ClientLosesPatience(client, number));
+        let patience = if self.calm { CALM_PATIENCE } else { self.weather.patience };
+        self.after(patience, Event::ClientLosesPatience(client, number));
     }
 
     fn client_sends(&mut self, client: usize, number: u64) {
@@ -820,7 +837,8 @@ impl World {
             let returned = if answer.is_some() { self.now.get() } else { u64::MAX };
             self.history.operations.push(Operation { key, action, called: state.called, returned, answer });
         }
-        let pause = self.rng.random_range(MS..60 * MS);
+        let (low, high) = self.weather.think;
+        let pause = self.rng.random_range(low..high);
         if !self.calm {
             self.after(pause, Event::ClientBegins(client));
         }
