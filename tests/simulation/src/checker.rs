@@ -137,7 +137,7 @@ fn step(model: &Model, operation: &Operation, spoiled: u64) -> Option<Model> {
 fn is_unseen_append(operation: &Operation, all: &[&Operation]) -> bool {
     let Action::Append(n) = operation.action else { return false };
     let sees = |other: &&Operation| matches!(&other.answer, Some(Answer::List(list)) if list.contains(&n));
-    operation.returned == u64::MAX && !all.iter().any(|other| sees(other))
+    operation.returned == u64::MAX && !all.iter().any(sees)
 }
 
 /// A point of the search: what has been placed, and what it made.
