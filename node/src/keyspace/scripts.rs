@@ -6,15 +6,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Seed;
+pub use crate::script::sha1_hex as sha1;
 
 /// 40 lower-case hexadecimal digits.
 pub type Sha1 = [u8; 40];
-
-/// The name of a script.
-pub fn sha1(text: &[u8]) -> Sha1 {
-    let digits = sha1_smol::Sha1::from(text).digest().to_string();
-    digits.as_bytes().try_into().expect("SHA-1 has 40 hexadecimal digits")
-}
 
 /// The known scripts.
 #[derive(Clone, Debug, Default, PartialEq)]
