@@ -2,7 +2,8 @@
 //!
 //! [`parse`] turns the bytes at the start of a read buffer into one request
 //! that borrows from that buffer. Nothing is copied; what a handler stores it
-//! copies then.
+//! copies then. Inline requests, which people type, are unquoted into a buffer
+//! beside it.
 //!
 //! Invariants:
 //! * Bytes are consumed by whole requests: an incomplete one is parsed again
@@ -10,7 +11,8 @@
 //!   per packet, an incomplete request says how many bytes it needs at least.
 //! * A length that is over a limit is refused when it is read, before its bytes.
 //!
-//! Source: RESP specification; `networking.c` of Redis 7.2 for limits and texts.
+//! Source: RESP specification; `networking.c` of Redis 7.2 for limits and texts,
+//! its `sds.c` for quotes.
 
 use std::ops::Range;
 
@@ -60,15 +62,20 @@ pub enum Parsed<'a> {
     },
 }
 
-/// Parses the request at the start of `input`.
+/// Parses the request at the start of `input`. The words of an inline one are put
+/// into `unquoted`, which is empty before.
 ///
 /// # Errors
 /// Bytes that no request starts with, or one over a limit; the text is Redis's.
-pub fn parse<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, DecodeError> {
+pub fn parse<'a>(
+    input: &'a [u8],
+    unquoted: &'a mut Vec<u8>,
+    limits: &Limits,
+) -> Result<Parsed<'a>, DecodeError> {
     match input.first() {
         None => Ok(Parsed::Incomplete { needed: 1 }),
         Some(b'*') => parse_array(input, limits),
-        Some(_) => parse_inline(input, limits),
+        Some(_) => parse_inline(input, unquoted, limits),
     }
 }
 
@@ -139,7 +146,11 @@ fn header(input: &[u8], at: usize, limits: &Limits, too_long: &'static str) -> R
     }
 }
 
-fn parse_inline<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, DecodeError> {
+fn parse_inline<'a>(
+    input: &[u8],
+    unquoted: &'a mut Vec<u8>,
+    limits: &Limits,
+) -> Result<Parsed<'a>, DecodeError> {
     let Some(end) = memchr::memchr(b'\n', input) else {
         if input.len() > limits.line_bytes_max {
             return Err(DecodeError::new("too big inline request"));
@@ -150,43 +161,79 @@ fn parse_inline<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Deco
         return Err(DecodeError::new("too big inline request"));
     }
     let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
-    let words = inline_words(line)?;
+    let words = inline_words(line, unquoted).ok_or(DecodeError::new("unbalanced quotes in request"))?;
+    let unquoted: &[u8] = unquoted;
+    let words = words.into_iter().map(|word| &unquoted[word]).collect();
     Ok(Parsed::Request { words, consumed: end + 1 })
 }
 
-/// Splits at blanks. A quoted word may hold blanks; since words borrow from the
-/// line, escapes inside double quotes are refused rather than decoded.
-fn inline_words(line: &[u8]) -> Result<Words<'_>, DecodeError> {
-    let mut words = Words::new();
-    let mut at = 0;
-    while let Some(word) = next_inline_word(line, &mut at)? {
-        words.push(&line[word]);
+/// Splits a line at blanks, as Redis does: a zero byte ends it, quotes may begin
+/// inside a word but end it. `None`: a quote is not closed, or more follows it.
+fn inline_words(line: &[u8], unquoted: &mut Vec<u8>) -> Option<Vec<Range<usize>>> {
+    let mut line = line.split(|&byte| byte == 0).next().unwrap_or_default();
+    let mut words = Vec::new();
+    loop {
+        while let [byte, rest @ ..] = line
+            && is_blank(*byte)
+        {
+            line = rest;
+        }
+        if line.is_empty() {
+            return Some(words);
+        }
+        let start = unquoted.len();
+        line = next_inline_word(line, unquoted)?;
+        words.push(start..unquoted.len());
     }
-    Ok(words)
 }
 
-fn next_inline_word(line: &[u8], at: &mut usize) -> Result<Option<Range<usize>>, DecodeError> {
-    const UNBALANCED: DecodeError = DecodeError::new("unbalanced quotes in request");
-    while line.get(*at).is_some_and(u8::is_ascii_whitespace) {
-        *at += 1;
-    }
-    let Some(&first) = line.get(*at) else { return Ok(None) };
-    if first == b'"' || first == b'\'' {
-        let start = *at + 1;
-        let length = memchr::memchr(first, &line[start..]).ok_or(UNBALANCED)?;
-        let word = start..start + length;
-        *at = word.end + 1;
-        let closed = line.get(*at).is_none_or(u8::is_ascii_whitespace);
-        if !closed || line[word.clone()].contains(&b'\\') {
-            return Err(UNBALANCED);
+/// What C's `isspace` takes for one.
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
+/// Reads a word from the start of `line` and returns what follows it.
+fn next_inline_word<'a>(mut line: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+    loop {
+        line = match line {
+            [] => return Some(line),
+            [byte, ..] if is_blank(*byte) => return Some(line),
+            [quote @ (b'"' | b'\''), rest @ ..] => {
+                let rest = unquote(*quote, rest, word)?;
+                return rest.first().is_none_or(|&byte| is_blank(byte)).then_some(rest);
+            }
+            [byte, rest @ ..] => {
+                word.push(*byte);
+                rest
+            }
         }
-        return Ok(Some(word));
     }
-    let start = *at;
-    while line.get(*at).is_some_and(|byte| !byte.is_ascii_whitespace()) {
-        *at += 1;
+}
+
+/// Reads up to the closing quote and returns what follows it.
+fn unquote<'a>(quote: u8, mut line: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    loop {
+        let (byte, rest) = match line {
+            [] => return None,
+            [byte, rest @ ..] if *byte == quote => return Some(rest),
+            [b'\\', b'\'', rest @ ..] if quote == b'\'' => (b'\'', rest),
+            [b'\\', escape, rest @ ..] if quote == b'"' => match (escape, rest) {
+                (b'x', [high, low, rest @ ..]) if digit(*high).is_some() && digit(*low).is_some() => {
+                    (digit(*high)? << 4 | digit(*low)?, rest)
+                }
+                (b'n', rest) => (b'\n', rest),
+                (b'r', rest) => (b'\r', rest),
+                (b't', rest) => (b'\t', rest),
+                (b'b', rest) => (8, rest),
+                (b'a', rest) => (7, rest),
+                (other, rest) => (*other, rest),
+            },
+            [byte, rest @ ..] => (*byte, rest),
+        };
+        word.push(byte);
+        line = rest;
     }
-    Ok(Some(start..*at))
 }
 
 #[cfg(test)]
@@ -196,7 +243,7 @@ mod tests {
     use super::*;
 
     fn words(input: &str) -> Vec<String> {
-        match parse(input.as_bytes(), &Limits::default()) {
+        match parse(input.as_bytes(), &mut Vec::new(), &Limits::default()) {
             Ok(Parsed::Request { words, .. }) => {
                 words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
             }
@@ -205,7 +252,7 @@ mod tests {
     }
 
     fn refusal(input: &str) -> String {
-        parse(input.as_bytes(), &Limits::default()).expect_err("must be refused").to_string()
+        parse(input.as_bytes(), &mut Vec::new(), &Limits::default()).expect_err("must be refused").to_string()
     }
 
     #[test]
@@ -216,7 +263,22 @@ mod tests {
         assert_eq!(words("*-1\r\n"), Vec::<String>::new());
         assert_eq!(words("set  a 'b c'\r\n"), ["set", "a", "b c"]);
         assert_eq!(words("ping\n"), ["ping"]);
+        assert_eq!(words("a\tb\x0bc \r\n"), ["a", "b", "c"]);
         assert_eq!(words("\r\n"), Vec::<String>::new());
+    }
+
+    /// Each pair is what redis-server 7.0.15 makes of the line.
+    #[test]
+    fn quotes_and_escapes_of_a_line_are_those_of_redis() {
+        assert_eq!(words("echo \"a\\nb\\x41\\\\\\q\\\"\"\n"), ["echo", "a\nbA\\q\""]);
+        assert_eq!(words("echo \"\\r\\t\\a\\b\\x4\\xzz\"\n"), ["echo", "\r\t\x07\x08x4xzz"]);
+        assert_eq!(words("echo 'it\\'s \\n \"x\"'\n"), ["echo", "it's \\n \"x\""]);
+        assert_eq!(words("echo ab\"c d\" ''\n"), ["echo", "abc d", ""]);
+        assert_eq!(words("echo a\0 'b\n"), ["echo", "a"]);
+        for line in ["echo \"a\n", "echo 'a\n", "echo \"a\"b\n", "echo 'a''b'\n", "echo \"a\\\"\n", "\"\\\n"]
+        {
+            assert_eq!(refusal(line), "Protocol error: unbalanced quotes in request", "{line}");
+        }
     }
 
     #[test]
@@ -231,7 +293,8 @@ mod tests {
 
     #[test]
     fn a_large_word_says_how_much_it_needs() {
-        let parsed = parse(b"*2\r\n$3\r\nSET\r\n$1000\r\nabc", &Limits::default());
+        let mut unquoted = Vec::new();
+        let parsed = parse(b"*2\r\n$3\r\nSET\r\n$1000\r\nabc", &mut unquoted, &Limits::default());
         assert_eq!(parsed, Ok(Parsed::Incomplete { needed: 13 + 7 + 1000 + 2 }));
     }
 
@@ -247,14 +310,14 @@ mod tests {
                 bytes.extend_from_slice(b"\r\n");
             }
             for end in 0..bytes.len() {
-                match parse(&bytes[..end], &Limits::default()) {
+                match parse(&bytes[..end], &mut Vec::new(), &Limits::default()) {
                     Ok(Parsed::Incomplete { needed }) => {
                         prop_assert!(needed > end && needed <= bytes.len());
                     }
                     other => prop_assert!(false, "prefix {end}: {other:?}"),
                 }
             }
-            match parse(&bytes, &Limits::default()) {
+            match parse(&bytes, &mut Vec::new(), &Limits::default()) {
                 Ok(Parsed::Request { words, consumed }) => {
                     prop_assert_eq!(consumed, bytes.len());
                     prop_assert_eq!(words.to_vec(), sent.iter().map(Vec::as_slice).collect::<Vec<_>>());
@@ -265,7 +328,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse(&bytes, &Limits::default());
+            let _ = parse(&bytes, &mut Vec::new(), &Limits::default());
         }
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! Shards, slots and places are what the control state says; leaders are what
 //! nodes tell each other. A hint of an older term never replaces one of a newer.
+//!
+//! A cluster may be reached from two networks under different addresses (containers
+//! see each other by name, the host sees published ports). A client must only ever
+//! be told addresses of its own network, so it is shown a map that has no others:
+//! see [`SlotMap::seen_from`].
 
 use crate::SLOT_COUNT;
 
@@ -20,10 +25,20 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// The network a client comes from, told by the port it came in at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The one that the nodes share.
+    #[default]
+    Inside,
+    /// One from which the nodes have other addresses, if the cluster file gives them.
+    Outside,
+}
+
 /// One replica of a shard: to a client, one Redis Cluster node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaPlace {
-    /// Its Raft id in the shard's group.
+    /// What it is called in the shard's place: the number of its node, whatever its Raft id is.
     pub replica: u64,
     /// The node it lives on.
     pub node: u64,
@@ -31,6 +46,8 @@ pub struct ReplicaPlace {
     pub name: String,
     /// Where clients reach it.
     pub address: Address,
+    /// Where clients from outside reach it, if that is elsewhere.
+    pub outside: Option<Address>,
     /// Where nodes reach its node: the bus port of `CLUSTER NODES`.
     pub peer_port: u16,
 }
@@ -81,6 +98,18 @@ pub struct SlotMap {
 }
 
 impl SlotMap {
+    /// The map with the addresses of one network.
+    pub fn seen_from(&self, network: Network) -> Self {
+        let mut map = self.clone();
+        for place in map.shards.iter_mut().flat_map(|shard| &mut shard.replicas) {
+            let outside = place.outside.take();
+            if let (Network::Outside, Some(outside)) = (network, outside) {
+                place.address = outside;
+            }
+        }
+        map
+    }
+
     /// The shard that serves `slot`, by number.
     pub fn shard_of(&self, slot: u16) -> Option<usize> {
         let serves =
@@ -154,12 +183,37 @@ mod tests {
     }
 
     #[test]
+    fn each_network_sees_its_own_addresses_only() {
+        let address = |port| Address { host: "127.0.0.1".into(), port };
+        let place = |replica, outside| ReplicaPlace {
+            replica,
+            node: replica,
+            name: String::new(),
+            address: address(7000),
+            outside,
+            peer_port: 0,
+        };
+        let replicas = vec![place(1, Some(address(8000))), place(2, None)];
+        let shard = ShardPlace { slots: vec![], replicas, leader: None, failed: vec![] };
+        let map = SlotMap { epoch: 3, shards: vec![shard] };
+        let ports = |network| {
+            let seen = map.seen_from(network);
+            assert_eq!(seen.epoch, 3);
+            let places = seen.shards[0].replicas.iter();
+            places.map(|place| (place.address.port, place.outside.is_none())).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(Network::Inside), [(7000, true), (7000, true)]);
+        assert_eq!(ports(Network::Outside), [(8000, true), (7000, true)], "the only one there is");
+    }
+
+    #[test]
     fn a_replica_that_answers_stands_in_for_a_leader_that_does_not() {
         let place = |replica| ReplicaPlace {
             replica,
             node: 10 + replica,
             name: String::new(),
             address: Address { host: "127.0.0.1".into(), port: 7000 },
+            outside: None,
             peer_port: 0,
         };
         let replicas = vec![place(1), place(2), place(3)];

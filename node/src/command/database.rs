@@ -26,20 +26,17 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         categories: &[Family::Generic],
         run: Run::Read(dbsize),
-        summary: "Returns the number of keys in the database.",
         tips: &["request_policy:all_shards", "response_policy:agg_sum"],
         ..ROW
     },
-    Command { name: "flushall", summary: "Removes all keys from all databases.", ..FLUSH },
-    Command { name: "flushdb", summary: "Remove all keys from the current database.", ..FLUSH },
+    Command { name: "flushall", ..FLUSH },
+    Command { name: "flushdb", ..FLUSH },
     Command {
         name: "swapdb",
         arity: Arity::Exactly(3),
         flags: &[Flag::Fast, Flag::Dangerous],
         categories: &[Family::Generic],
         run: Run::Write(|_, _| Err(CommandError::text("ERR SWAPDB is not allowed in cluster mode"))),
-        since: "4.0.0",
-        summary: "Swaps two Redis databases.",
         ..ROW
     },
     Command {
@@ -47,8 +44,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(1),
         flags: &[Flag::Stale, Flag::Fast],
         run: Run::Read(time),
-        since: "2.6.0",
-        summary: "Returns the server time.",
         tips: &["nondeterministic_output"],
         ..ROW
     },

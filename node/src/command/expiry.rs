@@ -35,67 +35,42 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "expire",
         run: Run::Write(|tx, words| expire(tx, words, TimeUnit::Seconds, true, "expire")),
-        summary: "Sets the expiration time of a key in seconds.",
         ..SETS
     },
     Command {
         name: "pexpire",
         run: Run::Write(|tx, words| expire(tx, words, TimeUnit::Milliseconds, true, "pexpire")),
-        since: "2.6.0",
-        summary: "Sets the expiration time of a key in milliseconds.",
         ..SETS
     },
     Command {
         name: "expireat",
         run: Run::Write(|tx, words| expire(tx, words, TimeUnit::Seconds, false, "expireat")),
-        since: "1.2.0",
-        summary: "Sets the expiration time of a key to a Unix timestamp.",
         ..SETS
     },
     Command {
         name: "pexpireat",
         run: Run::Write(|tx, words| expire(tx, words, TimeUnit::Milliseconds, false, "pexpireat")),
-        since: "2.6.0",
-        summary: "Sets the expiration time of a key to a Unix milliseconds timestamp.",
         ..SETS
     },
     Command {
         name: "ttl",
         run: Run::Read(|tx, words| left(tx, words, TimeUnit::Seconds)),
-        summary: "Returns the expiration time in seconds of a key.",
         tips: VARIES,
         ..TELLS
     },
     Command {
         name: "pttl",
         run: Run::Read(|tx, words| left(tx, words, TimeUnit::Milliseconds)),
-        since: "2.6.0",
-        summary: "Returns the expiration time in milliseconds of a key.",
         tips: VARIES,
         ..TELLS
     },
-    Command {
-        name: "expiretime",
-        run: Run::Read(|tx, words| moment(tx, words, TimeUnit::Seconds)),
-        since: "7.0.0",
-        summary: "Returns the expiration time of a key as a Unix timestamp.",
-        ..TELLS
-    },
+    Command { name: "expiretime", run: Run::Read(|tx, words| moment(tx, words, TimeUnit::Seconds)), ..TELLS },
     Command {
         name: "pexpiretime",
         run: Run::Read(|tx, words| moment(tx, words, TimeUnit::Milliseconds)),
-        since: "7.0.0",
-        summary: "Returns the expiration time of a key as a Unix milliseconds timestamp.",
         ..TELLS
     },
-    Command {
-        name: "persist",
-        key_flags: &[uses::UPDATE],
-        run: Run::Write(persist),
-        since: "2.2.0",
-        summary: "Removes the expiration time of a key.",
-        ..TELLS
-    },
+    Command { name: "persist", key_flags: &[uses::UPDATE], run: Run::Write(persist), ..TELLS },
 ];
 
 /// On what condition a deadline is set.

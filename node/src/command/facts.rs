@@ -114,6 +114,25 @@ pub struct KeySpec {
     pub find: Find,
 }
 
+/// What Redis remarks on the keys of some commands, place by place.
+const NOTES: &[(&str, usize, &str)] = &[
+    ("bitfield", 0, "This command allows both access and modification of the key"),
+    ("eval", 0, "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE"),
+    ("eval_ro", 0, "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS"),
+    ("getex", 0, "RW and UPDATE because it changes the TTL"),
+    ("set", 0, "RW and ACCESS due to the optional `GET` argument"),
+    (
+        "sort",
+        1,
+        "For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content of the key we sort",
+    ),
+    (
+        "sort",
+        2,
+        "For the optional STORE keyword. It is marked 'unknown' because the keyword can appear anywhere in the argument array",
+    ),
+];
+
 impl Command {
     /// What it does to the key that is `nth` among the keys of a request, from 0.
     pub fn key_flags_of(&self, nth: usize) -> &'static [KeyFlag] {
@@ -125,6 +144,12 @@ impl Command {
             ([], Run::Read(_) | Run::Script(_, true)) => uses::READ,
             ([], _) => uses::CHANGE,
         }
+    }
+
+    /// What Redis remarks on the keys of its place `nth`.
+    pub fn key_note(&self, nth: usize) -> Option<&'static str> {
+        let noted = NOTES.iter().find(|(name, at, _)| (*name, *at) == (self.name, nth))?;
+        self.parent.is_none().then_some(noted.2)
     }
 
     /// Its keys, place by place.
@@ -194,11 +219,14 @@ impl Command {
             flag(Flag::Admin, "admin"),
             flag(Flag::PubSub, "pubsub"),
             flag(Flag::NoScript, "noscript"),
-            flag(Flag::Stale, "loading"),
+            (self.has(Flag::Stale) && !self.has(Flag::NotLoading)).then_some("loading"),
             flag(Flag::Stale, "stale"),
             flag(Flag::Fast, "fast"),
             flag(Flag::NoAuth, "no_auth"),
             self.has_movable_keys().then_some("movablekeys"),
+            matches!((self.run, self.keys), (Run::Script(..), Keys::Counted { .. }))
+                .then_some("no_mandatory_keys"),
+            flag(Flag::NotAsyncLoading, "no_async_loading"),
             flag(Flag::AllowBusy, "allow_busy"),
             flag(Flag::NoMulti, "no_multi"),
         ];
@@ -216,7 +244,7 @@ impl Command {
         let dangerous = self.has(Flag::Dangerous) || self.has(Flag::Admin);
         let mut names: Vec<&'static str> = families.iter().filter_map(|family| family.category()).collect();
         names.extend(self.changes_data().then_some("@write"));
-        names.extend(self.reads_data().then_some("@read"));
+        names.extend((self.reads_data() && !matches!(self.run, Run::Script(..))).then_some("@read"));
         names.extend(self.has(Flag::Admin).then_some("@admin"));
         names.push(if self.has(Flag::Fast) { "@fast" } else { "@slow" });
         names.extend(dangerous.then_some("@dangerous"));
@@ -241,24 +269,5 @@ impl Family {
             Family::Connection => "@connection",
             Family::Server | Family::Cluster => return None,
         })
-    }
-
-    /// Its name in `COMMAND DOCS`.
-    pub const fn group(self) -> &'static str {
-        match self {
-            Family::Generic => "generic",
-            Family::String => "string",
-            Family::Bitmap => "bitmap",
-            Family::List => "list",
-            Family::Hash => "hash",
-            Family::Set => "set",
-            Family::SortedSet => "sorted-set",
-            Family::PubSub => "pubsub",
-            Family::Transactions => "transactions",
-            Family::Scripting => "scripting",
-            Family::Connection => "connection",
-            Family::Server => "server",
-            Family::Cluster => "cluster",
-        }
     }
 }

@@ -27,7 +27,6 @@ pub const COMMANDS: &[Command] = &[
         keys: Keys::ALL,
         key_flags: &[uses::REMOVE],
         run: Run::Write(del),
-        summary: "Deletes one or more keys.",
         tips: SPLIT,
         ..ROW
     },
@@ -38,8 +37,6 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::REMOVE],
         flags: &[Flag::Fast],
         run: Run::Write(del),
-        since: "4.0.0",
-        summary: "Asynchronously deletes one or more keys.",
         tips: SPLIT,
         ..ROW
     },
@@ -50,7 +47,6 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::LOOK],
         flags: &[Flag::Fast],
         run: Run::Read(exists),
-        summary: "Determines whether one or more keys exist.",
         tips: SPLIT,
         ..ROW
     },
@@ -61,8 +57,6 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::LOOK],
         flags: &[Flag::Fast],
         run: Run::Read(exists),
-        since: "3.2.1",
-        summary: "Returns the number of existing keys out of those specified after updating the time they were last accessed.",
         tips: SPLIT,
         ..ROW
     },
@@ -72,7 +66,6 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::LOOK],
         flags: &[Flag::Fast],
         run: Run::Read(type_of),
-        summary: "Determines the type of value stored at a key.",
         ..ROW
     },
     Command {
@@ -81,7 +74,6 @@ pub const COMMANDS: &[Command] = &[
         keys: Keys::None,
         flags: &[Flag::Dangerous],
         run: Run::Read(keys),
-        summary: "Returns all key names that match a pattern.",
         tips: &["request_policy:all_shards", "nondeterministic_output_order"],
         ..ROW
     },
@@ -90,8 +82,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         keys: Keys::None,
         run: Run::Read(scan),
-        since: "2.8.0",
-        summary: "Iterates over the key names in the database.",
         tips: &["nondeterministic_output", "request_policy:special"],
         ..ROW
     },
@@ -100,7 +90,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(1),
         keys: Keys::None,
         run: Run::Read(randomkey),
-        summary: "Returns a random key name from the database.",
         tips: &["request_policy:all_shards", "nondeterministic_output"],
         ..ROW
     },
@@ -110,7 +99,6 @@ pub const COMMANDS: &[Command] = &[
         keys: Keys::TWO,
         key_flags: &[uses::MOVE, uses::STORE],
         run: Run::Write(rename),
-        summary: "Renames a key and overwrites the destination.",
         ..ROW
     },
     Command {
@@ -120,7 +108,6 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::MOVE, &[KeyFlag::Overwrite, KeyFlag::Insert]],
         flags: &[Flag::Fast],
         run: Run::Write(renamenx),
-        summary: "Renames a key only when the target key name doesn't exist.",
         ..ROW
     },
     Command {
@@ -130,8 +117,6 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::READ, uses::STORE],
         flags: &[Flag::DenyOom],
         run: Run::Write(copy),
-        since: "6.2.0",
-        summary: "Copies the value of a key to a new key.",
         ..ROW
     },
     Command {
@@ -139,7 +124,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::Fast],
         run: Run::Write(|_, _| Err(CommandError::text("ERR MOVE is not allowed in cluster mode"))),
-        summary: "Moves a key to another database.",
         ..ROW
     },
 ];

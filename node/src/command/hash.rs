@@ -26,8 +26,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::UPDATE],
         run: Run::Write(hset),
-        since: "2.0.0",
-        summary: "Creates or modifies the value of a field in a hash.",
         ..ROW
     },
     Command {
@@ -36,8 +34,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::UPDATE],
         run: Run::Write(hmset),
-        since: "2.0.0",
-        summary: "Sets the values of multiple fields.",
         ..ROW
     },
     Command {
@@ -46,34 +42,14 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::ADD],
         run: Run::Write(hsetnx),
-        since: "2.0.0",
-        summary: "Sets the value of a field in a hash only when the field doesn't exist.",
         ..ROW
     },
-    Command {
-        name: "hget",
-        arity: Arity::Exactly(3),
-        flags: &[Flag::Fast],
-        run: Run::Read(hget),
-        since: "2.0.0",
-        summary: "Returns the value of a field in a hash.",
-        ..ROW
-    },
-    Command {
-        name: "hmget",
-        arity: Arity::AtLeast(3),
-        flags: &[Flag::Fast],
-        run: Run::Read(hmget),
-        since: "2.0.0",
-        summary: "Returns the values of all fields in a hash.",
-        ..ROW
-    },
+    Command { name: "hget", arity: Arity::Exactly(3), flags: &[Flag::Fast], run: Run::Read(hget), ..ROW },
+    Command { name: "hmget", arity: Arity::AtLeast(3), flags: &[Flag::Fast], run: Run::Read(hmget), ..ROW },
     Command {
         name: "hgetall",
         arity: Arity::Exactly(2),
         run: Run::Read(hgetall),
-        since: "2.0.0",
-        summary: "Returns all fields and values in a hash.",
         tips: &["nondeterministic_output_order"],
         ..ROW
     },
@@ -83,8 +59,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::TAKE],
         run: Run::Write(hdel),
-        since: "2.0.0",
-        summary: "Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain.",
         ..ROW
     },
     Command {
@@ -93,16 +67,12 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::LOOK],
         run: Run::Read(hlen),
-        since: "2.0.0",
-        summary: "Returns the number of fields in a hash.",
         ..ROW
     },
     Command {
         name: "hkeys",
         arity: Arity::Exactly(2),
         run: Run::Read(hkeys),
-        since: "2.0.0",
-        summary: "Returns all fields in a hash.",
         tips: &["nondeterministic_output_order"],
         ..ROW
     },
@@ -110,8 +80,6 @@ pub const COMMANDS: &[Command] = &[
         name: "hvals",
         arity: Arity::Exactly(2),
         run: Run::Read(hvals),
-        since: "2.0.0",
-        summary: "Returns all values in a hash.",
         tips: &["nondeterministic_output_order"],
         ..ROW
     },
@@ -121,8 +89,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::LOOK],
         run: Run::Read(hexists),
-        since: "2.0.0",
-        summary: "Determines whether a field exists in a hash.",
         ..ROW
     },
     Command {
@@ -131,8 +97,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::LOOK],
         run: Run::Read(hstrlen),
-        since: "3.2.0",
-        summary: "Returns the length of the value of a field.",
         ..ROW
     },
     Command {
@@ -140,8 +104,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(hincrby),
-        since: "2.0.0",
-        summary: "Increments the integer value of a field in a hash by a number. Uses 0 as initial value if the field doesn't exist.",
         ..ROW
     },
     Command {
@@ -149,8 +111,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(hincrbyfloat),
-        since: "2.6.0",
-        summary: "Increments the floating point value of a field by a number. Uses 0 as initial value if the field doesn't exist.",
         ..ROW
     },
     Command {
@@ -158,8 +118,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         flags: &[Flag::Random],
         run: Run::Read(hrandfield),
-        since: "6.2.0",
-        summary: "Returns one or more random fields from a hash.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
@@ -168,8 +126,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: &[Flag::Random],
         run: Run::Read(hscan),
-        since: "2.8.0",
-        summary: "Iterates over fields and values of a hash.",
         tips: &["nondeterministic_output"],
         ..ROW
     },

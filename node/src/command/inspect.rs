@@ -25,119 +25,58 @@ const LOOKS: Command = Command {
     ..Command::BASE
 };
 
-const OBJECT: Command = Command {
-    parent: Some("object"),
-    family: Family::Generic,
-    since: "2.2.3",
-    tips: &["nondeterministic_output"],
-    ..LOOKS
-};
+const OBJECT: Command =
+    Command { parent: Some("object"), family: Family::Generic, tips: &["nondeterministic_output"], ..LOOKS };
 
-const HELP: Command = Command {
-    name: "help",
-    arity: Arity::Exactly(2),
-    flags: &[Flag::Stale],
-    summary: "Returns helpful text about the different subcommands.",
-    ..Command::BASE
-};
+const HELP: Command =
+    Command { name: "help", arity: Arity::Exactly(2), flags: &[Flag::Stale], ..Command::BASE };
 
 const DEBUG: Command =
     Command { parent: Some("debug"), family: Family::Server, flags: &[Flag::Admin, Flag::NoScript], ..LOOKS };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "object",
-        family: Family::Generic,
-        since: "2.2.3",
-        summary: "A container for object introspection commands.",
-        ..CONTAINER
-    },
-    Command {
-        name: "encoding",
-        run: Run::Read(encoding),
-        summary: "Returns the internal encoding of a Redis object.",
-        ..OBJECT
-    },
-    Command {
-        name: "refcount",
-        run: Run::Read(refcount),
-        summary: "Returns the reference count of a value of a key.",
-        ..OBJECT
-    },
-    Command {
-        name: "idletime",
-        run: Run::Read(idletime),
-        summary: "Returns the time since the last access to a Redis object.",
-        ..OBJECT
-    },
-    Command {
-        name: "freq",
-        run: Run::Read(freq),
-        since: "4.0.0",
-        summary: "Returns the logarithmic access frequency counter of a Redis object.",
-        ..OBJECT
-    },
+    Command { name: "object", family: Family::Generic, ..CONTAINER },
+    Command { name: "encoding", run: Run::Read(encoding), ..OBJECT },
+    Command { name: "refcount", run: Run::Read(refcount), ..OBJECT },
+    Command { name: "idletime", run: Run::Read(idletime), ..OBJECT },
+    Command { name: "freq", run: Run::Read(freq), ..OBJECT },
     Command {
         parent: Some("object"),
         family: Family::Generic,
         run: Run::Read(|_, _| Ok(help(OBJECT_HELP))),
-        since: "6.2.0",
         ..HELP
     },
-    Command {
-        name: "memory",
-        family: Family::Server,
-        since: "4.0.0",
-        summary: "A container for memory diagnostics commands.",
-        ..CONTAINER
-    },
+    Command { name: "memory", family: Family::Server, ..CONTAINER },
     Command {
         name: "usage",
         parent: Some("memory"),
         arity: Arity::AtLeast(3),
         family: Family::Server,
         run: Run::Read(usage),
-        since: "4.0.0",
-        summary: "Estimates the memory usage of a key.",
         ..LOOKS
     },
     Command {
         parent: Some("memory"),
         family: Family::Server,
         run: Run::Read(|_, _| Ok(help(MEMORY_HELP))),
-        since: "4.0.0",
         ..HELP
     },
     Command {
         name: "debug",
         family: Family::Server,
         flags: &[Flag::Admin, Flag::NoScript, Flag::Stale],
-        summary: "A container for debugging commands.",
         ..CONTAINER
     },
-    Command {
-        name: "digest",
-        arity: Arity::Exactly(2),
-        keys: Keys::None,
-        run: Run::Read(digest),
-        summary: "Returns a digest of all data: equal on replicas that hold the same.",
-        ..DEBUG
-    },
+    Command { name: "digest", arity: Arity::Exactly(2), keys: Keys::None, run: Run::Read(digest), ..DEBUG },
     Command {
         name: "digest-value",
         arity: Arity::AtLeast(2),
         keys: Keys::Range { first: 2, last: -1, step: 1 },
         run: Run::Read(digest_value),
-        summary: "Returns a digest of what each key holds.",
         ..DEBUG
     },
-    Command {
-        name: "object",
-        run: Run::Read(debug_object),
-        summary: "Returns low-level facts about a value.",
-        ..DEBUG
-    },
+    Command { name: "object", run: Run::Read(debug_object), ..DEBUG },
     Command {
         parent: Some("debug"),
         family: Family::Server,

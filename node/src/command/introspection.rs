@@ -6,6 +6,7 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::is,
+    documentation,
     facts::{Begin, Find, KeyFlag, KeySpec},
     find, find_child, glob,
     inspect::help,
@@ -22,7 +23,7 @@ const ROW: Command = Command {
     ..Command::BASE
 };
 
-const CHILD: Command = Command { parent: Some("command"), arity: Arity::AtLeast(2), since: "2.8.13", ..ROW };
+const CHILD: Command = Command { parent: Some("command"), arity: Arity::AtLeast(2), ..ROW };
 
 const UNORDERED: &[&str] = &["nondeterministic_output_order"];
 
@@ -31,8 +32,6 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "command",
         run: Run::Read(|_, _| Ok(Reply::Array(top().map(described).collect()))),
-        since: "2.8.13",
-        summary: "Returns detailed information about all commands.",
         tips: UNORDERED,
         ..ROW
     },
@@ -40,55 +39,24 @@ pub const COMMANDS: &[Command] = &[
         name: "count",
         arity: Arity::Exactly(2),
         run: Run::Read(|_, _| Ok(Reply::count(top().count()))),
-        summary: "Returns a count of commands.",
         ..CHILD
     },
-    Command {
-        name: "info",
-        run: Run::Read(info),
-        summary: "Returns information about one, multiple or all commands.",
-        tips: UNORDERED,
-        ..CHILD
-    },
-    Command {
-        name: "list",
-        run: Run::Read(list),
-        since: "7.0.0",
-        summary: "Returns a list of command names.",
-        tips: UNORDERED,
-        ..CHILD
-    },
-    Command {
-        name: "docs",
-        run: Run::Read(docs),
-        since: "7.0.0",
-        summary: "Returns documentary information about one, multiple or all commands.",
-        tips: UNORDERED,
-        ..CHILD
-    },
+    Command { name: "info", run: Run::Read(info), tips: UNORDERED, ..CHILD },
+    Command { name: "list", run: Run::Read(list), tips: UNORDERED, ..CHILD },
+    Command { name: "docs", run: Run::Read(docs), tips: UNORDERED, ..CHILD },
     Command {
         name: "getkeys",
         arity: Arity::AtLeast(4),
         run: Run::Read(|_, words| get_keys(words, false)),
-        summary: "Extracts the key names from an arbitrary command.",
         ..CHILD
     },
     Command {
         name: "getkeysandflags",
         arity: Arity::AtLeast(4),
         run: Run::Read(|_, words| get_keys(words, true)),
-        since: "7.0.0",
-        summary: "Extracts the key names and access flags for an arbitrary command.",
         ..CHILD
     },
-    Command {
-        name: "help",
-        arity: Arity::Exactly(2),
-        run: Run::Read(|_, _| Ok(help(HELP))),
-        since: "5.0.0",
-        summary: "Returns helpful text about the different subcommands.",
-        ..CHILD
-    },
+    Command { name: "help", arity: Arity::Exactly(2), run: Run::Read(|_, _| Ok(help(HELP))), ..CHILD },
 ];
 
 const HELP: &[&str] = &[
@@ -159,13 +127,15 @@ fn described(row: &'static Command) -> Reply<'static> {
         Reply::Int(step),
         statuses(row.category_names()),
         Reply::Set(tips),
-        Reply::Set(row.key_specs().iter().map(key_spec).collect()),
+        Reply::Set(
+            row.key_specs().iter().enumerate().map(|(nth, spec)| key_spec(spec, row.key_note(nth))).collect(),
+        ),
         // As Redis: a list of those there are, or the empty set.
         if below.is_empty() { Reply::Set(below) } else { Reply::Array(below) },
     ])
 }
 
-fn key_spec(spec: &KeySpec) -> Reply<'static> {
+fn key_spec(spec: &KeySpec, note: Option<&'static str>) -> Reply<'static> {
     let (begin, begin_spec) = match spec.begin {
         Begin::Index(at) => ("index", vec![("index", Reply::count(at))]),
         Begin::Unknown => ("unknown", vec![]),
@@ -186,11 +156,13 @@ fn key_spec(spec: &KeySpec) -> Reply<'static> {
         Find::Unknown => ("unknown", vec![]),
     };
     let place = |kind: &'static str, spec| map(vec![("type", Reply::text(kind)), ("spec", map(spec))]);
-    map(vec![
+    let mut facts: Vec<_> = note.map(|note| ("notes", Reply::text(note))).into_iter().collect();
+    facts.extend([
         ("flags", flag_names(spec.flags)),
         ("begin_search", place(begin, begin_spec)),
         ("find_keys", place(find, find_spec)),
-    ])
+    ]);
+    map(facts)
 }
 
 /// `COMMAND INFO [name …]`: null for a name that is none.
@@ -204,26 +176,11 @@ fn info<'a>(_tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
 /// `COMMAND DOCS [name …]`: nothing for a name that is none.
 fn docs<'a>(_tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    let documented = |row: &'static Command| (name_of(row), documentation(row));
+    let documented = |row: &'static Command| (name_of(row), documentation::of(row));
     Ok(Reply::Map(match words.len() {
         2 => top().map(documented).collect(),
         _ => words[2..].iter().filter_map(|name| named(name)).map(documented).collect(),
     }))
-}
-
-fn documentation(row: &'static Command) -> Reply<'static> {
-    let mut facts = vec![
-        ("summary", Reply::text(row.summary)),
-        ("since", Reply::text(row.since)),
-        ("group", Reply::text(row.family.group())),
-    ];
-    if row.parent.is_none() {
-        let below: Vec<_> = children(row.name).map(|row| (name_of(row), documentation(row))).collect();
-        if !below.is_empty() {
-            facts.push(("subcommands", Reply::Map(below)));
-        }
-    }
-    map(facts)
 }
 
 /// `COMMAND LIST [FILTERBY <MODULE name | ACLCAT category | PATTERN pattern>]`
@@ -258,9 +215,11 @@ fn get_keys<'a>(words: &[&'a [u8]], with_flags: bool) -> Outcome<'a> {
         (Err(_), Run::Script(..)) => return Ok(Reply::Array(Vec::new())),
         (Err(_), _) => return Err(CommandError::text("ERR Invalid arguments specified for command")),
     };
+    let narrowed = row.narrowed_key_flags.map(|narrow| narrow(request));
+    let flags_of = |nth| narrowed.unwrap_or_else(|| row.key_flags_of(nth));
     let key = |(nth, &at): (usize, &usize)| {
         let key = Reply::bulk(request[at]);
-        if with_flags { Reply::Array(vec![key, flag_names(row.key_flags_of(nth))]) } else { key }
+        if with_flags { Reply::Array(vec![key, flag_names(flags_of(nth))]) } else { key }
     };
     Ok(Reply::Array(positions.iter().enumerate().map(key).collect()))
 }

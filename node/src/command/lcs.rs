@@ -22,8 +22,6 @@ pub const COMMANDS: &[Command] = &[Command {
     keys: Keys::TWO,
     family: Family::String,
     run: Run::Read(lcs),
-    since: "7.0.0",
-    summary: "Finds the longest common substring.",
     ..Command::BASE
 }];
 

@@ -19,21 +19,13 @@ const ROW: Command = Command { family: Family::List, keys: Keys::ONE, ..Command:
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "lindex",
-        arity: Arity::Exactly(3),
-        run: Run::Read(lindex),
-        summary: "Returns an element from a list by its index.",
-        ..ROW
-    },
+    Command { name: "lindex", arity: Arity::Exactly(3), run: Run::Read(lindex), ..ROW },
     Command {
         name: "linsert",
         arity: Arity::Exactly(5),
         flags: &[Flag::DenyOom],
         key_flags: &[uses::ADD],
         run: Run::Write(linsert),
-        since: "2.2.0",
-        summary: "Inserts an element before or after another element in a list.",
         ..ROW
     },
     Command {
@@ -42,7 +34,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::LOOK],
         run: Run::Read(llen),
-        summary: "Returns the length of a list.",
         ..ROW
     },
     Command {
@@ -52,8 +43,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::MOVE, uses::ADD],
         run: Run::Write(lmove),
-        since: "6.2.0",
-        summary: "Returns an element after popping it from one list and pushing it to another. Deletes the list if the last element was moved.",
         ..ROW
     },
     Command {
@@ -62,8 +51,6 @@ pub const COMMANDS: &[Command] = &[
         keys: Keys::Counted { count: 1, also: None },
         key_flags: &[uses::MOVE],
         run: Run::Write(lmpop),
-        since: "7.0.0",
-        summary: "Returns multiple elements from a list after removing them. Deletes the list if the last element was popped.",
         ..ROW
     },
     Command {
@@ -72,24 +59,15 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(lpop),
-        summary: "Returns the first elements in a list after removing it. Deletes the list if the last element was popped.",
         ..ROW
     },
-    Command {
-        name: "lpos",
-        arity: Arity::AtLeast(3),
-        run: Run::Read(lpos),
-        since: "6.0.6",
-        summary: "Returns the index of matching elements in a list.",
-        ..ROW
-    },
+    Command { name: "lpos", arity: Arity::AtLeast(3), run: Run::Read(lpos), ..ROW },
     Command {
         name: "lpush",
         arity: Arity::AtLeast(3),
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::ADD],
         run: Run::Write(lpush),
-        summary: "Prepends one or more elements to a list. Creates the key if it doesn't exist.",
         ..ROW
     },
     Command {
@@ -98,23 +76,14 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::ADD],
         run: Run::Write(lpushx),
-        since: "2.2.0",
-        summary: "Prepends one or more elements to a list only when the list exists.",
         ..ROW
     },
-    Command {
-        name: "lrange",
-        arity: Arity::Exactly(4),
-        run: Run::Read(lrange),
-        summary: "Returns a range of elements from a list.",
-        ..ROW
-    },
+    Command { name: "lrange", arity: Arity::Exactly(4), run: Run::Read(lrange), ..ROW },
     Command {
         name: "lrem",
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(lrem),
-        summary: "Removes elements from a list. Deletes the list if the last element was removed.",
         ..ROW
     },
     Command {
@@ -123,7 +92,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::UPDATE],
         run: Run::Write(lset),
-        summary: "Sets the value of an element in a list by its index.",
         ..ROW
     },
     Command {
@@ -131,7 +99,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(ltrim),
-        summary: "Removes elements from both ends a list. Deletes the list if all elements were trimmed.",
         ..ROW
     },
     Command {
@@ -140,7 +107,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(rpop),
-        summary: "Returns and removes the last elements of a list. Deletes the list if the last element was popped.",
         ..ROW
     },
     Command {
@@ -150,8 +116,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::MOVE, uses::ADD],
         run: Run::Write(rpoplpush),
-        since: "1.2.0",
-        summary: "Returns the last element of a list after removing and pushing it to another list. Deletes the list if the last element was popped.",
         ..ROW
     },
     Command {
@@ -160,7 +124,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::ADD],
         run: Run::Write(rpush),
-        summary: "Appends one or more elements to a list. Creates the key if it doesn't exist.",
         ..ROW
     },
     Command {
@@ -169,8 +132,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::ADD],
         run: Run::Write(rpushx),
-        since: "2.2.0",
-        summary: "Appends an element to a list only when the list exists.",
         ..ROW
     },
 ];

@@ -21,6 +21,7 @@ mod bitmap;
 mod client;
 mod cluster;
 mod database;
+mod documentation;
 mod expiry;
 mod extended;
 mod generic;
@@ -84,7 +85,7 @@ impl Arity {
     }
 }
 
-/// What a command is about: the `group` of `COMMAND DOCS` and an ACL category.
+/// What a command is about: an ACL category, if Redis has one for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Any key.
@@ -132,6 +133,10 @@ pub enum Flag {
     Dangerous,
     /// Answered while the shard has no leader or is loading.
     Stale,
+    /// Of those, refused by Redis while it loads; data are always loaded here.
+    NotLoading,
+    /// Refused by Redis while it loads beside serving.
+    NotAsyncLoading,
     /// Answered while a script is over its time.
     AllowBusy,
     /// Allowed before `AUTH`.
@@ -157,6 +162,8 @@ pub type Read = for<'a> fn(&'a Tx, &[&'a [u8]]) -> Outcome<'a>;
 pub type Write = for<'a> fn(&mut Tx, &[&'a [u8]]) -> Outcome<'a>;
 /// Runs on the client's session and its shard.
 pub type Session = fn(&mut Client<'_>, &[&[u8]]) -> Outcome<'static>;
+/// What a request with these words does to its key.
+pub type NarrowedKeyFlags = fn(&[&[u8]]) -> &'static [facts::KeyFlag];
 
 /// How a command runs. The difference between reading and writing is in the
 /// type: a reader gets `&Tx` and cannot emit.
@@ -193,16 +200,12 @@ pub struct Command {
     pub flags: &'static [Flag],
     /// What runs it.
     pub run: Run,
-    /// What answers a script that calls it, though it is about a session.
-    pub in_script: Option<Read>,
-    /// The version of Redis that had it first.
-    pub since: &'static str,
-    /// What it does, in a sentence.
-    pub summary: &'static str,
     /// What it does to its keys, see [`facts::KeyFlag`]. Several: the last is
     /// about all keys but the first ones, which have one each. None: what most
     /// commands do that run so.
     pub key_flags: &'static [&'static [facts::KeyFlag]],
+    /// For [`facts::KeyFlag::Variable`]: what this request does to its key.
+    pub narrowed_key_flags: Option<NarrowedKeyFlags>,
     /// The families whose ACL categories it is in. None: its own.
     pub categories: &'static [Family],
     /// How clients may split a request and join replies; `COMMAND` shows them.
@@ -219,10 +222,8 @@ impl Command {
         family: Family::Generic,
         flags: &[],
         run: Run::Container,
-        in_script: None,
-        since: "1.0.0",
-        summary: "",
         key_flags: &[],
+        narrowed_key_flags: None,
         categories: &[],
         tips: &[],
     };

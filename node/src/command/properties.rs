@@ -2,7 +2,8 @@
 //! words at random: its effects make a follower equal, rolling it back leaves
 //! nothing, an error leaves nothing, and no words make it panic.
 
-use moonraft_proto::{entry::Batch, reply::Protocol};
+use moonraft_proto::{Effect, entry::Batch, reply::Protocol};
+use moonraft_router::SLOT_COUNT;
 use proptest::prelude::*;
 
 use super::{Command, Run, rows};
@@ -99,6 +100,22 @@ const WORDS: &[&[u8]] = &[
     b"alpha",
     b"replace",
     b"\xff\x00\x01",
+    b"new",
+    b"10",
+    b"-inf",
+    b"nan",
+    b"\xff\x00\r\n",
+    b"*",
+    b"{a}*",
+    b"nosort",
+    b"#",
+    b"type",
+    b"absttl",
+    b"db",
+    b"samples",
+    b"async",
+    b"filterby",
+    b"pattern",
 ];
 
 /// The most words beyond those that a command must have.
@@ -118,8 +135,7 @@ impl std::fmt::Debug for Command {
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
-    let on_data = |row: &&Command| matches!(row.run, Run::Read(_) | Run::Write(_));
-    let rows: Vec<&'static Command> = rows().filter(on_data).collect();
+    let rows: Vec<&'static Command> = rows().filter(|row| is_on_data(row)).collect();
     let row = prop::sample::select(rows);
     // The word behind the name is a key, most often.
     let first = prop_oneof![4 => 0..5_usize, 1 => 0..WORDS.len()];
@@ -144,14 +160,61 @@ fn digests(keyspace: &Keyspace) -> (String, String) {
     (keyspace.digest(), keyspace.shared_digest())
 }
 
+/// Keys of every type, each with something to find.
+fn populated() -> Keyspace {
+    let mut keyspace = Keyspace::default();
+    keyspace.apply(&Effect::AssignSlots { first: 0, last: SLOT_COUNT - 1 });
+    keyspace.apply(&Effect::PutString { key: b"{k}a", value: b"10", expires_at: None });
+    keyspace.apply(&Effect::PutString {
+        key: b"{k}expiring",
+        value: b"text",
+        expires_at: Some(1_000_000_002),
+    });
+    for (index, value) in [b"a".as_slice(), b"1", b"", b"a"].into_iter().enumerate() {
+        keyspace.apply(&Effect::ListInsert { key: b"{k}b", index: index as u64, value });
+    }
+    for member in [b"a".as_slice(), b"1", b"", b"-1"] {
+        keyspace.apply(&Effect::SetAdd { key: b"{k}c", member });
+        keyspace.apply(&Effect::HashPut { key: b"{k}d", field: member, value: b"3" });
+        keyspace.apply(&Effect::SortedPut { key: b"{k}e", member, score: member.len() as f64 });
+    }
+    for number in 0..150 {
+        keyspace.apply(&Effect::SetAdd { key: b"{k}large", member: format!("m{number}").as_bytes() });
+    }
+    keyspace
+}
+
+/// Whether it runs on data alone.
+fn is_on_data(row: &Command) -> bool {
+    matches!(row.run, Run::Read(_) | Run::Write(_))
+}
+
+#[test]
+fn every_row_takes_its_shortest_request() {
+    for row in rows().filter(|row| is_on_data(row)) {
+        for word in WORDS {
+            let mut tx = Tx::new(populated(), 1);
+            let names = row.parent.into_iter().chain([row.name]).map(str::as_bytes);
+            let mut request: Vec<&[u8]> = names.collect();
+            request.resize(row.arity.shown().unsigned_abs() as usize, word);
+            assert!(row.check_arity(&request).is_ok());
+            tx.begin_unit(1_000_000_000_000, true);
+            if let Ok(reply) = row.execute(&mut tx, &request) {
+                reply.encode(Protocol::Resp2, &mut Vec::new());
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_request_leaves_its_effects_and_nothing_else(
+        begins_populated: bool,
         requests in prop::collection::vec(any_request(), 1..60),
         seconds in prop::collection::vec(0_u64..3, 60),
     ) {
-        let mut leader = Tx::new(Keyspace::default(), 0);
-        let mut follower = Keyspace::default();
+        let begin = || if begins_populated { populated() } else { Keyspace::default() };
+        let (mut leader, mut follower) = (Tx::new(begin(), 0), begin());
         let mut now_us = 1_000_000_000_000;
         for (request, seconds) in requests.iter().zip(seconds) {
             now_us += seconds * 1_000_000;

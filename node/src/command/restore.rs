@@ -12,7 +12,7 @@ use super::{
 use crate::keyspace::{Object, Tx, dump::dump_object};
 
 /// A row of this family.
-const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, since: "2.6.0", ..Command::BASE };
+const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Command::BASE };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
@@ -20,7 +20,6 @@ pub const COMMANDS: &[Command] = &[
         name: "dump",
         arity: Arity::Exactly(2),
         run: Run::Read(dump),
-        summary: "Returns a serialized representation of the value stored at a key.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
@@ -30,7 +29,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Dangerous],
         key_flags: &[uses::STORE],
         run: Run::Write(restore),
-        summary: "Creates a key from the serialized representation of a value.",
         ..ROW
     },
 ];

@@ -18,63 +18,25 @@ const ROW: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Counted { count: 2, also: None },
     flags: &[Flag::NoScript, Flag::MayReplicate],
-    since: "2.6.0",
     ..Command::BASE
 };
 
 /// A subcommand of `SCRIPT`.
-const CHILD: Command = Command {
-    family: Family::Scripting,
-    parent: Some("script"),
-    flags: &[Flag::NoScript],
-    since: "2.6.0",
-    ..Command::BASE
-};
+const CHILD: Command =
+    Command { family: Family::Scripting, parent: Some("script"), flags: &[Flag::NoScript], ..Command::BASE };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "eval",
-        run: Run::Script(eval, false),
-        summary: "Executes a server-side Lua script.",
-        ..ROW
-    },
-    Command {
-        name: "evalsha",
-        run: Run::Script(evalsha, false),
-        summary: "Executes a server-side Lua script by SHA1 digest.",
-        ..ROW
-    },
-    Command {
-        name: "eval_ro",
-        flags: &[Flag::NoScript],
-        run: Run::Script(eval_ro, true),
-        since: "7.0.0",
-        summary: "Executes a read-only server-side Lua script.",
-        ..ROW
-    },
-    Command {
-        name: "evalsha_ro",
-        flags: &[Flag::NoScript],
-        run: Run::Script(evalsha_ro, true),
-        since: "7.0.0",
-        summary: "Executes a read-only server-side Lua script by SHA1 digest.",
-        ..ROW
-    },
-    Command {
-        name: "script",
-        arity: Arity::AtLeast(2),
-        keys: Keys::None,
-        flags: &[],
-        summary: "A container for Lua scripts management commands.",
-        ..ROW
-    },
+    Command { name: "eval", run: Run::Script(eval, false), ..ROW },
+    Command { name: "evalsha", run: Run::Script(evalsha, false), ..ROW },
+    Command { name: "eval_ro", flags: &[Flag::NoScript], run: Run::Script(eval_ro, true), ..ROW },
+    Command { name: "evalsha_ro", flags: &[Flag::NoScript], run: Run::Script(evalsha_ro, true), ..ROW },
+    Command { name: "script", arity: Arity::AtLeast(2), keys: Keys::None, flags: &[], ..ROW },
     Command {
         name: "load",
         arity: Arity::Exactly(3),
-        flags: &[Flag::NoScript, Flag::Stale],
+        flags: &[Flag::NoScript, Flag::Stale, Flag::NotLoading],
         run: Run::Script(load, false),
-        summary: "Loads a server-side Lua script to the script cache.",
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..CHILD
     },
@@ -82,7 +44,6 @@ pub const COMMANDS: &[Command] = &[
         name: "exists",
         arity: Arity::AtLeast(3),
         run: Run::Script(exists, false),
-        summary: "Determines whether server-side Lua scripts exist in the script cache.",
         tips: &["request_policy:all_shards", "response_policy:agg_logical_and"],
         ..CHILD
     },
@@ -90,7 +51,6 @@ pub const COMMANDS: &[Command] = &[
         name: "flush",
         arity: Arity::AtLeast(2),
         run: Run::Script(flush, false),
-        summary: "Removes all server-side Lua scripts from the script cache.",
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..CHILD
     },
@@ -99,7 +59,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         flags: &[Flag::NoScript, Flag::AllowBusy, Flag::Stale],
         run: Run::Session(kill),
-        summary: "Terminates a server-side Lua script during execution.",
         tips: &["request_policy:all_shards", "response_policy:one_succeeded"],
         ..CHILD
     },
@@ -108,8 +67,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         flags: &[Flag::Stale],
         run: Run::Session(help),
-        since: "5.0.0",
-        summary: "Returns helpful text about the different subcommands.",
         ..CHILD
     },
 ];

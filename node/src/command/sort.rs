@@ -35,18 +35,9 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::READ, uses::READ, uses::STORE],
         flags: &[Flag::DenyOom, Flag::Dangerous],
         run: Run::Write(sort),
-        summary: "Sorts the elements in a list, a set, or a sorted set, optionally storing the result.",
         ..ROW
     },
-    Command {
-        name: "sort_ro",
-        keys: Keys::ONE,
-        flags: &[Flag::Dangerous],
-        run: Run::Read(sort_ro),
-        since: "7.0.0",
-        summary: "Returns the sorted elements of a list, a set, or a sorted set.",
-        ..ROW
-    },
+    Command { name: "sort_ro", keys: Keys::ONE, flags: &[Flag::Dangerous], run: Run::Read(sort_ro), ..ROW },
 ];
 
 /// By what to sort.

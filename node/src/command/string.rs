@@ -24,21 +24,17 @@ const KEYS_WITH_VALUES: Keys = Keys::Range { first: 1, last: -1, step: 2 };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "get",
-        arity: Arity::Exactly(2),
-        flags: &[Flag::Fast],
-        run: Run::Read(get),
-        summary: "Returns the string value of a key.",
-        ..ROW
-    },
+    Command { name: "get", arity: Arity::Exactly(2), flags: &[Flag::Fast], run: Run::Read(get), ..ROW },
     Command {
         name: "set",
         arity: Arity::AtLeast(3),
         flags: &[Flag::DenyOom],
         key_flags: &[&[KeyFlag::ReadWrite, KeyFlag::Access, KeyFlag::Update, KeyFlag::Variable]],
+        narrowed_key_flags: Some(|words| {
+            let returns = words[3..].iter().any(|word| is(word, "get"));
+            if returns { uses::CHANGE } else { uses::STORE }
+        }),
         run: Run::Write(set),
-        summary: "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
         ..ROW
     },
     Command {
@@ -47,7 +43,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[&[KeyFlag::Overwrite, KeyFlag::Insert]],
         run: Run::Write(setnx),
-        summary: "Set the string value of a key only when the key doesn't exist.",
         ..ROW
     },
     Command {
@@ -56,8 +51,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE],
         run: Run::Write(setex),
-        since: "2.0.0",
-        summary: "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
         ..ROW
     },
     Command {
@@ -66,8 +59,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE],
         run: Run::Write(psetex),
-        since: "2.6.0",
-        summary: "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
         ..ROW
     },
     Command {
@@ -75,7 +66,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(getset),
-        summary: "Returns the previous string value of a key after setting it to a new value.",
         ..ROW
     },
     Command {
@@ -84,26 +74,15 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(getdel),
-        since: "6.2.0",
-        summary: "Returns the string value of a key after deleting the key.",
         ..ROW
     },
-    Command {
-        name: "getex",
-        arity: Arity::AtLeast(2),
-        flags: &[Flag::Fast],
-        run: Run::Write(getex),
-        since: "6.2.0",
-        summary: "Returns the string value of a key after setting its expiration time.",
-        ..ROW
-    },
+    Command { name: "getex", arity: Arity::AtLeast(2), flags: &[Flag::Fast], run: Run::Write(getex), ..ROW },
     Command {
         name: "mget",
         arity: Arity::AtLeast(2),
         keys: Keys::ALL,
         flags: &[Flag::Fast],
         run: Run::Read(mget),
-        summary: "Atomically returns the string values of one or more keys.",
         tips: &["request_policy:multi_shard"],
         ..ROW
     },
@@ -114,8 +93,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE],
         run: Run::Write(mset),
-        since: "1.0.1",
-        summary: "Atomically creates or modifies the string values of one or more keys.",
         tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
         ..ROW
     },
@@ -126,8 +103,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[&[KeyFlag::Overwrite, KeyFlag::Insert]],
         run: Run::Write(msetnx),
-        since: "1.0.1",
-        summary: "Atomically modifies the string values of one or more keys only when all keys don't exist.",
         tips: &["request_policy:multi_shard", "response_policy:agg_min"],
         ..ROW
     },
@@ -137,8 +112,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::ADD],
         run: Run::Write(append),
-        since: "2.0.0",
-        summary: "Appends a string to the value of a key. Creates the key if it doesn't exist.",
         ..ROW
     },
     Command {
@@ -147,8 +120,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::LOOK],
         run: Run::Read(strlen),
-        since: "2.2.0",
-        summary: "Returns the length of a string value.",
         ..ROW
     },
     Command {
@@ -156,7 +127,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(incr),
-        summary: "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
         ..ROW
     },
     Command {
@@ -164,7 +134,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(decr),
-        summary: "Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
         ..ROW
     },
     Command {
@@ -172,7 +141,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(incrby),
-        summary: "Increments the integer value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
         ..ROW
     },
     Command {
@@ -180,7 +148,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(decrby),
-        summary: "Decrements a number from the integer value of a key. Uses 0 as initial value if the key doesn't exist.",
         ..ROW
     },
     Command {
@@ -188,33 +155,16 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(incrbyfloat),
-        since: "2.6.0",
-        summary: "Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
         ..ROW
     },
-    Command {
-        name: "getrange",
-        arity: Arity::Exactly(4),
-        run: Run::Read(getrange),
-        since: "2.4.0",
-        summary: "Returns a substring of the string stored at a key.",
-        ..ROW
-    },
-    Command {
-        name: "substr",
-        arity: Arity::Exactly(4),
-        run: Run::Read(getrange),
-        summary: "Returns a substring from a string value.",
-        ..ROW
-    },
+    Command { name: "getrange", arity: Arity::Exactly(4), run: Run::Read(getrange), ..ROW },
+    Command { name: "substr", arity: Arity::Exactly(4), run: Run::Read(getrange), ..ROW },
     Command {
         name: "setrange",
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom],
         key_flags: &[uses::UPDATE],
         run: Run::Write(setrange),
-        since: "2.2.0",
-        summary: "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",
         ..ROW
     },
 ];

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Command, Family, Flag, Outcome, Run, glob, help::help};
+use super::{Arity, Command, Family, Flag, Outcome, Run, facts::KeyFlag, glob, help::help};
 use crate::{
     keyspace::Tx,
     shard::{
@@ -30,56 +30,27 @@ const ROW: Command = Command {
 };
 
 /// A row of `PUBSUB`.
-const PUBSUB: Command =
-    Command { parent: Some("pubsub"), flags: &[Flag::PubSub, Flag::Stale], since: "2.8.0", ..ROW };
+const PUBSUB: Command = Command { parent: Some("pubsub"), flags: &[Flag::PubSub, Flag::Stale], ..ROW };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "subscribe",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(subscribe),
-        since: "2.0.0",
-        summary: "Listens for messages published to channels.",
-        ..ROW
-    },
-    Command {
-        name: "psubscribe",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(psubscribe),
-        since: "2.0.0",
-        summary: "Listens for messages published to channels that match one or more patterns.",
-        ..ROW
-    },
+    Command { name: "subscribe", arity: Arity::AtLeast(2), run: Run::Session(subscribe), ..ROW },
+    Command { name: "psubscribe", arity: Arity::AtLeast(2), run: Run::Session(psubscribe), ..ROW },
     Command {
         name: "ssubscribe",
         arity: Arity::AtLeast(2),
         keys: Keys::ALL,
+        key_flags: &[&[KeyFlag::NotKey]],
         run: Run::Session(ssubscribe),
-        since: "7.0.0",
-        summary: "Listens for messages published to shard channels.",
         ..ROW
     },
-    Command {
-        name: "unsubscribe",
-        run: Run::Session(unsubscribe),
-        since: "2.0.0",
-        summary: "Stops listening to messages posted to channels.",
-        ..ROW
-    },
-    Command {
-        name: "punsubscribe",
-        run: Run::Session(punsubscribe),
-        since: "2.0.0",
-        summary: "Stops listening to messages published to channels that match one or more patterns.",
-        ..ROW
-    },
+    Command { name: "unsubscribe", run: Run::Session(unsubscribe), ..ROW },
+    Command { name: "punsubscribe", run: Run::Session(punsubscribe), ..ROW },
     Command {
         name: "sunsubscribe",
         keys: Keys::ALL,
+        key_flags: &[&[KeyFlag::NotKey]],
         run: Run::Session(sunsubscribe),
-        since: "7.0.0",
-        summary: "Stops listening to messages posted to shard channels.",
         ..ROW
     },
     Command {
@@ -87,72 +58,29 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::PubSub, Flag::Stale, Flag::Fast, Flag::MayReplicate],
         run: Run::Write(publish),
-        since: "2.0.0",
-        summary: "Posts a message to a channel.",
         ..ROW
     },
     Command {
         name: "spublish",
         arity: Arity::Exactly(3),
         keys: Keys::ONE,
+        key_flags: &[&[KeyFlag::NotKey]],
         flags: &[Flag::PubSub, Flag::Stale, Flag::Fast, Flag::MayReplicate],
         run: Run::Write(spublish),
-        since: "7.0.0",
-        summary: "Post a message to a shard channel",
         ..ROW
     },
-    Command {
-        name: "pubsub",
-        arity: Arity::AtLeast(2),
-        flags: &[],
-        since: "2.8.0",
-        summary: "A container for Pub/Sub commands.",
-        ..ROW
-    },
-    Command {
-        name: "channels",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(channels),
-        summary: "Returns the active channels.",
-        ..PUBSUB
-    },
-    Command {
-        name: "numsub",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(numsub),
-        summary: "Returns a count of subscribers to channels.",
-        ..PUBSUB
-    },
-    Command {
-        name: "numpat",
-        arity: Arity::Exactly(2),
-        run: Run::Session(numpat),
-        summary: "Returns a count of unique pattern subscriptions.",
-        ..PUBSUB
-    },
-    Command {
-        name: "shardchannels",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(shardchannels),
-        since: "7.0.0",
-        summary: "Returns the active shard channels.",
-        ..PUBSUB
-    },
-    Command {
-        name: "shardnumsub",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(shardnumsub),
-        since: "7.0.0",
-        summary: "Returns the count of subscribers of shard channels.",
-        ..PUBSUB
-    },
+    Command { name: "pubsub", arity: Arity::AtLeast(2), flags: &[], ..ROW },
+    Command { name: "channels", arity: Arity::AtLeast(2), run: Run::Session(channels), ..PUBSUB },
+    Command { name: "numsub", arity: Arity::AtLeast(2), run: Run::Session(numsub), ..PUBSUB },
+    Command { name: "numpat", arity: Arity::Exactly(2), run: Run::Session(numpat), ..PUBSUB },
+    Command { name: "shardchannels", arity: Arity::AtLeast(2), run: Run::Session(shardchannels), ..PUBSUB },
+    Command { name: "shardnumsub", arity: Arity::AtLeast(2), run: Run::Session(shardnumsub), ..PUBSUB },
     Command {
         name: "help",
         arity: Arity::Exactly(2),
+        family: Family::Server,
         flags: &[Flag::Stale],
         run: Run::Session(pubsub_help),
-        since: "6.2.0",
-        summary: "Returns helpful text about the different subcommands.",
         ..PUBSUB
     },
 ];

@@ -3,7 +3,7 @@
 use moonraft_proto::Reply;
 use moonraft_router::{Keys, Redirect};
 
-use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run};
+use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run, facts::uses};
 use crate::shard::{
     Client,
     session::{Queue, Queued},
@@ -18,38 +18,21 @@ const ROW: Command = Command {
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "multi",
-        arity: Arity::Exactly(1),
-        run: Run::Session(multi),
-        since: "1.2.0",
-        summary: "Starts a transaction.",
-        ..ROW
-    },
+    Command { name: "multi", arity: Arity::Exactly(1), run: Run::Session(multi), ..ROW },
     Command {
         name: "exec",
         arity: Arity::Exactly(1),
         flags: &[Flag::NoScript, Flag::Stale, Flag::Immediate],
         run: Run::Queue(exec),
-        since: "1.2.0",
-        summary: "Executes all commands in a transaction.",
         ..ROW
     },
-    Command {
-        name: "discard",
-        arity: Arity::Exactly(1),
-        run: Run::Session(discard),
-        since: "2.0.0",
-        summary: "Discards a transaction.",
-        ..ROW
-    },
+    Command { name: "discard", arity: Arity::Exactly(1), run: Run::Session(discard), ..ROW },
     Command {
         name: "watch",
         arity: Arity::AtLeast(2),
         keys: Keys::ALL,
+        key_flags: &[uses::LOOK],
         run: Run::Session(watch),
-        since: "2.2.0",
-        summary: "Monitors changes to keys to determine the execution of a transaction.",
         ..ROW
     },
     Command {
@@ -57,8 +40,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(1),
         flags: &[Flag::NoScript, Flag::Fast, Flag::Stale],
         run: Run::Session(unwatch),
-        since: "2.2.0",
-        summary: "Forgets about watched keys of a transaction.",
         ..ROW
     },
 ];
@@ -122,7 +103,15 @@ fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     if broken_watch {
         return Ok(Reply::NullArray);
     }
-    Ok(Reply::Array(queue.requests.iter().map(|request| execute(client, request)).collect()))
+    client.forbid_blocking();
+    let mut replies = Vec::with_capacity(queue.requests.len());
+    for request in &queue.requests {
+        if client.is_unit_too_large() {
+            break; // It will be refused whole.
+        }
+        replies.push(execute(client, request));
+    }
+    Ok(Reply::Array(replies))
 }
 
 /// A watched key whose time has come is gone: that is a change.

@@ -26,35 +26,11 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom],
         run: Run::Write(setbit),
-        since: "2.2.0",
-        summary: "Sets or clears the bit at offset of the string value. Creates the key if it doesn't exist.",
         ..ROW
     },
-    Command {
-        name: "getbit",
-        arity: Arity::Exactly(3),
-        flags: &[Flag::Fast],
-        run: Run::Read(getbit),
-        since: "2.2.0",
-        summary: "Returns a bit value by offset.",
-        ..ROW
-    },
-    Command {
-        name: "bitcount",
-        arity: Arity::AtLeast(2),
-        run: Run::Read(bitcount),
-        since: "2.6.0",
-        summary: "Counts the number of set bits (population counting) in a string.",
-        ..ROW
-    },
-    Command {
-        name: "bitpos",
-        arity: Arity::AtLeast(3),
-        run: Run::Read(bitpos),
-        since: "2.8.7",
-        summary: "Finds the first set (1) or clear (0) bit in a string.",
-        ..ROW
-    },
+    Command { name: "getbit", arity: Arity::Exactly(3), flags: &[Flag::Fast], run: Run::Read(getbit), ..ROW },
+    Command { name: "bitcount", arity: Arity::AtLeast(2), run: Run::Read(bitcount), ..ROW },
+    Command { name: "bitpos", arity: Arity::AtLeast(3), run: Run::Read(bitpos), ..ROW },
     Command {
         name: "bitop",
         arity: Arity::AtLeast(4),
@@ -62,8 +38,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(bitop),
-        since: "2.6.0",
-        summary: "Performs bitwise operations on multiple strings, and stores the result.",
         ..ROW
     },
     Command {
@@ -71,9 +45,11 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         flags: &[Flag::DenyOom],
         key_flags: &[&[KeyFlag::ReadWrite, KeyFlag::Access, KeyFlag::Update, KeyFlag::Variable]],
+        narrowed_key_flags: Some(|words| {
+            let changes = words[2..].iter().any(|word| is(word, "set") || is(word, "incrby"));
+            if changes { uses::CHANGE } else { uses::READ }
+        }),
         run: Run::Write(field::bitfield),
-        since: "3.2.0",
-        summary: "Performs arbitrary bitfield integer operations on strings.",
         ..ROW
     },
     Command {
@@ -81,8 +57,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         flags: &[Flag::Fast],
         run: Run::Read(field::bitfield_ro),
-        since: "6.0.0",
-        summary: "Performs arbitrary read-only bitfield integer operations on strings.",
         ..ROW
     },
 ];

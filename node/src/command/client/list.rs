@@ -123,6 +123,7 @@ fn flags(session: &Session) -> String {
     let all = [
         ('P', session.listening.count() > 0),
         ('x', session.queue.is_some()),
+        ('b', session.blocked),
         ('c', session.closing),
         ('r', session.read_only),
         ('e', session.no_evict),

@@ -21,6 +21,7 @@ use crate::{
     shard::{
         Client, Pause,
         session::{ReplyMode, Session},
+        waits::Unblocked,
     },
 };
 
@@ -48,39 +49,13 @@ pub const COMMANDS: &[Command] = &[
         name: "ping",
         flags: &[Flag::Fast, Flag::Listening],
         run: Run::Session(ping),
-        in_script: Some(pong),
-        summary: "Returns the server's liveliness response.",
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         ..ROW
     },
-    Command {
-        name: "echo",
-        arity: Arity::Exactly(2),
-        run: Run::Read(echo),
-        summary: "Returns the given string.",
-        ..ROW
-    },
-    Command {
-        name: "hello",
-        run: Run::Session(hello),
-        since: "6.0.0",
-        summary: "Handshakes with the Redis server.",
-        ..HANDSHAKE
-    },
-    Command {
-        name: "auth",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(auth),
-        summary: "Authenticates the connection.",
-        ..HANDSHAKE
-    },
-    Command {
-        name: "select",
-        arity: Arity::Exactly(2),
-        run: Run::Read(select),
-        summary: "Changes the selected database.",
-        ..ROW
-    },
+    Command { name: "echo", arity: Arity::Exactly(2), run: Run::Read(echo), ..ROW },
+    Command { name: "hello", run: Run::Session(hello), ..HANDSHAKE },
+    Command { name: "auth", arity: Arity::AtLeast(2), run: Run::Session(auth), ..HANDSHAKE },
+    Command { name: "select", arity: Arity::Exactly(2), run: Run::Read(select), ..ROW },
     Command {
         name: "reset",
         arity: Arity::Exactly(1),
@@ -94,8 +69,6 @@ pub const COMMANDS: &[Command] = &[
             Flag::Listening,
         ],
         run: Run::Session(reset),
-        since: "6.2.0",
-        summary: "Resets the connection.",
         ..ROW
     },
     Command {
@@ -109,71 +82,43 @@ pub const COMMANDS: &[Command] = &[
             Flag::Immediate,
             Flag::Listening,
         ],
-        run: Run::Session(quit),
-        summary: "Closes the connection.",
+        run: Run::Session(|client, _| mark(client, |session| session.closing = true)),
         ..ROW
     },
     Command {
         name: "readonly",
         arity: Arity::Exactly(1),
-        run: Run::Session(readonly),
-        in_script: Some(|_, _| Ok(Reply::OK)),
+        run: Run::Session(|client, _| mark(client, |session| session.read_only = true)),
         family: Family::Cluster,
-        since: "3.0.0",
-        summary: "Enables read-only queries for a connection to a Redis Cluster replica node.",
+        categories: &[Family::Connection],
         ..ROW
     },
     Command {
         name: "readwrite",
         arity: Arity::Exactly(1),
-        run: Run::Session(readwrite),
-        in_script: Some(|_, _| Ok(Reply::OK)),
+        run: Run::Session(|client, _| mark(client, |session| session.read_only = false)),
         family: Family::Cluster,
-        since: "3.0.0",
-        summary: "Enables read-write queries for a connection to a Redis Cluster replica node.",
+        categories: &[Family::Connection],
         ..ROW
     },
     Command {
         name: "asking",
         arity: Arity::Exactly(1),
         flags: &[Flag::Fast, Flag::Asking],
-        run: Run::Session(asking),
+        // No slot is served by two shards at once, so there is nothing to ask for: as in Redis, a
+        // node that imports no slot answers the next request as any other.
+        run: Run::Session(|client, _| mark(client, |_| ())),
         family: Family::Cluster,
-        since: "3.0.0",
-        summary: "Signals that a cluster client is following an -ASK redirect.",
+        categories: &[Family::Connection],
         ..ROW
     },
-    Command {
-        name: "client",
-        arity: Arity::AtLeast(2),
-        keys: Keys::None,
-        flags: &[],
-        since: "2.4.0",
-        summary: "A container for client connection commands.",
-        ..ROW
-    },
-    Command {
-        name: "caching",
-        arity: Arity::Exactly(3),
-        run: Run::Session(caching),
-        since: "6.0.0",
-        summary: "Instructs the server whether to track the keys in the next request.",
-        ..CLIENT
-    },
-    Command {
-        name: "getname",
-        arity: Arity::Exactly(2),
-        run: Run::Session(getname),
-        since: "2.6.9",
-        summary: "Returns the name of the connection.",
-        ..CLIENT
-    },
+    Command { name: "client", arity: Arity::AtLeast(2), keys: Keys::None, flags: &[], ..ROW },
+    Command { name: "caching", arity: Arity::Exactly(3), run: Run::Session(caching), ..CLIENT },
+    Command { name: "getname", arity: Arity::Exactly(2), run: Run::Session(getname), ..CLIENT },
     Command {
         name: "getredir",
         arity: Arity::Exactly(2),
         run: Run::Session(|_, _| Ok(Reply::Int(-1))),
-        since: "6.0.0",
-        summary: "Returns the client ID to which the connection's tracking notifications are redirected.",
         ..CLIENT
     },
     Command {
@@ -181,145 +126,49 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         flags: &[Flag::Stale],
         run: Run::Session(client_help),
-        since: "5.0.0",
-        summary: "Returns helpful text about the different subcommands.",
         ..CLIENT
     },
-    Command {
-        name: "id",
-        arity: Arity::Exactly(2),
-        run: Run::Session(id),
-        since: "5.0.0",
-        summary: "Returns the unique client ID of the connection.",
-        ..CLIENT
-    },
+    Command { name: "id", arity: Arity::Exactly(2), run: Run::Session(id), ..CLIENT },
     Command {
         name: "info",
         arity: Arity::Exactly(2),
         run: Run::Session(list::info),
-        since: "6.2.0",
-        summary: "Returns information about the connection.",
         tips: &["nondeterministic_output"],
         ..CLIENT
     },
-    Command {
-        name: "kill",
-        arity: Arity::AtLeast(3),
-        run: Run::Session(list::kill),
-        since: "2.4.0",
-        summary: "Terminates open connections.",
-        ..ADMIN
-    },
+    Command { name: "kill", arity: Arity::AtLeast(3), run: Run::Session(list::kill), ..ADMIN },
     Command {
         name: "list",
         arity: Arity::AtLeast(2),
         run: Run::Session(list::list),
-        since: "2.4.0",
-        summary: "Lists open connections.",
         tips: &["nondeterministic_output"],
         ..ADMIN
     },
-    Command {
-        name: "no-evict",
-        arity: Arity::Exactly(3),
-        run: Run::Session(no_evict),
-        since: "7.0.0",
-        summary: "Sets the client eviction mode of the connection.",
-        ..ADMIN
-    },
-    Command {
-        name: "no-touch",
-        arity: Arity::Exactly(3),
-        run: Run::Session(no_touch),
-        since: "7.2.0",
-        summary: "Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
-        ..CLIENT
-    },
-    Command {
-        name: "pause",
-        arity: Arity::AtLeast(3),
-        run: Run::Session(pause),
-        since: "2.9.50",
-        summary: "Suspends commands processing.",
-        ..ADMIN
-    },
-    Command {
-        name: "reply",
-        arity: Arity::Exactly(3),
-        run: Run::Session(reply),
-        since: "3.2.0",
-        summary: "Instructs the server whether to reply to commands.",
-        ..CLIENT
-    },
-    Command {
-        name: "setinfo",
-        arity: Arity::Exactly(4),
-        run: Run::Session(setinfo),
-        since: "7.2.0",
-        summary: "Sets information specific to the client or connection.",
-        ..CLIENT
-    },
-    Command {
-        name: "setname",
-        arity: Arity::Exactly(3),
-        run: Run::Session(setname),
-        since: "2.6.9",
-        summary: "Sets the connection name.",
-        ..CLIENT
-    },
-    Command {
-        name: "tracking",
-        arity: Arity::AtLeast(3),
-        run: Run::Session(tracking),
-        since: "6.0.0",
-        summary: "Controls server-assisted client-side caching for the connection.",
-        ..CLIENT
-    },
-    Command {
-        name: "trackinginfo",
-        arity: Arity::Exactly(2),
-        run: Run::Session(trackinginfo),
-        since: "6.2.0",
-        summary: "Returns information about server-assisted client-side caching for the connection.",
-        ..CLIENT
-    },
-    Command {
-        name: "unblock",
-        arity: Arity::AtLeast(3),
-        run: Run::Session(unblock),
-        since: "5.0.0",
-        summary: "Unblocks a client blocked by a blocking command from a different connection.",
-        ..ADMIN
-    },
-    Command {
-        name: "unpause",
-        arity: Arity::Exactly(2),
-        run: Run::Session(unpause),
-        since: "6.2.0",
-        summary: "Resumes processing commands from paused clients.",
-        ..ADMIN
-    },
+    Command { name: "no-evict", arity: Arity::Exactly(3), run: Run::Session(no_evict), ..ADMIN },
+    Command { name: "no-touch", arity: Arity::Exactly(3), run: Run::Session(no_touch), ..CLIENT },
+    Command { name: "pause", arity: Arity::AtLeast(3), run: Run::Session(pause), ..ADMIN },
+    Command { name: "reply", arity: Arity::Exactly(3), run: Run::Session(reply), ..CLIENT },
+    Command { name: "setinfo", arity: Arity::Exactly(4), run: Run::Session(setinfo), ..CLIENT },
+    Command { name: "setname", arity: Arity::Exactly(3), run: Run::Session(setname), ..CLIENT },
+    Command { name: "tracking", arity: Arity::AtLeast(3), run: Run::Session(tracking), ..CLIENT },
+    Command { name: "trackinginfo", arity: Arity::Exactly(2), run: Run::Session(trackinginfo), ..CLIENT },
+    Command { name: "unblock", arity: Arity::AtLeast(3), run: Run::Session(unblock), ..ADMIN },
+    Command { name: "unpause", arity: Arity::Exactly(2), run: Run::Session(unpause), ..ADMIN },
 ];
 
 /// `PING [message]`
 ///
 /// A RESP2 connection that listens is answered in the form of a message.
 fn ping(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    let answer = pong(client.tx(), words)?;
+    let message = match words {
+        [_] => None,
+        [_, message] => Some(message.to_vec()),
+        _ => return Err(CommandError::Arity("ping".into())),
+    };
     if client.session().is_listening_only() {
-        let message = words.get(1).map_or(Vec::new(), |message| message.to_vec());
-        return Ok(Reply::Array(vec![Reply::text("pong"), Reply::bulk(message)]));
+        return Ok(Reply::Array(vec![Reply::text("pong"), Reply::bulk(message.unwrap_or_default())]));
     }
-    Ok(answer.into_owned())
-}
-
-/// What `PING` says to who does not listen; to a script, too.
-fn pong<'a>(_: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    match words {
-        [_] => Ok(Reply::status("PONG")),
-        [_, message] => Ok(Reply::bulk(*message)),
-        _ => Err(CommandError::Arity("ping".into())),
-    }
+    Ok(message.map_or(Reply::status("PONG"), Reply::bulk))
 }
 
 /// `ECHO message`
@@ -436,33 +285,14 @@ fn reset(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     session.protocol = Protocol::Resp2;
     session.reply_mode = ReplyMode::On;
     session.read_only = false;
-    session.asking = false;
     session.no_evict = false;
     session.no_touch = false;
     Ok(Reply::status("RESET"))
 }
 
-/// `QUIT`
-fn quit(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
-    client.session_mut().closing = true;
-    Ok(Reply::OK)
-}
-
-/// `READONLY`
-fn readonly(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
-    client.session_mut().read_only = true;
-    Ok(Reply::OK)
-}
-
-/// `READWRITE`
-fn readwrite(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
-    client.session_mut().read_only = false;
-    Ok(Reply::OK)
-}
-
-/// `ASKING`
-fn asking(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
-    client.session_mut().asking = true;
+/// `QUIT`, `READONLY`, `READWRITE`, `ASKING`: each sets a mark on the session.
+fn mark(client: &mut Client<'_>, set: impl FnOnce(&mut Session)) -> Outcome<'static> {
+    set(client.session_mut());
     Ok(Reply::OK)
 }
 
@@ -615,16 +445,24 @@ fn trackinginfo(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 
 /// `CLIENT UNBLOCK client-id [TIMEOUT | ERROR]`
 ///
-/// No command blocks: there is never one to unblock.
-fn unblock(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    let reason_known = words.get(3).is_none_or(|word| is(word, "timeout") || is(word, "error"));
+/// Only `WAIT` blocks.
+fn unblock(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    const BAD_REASON: CommandError =
+        CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
     if words.len() > 4 {
         return Err(super::help::unknown_form(words[1], "CLIENT"));
     }
-    if !reason_known {
-        return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
-    }
-    integer(words[2]).map(|_| Reply::Int(0))
+    let reason = match words.get(3) {
+        None => Unblocked::Reached,
+        Some(word) if is(word, "timeout") => Unblocked::Reached,
+        Some(word) if is(word, "error") => Unblocked::ByClient,
+        Some(_) => return Err(BAD_REASON),
+    };
+    let number = integer(words[2])?;
+
+    let named = client.sessions().find(|(_, session)| session.number as i64 == number);
+    let target = named.map(|(id, _)| id);
+    Ok(Reply::flag(target.is_some_and(|id| client.unblock(id, reason))))
 }
 
 /// `CLIENT HELP`

@@ -32,16 +32,19 @@ use crate::shard::Client;
 const ROW: Command = Command {
     parent: Some("cluster"),
     family: Family::Cluster,
-    flags: &[Flag::Stale],
-    since: "3.0.0",
+    flags: &[Flag::Stale, Flag::NotLoading],
     ..Command::BASE
 };
 
 /// A row for operators.
-const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::Stale], ..ROW };
+const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::Stale, Flag::NotLoading], ..ROW };
 
 /// A row for what is not set by hand.
-const BY_HAND: Command = Command { run: Run::Session(not_by_hand), ..ADMIN };
+const BY_HAND: Command = Command {
+    flags: &[Flag::Admin, Flag::Stale, Flag::NotLoading, Flag::NotAsyncLoading],
+    run: Run::Session(not_by_hand),
+    ..ADMIN
+};
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
@@ -51,141 +54,60 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         flags: &[],
         run: Run::Container,
-        summary: "A container for Redis Cluster commands.",
         ..ROW
     },
-    Command {
-        name: "addslots",
-        arity: Arity::AtLeast(3),
-        summary: "Assigns new hash slots to a node.",
-        ..BY_HAND
-    },
-    Command {
-        name: "addslotsrange",
-        arity: Arity::AtLeast(4),
-        since: "7.0.0",
-        summary: "Assigns new hash slot ranges to a node.",
-        ..BY_HAND
-    },
-    Command {
-        name: "bumpepoch",
-        arity: Arity::Exactly(2),
-        summary: "Advances the cluster config epoch.",
-        tips: &["nondeterministic_output"],
-        ..BY_HAND
-    },
+    Command { name: "addslots", arity: Arity::AtLeast(3), ..BY_HAND },
+    Command { name: "addslotsrange", arity: Arity::AtLeast(4), ..BY_HAND },
+    Command { name: "bumpepoch", arity: Arity::Exactly(2), tips: &["nondeterministic_output"], ..BY_HAND },
     Command {
         name: "count-failure-reports",
         arity: Arity::Exactly(3),
         run: Run::Session(count_failure_reports),
-        summary: "Returns the number of active failure reports active for a node.",
         tips: &["nondeterministic_output"],
         ..ADMIN
     },
-    Command {
-        name: "countkeysinslot",
-        arity: Arity::Exactly(3),
-        run: Run::Session(countkeysinslot),
-        summary: "Returns the number of keys in a hash slot.",
-        ..ROW
-    },
-    Command {
-        name: "delslots",
-        arity: Arity::AtLeast(3),
-        summary: "Sets hash slots as unbound for a node.",
-        ..BY_HAND
-    },
-    Command {
-        name: "delslotsrange",
-        arity: Arity::AtLeast(4),
-        since: "7.0.0",
-        summary: "Sets hash slot ranges as unbound for a node.",
-        ..BY_HAND
-    },
-    Command {
-        name: "failover",
-        arity: Arity::AtLeast(2),
-        summary: "Forces a replica to perform a manual failover of its master.",
-        ..BY_HAND
-    },
-    Command {
-        name: "flushslots",
-        arity: Arity::Exactly(2),
-        summary: "Deletes all slots information from a node.",
-        ..BY_HAND
-    },
-    Command {
-        name: "forget",
-        arity: Arity::Exactly(3),
-        summary: "Removes a node from the nodes table.",
-        ..BY_HAND
-    },
+    Command { name: "countkeysinslot", arity: Arity::Exactly(3), run: Run::Session(countkeysinslot), ..ROW },
+    Command { name: "delslots", arity: Arity::AtLeast(3), ..BY_HAND },
+    Command { name: "delslotsrange", arity: Arity::AtLeast(4), ..BY_HAND },
+    Command { name: "failover", arity: Arity::AtLeast(2), ..BY_HAND },
+    Command { name: "flushslots", arity: Arity::Exactly(2), ..BY_HAND },
+    Command { name: "forget", arity: Arity::Exactly(3), ..BY_HAND },
     Command {
         name: "getkeysinslot",
         arity: Arity::Exactly(4),
         run: Run::Session(getkeysinslot),
-        summary: "Returns the key names in a hash slot.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
     Command {
         name: "help",
         arity: Arity::Exactly(2),
+        flags: &[Flag::Stale],
         run: Run::Session(cluster_help),
-        since: "5.0.0",
-        summary: "Returns helpful text about the different subcommands.",
         ..ROW
     },
     Command {
         name: "info",
         arity: Arity::Exactly(2),
         run: Run::Session(info),
-        summary: "Returns information about the state of a node.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
-    Command {
-        name: "keyslot",
-        arity: Arity::Exactly(3),
-        run: Run::Session(keyslot),
-        summary: "Returns the hash slot for a key.",
-        ..ROW
-    },
+    Command { name: "keyslot", arity: Arity::Exactly(3), run: Run::Session(keyslot), ..ROW },
     Command {
         name: "links",
         arity: Arity::Exactly(2),
         run: Run::Session(links),
-        since: "7.0.0",
-        summary: "Returns a list of all TCP links to and from peer nodes.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
-    Command {
-        name: "meet",
-        arity: Arity::AtLeast(4),
-        summary: "Forces a node to handshake with another node.",
-        ..BY_HAND
-    },
-    Command {
-        name: "myid",
-        arity: Arity::Exactly(2),
-        run: Run::Session(myid),
-        summary: "Returns the ID of a node.",
-        ..ROW
-    },
-    Command {
-        name: "myshardid",
-        arity: Arity::Exactly(2),
-        run: Run::Session(myshardid),
-        since: "7.2.0",
-        summary: "Returns the shard ID of a node.",
-        ..ROW
-    },
+    Command { name: "meet", arity: Arity::AtLeast(4), ..BY_HAND },
+    Command { name: "myid", arity: Arity::Exactly(2), run: Run::Session(myid), ..ROW },
+    Command { name: "myshardid", arity: Arity::Exactly(2), run: Run::Session(myshardid), ..ROW },
     Command {
         name: "nodes",
         arity: Arity::Exactly(2),
         run: Run::Session(nodes),
-        summary: "Returns the cluster configuration for a node.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
@@ -193,44 +115,23 @@ pub const COMMANDS: &[Command] = &[
         name: "replicas",
         arity: Arity::Exactly(3),
         run: Run::Session(replicas),
-        since: "5.0.0",
-        summary: "Lists the replica nodes of a master node.",
         tips: &["nondeterministic_output"],
         ..ADMIN
     },
-    Command {
-        name: "replicate",
-        arity: Arity::Exactly(3),
-        summary: "Configure a node as replica of a master node.",
-        ..BY_HAND
-    },
+    Command { name: "replicate", arity: Arity::Exactly(3), ..BY_HAND },
     Command {
         name: "reset",
         arity: Arity::AtLeast(2),
-        flags: &[Flag::Admin, Flag::NoScript, Flag::Stale],
-        summary: "Resets a node.",
+        flags: &[Flag::Admin, Flag::NoScript, Flag::Stale, Flag::NotLoading],
         ..BY_HAND
     },
-    Command {
-        name: "saveconfig",
-        arity: Arity::Exactly(2),
-        run: Run::Session(saveconfig),
-        summary: "Forces a node to save the cluster configuration to disk.",
-        ..ADMIN
-    },
-    Command {
-        name: "set-config-epoch",
-        arity: Arity::Exactly(3),
-        summary: "Sets the configuration epoch for a new node.",
-        ..BY_HAND
-    },
-    Command { name: "setslot", arity: Arity::AtLeast(4), summary: "Binds a hash slot to a node.", ..BY_HAND },
+    Command { name: "saveconfig", arity: Arity::Exactly(2), run: Run::Session(saveconfig), ..BY_HAND },
+    Command { name: "set-config-epoch", arity: Arity::Exactly(3), ..BY_HAND },
+    Command { name: "setslot", arity: Arity::AtLeast(4), ..BY_HAND },
     Command {
         name: "shards",
         arity: Arity::Exactly(2),
         run: Run::Session(shards),
-        since: "7.0.0",
-        summary: "Returns the mapping of cluster slots to shards.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
@@ -238,7 +139,6 @@ pub const COMMANDS: &[Command] = &[
         name: "slaves",
         arity: Arity::Exactly(3),
         run: Run::Session(replicas),
-        summary: "Lists the replica nodes of a master node.",
         tips: &["nondeterministic_output"],
         ..ADMIN
     },
@@ -246,7 +146,6 @@ pub const COMMANDS: &[Command] = &[
         name: "slots",
         arity: Arity::Exactly(2),
         run: Run::Session(slots),
-        summary: "Returns the mapping of cluster slots to nodes.",
         tips: &["nondeterministic_output"],
         ..ROW
     },

@@ -19,13 +19,13 @@ use crate::shard::{Client, Standing};
 const ROW: Command = Command { family: Family::Server, ..Command::BASE };
 
 /// A row of `CONFIG` or `LATENCY`.
-const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::NoScript, Flag::Stale], since: "2.0.0", ..ROW };
+const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::NoScript, Flag::Stale], ..ROW };
 
 /// A row of `CONFIG`.
 const CONFIG: Command = Command { parent: Some("config"), ..ADMIN };
 
 /// A row of `LATENCY`.
-const LATENCY: Command = Command { parent: Some("latency"), since: "2.8.13", ..ADMIN };
+const LATENCY: Command = Command { parent: Some("latency"), ..ADMIN };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
@@ -33,7 +33,6 @@ pub const COMMANDS: &[Command] = &[
         name: "info",
         flags: &[Flag::Stale, Flag::Dangerous],
         run: Run::Session(info::info),
-        summary: "Returns information and statistics about the server.",
         tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
         ..ROW
     },
@@ -42,8 +41,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(1),
         flags: &[Flag::Admin, Flag::NoScript, Flag::Stale, Flag::Fast],
         run: Run::Session(role),
-        since: "2.8.12",
-        summary: "Returns the replication role.",
         ..ROW
     },
     Command {
@@ -51,78 +48,35 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::NoScript],
         family: Family::Generic,
+        categories: &[Family::Connection],
         run: Run::Session(wait),
-        since: "3.0.0",
-        summary: "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
         tips: &["request_policy:all_shards", "response_policy:agg_min"],
         ..ROW
     },
-    Command {
-        name: "lolwut",
-        flags: &[Flag::Fast],
-        run: Run::Session(lolwut),
-        since: "5.0.0",
-        summary: "Displays computer art and the Redis version",
-        ..ROW
-    },
-    Command {
-        name: "config",
-        arity: Arity::AtLeast(2),
-        since: "2.0.0",
-        summary: "A container for server configuration commands.",
-        ..ROW
-    },
-    Command {
-        name: "get",
-        arity: Arity::AtLeast(3),
-        run: Run::Session(config_get),
-        summary: "Returns the effective values of configuration parameters.",
-        ..CONFIG
-    },
+    Command { name: "lolwut", flags: &[Flag::Fast], run: Run::Session(lolwut), ..ROW },
+    Command { name: "config", arity: Arity::AtLeast(2), ..ROW },
+    Command { name: "get", arity: Arity::AtLeast(3), run: Run::Session(config_get), ..CONFIG },
     Command {
         name: "set",
         arity: Arity::AtLeast(4),
         run: Run::Session(config_set),
-        summary: "Sets configuration parameters in-flight.",
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..CONFIG
     },
-    Command {
-        name: "resetstat",
-        arity: Arity::Exactly(2),
-        run: Run::Session(config_resetstat),
-        summary: "Resets the server's statistics.",
-        ..CONFIG
-    },
-    Command {
-        name: "rewrite",
-        arity: Arity::Exactly(2),
-        run: Run::Session(config_rewrite),
-        since: "2.8.0",
-        summary: "Persists the effective configuration to file.",
-        ..CONFIG
-    },
+    Command { name: "resetstat", arity: Arity::Exactly(2), run: Run::Session(config_resetstat), ..CONFIG },
+    Command { name: "rewrite", arity: Arity::Exactly(2), run: Run::Session(config_rewrite), ..CONFIG },
     Command {
         name: "help",
         arity: Arity::Exactly(2),
         flags: &[Flag::Stale],
         run: Run::Session(config_help),
-        since: "5.0.0",
-        summary: "Returns helpful text about the different subcommands.",
         ..CONFIG
     },
-    Command {
-        name: "latency",
-        arity: Arity::AtLeast(2),
-        since: "2.8.13",
-        summary: "A container for latency diagnostics commands.",
-        ..ROW
-    },
+    Command { name: "latency", arity: Arity::AtLeast(2), ..ROW },
     Command {
         name: "doctor",
         arity: Arity::Exactly(2),
         run: Run::Session(latency_doctor),
-        summary: "Returns a human-readable latency analysis report.",
         tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
@@ -130,7 +84,6 @@ pub const COMMANDS: &[Command] = &[
         name: "graph",
         arity: Arity::Exactly(3),
         run: Run::Session(latency_graph),
-        summary: "Returns a latency graph for an event.",
         tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
@@ -138,8 +91,6 @@ pub const COMMANDS: &[Command] = &[
         name: "histogram",
         arity: Arity::AtLeast(2),
         run: Run::Session(|_, _| Ok(Reply::Map(vec![]))),
-        since: "7.0.0",
-        summary: "Returns the cumulative distribution of latencies of a subset or all commands.",
         tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
@@ -147,7 +98,6 @@ pub const COMMANDS: &[Command] = &[
         name: "history",
         arity: Arity::Exactly(3),
         run: Run::Session(|_, _| Ok(Reply::Array(vec![]))),
-        summary: "Returns timestamp-latency samples for an event.",
         tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
@@ -155,7 +105,6 @@ pub const COMMANDS: &[Command] = &[
         name: "latest",
         arity: Arity::Exactly(2),
         run: Run::Session(|_, _| Ok(Reply::Array(vec![]))),
-        summary: "Returns the latest latency samples for all events.",
         tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
@@ -163,7 +112,6 @@ pub const COMMANDS: &[Command] = &[
         name: "reset",
         arity: Arity::AtLeast(2),
         run: Run::Session(|_, _| Ok(Reply::Int(0))),
-        summary: "Resets the latency data for one or more events.",
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..LATENCY
     },
@@ -172,7 +120,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         flags: &[Flag::Stale],
         run: Run::Session(latency_help),
-        summary: "Returns helpful text about the different subcommands.",
         ..LATENCY
     },
 ];
@@ -212,23 +159,30 @@ const NOT_IN_THE_MAP: CommandError = CommandError::text("ERR this replica is not
 
 /// `WAIT numreplicas timeout`
 ///
-/// The reply waits until all that was written before is committed: then a
-/// majority has it, which are so many followers. Which others have it, too, is
-/// not known here, and more are not waited for.
+/// What is committed a majority has: so many followers are promised at once, the
+/// reply being held until it is so. For more of them the session is blocked.
 fn wait(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    integer(words[1])?;
-    timeout(words[2])?;
-    if !client.standing().is_leading() {
+    let wanted = integer(words[1])?;
+    let timeout_ms = timeout(words[2])?;
+    if matches!(client.standing(), Standing::Following { leader: Some(_) }) {
         return Err(CommandError::text(
             "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.",
         ));
     }
 
-    client.tx().whole();
-    let view = View::of(client);
-    let voters = view.my_shard().map_or(1, |shard| shard.members().count());
+    let voters = View::of(client).my_shard().map_or(1, |shard| shard.members().count());
     // A majority of `voters` is `voters / 2 + 1`, this replica being one of it.
-    Ok(Reply::count(voters / 2))
+    let promised = voters / 2;
+    match usize::try_from(wanted) {
+        Ok(wanted) if wanted > promised && client.may_block() => {
+            client.wait_for_followers(wanted, timeout_ms);
+            Ok(Reply::Nothing)
+        }
+        _ => {
+            client.tx().whole();
+            Ok(Reply::count(promised))
+        }
+    }
 }
 
 /// `LOLWUT [VERSION version]`

@@ -39,7 +39,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::ADD],
         run: Run::Write(sadd),
-        summary: "Adds one or more members to a set. Creates the key if it doesn't exist.",
         ..ROW
     },
     Command {
@@ -48,7 +47,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::TAKE],
         run: Run::Write(srem),
-        summary: "Removes one or more members from a set. Deletes the set if the last member was removed.",
         ..ROW
     },
     Command {
@@ -57,7 +55,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::LOOK],
         run: Run::Read(sismember),
-        summary: "Determines whether a member belongs to a set.",
         ..ROW
     },
     Command {
@@ -65,25 +62,15 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: &[Flag::Fast],
         run: Run::Read(smismember),
-        since: "6.2.0",
-        summary: "Determines whether multiple members belong to a set.",
         ..ROW
     },
-    Command {
-        name: "smembers",
-        arity: Arity::Exactly(2),
-        run: Run::Read(smembers),
-        summary: "Returns all members of a set.",
-        tips: UNORDERED,
-        ..ROW
-    },
+    Command { name: "smembers", arity: Arity::Exactly(2), run: Run::Read(smembers), tips: UNORDERED, ..ROW },
     Command {
         name: "scard",
         arity: Arity::Exactly(2),
         flags: &[Flag::Fast],
         key_flags: &[uses::LOOK],
         run: Run::Read(scard),
-        summary: "Returns the number of members in a set.",
         ..ROW
     },
     Command {
@@ -92,7 +79,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(draw::spop),
-        summary: "Returns one or more random members from a set after removing them. Deletes the set if the last member was popped.",
         tips: RANDOM,
         ..ROW
     },
@@ -100,7 +86,6 @@ pub const COMMANDS: &[Command] = &[
         name: "srandmember",
         arity: Arity::AtLeast(2),
         run: Run::Read(draw::srandmember),
-        summary: "Get one or multiple random members from a set",
         tips: RANDOM,
         ..ROW
     },
@@ -111,64 +96,27 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE, uses::ADD],
         run: Run::Write(smove),
-        summary: "Moves a member from one set to another.",
         ..ROW
     },
-    Command {
-        name: "sscan",
-        arity: Arity::AtLeast(3),
-        run: Run::Read(sscan),
-        since: "2.8.0",
-        summary: "Iterates over members of a set.",
-        tips: RANDOM,
-        ..ROW
-    },
-    Command {
-        name: "sinter",
-        run: Run::Read(algebra::sinter),
-        summary: "Returns the intersect of multiple sets.",
-        ..COMBINES
-    },
-    Command {
-        name: "sunion",
-        run: Run::Read(algebra::sunion),
-        summary: "Returns the union of multiple sets.",
-        ..COMBINES
-    },
-    Command {
-        name: "sdiff",
-        run: Run::Read(algebra::sdiff),
-        summary: "Returns the difference of multiple sets.",
-        ..COMBINES
-    },
+    Command { name: "sscan", arity: Arity::AtLeast(3), run: Run::Read(sscan), tips: RANDOM, ..ROW },
+    Command { name: "sinter", run: Run::Read(algebra::sinter), ..COMBINES },
+    Command { name: "sunion", run: Run::Read(algebra::sunion), ..COMBINES },
+    Command { name: "sdiff", run: Run::Read(algebra::sdiff), ..COMBINES },
     Command {
         name: "sintercard",
         arity: Arity::AtLeast(3),
         keys: Keys::Counted { count: 1, also: None },
         run: Run::Read(algebra::sintercard),
-        since: "7.0.0",
-        summary: "Returns the number of members of the intersect of multiple sets.",
         ..ROW
     },
     Command {
         name: "sinterstore",
         key_flags: &[uses::UPDATE, uses::READ],
         run: Run::Write(algebra::sinterstore),
-        summary: "Stores the intersect of multiple sets in a key.",
         ..STORES
     },
-    Command {
-        name: "sunionstore",
-        run: Run::Write(algebra::sunionstore),
-        summary: "Stores the union of multiple sets in a key.",
-        ..STORES
-    },
-    Command {
-        name: "sdiffstore",
-        run: Run::Write(algebra::sdiffstore),
-        summary: "Stores the difference of multiple sets in a key.",
-        ..STORES
-    },
+    Command { name: "sunionstore", run: Run::Write(algebra::sunionstore), ..STORES },
+    Command { name: "sdiffstore", run: Run::Write(algebra::sdiffstore), ..STORES },
 ];
 
 /// `SADD key member [member …]`

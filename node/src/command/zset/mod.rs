@@ -36,8 +36,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::UPDATE],
         run: Run::Write(put::zadd),
-        since: "1.2.0",
-        summary: "Adds one or more members to a sorted set, or updates their scores. Creates the key if it doesn't exist.",
         ..ROW
     },
     Command {
@@ -46,8 +44,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::LOOK],
         run: Run::Read(look::zcard),
-        since: "1.2.0",
-        summary: "Returns the number of members in a sorted set.",
         ..ROW
     },
     Command {
@@ -55,19 +51,9 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         flags: &[Flag::Fast],
         run: Run::Read(range::zcount),
-        since: "2.0.0",
-        summary: "Returns the count of members in a sorted set that have scores within a range.",
         ..ROW
     },
-    Command {
-        name: "zdiff",
-        arity: Arity::AtLeast(3),
-        keys: SEVERAL,
-        run: Run::Read(algebra::zdiff),
-        since: "6.2.0",
-        summary: "Returns the difference between multiple sorted sets.",
-        ..ROW
-    },
+    Command { name: "zdiff", arity: Arity::AtLeast(3), keys: SEVERAL, run: Run::Read(algebra::zdiff), ..ROW },
     Command {
         name: "zdiffstore",
         arity: Arity::AtLeast(4),
@@ -75,8 +61,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zdiffstore),
-        since: "6.2.0",
-        summary: "Stores the difference of multiple sorted sets in a key.",
         ..ROW
     },
     Command {
@@ -84,8 +68,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(put::zincrby),
-        since: "1.2.0",
-        summary: "Increments the score of a member in a sorted set.",
         ..ROW
     },
     Command {
@@ -93,8 +75,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: SEVERAL,
         run: Run::Read(algebra::zinter),
-        since: "6.2.0",
-        summary: "Returns the intersect of multiple sorted sets.",
         ..ROW
     },
     Command {
@@ -102,8 +82,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: SEVERAL,
         run: Run::Read(algebra::zintercard),
-        since: "7.0.0",
-        summary: "Returns the number of members of the intersect of multiple sorted sets.",
         ..ROW
     },
     Command {
@@ -113,8 +91,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zinterstore),
-        since: "2.0.0",
-        summary: "Stores the intersect of multiple sorted sets in a key.",
         ..ROW
     },
     Command {
@@ -122,8 +98,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         flags: &[Flag::Fast],
         run: Run::Read(range::zlexcount),
-        since: "2.8.9",
-        summary: "Returns the number of members in a sorted set within a lexicographical range.",
         ..ROW
     },
     Command {
@@ -132,8 +106,6 @@ pub const COMMANDS: &[Command] = &[
         keys: SEVERAL,
         key_flags: &[uses::MOVE],
         run: Run::Write(pop::zmpop),
-        since: "7.0.0",
-        summary: "Returns the highest- or lowest-scoring members from one or more sorted sets after removing them. Deletes the sorted set if the last member was popped.",
         ..ROW
     },
     Command {
@@ -141,8 +113,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: &[Flag::Fast],
         run: Run::Read(look::zmscore),
-        since: "6.2.0",
-        summary: "Returns the score of one or more members in a sorted set.",
         ..ROW
     },
     Command {
@@ -151,8 +121,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(pop::zpopmax),
-        since: "5.0.0",
-        summary: "Returns the highest-scoring members from a sorted set after removing them. Deletes the sorted set if the last member was popped.",
         ..ROW
     },
     Command {
@@ -161,8 +129,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(pop::zpopmin),
-        since: "5.0.0",
-        summary: "Returns the lowest-scoring members from a sorted set after removing them. Deletes the sorted set if the last member was popped.",
         ..ROW
     },
     Command {
@@ -170,35 +136,12 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         flags: &[Flag::Random],
         run: Run::Read(look::zrandmember),
-        since: "6.2.0",
-        summary: "Returns one or more random members from a sorted set.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
-    Command {
-        name: "zrange",
-        arity: Arity::AtLeast(4),
-        run: Run::Read(range::zrange),
-        since: "1.2.0",
-        summary: "Returns members in a sorted set within a range of indexes.",
-        ..ROW
-    },
-    Command {
-        name: "zrangebylex",
-        arity: Arity::AtLeast(4),
-        run: Run::Read(range::zrangebylex),
-        since: "2.8.9",
-        summary: "Returns members in a sorted set within a lexicographical range.",
-        ..ROW
-    },
-    Command {
-        name: "zrangebyscore",
-        arity: Arity::AtLeast(4),
-        run: Run::Read(range::zrangebyscore),
-        since: "1.0.5",
-        summary: "Returns members in a sorted set within a range of scores.",
-        ..ROW
-    },
+    Command { name: "zrange", arity: Arity::AtLeast(4), run: Run::Read(range::zrange), ..ROW },
+    Command { name: "zrangebylex", arity: Arity::AtLeast(4), run: Run::Read(range::zrangebylex), ..ROW },
+    Command { name: "zrangebyscore", arity: Arity::AtLeast(4), run: Run::Read(range::zrangebyscore), ..ROW },
     Command {
         name: "zrangestore",
         arity: Arity::AtLeast(5),
@@ -206,8 +149,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(range::zrangestore),
-        since: "6.2.0",
-        summary: "Stores a range of members from sorted set in a key.",
         ..ROW
     },
     Command {
@@ -215,8 +156,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: &[Flag::Fast],
         run: Run::Read(look::zrank),
-        since: "2.0.0",
-        summary: "Returns the index of a member in a sorted set ordered by ascending scores.",
         ..ROW
     },
     Command {
@@ -225,8 +164,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::TAKE],
         run: Run::Write(put::zrem),
-        since: "1.2.0",
-        summary: "Removes one or more members from a sorted set. Deletes the sorted set if all members were removed.",
         ..ROW
     },
     Command {
@@ -234,8 +171,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebylex),
-        since: "2.8.9",
-        summary: "Removes members in a sorted set within a lexicographical range. Deletes the sorted set if all members were removed.",
         ..ROW
     },
     Command {
@@ -243,8 +178,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebyrank),
-        since: "2.0.0",
-        summary: "Removes members in a sorted set within a range of indexes. Deletes the sorted set if all members were removed.",
         ..ROW
     },
     Command {
@@ -252,32 +185,19 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebyscore),
-        since: "1.2.0",
-        summary: "Removes members in a sorted set within a range of scores. Deletes the sorted set if all members were removed.",
         ..ROW
     },
-    Command {
-        name: "zrevrange",
-        arity: Arity::AtLeast(4),
-        run: Run::Read(range::zrevrange),
-        since: "1.2.0",
-        summary: "Returns members in a sorted set within a range of indexes in reverse order.",
-        ..ROW
-    },
+    Command { name: "zrevrange", arity: Arity::AtLeast(4), run: Run::Read(range::zrevrange), ..ROW },
     Command {
         name: "zrevrangebylex",
         arity: Arity::AtLeast(4),
         run: Run::Read(range::zrevrangebylex),
-        since: "2.8.9",
-        summary: "Returns members in a sorted set within a lexicographical range in reverse order.",
         ..ROW
     },
     Command {
         name: "zrevrangebyscore",
         arity: Arity::AtLeast(4),
         run: Run::Read(range::zrevrangebyscore),
-        since: "2.2.0",
-        summary: "Returns members in a sorted set within a range of scores in reverse order.",
         ..ROW
     },
     Command {
@@ -285,8 +205,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: &[Flag::Fast],
         run: Run::Read(look::zrevrank),
-        since: "2.0.0",
-        summary: "Returns the index of a member in a sorted set ordered by descending scores.",
         ..ROW
     },
     Command {
@@ -294,8 +212,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: &[Flag::Random],
         run: Run::Read(look::zscan),
-        since: "2.8.0",
-        summary: "Iterates over members and scores of a sorted set.",
         tips: &["nondeterministic_output"],
         ..ROW
     },
@@ -304,8 +220,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::Fast],
         run: Run::Read(look::zscore),
-        since: "1.2.0",
-        summary: "Returns the score of a member in a sorted set.",
         ..ROW
     },
     Command {
@@ -313,8 +227,6 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: SEVERAL,
         run: Run::Read(algebra::zunion),
-        since: "6.2.0",
-        summary: "Returns the union of multiple sorted sets.",
         ..ROW
     },
     Command {
@@ -324,8 +236,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zunionstore),
-        since: "2.0.0",
-        summary: "Stores the union of multiple sorted sets in a key.",
         ..ROW
     },
 ];
