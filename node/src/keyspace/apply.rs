@@ -1,6 +1,6 @@
 //! Applying effects: the one door by which a keyspace changes.
 
-use std::num::NonZeroU64;
+use std::{num::NonZeroU64, sync::Arc};
 
 use hashbrown::hash_table;
 use moonraft_proto::Effect;
@@ -172,7 +172,9 @@ impl Keyspace {
             let table = &mut self.tables[usize::from(slot)];
             if !table.is_empty() {
                 self.key_count -= table.len();
-                tables.push((slot, std::mem::take(table)));
+                let table = Arc::new(std::mem::take(table));
+                self.set_aside(slot, &table);
+                tables.push((slot, table));
             }
         }
         self.deadlines.clear_slots(first, last);
@@ -182,6 +184,7 @@ impl Keyspace {
     /// Makes `key` hold `object`, or nothing. Returns what it held.
     pub(super) fn replace(&mut self, key: &[u8], object: Option<Object>) -> Option<Object> {
         let (hash, slot) = (self.hash(key), slot_of(key));
+        let walked = self.preserve(hash, slot, key);
         let after = object.as_ref().and_then(Object::deadline);
         let table = &mut self.tables[usize::from(slot)];
         let seed = &self.seed;
@@ -192,6 +195,7 @@ impl Keyspace {
         );
         let before = match (found, object) {
             (hash_table::Entry::Occupied(mut entry), Some(object)) => {
+                entry.get_mut().walked = walked;
                 Some(std::mem::replace(&mut entry.get_mut().object, object))
             }
             (hash_table::Entry::Occupied(entry), None) => {
@@ -199,7 +203,7 @@ impl Keyspace {
                 Some(entry.remove().0.object)
             }
             (hash_table::Entry::Vacant(entry), Some(object)) => {
-                entry.insert(Box::new(Entry { key: Blob::new(key), object }));
+                entry.insert(Box::new(Entry { key: Blob::new(key), object, walked }));
                 self.key_count += 1;
                 None
             }
@@ -226,8 +230,11 @@ impl Keyspace {
     pub(super) fn set_expiry(&mut self, key: &[u8], expires_at: Option<u64>) -> Option<u64> {
         self.watched.touch(key);
         let (hash, slot) = (self.hash(key), slot_of(key));
+        let walked = self.preserve(hash, slot, key);
         let entry = self.tables[usize::from(slot)].find_mut(hash, |entry| *entry.key == *key);
-        let object = &mut entry.expect("a key whose deadline changes is there").object;
+        let entry = entry.expect("a key whose deadline changes is there");
+        entry.walked = walked;
+        let object = &mut entry.object;
         let was = object.deadline();
         object.expires_at = expires_at.and_then(NonZeroU64::new);
         self.move_deadline(hash, slot, was, expires_at);
@@ -235,9 +242,11 @@ impl Keyspace {
     }
 
     fn value_mut(&mut self, key: &[u8]) -> Option<&mut Value> {
-        let hash = self.hash(key);
-        let table = &mut self.tables[usize::from(slot_of(key))];
-        table.find_mut(hash, |entry| *entry.key == *key).map(|entry| &mut entry.object.value)
+        let (hash, slot) = (self.hash(key), slot_of(key));
+        let walked = self.preserve(hash, slot, key);
+        let entry = self.tables[usize::from(slot)].find_mut(hash, |entry| *entry.key == *key)?;
+        entry.walked = walked;
+        Some(&mut entry.object.value)
     }
 
     /// Changes the value of `key`, which begins as `empty` if it is not there.

@@ -1,9 +1,17 @@
 //! A keyspace as the effects that build it from nothing: what a snapshot holds
 //! and what a slot travels as.
+//!
+//! A large value comes in slices, each a few effects on what those before it built.
 
 use moonraft_proto::Effect;
 
 use super::{Entry, Keyspace, Object, Value};
+
+/// Bytes of an effect beside those of the element in it, about.
+const EFFECT_BYTES: usize = 8;
+
+/// A string of at most this many bytes is never cut.
+const WHOLE_BYTES: usize = 64 << 10;
 
 impl Keyspace {
     /// Calls `emit` with the effects that make this state from an empty one.
@@ -30,23 +38,93 @@ pub fn dump_entry(entry: &Entry, emit: &mut impl FnMut(&Effect<'_>)) {
 
 /// Calls `emit` with the effects that make `key` hold this.
 pub fn dump_object(key: &[u8], object: &Object, emit: &mut impl FnMut(&Effect<'_>)) {
+    let more = dump_slice(key, object, 0, usize::MAX, emit);
+    assert!(more.is_none(), "without a limit there is one slice");
+}
+
+/// Calls `emit` with the effects of a slice of what `key` holds: the one that begins at `place`, of about
+/// `bytes_max` bytes. Returns where the next begins. The first begins at 0; places are good as long as the
+/// object does not change.
+pub fn dump_slice(
+    key: &[u8],
+    object: &Object,
+    place: usize,
+    bytes_max: usize,
+    emit: &mut impl FnMut(&Effect<'_>),
+) -> Option<usize> {
+    let mut room = Room { left: bytes_max };
     let expires_at = object.deadline();
-    match &object.value {
-        Value::Str(value) => return emit(&Effect::PutString { key, value, expires_at }),
+    let next = match &object.value {
+        Value::Str(value) if place == 0 && value.len() <= bytes_max.max(WHOLE_BYTES) => {
+            emit(&Effect::PutString { key, value, expires_at });
+            return None;
+        }
+        Value::Str(value) => slice_string(key, value, place, bytes_max.max(WHOLE_BYTES), emit),
         Value::List(list) => {
-            for (index, value) in list.iter().enumerate() {
+            let elements = (place..).zip(list.range(place, list.len()));
+            room.fill(elements, |(index, value)| {
                 emit(&Effect::ListInsert { key, index: index as u64, value });
+                (index + 1, value.len())
+            })
+        }
+        Value::Hash(hash) => room.fill(hash.iter_from(place), |(next, (field, value))| {
+            emit(&Effect::HashPut { key, field, value });
+            (next, field.len() + value.len())
+        }),
+        Value::Set(set) => room.fill(set.iter_from(place), |(next, member)| {
+            emit(&Effect::SetAdd { key, member: &member });
+            (next, member.len())
+        }),
+        Value::Sorted(sorted) => {
+            let members = (place + 1..).zip(sorted.range(place, sorted.len()));
+            room.fill(members, |(next, (member, score))| {
+                emit(&Effect::SortedPut { key, member, score });
+                (next, member.len() + size_of::<f64>())
+            })
+        }
+    };
+    if next.is_none() && expires_at.is_some() {
+        emit(&Effect::SetExpiry { key, expires_at });
+    }
+    next
+}
+
+/// A slice of a string that is cut; `place` is how many of its bytes have been written. The last come first,
+/// so that the string that is built has its length from the start, and no room beyond.
+fn slice_string(
+    key: &[u8],
+    value: &[u8],
+    place: usize,
+    bytes_max: usize,
+    emit: &mut impl FnMut(&Effect<'_>),
+) -> Option<usize> {
+    let end = value.len() - place;
+    let start = end.saturating_sub(bytes_max);
+    emit(&Effect::PatchString { key, offset: start as u64, bytes: &value[start..end] });
+    (start > 0).then_some(value.len() - start)
+}
+
+/// Bytes that a slice may still have.
+struct Room {
+    left: usize,
+}
+
+impl Room {
+    /// Emits elements while there is room, one at least; `emit` tells the place after each and its bytes.
+    /// Returns where to go on; `None` if there is no more.
+    fn fill<T>(
+        &mut self,
+        elements: impl Iterator<Item = T>,
+        mut emit: impl FnMut(T) -> (usize, usize),
+    ) -> Option<usize> {
+        let mut elements = elements.peekable();
+        while let Some(element) = elements.next() {
+            let (next, bytes) = emit(element);
+            self.left = self.left.saturating_sub(bytes + EFFECT_BYTES);
+            if self.left == 0 && elements.peek().is_some() {
+                return Some(next);
             }
         }
-        Value::Hash(hash) => {
-            hash.iter().for_each(|(field, value)| emit(&Effect::HashPut { key, field, value }));
-        }
-        Value::Set(set) => set.iter().for_each(|member| emit(&Effect::SetAdd { key, member: &member })),
-        Value::Sorted(sorted) => {
-            sorted.iter().for_each(|(member, score)| emit(&Effect::SortedPut { key, member, score }));
-        }
-    }
-    if expires_at.is_some() {
-        emit(&Effect::SetExpiry { key, expires_at });
+        None
     }
 }

@@ -103,7 +103,7 @@ impl Hash {
                 }
                 pairs.push((Blob::new(field), Blob::new(value)));
                 let long = field.len().max(value.len()) > small::BYTES_MAX;
-                let many = pairs.len() > small::COUNT_MAX;
+                let many = pairs.len() > small::FIELDS_MAX;
                 self.grow_if(long || many);
                 None
             }
@@ -134,6 +134,18 @@ impl Hash {
             Form::Small(pairs) => Pairs::Small(pairs.iter()),
             Form::Large(table) => Pairs::Large(table.iter()),
         })
+    }
+
+    /// The fields in the places from `place` on, each with the place after it. Places are good until the
+    /// hash changes.
+    pub fn iter_from(&self, place: usize) -> impl Iterator<Item = (usize, (&Blob, &Blob))> {
+        let (pairs, table) = match &self.form {
+            Form::Small(pairs) => (&pairs[place..], None),
+            Form::Large(table) => (&[][..], Some(table)),
+        };
+        let large = table.into_iter().flat_map(move |table| table.iter_from(place));
+        let all = (place + 1..).zip(pairs).chain(large);
+        all.map(|(next, (field, value))| (next, (field, value)))
     }
 
     /// A field drawn at random, with its value; `below` draws a number below its

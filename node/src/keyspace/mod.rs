@@ -16,7 +16,7 @@
 //! the transaction's part, which knows the time.
 //!
 //! Keys live in one hash table a slot: slots are what moves between shards and
-//! what a snapshot walks by.
+//! what a snapshot walks by ([`walk`]).
 
 pub mod blob;
 pub mod deadlines;
@@ -26,6 +26,7 @@ pub mod hash;
 pub mod list;
 pub mod scan;
 pub mod scripts;
+pub mod seed;
 pub mod set;
 pub mod slots;
 pub mod sorted;
@@ -33,6 +34,7 @@ pub mod table;
 pub mod tx;
 pub mod undo;
 pub mod value;
+pub mod walk;
 pub mod watch;
 pub mod weight;
 
@@ -47,23 +49,24 @@ pub use self::{
     hash::Hash,
     list::List,
     scripts::Scripts,
+    seed::Seed,
     set::Set,
     slots::SlotSet,
     sorted::SortedSet,
     tx::Tx,
     undo::Undo,
     value::{Entry, Object, Value},
+    walk::Walk,
     watch::Watched,
     weight::entry_bytes,
 };
-
-/// What makes the hashes of a table unpredictable to clients.
-pub type Seed = foldhash::quality::RandomState;
 
 /// Up to where a container takes the small form; Redis's `*-max-listpack-*`.
 pub mod small {
     /// Elements.
     pub const COUNT_MAX: usize = 128;
+    /// Fields of a hash: Redis allows more of them.
+    pub const FIELDS_MAX: usize = 512;
     /// Bytes of each.
     pub const BYTES_MAX: usize = 64;
 }
@@ -85,6 +88,16 @@ pub struct Keyspace {
     pub watched: Watched,
     /// Counts all changes since start: `rdb_changes_since_last_save` and the like.
     changes: u64,
+    /// The walk that writes a snapshot, if one is under way.
+    walk: Option<Box<Walk>>,
+    /// Walks since start.
+    walks: u32,
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a keyspace of {} keys", self.key_count)
+    }
 }
 
 impl Default for Keyspace {
@@ -98,11 +111,18 @@ impl Default for Keyspace {
             scripts: Scripts::default(),
             watched: Watched::default(),
             changes: 0,
+            walk: None,
+            walks: 0,
         }
     }
 }
 
 impl Keyspace {
+    /// One without keys, of a shard that owns these slots.
+    pub fn owning(owned: SlotSet) -> Self {
+        Self { owned, ..Self::default() }
+    }
+
     /// The hash of a key in this keyspace's tables.
     pub fn hash(&self, key: &[u8]) -> u64 {
         use std::hash::BuildHasher;

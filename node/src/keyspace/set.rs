@@ -241,6 +241,18 @@ impl Set {
         })
     }
 
+    /// The members in the places from `place` on, each with the place after it. Places are good until the
+    /// set changes.
+    pub fn iter_from(&self, place: usize) -> impl Iterator<Item = (usize, Member<'_>)> {
+        let (few, table) = match &self.form {
+            Form::Large(table) => (None, Some(table)),
+            Form::Integers(_) | Form::Small(_) => (Some(self.iter()), None),
+        };
+        let few = few.into_iter().flat_map(move |members| (1..).zip(members).skip(place));
+        let many = table.into_iter().flat_map(move |table| table.iter_from(place));
+        few.chain(many.map(|(next, member)| (next, Member::Bytes(member))))
+    }
+
     /// A member drawn at random, each as likely, in constant time; `below` draws a
     /// number below its argument. `None` if there is no member.
     pub fn draw(&self, mut below: impl FnMut(usize) -> usize) -> Option<Member<'_>> {

@@ -36,6 +36,12 @@ impl SlotSet {
         self.words[usize::from(slot) / 64] &= !(1 << (slot % 64));
     }
 
+    /// The lowest of them.
+    pub fn first(&self) -> Option<u16> {
+        let (at, word) = self.words.iter().enumerate().find(|(_, word)| **word != 0)?;
+        Some((at * 64) as u16 + word.trailing_zeros() as u16)
+    }
+
     /// How many slots.
     pub fn len(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()

@@ -142,6 +142,13 @@ impl<T: Named> Table<T> {
         self.items.iter()
     }
 
+    /// The items in the places from `place` on, each with the place after it. Places are good until an
+    /// item comes.
+    pub fn iter_from(&self, place: usize) -> impl Iterator<Item = (usize, &T)> {
+        let places = place..self.items.num_buckets();
+        places.filter_map(|at| self.items.get_bucket(at).map(|item| (at + 1, item)))
+    }
+
     /// An item drawn at random; `below` draws a number below its argument.
     pub fn draw(&self, below: impl FnMut(usize) -> usize) -> Option<&T> {
         draw(&self.items, below)

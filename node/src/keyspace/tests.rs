@@ -8,6 +8,7 @@ mod expiry;
 mod model;
 mod scan;
 mod values;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 

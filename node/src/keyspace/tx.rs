@@ -27,7 +27,7 @@ use moonraft_proto::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Blob, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value};
-use crate::{command::CommandError, shard::subscriptions::Subscriptions};
+use crate::{command::CommandError, marks, shard::subscriptions::Subscriptions};
 
 /// A message that leaves when its unit commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,7 @@ pub struct Tx {
     leading: bool,
     /// Memory is short: what needs more is refused.
     out_of_memory: bool,
+    disk_room: DiskRoom,
     unit: UnitState,
     /// Who listens on this replica: `PUBLISH` answers how many.
     pub listeners: Subscriptions,
@@ -112,6 +113,21 @@ struct Lookups {
     counting: Cell<bool>,
     hits: Cell<u64>,
     misses: Cell<u64>,
+    /// Keys that were removed because their time had come, met or not.
+    expired: Cell<u64>,
+}
+
+/// How much room the disk has for what clients write. Every change is an entry of the log first, also one that
+/// removes; but what is removed is not in the next snapshot, and the log before that goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiskRoom {
+    /// For everything.
+    #[default]
+    Enough,
+    /// Only for what makes the data smaller or leaves its size.
+    Short,
+    /// For no write of a client: the rest is for what is committed already.
+    Last,
 }
 
 /// A point in a unit to go back to.
@@ -120,6 +136,7 @@ pub struct Savepoint {
     mark: Mark,
     undo_count: usize,
     publication_count: usize,
+    copied_bytes: usize,
 }
 
 #[derive(Default)]
@@ -129,6 +146,10 @@ struct UnitState {
     depends_on: Cell<u64>,
     read_clock: Cell<bool>,
     publications: Vec<Publication>,
+    /// Bytes of effects that the open batch had before.
+    bytes_before: usize,
+    /// Bytes that were added to memory and stand in no effect.
+    copied_bytes: usize,
 }
 
 impl Tx {
@@ -144,6 +165,7 @@ impl Tx {
             now_us: 0,
             leading: false,
             out_of_memory: false,
+            disk_room: DiskRoom::Enough,
             unit: UnitState::default(),
             listeners: Subscriptions::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
@@ -172,6 +194,8 @@ impl Tx {
         self.unit.depends_on.set(0);
         self.unit.read_clock.set(false);
         self.unit.publications.clear();
+        self.unit.bytes_before = self.batch.effect_bytes();
+        self.unit.copied_bytes = 0;
     }
 
     /// Ends the unit: its effects are part of the open batch.
@@ -189,7 +213,8 @@ impl Tx {
     /// Takes back all that the unit did, and begins it anew at the same time.
     pub fn roll_back_unit(&mut self) {
         let mark = self.unit.mark.expect("a unit that is rolled back has begun");
-        self.roll_back_to(Savepoint { mark, undo_count: self.unit.undo_count, publication_count: 0 });
+        let undo_count = self.unit.undo_count;
+        self.roll_back_to(Savepoint { mark, undo_count, publication_count: 0, copied_bytes: 0 });
     }
 
     /// A point in the unit to go back to.
@@ -198,6 +223,7 @@ impl Tx {
             mark: self.batch.mark(),
             undo_count: self.open.undos.len(),
             publication_count: self.unit.publications.len(),
+            copied_bytes: self.unit.copied_bytes,
         }
     }
 
@@ -210,6 +236,7 @@ impl Tx {
         // A key that was changed stays marked: that costs a wait, no more.
         self.batch.rewind(savepoint.mark);
         self.unit.publications.truncate(savepoint.publication_count);
+        self.unit.copied_bytes = savepoint.copied_bytes;
     }
 
     /// Effects of the open unit so far.
@@ -220,6 +247,17 @@ impl Tx {
     /// Bytes of effects in the open batch.
     pub fn batch_bytes(&self) -> usize {
         self.batch.effect_bytes()
+    }
+
+    /// Bytes of effects of the open unit so far.
+    pub fn unit_bytes(&self) -> usize {
+        self.batch.effect_bytes().saturating_sub(self.unit.bytes_before)
+    }
+
+    /// Bytes that the unit added to memory and that stand in none of its effects:
+    /// values it copied, gaps it made in strings.
+    pub const fn unit_copied_bytes(&self) -> usize {
+        self.unit.copied_bytes
     }
 
     /// The number that the open batch will have.
@@ -290,7 +328,8 @@ impl Tx {
         }
         for key in keys {
             if self.keyspace.get(key).is_some_and(|object| object.is_expired(now_ms)) {
-                self.emit(Effect::Remove { key });
+                marks::reached("expired key removed by a request");
+                self.remove_dead(key);
             }
         }
     }
@@ -303,6 +342,16 @@ impl Tx {
     /// Whether commands that need memory are to be refused.
     pub const fn is_out_of_memory(&self) -> bool {
         self.out_of_memory
+    }
+
+    /// How much room the node's disk has now.
+    pub const fn set_disk_room(&mut self, room: DiskRoom) {
+        self.disk_room = room;
+    }
+
+    /// How much room the node's disk has: decides what is refused.
+    pub const fn disk_room(&self) -> DiskRoom {
+        self.disk_room
     }
 
     /// Whether an expired key may be removed where it is met.
@@ -351,10 +400,16 @@ impl Tx {
         (self.lookups.hits.get(), self.lookups.misses.get())
     }
 
+    /// How many keys were removed because their time had come.
+    pub fn expired_keys(&self) -> u64 {
+        self.lookups.expired.get()
+    }
+
     /// Hits and misses are counted anew.
     pub fn reset_lookups(&self) {
         self.lookups.hits.set(0);
         self.lookups.misses.set(0);
+        self.lookups.expired.set(0);
     }
 
     /// The value of a key that has not expired.
@@ -472,6 +527,7 @@ impl Tx {
             }
             _ => effect.key().into_iter().for_each(|key| self.mark_changed(key)),
         }
+        self.unit.copied_bytes = self.unit.copied_bytes.saturating_add(self.copied_bytes(&effect));
         self.batch.push(&effect);
         let undo = self.keyspace.apply(&effect);
         self.open.undos.push(undo);
@@ -500,6 +556,23 @@ impl Tx {
         listeners
     }
 
+    /// What an effect adds to memory without naming it.
+    fn copied_bytes(&self, effect: &Effect<'_>) -> usize {
+        /// Of a large collection so many elements are weighed.
+        const SAMPLES: usize = 16;
+        match *effect {
+            Effect::Copy { key, .. } => self.keyspace.get(key).map_or(0, |object| object.heap_bytes(SAMPLES)),
+            Effect::PatchString { key, offset, .. } => {
+                let length = match self.keyspace.get(key).map(|object| &object.value) {
+                    Some(Value::Str(text)) => text.len(),
+                    _ => 0,
+                };
+                usize::try_from(offset).unwrap_or(usize::MAX).saturating_sub(length)
+            }
+            _ => 0,
+        }
+    }
+
     fn mark_changed(&mut self, key: &[u8]) {
         let hash = self.keyspace.hash(key);
         if self.dirty.insert(hash, self.sequence) != Some(self.sequence) {
@@ -520,9 +593,12 @@ impl Tx {
     /// Removes keys whose time has come, at most `limit`. Returns how many.
     pub fn remove_expired(&mut self, limit: usize) -> usize {
         let keys: Vec<Blob> = self.keyspace.expired(self.now_us / 1000, limit);
-        for key in &keys {
-            self.emit(Effect::Remove { key });
-        }
+        keys.iter().for_each(|key| self.remove_dead(key));
         keys.len()
+    }
+
+    fn remove_dead(&mut self, key: &[u8]) {
+        self.emit(Effect::Remove { key });
+        self.lookups.expired.set(self.lookups.expired.get() + 1);
     }
 }

@@ -36,8 +36,8 @@ pub enum Undo {
     Emptied { key: Blob, expires_at: Option<u64>, last: Box<Undo>, empty: Value },
     /// What is at `to` was at `key`; `to` held this.
     Rename { key: Blob, to: Blob, before: Option<Object> },
-    /// These slots held these keys.
-    Slots { tables: Vec<(u16, SlotTable)> },
+    /// These slots held these keys, which a walk may still have to write.
+    Slots { tables: Vec<(u16, Arc<SlotTable>)> },
     /// The shard served these slots.
     Owned { before: SlotSet },
     /// A script became known.
@@ -116,9 +116,15 @@ impl Keyspace {
         }
     }
 
-    fn restore_slots(&mut self, tables: Vec<(u16, SlotTable)>) {
+    fn restore_slots(&mut self, tables: Vec<(u16, Arc<SlotTable>)>) {
         self.watched.touch_all();
+        if tables.iter().any(|(_, table)| Arc::strong_count(table) > 1) {
+            // Rare enough that the walk may begin again rather than know of tables that return.
+            self.give_up_walk();
+        }
         for (slot, table) in tables {
+            let table = Arc::try_unwrap(table).expect("only a walk shares a table with an undo");
+            self.pass_slot(slot);
             self.key_count += table.len();
             for entry in &table {
                 if let Some(at) = entry.object.deadline() {

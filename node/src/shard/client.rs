@@ -9,6 +9,7 @@ use super::{
     session::Session,
     statistics::{Details, Rates, Statistics},
     subscriptions::Subscriptions,
+    waits::Unblocked,
 };
 use crate::{
     command::{Command, Outcome},
@@ -19,6 +20,8 @@ use crate::{
 pub struct Client<'a> {
     pub(super) shard: &'a mut Shard,
     pub(super) id: SessionId,
+    /// Not in a script or a `MULTI` block.
+    pub(super) may_block: bool,
 }
 
 impl Client<'_> {
@@ -44,6 +47,34 @@ impl Client<'_> {
         if id != self.id {
             self.shard.outputs.push(Output::Close(id));
         }
+    }
+
+    /// Whether the unit has grown beyond a limit: it will be refused whole, whatever
+    /// is executed yet.
+    pub fn is_unit_too_large(&self) -> bool {
+        self.shard.exceeded_limit().is_some()
+    }
+
+    /// Whether a command may block the session until something happens.
+    pub const fn may_block(&self) -> bool {
+        self.may_block
+    }
+
+    /// What is executed from here on must answer at once.
+    pub fn forbid_blocking(&mut self) {
+        self.may_block = false;
+    }
+
+    /// Blocks the session until `wanted` followers have what was executed so far, or
+    /// this time is over; 0: for ever. The command itself answers nothing.
+    pub fn wait_for_followers(&mut self, wanted: usize, timeout_ms: u64) {
+        assert!(self.may_block, "a script or a block of requests never waits");
+        self.shard.wait_for_followers(self.id, wanted, timeout_ms);
+    }
+
+    /// Ends what blocks a session. Returns whether it was blocked.
+    pub fn unblock(&mut self, id: SessionId, reason: Unblocked) -> bool {
+        self.shard.unblock(id, reason)
     }
 
     /// Requests are left unread for a while, or are read again.
@@ -113,9 +144,10 @@ impl Client<'_> {
         &*self.shard.surroundings
     }
 
-    /// The cluster as this node knows it.
+    /// The cluster as this node knows it, with addresses that reach it from where
+    /// the client is.
     pub fn map(&self) -> Arc<SlotMap> {
-        self.shard.surroundings.map()
+        self.shard.surroundings.map(self.session().network)
     }
 
     /// The place of this replica in the map.
@@ -160,9 +192,10 @@ impl Client<'_> {
         self.tx().reset_lookups();
     }
 
-    /// Sessions whose requests wait for a leader, for room, or for a pause to end.
-    pub fn parked_count(&self) -> usize {
-        self.shard.parked.len()
+    /// Sessions whose requests wait for a leader, for room, for a pause to end, or
+    /// for followers.
+    pub fn waiting_count(&self) -> usize {
+        self.shard.parked.len() + self.shard.blocked_count()
     }
 
     /// Bytes of batches that are proposed and not yet committed.

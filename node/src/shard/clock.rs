@@ -5,6 +5,8 @@
 //! is committed; a new leader starts its clock at the last stamp. So no time is
 //! shown that an earlier leader had passed.
 
+use crate::marks;
+
 /// How far a stamp lies ahead of the clock, in milliseconds: how often a shard
 /// that only shows times, and writes nothing, must write a stamp; and how far
 /// time may jump ahead at a failover.
@@ -29,6 +31,9 @@ impl Clock {
 
     /// The shard's time when the wall clock shows `wall_us`; Unix microseconds.
     pub fn read(&mut self, wall_us: u64) -> u64 {
+        if wall_us < self.latest_us {
+            marks::reached("clock went back and the shard's did not");
+        }
         self.latest_us = self.latest_us.max(wall_us);
         self.latest_us
     }

@@ -1,16 +1,24 @@
 //! What a shard is told, and the end of a turn.
 
+use bytes::Bytes;
 use moonraft_proto::{Reply, entry::Batch};
 
 use super::{
-    CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing, State, outbox::BatchId,
-    speculation::InFlight, state,
+    CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing,
+    outbox::{BatchId, RoundId},
+    speculation::InFlight,
 };
 use crate::{
     command::glob,
     keyspace::{Keyspace, Tx, tx::Publication},
+    marks,
 };
 
+/// What a batch in flight costs besides its entry: its bookkeeping, and the reply that waits for it.
+const BATCH_BYTES: usize = 256;
+/// What an effect in flight costs besides its part of the entry: what takes it back, and the mark
+/// of its key.
+const EFFECT_BYTES: usize = 160;
 /// Expired keys that one tick removes at most: a tick must stay short.
 const EXPIRED_PER_TICK: usize = 500;
 
@@ -23,10 +31,14 @@ impl Shard {
             Event::Committed(entries) => self.commit_all(&entries),
             Event::RoundConfirmed { term, round } => self.confirm_round(term, round),
             Event::TakeSnapshot => self.take_snapshot(),
-            Event::InstallSnapshot { index, term, data } => self.install(index, term, &data),
+            Event::InstallSnapshot { index, term, chunks } => self.install(index, term, &chunks),
+            Event::SnapshotTaken { number, bytes } => self.snapshot_taken(number, bytes),
+            Event::SnapshotFailed { number } => self.snapshot_failed(number),
+            Event::Followers { term, matched } => self.followers(term, matched),
             Event::Deliver(publications) => publications.iter().for_each(|message| self.deliver(message)),
             // A leader that did not answer may do so again.
             Event::MapChanged => self.resume_parked(),
+            Event::DiskRoom(room) => self.tx_mut().set_disk_room(room),
             Event::Tick => self.tick(),
         }
     }
@@ -45,13 +57,14 @@ impl Shard {
             let (sequence, data, open) = self.tx_mut().seal(stamp_ms);
             self.speculation.push(InFlight {
                 batch: BatchId { term, sequence },
+                bytes: data.len() + BATCH_BYTES + open.undos.len() * EFFECT_BYTES,
                 open,
-                bytes: data.len(),
                 stamp_ms,
                 waiting: std::mem::take(&mut self.open_waiting),
                 publications: std::mem::take(&mut self.open_publications),
             });
             self.outputs.push(Output::Propose { term, sequence, data });
+            self.begin_snapshot();
         }
         if std::mem::take(&mut self.round_wanted) {
             self.outputs.push(Output::ReadRound { term, round: self.next_round });
@@ -73,20 +86,24 @@ impl Shard {
     fn follow(&mut self, leader: Option<u64>) {
         self.step_down();
         self.standing = Standing::Following { leader };
+        self.check_waits();
         if leader.is_some() {
+            self.redirect_unconfirmed();
             self.resume_parked();
         }
     }
 
     /// Takes back all that is speculative, newest first. The replies stay held
     /// until the log tells their fate.
-    fn step_down(&mut self) {
+    pub(super) fn step_down(&mut self) {
         let Standing::Leading { term, .. } = self.standing else { return };
+        self.give_up_speculative_snapshot();
         self.abandon_open_batch(term);
         if self.settings.fault == Some(PlantedFault::UndoSkipped) {
             self.speculation.take_undos();
             return;
         }
+        self.speculation.mark_undo();
         for undo in self.speculation.take_undos() {
             self.tx_mut().keyspace_mut().undo(undo);
         }
@@ -118,12 +135,21 @@ impl Shard {
         self.clock.begin_term();
         self.tx_mut().begin_term();
         self.next_round = 1;
+        self.waits.begin_anew(self.applied.0);
+        self.redirect_unconfirmed();
         self.resume_parked();
     }
 
     pub(super) fn resume_parked(&mut self) {
-        let parked = std::mem::take(&mut self.parked);
-        self.outputs.extend(parked.into_iter().map(Output::Resume));
+        if self.is_serving() || self.leader_answers() {
+            self.leaderless_since = None;
+        }
+        for id in std::mem::take(&mut self.parked) {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.is_parked = false;
+                self.outputs.push(Output::Resume(id));
+            }
+        }
     }
 
     // ---- the log ----------------------------------------------------------------
@@ -134,6 +160,8 @@ impl Shard {
         }
         let index = self.applied.0;
         self.outputs.push(Output::Applied { index });
+        self.check_waits();
+        self.begin_snapshot();
         if !self.parked.is_empty() && self.is_serving() {
             self.resume_parked();
         }
@@ -143,8 +171,11 @@ impl Shard {
         assert_eq!(entry.index, self.applied.0 + 1, "entries are applied in order, each once");
         assert!(entry.term >= self.applied.1, "terms of a log never go down");
         self.close_terms_before(entry.term);
-        if !entry.data.is_empty() {
-            let batch = Batch::decode(&entry.data).unwrap_or_else(|error| self.fatal(entry, &error));
+        if entry.more {
+            self.parts.push(entry.data.clone());
+        } else if !entry.data.is_empty() {
+            let data = self.join_parts(entry);
+            let batch = Batch::decode(&data).unwrap_or_else(|error| self.fatal(entry, &error));
             let id = BatchId { term: entry.term, sequence: batch.sequence };
             let led = matches!(self.standing, Standing::Leading { term, .. } if term == entry.term);
             let own = self.speculation.commit(id);
@@ -154,12 +185,33 @@ impl Shard {
             }
             self.clock.committed(batch.stamp_ms);
             if let Some(own) = own {
+                if !led {
+                    marks::reached("reply of a batch that a later leader committed");
+                }
+                self.settle_snapshot(id, entry.index, entry.term);
                 self.open_gate(id, own);
+                self.waits.committed(id, entry.index);
             }
         }
         self.applied = (entry.index, entry.term);
         if self.standing == (Standing::Leading { term: entry.term, serving: false }) {
             self.serve();
+        }
+    }
+
+    /// The whole of a batch whose last part is this entry. Who leads its term has
+    /// executed it, and needs but its head.
+    fn join_parts(&mut self, last: &CommittedEntry) -> Bytes {
+        let parts = std::mem::take(&mut self.parts);
+        let leads = matches!(self.standing, Standing::Leading { term, .. } if term == last.term);
+        match parts.first() {
+            None => last.data.clone(),
+            Some(first) if leads => first.clone(),
+            Some(_) => {
+                let mut whole = Vec::with_capacity(parts.iter().chain([&last.data]).map(Bytes::len).sum());
+                parts.iter().chain([&last.data]).for_each(|part| whole.extend_from_slice(part));
+                whole.into()
+            }
         }
     }
 
@@ -210,60 +262,47 @@ impl Shard {
     }
 
     fn redirect_lost(&mut self, id: SessionId) {
-        let Some(mut session) = self.sessions.get_mut(id).map(|session| std::mem::take(&mut session.outbox))
+        let Some(mut outbox) = self.sessions.get_mut(id).map(|session| std::mem::take(&mut session.outbox))
         else {
             return;
         };
-        let protocol = self.sessions[id].protocol;
-        session.redirect_lost(|batch| self.fate(batch), |slot| self.redirect_reply(slot), protocol);
-        self.sessions[id].outbox = session;
-        self.outputs.push(Output::Flush(id));
+        let (protocol, network) = (self.sessions[id].protocol, self.sessions[id].network);
+        let leading = self.leading();
+        let must_close = outbox.redirect_lost(
+            |batch| self.fate(batch),
+            leading,
+            |slot| self.redirect_reply(network, slot),
+            protocol,
+        );
+        self.sessions[id].outbox = outbox;
+        self.outputs.push(if must_close { Output::Close(id) } else { Output::Flush(id) });
+    }
+
+    /// The term in which rounds can be confirmed: rounds of terms before never will be.
+    fn leading(&self) -> u64 {
+        match self.standing {
+            Standing::Leading { term, .. } => term,
+            Standing::Following { .. } => u64::MAX,
+        }
+    }
+
+    /// Reads of an earlier term that no round confirmed had no effect: their clients ask elsewhere.
+    fn redirect_unconfirmed(&mut self) {
+        let leading = self.leading();
+        let unconfirmed =
+            self.sessions.iter().filter(|(_, session)| session.outbox.is_barred_before(leading));
+        let unconfirmed: Vec<SessionId> = unconfirmed.map(|(id, _)| id).collect();
+        unconfirmed.into_iter().for_each(|id| self.redirect_lost(id));
     }
 
     fn confirm_round(&mut self, term: u64, round: u64) {
+        let confirmed = RoundId { term, round };
+        let speculation = &self.speculation;
         for (id, session) in &mut self.sessions {
-            if session.outbox.release_round(term, round) {
+            if session.outbox.release_round(confirmed, |batch| speculation.fate(batch)) {
                 self.outputs.push(Output::Flush(id));
             }
         }
-    }
-
-    // ---- snapshots --------------------------------------------------------------
-
-    /// Takes a snapshot of what is applied. While changes are speculative the
-    /// state is ahead of the log: then it is taken at a later tick.
-    fn take_snapshot(&mut self) {
-        self.snapshot_wanted = true;
-        self.snapshot_if_clean();
-    }
-
-    fn snapshot_if_clean(&mut self) {
-        let (index, term) = self.applied;
-        if !self.snapshot_wanted || !self.speculation.is_empty() || self.tx().has_effects() {
-            return;
-        }
-        self.snapshot_wanted = false;
-        let data = state::snapshot(self.keyspace(), self.clock.committed_ms());
-        self.outputs.push(Output::Snapshot { index, term, data });
-    }
-
-    /// Replaces the state by a snapshot's, which is ahead of it.
-    ///
-    /// A snapshot does not tell which batches are in it. So nobody can know any
-    /// more what became of those that were in flight: their clients' connections
-    /// are closed, never redirected.
-    fn install(&mut self, index: u64, term: u64, data: &[u8]) {
-        assert!(index > self.applied.0, "a snapshot is installed only if it is ahead");
-        self.step_down();
-        for batch in self.speculation.forget() {
-            self.outputs.extend(batch.waiting.into_iter().map(Output::Close));
-        }
-        let state = State::from_snapshot(index, term, data)
-            .unwrap_or_else(|error| panic!("shard {}, snapshot {index}: {error}", self.settings.shard));
-        self.tx_mut().replace_keyspace(state.keyspace);
-        self.clock.committed(state.stamp_ms);
-        self.applied = (index, term);
-        self.outputs.push(Output::Applied { index });
     }
 
     // ---- time and messages --------------------------------------------------------
@@ -276,14 +315,17 @@ impl Shard {
         if self.is_serving() {
             self.begin_unit();
             let removed = self.tx_mut().remove_expired(EXPIRED_PER_TICK);
-            self.statistics.expired += removed as u64;
+            if removed > 0 {
+                marks::reached("expired key removed by a tick");
+            }
             let unit = self.tx_mut().end_unit();
             if removed > 0 {
                 self.settle_unit(unit);
             }
         }
-        self.snapshot_if_clean();
+        self.begin_snapshot();
         self.rates.tick(self.surroundings.boot_ns(), self.statistics);
+        self.check_waits();
         self.tick_parked();
         self.tick_unsettled();
     }
@@ -295,44 +337,43 @@ impl Shard {
             self.pause = None;
             self.resume_parked();
         }
-        let due = |shard: &Self, id: SessionId| {
-            let session = shard.sessions.get(id);
-            session.is_none_or(|session| session.parked_until.is_some_and(|until| until <= now))
-        };
-        let (over, still): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.parked).into_iter().partition(|&id| due(self, id));
-        self.parked = still;
-        self.outputs.extend(over.into_iter().map(Output::Resume));
+        if self.is_leaderless_for_long(now) {
+            self.resume_parked();
+        }
     }
 
-    /// A reply whose fate the log has not told for too long: the connection is
-    /// closed, which every client knows as "outcome unknown". A read that was not
-    /// confirmed in its term never will be.
+    /// A reply whose fate the log has not told for too long: the connection is closed, which every
+    /// client knows as "outcome unknown". A read that no round can confirm waits for the new leader
+    /// as long as a request that is parked; then its client is told that there is none.
     fn tick_unsettled(&mut self) {
         let now = self.surroundings.boot_ns();
         let leading = match self.standing {
             Standing::Leading { term, serving: true } => term,
             _ => u64::MAX,
         };
-        let limit = self.settings.settle_ms * 1_000_000;
+        let (settle_ns, park_ns) = (self.settings.settle_ms * 1_000_000, self.settings.park_ms * 1_000_000);
+        let mut unconfirmed = false;
         for (id, session) in &mut self.sessions {
             let open = session.outbox.oldest_hold().is_some_and(|batch| batch.term < leading);
             let lost_read = session.outbox.is_barred_before(leading);
-            let since = match (open, session.unsettled_since) {
-                (false, _) => None,
-                (true, None) => Some(now),
-                (true, since) => since,
-            };
-            session.unsettled_since = since;
-            if lost_read || since.is_some_and(|since| now - since > limit) {
+            if !open && !lost_read {
+                session.unsettled_since = None;
+                continue;
+            }
+            let waited_ns = now - *session.unsettled_since.get_or_insert(now);
+            if waited_ns > settle_ns {
                 self.outputs.push(Output::Close(id));
             }
+            unconfirmed |= lost_read && waited_ns > park_ns;
+        }
+        if unconfirmed {
+            self.redirect_unconfirmed();
         }
     }
 
     /// Sends a message to those who listen here.
     fn deliver(&mut self, message: &Publication) {
-        let bulk = |bytes: &bytes::Bytes| Reply::Bulk(bytes.to_vec().into());
+        let bulk = |bytes: &Bytes| Reply::Bulk(bytes.to_vec().into());
         let (channel, text) = (&message.channel, &message.message);
         let kind = if message.sharded { "smessage" } else { "message" };
         let plain = Reply::Push(vec![Reply::text(kind), bulk(channel), bulk(text)]);
@@ -364,11 +405,11 @@ impl Shard {
 
 /// A transaction on the state of a snapshot or an empty one.
 impl Tx {
-    /// Replaces the state. Whoever watches a key hears of a change.
-    pub fn replace_keyspace(&mut self, mut keyspace: Keyspace) {
+    /// Replaces the state, and returns the one before. Whoever watches a key hears of a change.
+    pub fn replace_keyspace(&mut self, mut keyspace: Keyspace) -> Keyspace {
         assert!(!self.has_effects(), "a state is replaced with nothing speculative");
         std::mem::swap(&mut keyspace.watched, &mut self.keyspace_mut().watched);
         keyspace.watched.touch_all();
-        *self.keyspace_mut() = keyspace;
+        std::mem::replace(self.keyspace_mut(), keyspace)
     }
 }

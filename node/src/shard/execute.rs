@@ -5,13 +5,15 @@ use moonraft_proto::{
     Reply,
     resp::{self, Parsed},
 };
-use moonraft_router::{Redirect, single_slot};
+use moonraft_router::{Network, Redirect, single_slot};
 
 use super::{
     Client, Output, SessionId, Shard, Standing,
+    outbox::{Instead, ReadReply, RoundId},
     session::{Queued, ReplyMode},
 };
 use crate::command::{self, Command, CommandError, Flag, Outcome, Run};
+use crate::keyspace::tx::DiskRoom;
 
 /// What became of the bytes that were received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,16 +22,35 @@ pub struct Received {
     pub needed: usize,
     /// A request was left in the buffer: the next call follows [`Output::Resume`].
     pub parked: bool,
+    /// It was left there because the client leaves too many replies unread. More may be read
+    /// meanwhile: a client that sends all its requests before it reads would otherwise wait for
+    /// this server while this server waits for it.
+    pub reads: bool,
     /// The connection is to be closed once what is writable has been written.
     pub close: bool,
 }
 
 /// Whether a request was dealt with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Done {
+pub(super) enum Done {
     Answered,
     /// It stays in the buffer until there is a leader, or none for too long.
     Parked,
+}
+
+/// A limit of one unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UnitLimit {
+    name: &'static str,
+    bytes: usize,
+}
+
+impl UnitLimit {
+    /// What the client of a unit that exceeds it is told.
+    pub fn refusal(self) -> String {
+        let Self { name, bytes } = self;
+        format!("ERR the changes of this request exceed {name} ({bytes}); nothing was changed")
+    }
 }
 
 /// Where a request is executed.
@@ -43,23 +64,27 @@ enum Place {
 impl Shard {
     /// Executes the requests at the start of `input` and takes them out of it.
     pub fn receive(&mut self, id: SessionId, input: &mut BytesMut) -> Received {
-        let mut received = Received { needed: 1, parked: false, close: false };
+        let mut received = Received { needed: 1, parked: false, reads: true, close: false };
         if !self.sessions.contains(id) {
             return Received { close: true, ..received };
         }
         self.sessions[id].active_us = self.surroundings.unix_us();
-        let first = self.sessions[id].outbox.end();
-        let mut read_here = false;
-        let mut at = 0;
+        let (mut at, mut is_full) = (0, false);
         while at < input.len() && !self.sessions[id].closing {
-            if self.speculation.bytes() > self.settings.in_flight_bytes_max {
-                received.parked = true;
+            if self.sessions[id].outbox.len() > self.settings.outbox_bytes_full {
+                (received.parked, is_full) = (true, true);
                 break;
             }
-            match resp::parse(&input[at..], &self.settings.requests) {
+            let is_over = self.speculation.bytes() > self.settings.in_flight_bytes_max;
+            if is_over || self.sessions[id].blocked {
+                (received.parked, received.reads) = (true, false);
+                break;
+            }
+            let mut unquoted = Vec::new();
+            match resp::parse(&input[at..], &mut unquoted, &self.settings.requests) {
                 Ok(Parsed::Request { words, consumed }) => {
-                    if !words.is_empty() && self.request(id, &words, &mut read_here) == Done::Parked {
-                        received.parked = true;
+                    if !words.is_empty() && self.request(id, &words) == Done::Parked {
+                        (received.parked, received.reads) = (true, false);
                         break;
                     }
                     at += consumed;
@@ -76,29 +101,40 @@ impl Shard {
         }
         self.statistics.bytes_in += at as u64;
         input.advance(at);
-        if received.parked && !self.parked.contains(&id) {
+        // One that is blocked is resumed by what it waits for.
+        let session = &mut self.sessions[id];
+        session.is_full = is_full;
+        if received.parked && !is_full && !session.blocked && !session.is_parked {
+            session.is_parked = true;
             self.parked.push(id);
         }
-        if read_here {
-            self.confirm_reads(id, first);
-        }
+        self.confirm_reads(id);
         self.limit_outbox(id);
         received.close = self.sessions[id].closing;
         received
     }
 
     /// Reads were executed: they leave only if this replica still led afterwards.
-    fn confirm_reads(&mut self, id: SessionId, first: u64) {
-        let Standing::Leading { term, .. } = self.standing else { return };
-        if !self.settings.read_index && self.surroundings.lease_covers(term) {
+    fn confirm_reads(&mut self, id: SessionId) {
+        if self.reads.is_empty() {
             return;
         }
-        self.round_wanted = true;
-        self.sessions[id].outbox.bar(first, term, self.next_round);
+        let Standing::Leading { term, .. } = self.standing else { return self.reads.clear() };
+        if self.settings.read_index || !self.surroundings.lease_covers(term) {
+            self.round_wanted = true;
+            let round = RoundId { term, round: self.next_round };
+            self.sessions[id].outbox.bar(&self.reads, round);
+        }
+        self.reads.clear();
     }
 
     pub(super) fn limit_outbox(&mut self, id: SessionId) {
-        if self.sessions[id].outbox.len() > self.settings.outbox_bytes_max {
+        let session = &self.sessions[id];
+        let bytes_max = match session.listening.count() {
+            0 => self.settings.outbox_bytes_max,
+            _ => self.settings.outbox_listening_bytes_max,
+        };
+        if session.outbox.len() > bytes_max {
             self.outputs.push(Output::Close(id));
         }
     }
@@ -119,7 +155,7 @@ impl Shard {
     }
 
     /// Deals with one request.
-    fn request(&mut self, id: SessionId, words: &[&[u8]], read_here: &mut bool) -> Done {
+    fn request(&mut self, id: SessionId, words: &[&[u8]]) -> Done {
         let command = match command::resolve(words) {
             Ok(command) => command,
             Err(error) => {
@@ -134,15 +170,14 @@ impl Shard {
                 return self.done(id);
             }
         };
-        if self.is_paused(id, command) {
+        if self.is_paused(id, command) || self.is_held_by_writer(id, command) {
             return Done::Parked;
         }
         match self.place_of(id, command, slot) {
-            Place::Wait if self.park(id) => return Done::Parked,
+            Place::Wait if self.may_wait() => return Done::Parked,
             Place::Wait => self.reject(id, command, &Redirect::Down.into()),
             Place::Elsewhere(redirect) => self.reject(id, command, &redirect.into()),
             Place::Here => {
-                *read_here |= self.is_serving() && self.is_on_data(id, command, slot);
                 self.sessions[id].last_command = Some(command);
                 self.statistics.requests += 1;
                 if self.is_queued(id, command) {
@@ -155,12 +190,9 @@ impl Shard {
         self.done(id)
     }
 
-    /// A request has been answered.
-    fn done(&mut self, id: SessionId) -> Done {
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.parked_until = None;
-            let asking = session.last_command.is_some_and(|command| command.has(Flag::Asking));
-            session.asking &= asking;
+    /// A request has been answered, unless its session is blocked.
+    pub(super) fn done(&mut self, id: SessionId) -> Done {
+        if let Some(session) = self.sessions.get_mut(id).filter(|session| !session.blocked) {
             session.reply_mode = match session.reply_mode {
                 ReplyMode::SkipNext => ReplyMode::Skip,
                 ReplyMode::Skip => ReplyMode::On,
@@ -238,12 +270,16 @@ impl Shard {
     /// Whether `CLIENT PAUSE` keeps a request waiting.
     fn is_paused(&self, id: SessionId, command: &Command) -> bool {
         let Some(pause) = self.pause else { return false };
-        let writes = match command.run {
+        (!pause.writes_only || self.may_write(id, command)) && self.surroundings.boot_ns() < pause.until_ns
+    }
+
+    /// Whether executing a request may change data.
+    pub(super) fn may_write(&self, id: SessionId, command: &Command) -> bool {
+        match command.run {
             Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| queue.writes),
             Run::Write(_) | Run::Script(_, false) => !self.is_queued(id, command),
             _ => false,
-        };
-        (writes || !pause.writes_only) && self.surroundings.boot_ns() < pause.until_ns
+        }
     }
 
     /// Whether a request looks at data: that asks for leadership, or for leave to
@@ -266,16 +302,20 @@ impl Shard {
         }
         let Some(slot) = slot else { return self.place_of_keyless(command) };
         if !owned {
-            return Place::Elsewhere(self.redirect(Some(slot)));
+            return Place::Elsewhere(self.redirect(self.sessions[id].network, Some(slot)));
         }
         if command.has(Flag::PubSub) {
             // Messages of a shard are heard at each of its replicas.
             return Place::Here;
         }
         match self.standing {
-            Standing::Following { leader: Some(_) } if self.reads_here(id, command) => Place::Here,
+            Standing::Following { leader: Some(_) }
+                if self.is_caught_up() && self.reads_here(id, command) =>
+            {
+                Place::Here
+            }
             Standing::Following { leader: Some(_) } if self.leader_answers() => {
-                Place::Elsewhere(self.redirect(Some(slot)))
+                Place::Elsewhere(self.redirect(self.sessions[id].network, Some(slot)))
             }
             _ => Place::Wait,
         }
@@ -285,7 +325,7 @@ impl Shard {
     /// If it does not, an election is due, and its port would refuse them.
     pub(super) fn leader_answers(&self) -> bool {
         let Standing::Following { leader: Some(leader) } = self.standing else { return false };
-        let map = self.surroundings.map();
+        let map = self.surroundings.map(Network::Inside);
         let Some(place) = map.shards.get(self.settings.shard as usize) else { return true };
         let node = place.replicas.iter().find(|it| it.replica == leader).map(|it| it.node);
         node.is_none_or(|node| !place.failed.contains(&node))
@@ -295,7 +335,7 @@ impl Shard {
     fn place_of_keyless(&self, command: &Command) -> Place {
         match self.standing {
             _ if command.has(Flag::Stale) => Place::Here,
-            Standing::Following { leader: Some(_) } => Place::Here,
+            Standing::Following { leader: Some(_) } if self.is_caught_up() => Place::Here,
             _ => Place::Wait,
         }
     }
@@ -312,11 +352,17 @@ impl Shard {
         session.read_only && reads
     }
 
-    /// Parks the session's next request. Returns whether there is time left.
-    fn park(&mut self, id: SessionId) -> bool {
+    /// Whether a request that nobody can serve now may wait: not if none could for long. All that
+    /// wait share the time, or each request of a pipeline would wait as long again.
+    fn may_wait(&mut self) -> bool {
         let now = self.surroundings.boot_ns();
-        let until = now + self.settings.park_ms * 1_000_000;
-        now < *self.sessions[id].parked_until.get_or_insert(until)
+        self.leaderless_since.get_or_insert(now);
+        !self.is_leaderless_for_long(now)
+    }
+
+    pub(super) fn is_leaderless_for_long(&self, now: u64) -> bool {
+        let park_ns = self.settings.park_ms * 1_000_000;
+        self.leaderless_since.is_some_and(|since| now - since >= park_ns)
     }
 
     fn is_queued(&self, id: SessionId, command: &Command) -> bool {
@@ -344,7 +390,9 @@ impl Shard {
     /// Executes a request here and now, as one unit.
     fn run(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]], slot: Option<u16>) {
         let start = self.sessions[id].outbox.end();
-        let bytes = self.tx().batch_bytes();
+        // Messages are published and heard at any replica: leadership has nothing to do with them.
+        let needs_leader =
+            self.is_serving() && self.is_on_data(id, command, slot) && !command.has(Flag::PubSub);
         let errors = self.statistics.errors;
         let began_ns = self.details.begin(command).then(|| self.surroundings.boot_ns());
         self.begin_unit();
@@ -354,8 +402,8 @@ impl Shard {
             Run::Script(run, _) | Run::Queue(run) | Run::Session(run) => self.run_session(id, run, words),
             Run::Container => unreachable!("a container is never found by itself"),
         }
-        if self.tx().batch_bytes() - bytes > self.settings.unit_bytes_max {
-            self.refuse_unit(id, start);
+        if let Some(limit) = self.exceeded_limit() {
+            self.refuse_unit(id, start, limit);
         }
         if self.statistics.errors != errors {
             self.details.failed(command);
@@ -365,35 +413,49 @@ impl Shard {
             self.details.took(command, now_ns.saturating_sub(began_ns));
         }
         let unit = self.tx_mut().end_unit();
-        if let Some(batch) = self.settle_unit(unit)
-            && self.sessions.contains(id)
-        {
-            self.hold(id, start, batch, slot);
+        let (wrote, published) = (unit.wrote, !unit.publications.is_empty());
+        // The shard's time is data too: a later leader may have shown a later one.
+        let needs_leader = needs_leader || (unit.read_clock && self.is_serving());
+        let batch = self.settle_unit(unit);
+        if self.sessions.contains(id) {
+            if let Some(batch) = batch {
+                self.hold(id, start, batch, slot);
+            }
+            let end = self.sessions[id].outbox.end();
+            if needs_leader && !wrote && end > start {
+                let instead = if published { Instead::Close } else { Instead::Redirect(slot) };
+                self.reads.push(ReadReply { start, end, instead });
+            }
         }
         if self.tx().batch_bytes() > self.settings.batch_bytes_max {
             self.end_turn();
         }
     }
 
-    /// A unit too large to be one entry is refused whole.
-    fn refuse_unit(&mut self, id: SessionId, start: u64) {
+    /// The limit that the open unit exceeds.
+    pub(super) fn exceeded_limit(&self) -> Option<UnitLimit> {
+        let (tx, settings) = (self.tx(), &self.settings);
+        if tx.unit_bytes() > settings.unit_bytes_max {
+            return Some(UnitLimit { name: "max-unit-bytes", bytes: settings.unit_bytes_max });
+        }
+        let copied_bytes_max = settings.unit_copied_bytes_max;
+        let too_much = tx.unit_copied_bytes() > copied_bytes_max;
+        too_much.then_some(UnitLimit { name: "max-unit-copied-bytes", bytes: copied_bytes_max })
+    }
+
+    /// A unit that does too much at once is refused whole.
+    fn refuse_unit(&mut self, id: SessionId, start: u64, limit: UnitLimit) {
         self.tx_mut().roll_back_unit();
-        let text = self.unit_refusal();
+        let text = limit.refusal();
         if let Some(session) = self.sessions.get_mut(id) {
             session.outbox.truncate(start);
             self.answer(id, &Reply::Error(text.into()));
         }
     }
 
-    /// What the client of a unit that is too large is told.
-    pub(super) fn unit_refusal(&self) -> String {
-        let limit = self.settings.unit_bytes_max;
-        format!("ERR the changes of this request exceed max-unit-bytes ({limit}); nothing was changed")
-    }
-
     fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) {
         let Self { tx, sessions, statistics, details, .. } = self;
-        let tx = tx.as_mut().expect("the transaction is at home but while a script runs");
+        let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
         let outcome = run_on_data(tx, command, words);
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
         statistics.note_error(details, &reply);
@@ -404,7 +466,7 @@ impl Shard {
     }
 
     fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) {
-        let outcome = run(&mut Client { shard: self, id }, words);
+        let outcome = run(&mut Client { shard: self, id, may_block: true }, words);
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
         if self.sessions.contains(id) {
             self.answer(id, &reply);
@@ -424,5 +486,16 @@ pub(super) fn run_on_data<'a>(
     if tx.is_out_of_memory() && command.has(Flag::DenyOom) {
         return Err(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
     }
+    let refused = match tx.disk_room() {
+        DiskRoom::Enough => false,
+        DiskRoom::Short => command.has(Flag::DenyOom),
+        DiskRoom::Last => command.is_write() && !command.has(Flag::PubSub),
+    };
+    if refused {
+        return Err(CommandError::text(SHORT_OF_DISK));
+    }
     command.execute(tx, words)
 }
+
+/// What is answered while less than `min-free-disk` is free.
+const SHORT_OF_DISK: &str = "MISCONF Moonraft is short of disk space: less than 'min-free-disk' is free on this node. Commands that may grow the data set are disabled until there is space again, and all writes when next to none is left.";

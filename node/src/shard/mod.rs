@@ -32,10 +32,12 @@ pub mod execute;
 pub mod outbox;
 pub mod scripting;
 pub mod session;
+pub mod snapshot;
 pub mod speculation;
 pub mod state;
 pub mod statistics;
 pub mod subscriptions;
+pub mod waits;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -44,26 +46,31 @@ use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use moonraft_proto::{Reply, resp};
-use moonraft_router::{Redirect, ReplicaPlace, SlotMap};
+use moonraft_router::{Network, Redirect, ReplicaPlace, SlotMap};
 use slab::Slab;
 
 pub use self::{client::Client, session::SessionId, state::State};
 use self::{
     clock::Clock,
-    outbox::{BatchId, Fate},
+    outbox::{BatchId, Fate, Outbox, ReadReply},
     scripting::SeenScripts,
     session::Session,
+    snapshot::{Installing, Snapshots},
     speculation::Speculation,
     statistics::{Details, Rates, Statistics},
     subscriptions::Subscriptions,
+    waits::Waits,
 };
 use crate::{
     keyspace::{
         Keyspace, Tx,
-        tx::{Publication, Unit},
+        tx::{DiskRoom, Publication, Unit},
     },
     script::{Engine, Limits},
 };
+
+/// What a client is told that is one too many, before its connection is closed.
+pub const TOO_MANY_CLIENTS: &str = "-ERR max number of clients reached\r\n";
 
 /// What a shard sees of the world around it.
 pub trait Surroundings {
@@ -74,8 +81,8 @@ pub trait Surroundings {
     /// Whether this replica, leading `term`, has a lease at this very moment: the
     /// clock is read in here.
     fn lease_covers(&self, term: u64) -> bool;
-    /// The cluster as this node knows it.
-    fn map(&self) -> Arc<SlotMap>;
+    /// The cluster as this node knows it, with the addresses of one network.
+    fn map(&self, network: Network) -> Arc<SlotMap>;
     /// Facts about the process, for `INFO`.
     fn facts(&self) -> ProcessFacts;
     /// Settings whose names match a glob pattern.
@@ -133,8 +140,8 @@ pub struct ShardSettings {
     pub node: u64,
     /// Every read waits for a round: `reads = "read-index"`.
     pub read_index: bool,
-    /// How long a request waits for a leader before the client is told that
-    /// there is none; about two election timeouts.
+    /// How long requests wait for a leader before clients are told that there is
+    /// none; about two election timeouts.
     pub park_ms: u64,
     /// How long a reply is held whose fate the log does not tell.
     pub settle_ms: u64,
@@ -144,13 +151,23 @@ pub struct ShardSettings {
     pub batch_bytes_max: usize,
     /// Bytes of effects of one unit; `max-unit-bytes`.
     pub unit_bytes_max: usize,
+    /// Bytes that one unit adds to memory with small effects; `max-unit-copied-bytes`.
+    pub unit_copied_bytes_max: usize,
     /// Resident bytes of the process above which commands that need memory are
     /// refused; `maxmemory`.
     pub memory_bytes_max: u64,
+    /// Bytes of a snapshot that wait to be written before its walk pauses and writers wait: see
+    /// [`snapshot`].
+    pub snapshot_pending_bytes_max: u64,
     /// Bytes of batches in flight before no more requests are executed.
     pub in_flight_bytes_max: usize,
-    /// Bytes of replies that a client may leave unread.
+    /// Bytes of replies that a client may leave unread; `client-output-buffer-limit normal`.
     pub outbox_bytes_max: usize,
+    /// The same of one that listens to messages; `client-output-buffer-limit pubsub`.
+    pub outbox_listening_bytes_max: usize,
+    /// Bytes of replies, held or unread, with which no more of a client's requests are executed
+    /// until half of them have left.
+    pub outbox_bytes_full: usize,
     /// Bytes of words in one `MULTI`.
     pub queue_bytes_max: usize,
     /// After how long a script makes the shard busy, in milliseconds;
@@ -173,10 +190,17 @@ impl Default for ShardSettings {
             settle_ms: 10_000,
             clients_max: 10_000,
             batch_bytes_max: 1 << 20,
-            unit_bytes_max: 64 << 20,
+            unit_bytes_max: 544 << 20,
+            unit_copied_bytes_max: 1 << 30,
             memory_bytes_max: u64::MAX,
+            // A quarter of a second at the speed of a slow disk.
+            snapshot_pending_bytes_max: 16 << 20,
             in_flight_bytes_max: 128 << 20,
-            outbox_bytes_max: 256 << 20,
+            outbox_bytes_max: 1 << 30,
+            outbox_listening_bytes_max: 32 << 20,
+            // More than clients leave unread that read at all; a client that sends all requests of
+            // a long pipeline before it reads may go on sending (see `Received::reads`).
+            outbox_bytes_full: 32 << 20,
             queue_bytes_max: 1 << 30,
             busy_ms: 5000,
             requests: resp::Limits::default(),
@@ -194,6 +218,10 @@ pub enum PlantedFault {
     UndoSkipped,
     /// A follower leaves out the first effect of some entries.
     EffectDropped,
+    /// A snapshot is taken though changes in it are not committed.
+    SnapshotBeforeCommit,
+    /// The shard's clock shows what the node's clock shows.
+    ClockBackwards,
 }
 
 /// What this replica is at the moment.
@@ -227,8 +255,10 @@ pub struct CommittedEntry {
     pub index: u64,
     /// The term it was proposed in.
     pub term: u64,
-    /// A batch, or nothing.
+    /// A batch, a part of one, or nothing.
     pub data: Bytes,
+    /// The batch goes on in the next entry, which is told in the same event.
+    pub more: bool,
 }
 
 /// What a shard is told.
@@ -255,19 +285,41 @@ pub enum Event {
     },
     /// The log is long: a snapshot is wanted.
     TakeSnapshot,
-    /// The state is that of this snapshot.
+    /// Chunks of a snapshot of ours need no memory any more.
+    SnapshotTaken {
+        /// Which.
+        number: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A snapshot of ours cannot be kept.
+    SnapshotFailed {
+        /// Which.
+        number: u64,
+    },
+    /// The state is that of this snapshot. A large one is better installed step by step: see
+    /// [`Shard::begin_install`].
     InstallSnapshot {
         /// The last entry in it.
         index: u64,
         /// That entry's term.
         term: u64,
-        /// A batch whose effects make the state.
-        data: Bytes,
+        /// Batches whose effects make the state.
+        chunks: Vec<Bytes>,
+    },
+    /// What each follower has of the log of `term`; only while it is wanted.
+    Followers {
+        /// The term.
+        term: u64,
+        /// The last entry that each of them has, durably.
+        matched: Vec<u64>,
     },
     /// Messages for subscribers here.
     Deliver(Vec<Publication>),
     /// Leaders or failures have changed.
     MapChanged,
+    /// The node's disk has this much room now.
+    DiskRoom(DiskRoom),
     /// Some milliseconds have passed.
     Tick,
 }
@@ -291,6 +343,8 @@ pub enum Output {
         /// Its number in the term.
         round: u64,
     },
+    /// Tell what followers have, or do so no more: [`Event::Followers`].
+    WatchFollowers(bool),
     /// Send messages to all subscribers.
     Publish(Vec<Publication>),
     /// More may be written to this session's client.
@@ -304,15 +358,29 @@ pub enum Output {
         /// The last one.
         index: u64,
     },
-    /// A snapshot was taken.
+    /// The next chunk of a snapshot that is being taken: a batch. [`Event::SnapshotTaken`] is to follow.
+    SnapshotChunk {
+        /// Which snapshot of this shard.
+        number: u64,
+        /// The chunk.
+        data: Bytes,
+    },
+    /// The chunks of this number are a snapshot.
     Snapshot {
+        /// Which.
+        number: u64,
         /// The last entry in it.
         index: u64,
         /// That entry's term.
         term: u64,
-        /// A batch whose effects make the state.
-        data: Bytes,
     },
+    /// The chunks of this number are of no use.
+    SnapshotGivenUp {
+        /// Which.
+        number: u64,
+    },
+    /// This state is of no use. Letting go of a large one takes a while, so it is better done elsewhere.
+    Discard(Box<Keyspace>),
 }
 
 /// What waits for a client.
@@ -320,6 +388,10 @@ pub enum Output {
 pub struct Backlog {
     /// Bytes of replies and messages that have not left.
     pub bytes: usize,
+    /// Bytes of requests that wait for `EXEC`.
+    pub queued_bytes: usize,
+    /// It asked not to be closed when clients together take too much: `CLIENT NO-EVICT`.
+    pub stays: bool,
     /// It is subscribed to something.
     pub listens: bool,
 }
@@ -337,9 +409,10 @@ pub struct Pause {
 pub struct Shard {
     settings: ShardSettings,
     surroundings: Rc<dyn Surroundings>,
-    /// `None` only while a script has it.
+    /// `None` only of one that is vacant.
     tx: Option<Box<Tx>>,
-    engine: Engine,
+    /// `None` while a script runs, too.
+    engine: Option<Box<Engine>>,
     seen_scripts: SeenScripts,
     standing: Standing,
     speculation: Speculation,
@@ -348,6 +421,9 @@ pub struct Shard {
     sessions_ever: u64,
     /// The last applied entry, and its term.
     applied: (u64, u64),
+    /// The first parts of a batch whose last part is the next entry to come, or a
+    /// later one.
+    parts: Vec<Bytes>,
     /// Sessions with a reply that waits for the open batch.
     open_waiting: Vec<SessionId>,
     /// Messages that leave with the open batch.
@@ -356,14 +432,23 @@ pub struct Shard {
     stamp_wanted: bool,
     /// Reads of this turn wait for the round to come.
     round_wanted: bool,
+    /// Replies to reads of the requests that are being received, oldest first: whether a lease
+    /// covers them is asked once, after the last.
+    reads: Vec<ReadReply>,
     /// The round to come, counted in each term.
     next_round: u64,
-    /// The log is long, and a snapshot has not been taken yet.
-    snapshot_wanted: bool,
+    /// The last entry that the log held at the start; see [`State::acknowledged`].
+    acknowledged: (u64, u64),
+    snapshots: Snapshots,
+    installing: Option<Installing>,
     /// Sessions with requests left unread.
     parked: Vec<SessionId>,
+    /// When a request first found that nobody serves, boot clock; `None` since somebody does.
+    leaderless_since: Option<u64>,
     /// `CLIENT PAUSE`
     pause: Option<Pause>,
+    /// Sessions that `WAIT` blocks.
+    waits: Waits,
     outputs: Vec<Output>,
     statistics: Statistics,
     details: Details,
@@ -373,26 +458,45 @@ pub struct Shard {
 impl Shard {
     /// A replica with this state. `seed` decides what is drawn at random.
     pub fn new(settings: ShardSettings, surroundings: Rc<dyn Surroundings>, state: State, seed: u64) -> Self {
+        let engine = Engine::new(Limits::default()).expect("Lua's libraries fit in the memory limit");
+        Self {
+            tx: Some(Box::new(Tx::new(state.keyspace, seed))),
+            engine: Some(Box::new(engine)),
+            clock: Clock::starting_at(state.stamp_ms),
+            applied: state.applied,
+            acknowledged: state.acknowledged,
+            ..Self::vacant(settings, surroundings)
+        }
+    }
+
+    /// What stands in the place of a shard that a script has: it can do nothing.
+    fn vacant(settings: ShardSettings, surroundings: Rc<dyn Surroundings>) -> Self {
         Self {
             settings,
             surroundings,
-            tx: Some(Box::new(Tx::new(state.keyspace, seed))),
-            engine: Engine::new(Limits::default()).expect("Lua's libraries fit in the memory limit"),
+            tx: None,
+            engine: None,
             seen_scripts: SeenScripts::default(),
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),
-            clock: Clock::starting_at(state.stamp_ms),
+            clock: Clock::default(),
             sessions: Slab::new(),
             sessions_ever: 0,
-            snapshot_wanted: false,
-            applied: state.applied,
+            acknowledged: (0, 0),
+            snapshots: Snapshots::default(),
+            installing: None,
+            applied: (0, 0),
+            parts: Vec::new(),
             open_waiting: Vec::new(),
             open_publications: Vec::new(),
             stamp_wanted: false,
             round_wanted: false,
+            reads: Vec::new(),
             next_round: 1,
             parked: Vec::new(),
+            leaderless_since: None,
             pause: None,
+            waits: Waits::default(),
             outputs: Vec::new(),
             statistics: Statistics::default(),
             details: Details::default(),
@@ -402,6 +506,7 @@ impl Shard {
 
     /// What is to be done, oldest first.
     pub fn take_outputs(&mut self) -> Vec<Output> {
+        self.collect_chunks();
         std::mem::take(&mut self.outputs)
     }
 
@@ -431,11 +536,11 @@ impl Shard {
     }
 
     fn tx(&self) -> &Tx {
-        self.tx.as_ref().expect("the transaction is at home but while a script runs")
+        self.tx.as_ref().expect("nothing is asked of a vacant shard")
     }
 
     fn tx_mut(&mut self) -> &mut Tx {
-        self.tx.as_mut().expect("the transaction is at home but while a script runs")
+        self.tx.as_mut().expect("nothing is asked of a vacant shard")
     }
 
     fn listeners(&self) -> &Subscriptions {
@@ -454,7 +559,7 @@ impl Shard {
 
     // ---- connections ----------------------------------------------------------
 
-    /// A client connected.
+    /// A client connected, from `network`.
     ///
     /// # Errors
     /// There are too many: the text to send it before its connection is closed.
@@ -462,15 +567,16 @@ impl Shard {
         &mut self,
         peer_address: String,
         local_address: String,
+        network: Network,
     ) -> Result<SessionId, &'static str> {
         if self.sessions.len() >= self.settings.clients_max {
             self.statistics.refused += 1;
-            return Err("-ERR max number of clients reached\r\n");
+            return Err(TOO_MANY_CLIENTS);
         }
         self.statistics.connections += 1;
         self.sessions_ever += 1;
         let now_us = self.surroundings.unix_us();
-        let session = Session::new(self.sessions_ever, peer_address, local_address, now_us);
+        let session = Session::new(self.sessions_ever, peer_address, local_address, network, now_us);
         Ok(self.sessions.insert(session))
     }
 
@@ -480,8 +586,11 @@ impl Shard {
             return;
         }
         self.unwatch(id);
-        self.parked.retain(|&other| other != id);
+        self.forget_wait(id);
         let session = self.sessions.remove(id);
+        if session.is_parked {
+            self.parked.retain(|&other| other != id);
+        }
         self.listeners_mut().forget(id, &session.listening);
     }
 
@@ -492,9 +601,12 @@ impl Shard {
 
     /// So many of the writable bytes were written.
     pub fn written(&mut self, id: SessionId, count: usize) {
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.outbox.written(count);
-            self.statistics.bytes_out += count as u64;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.outbox.written(count);
+        self.statistics.bytes_out += count as u64;
+        if session.is_full && session.outbox.len() <= self.settings.outbox_bytes_full / 2 {
+            session.is_full = false;
+            self.outputs.push(Output::Resume(id));
         }
     }
 
@@ -512,8 +624,18 @@ impl Shard {
     pub fn backlog(&self, id: SessionId) -> Backlog {
         self.sessions.get(id).map_or(Backlog::default(), |session| Backlog {
             bytes: session.outbox.len(),
+            queued_bytes: session.queue.as_ref().map_or(0, |queue| queue.bytes),
+            stays: session.no_evict,
             listens: session.listening.count() > 0,
         })
+    }
+
+    /// The connection of a session is about to be closed: nothing more is sent there or executed.
+    pub fn drop_replies(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.closing = true;
+            session.outbox = Outbox::default();
+        }
     }
 
     /// Takes changed settings over, for what comes from now on.
@@ -532,7 +654,11 @@ impl Shard {
 
     /// Begins a unit at the shard's present time.
     fn begin_unit(&mut self) {
-        let now_us = self.clock.read(self.surroundings.unix_us());
+        let wall_us = self.surroundings.unix_us();
+        let now_us = match self.settings.fault {
+            Some(PlantedFault::ClockBackwards) => wall_us,
+            _ => self.clock.read(wall_us),
+        };
         let leading = self.is_serving();
         self.tx_mut().begin_unit(now_us, leading);
     }
@@ -592,10 +718,10 @@ impl Shard {
         }
     }
 
-    /// What a client is told whose request is not for here. One without keys
-    /// belongs where all the shard's slots do.
-    fn redirect(&self, slot: Option<u16>) -> Redirect {
-        let map = self.surroundings.map();
+    /// What a client from `network` is told whose request is not for here. One
+    /// without keys belongs where all the shard's slots do.
+    fn redirect(&self, network: Network, slot: Option<u16>) -> Redirect {
+        let map = self.surroundings.map(network);
         let any = || self.keyspace().owned().ranges().first().map(|&(first, _)| first);
         let Some(slot) = slot.or_else(any) else { return Redirect::Down };
         let shard = match map.shard_of(slot) {
@@ -619,8 +745,8 @@ impl Shard {
         }
     }
 
-    fn redirect_reply(&self, slot: Option<u16>) -> Reply<'static> {
-        Reply::Error(self.redirect(slot).to_string().into())
+    fn redirect_reply(&self, network: Network, slot: Option<u16>) -> Reply<'static> {
+        Reply::Error(self.redirect(network, slot).to_string().into())
     }
 
     fn fate(&self, batch: BatchId) -> Fate {

@@ -1,7 +1,7 @@
 //! Running a script on the shard: the world it reaches, and its end.
 //!
-//! The script has the transaction for itself while it runs; each command it calls
-//! is executed on it by the same function as any other. A script that is killed,
+//! The script has the shard for itself while it runs, a vacant one standing in its
+//! place; each command it calls is executed by the same function as any other. A script that is killed,
 //! even after it wrote, is undone whole; one that fails keeps what it did, as in
 //! Redis.
 
@@ -11,10 +11,10 @@ use hashbrown::HashMap;
 use moonraft_proto::{Protocol, Reply};
 use moonraft_router::single_slot;
 
-use super::{Busy, Client, Surroundings};
+use super::{Busy, Client, SessionId, Shard, execute::UnitLimit};
 use crate::{
     command::{CommandError, Flag, Outcome, Run, find, resolve},
-    keyspace::{Seed, Tx, scripts::Sha1},
+    keyspace::{Seed, scripts::Sha1},
     script::{Engine, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
 };
 
@@ -72,7 +72,7 @@ pub struct Request<'a> {
 impl Client<'_> {
     /// The engine of this shard.
     pub fn engine(&mut self) -> &mut Engine {
-        &mut self.shard.engine
+        self.shard.engine.as_mut().expect("a script does not reach the engine it runs in")
     }
 
     /// Scripts that were sent with `EVAL` lately.
@@ -98,39 +98,45 @@ impl Client<'_> {
     pub fn run_script(&mut self, request: &Request<'_>) -> Outcome<'static> {
         let flags = Engine::flags(request.text).map_err(|text| CommandError::Text(text.into()))?;
         let slot = single_slot(request.keys.iter().copied()).ok().flatten();
-        let tx = self.shard.tx.take().expect("a script does not run inside a script");
-        let savepoint = tx.savepoint();
+        let savepoint = self.tx().savepoint();
+        let vacant = Shard::vacant(self.shard.settings.clone(), Rc::clone(&self.shard.surroundings));
+        let mut engine = self.shard.engine.take().expect("a script does not run inside a script");
+        let shard = std::mem::replace(self.shard, vacant);
         let host = ScriptHost {
-            surroundings: Rc::clone(&self.shard.surroundings),
             slot,
             read_only: request.read_only || flags.no_writes,
             any_slot: flags.allow_cross_slot_keys,
-            started_ns: self.shard.surroundings.boot_ns(),
-            busy_ns: self.shard.settings.busy_ms * 1_000_000,
-            bytes_end: tx.batch_bytes().saturating_add(self.shard.settings.unit_bytes_max),
-            tx,
+            started_ns: shard.surroundings.boot_ns(),
+            busy_ns: shard.settings.busy_ms * 1_000_000,
+            was_read_only: shard.sessions[self.id].read_only,
+            shard,
+            id: self.id,
         };
         let script = Script { sha: &request.name, text: request.text };
-        let (host, ended) = self.shard.engine.run(&script, request.keys, request.arguments, host);
-        let mut tx = host.tx;
-        let outcome = match ended {
+        let (host, ended) = engine.run(&script, request.keys, request.arguments, host);
+        *self.shard = host.shard;
+        self.shard.engine = Some(engine);
+        self.session_mut().read_only = host.was_read_only;
+        match ended {
             Ended::Done(reply) => Ok(reply),
             Ended::Failed(text) => Ok(Reply::Error(text.into())),
             Ended::Killed(_, text) => {
-                let text = if tx.batch_bytes() > host.bytes_end { self.shard.unit_refusal() } else { text };
-                tx.roll_back_to(savepoint);
+                let exceeded = self.shard.exceeded_limit();
+                let text = exceeded.map_or(text, UnitLimit::refusal);
+                self.tx_mut().roll_back_to(savepoint);
                 Err(CommandError::Text(text.into()))
             }
-        };
-        self.shard.tx = Some(tx);
-        outcome
+        }
     }
 }
 
 /// What a script reaches of the shard.
 struct ScriptHost {
-    tx: Box<Tx>,
-    surroundings: Rc<dyn Surroundings>,
+    shard: Shard,
+    /// The session that asked for the script.
+    id: SessionId,
+    /// A script that calls `READONLY` changes it for itself only.
+    was_read_only: bool,
     /// The slot of all its keys; `None` until it touches one.
     slot: Option<u16>,
     read_only: bool,
@@ -138,9 +144,6 @@ struct ScriptHost {
     any_slot: bool,
     started_ns: u64,
     busy_ns: u64,
-    /// With more bytes of effects than this the unit will be refused, so the script
-    /// ends at once: one that writes in a loop would take the node's memory.
-    bytes_end: usize,
 }
 
 impl ScriptHost {
@@ -150,24 +153,36 @@ impl ScriptHost {
             CommandError::text("ERR This Redis command is not allowed from script");
         let command = resolve(words).map_err(|_| UNKNOWN)?;
         command.check_arity(words).map_err(|_| wrong_count())?;
-        match (command.run, command.in_script) {
+        match command.run {
             _ if command.has(Flag::NoScript) => return Err(NOT_ALLOWED),
-            (Run::Read(_) | Run::Write(_), _) => {}
-            (_, Some(answer)) => return answer(&self.tx, words).map(Reply::into_owned),
-            (_, None) => return Err(NOT_ALLOWED),
+            Run::Read(_) | Run::Write(_) => {}
+            Run::Session(run) => {
+                return run(&mut Client { shard: &mut self.shard, id: self.id, may_block: false }, words);
+            }
+            Run::Script(..) | Run::Queue(_) | Run::Container => return Err(NOT_ALLOWED),
+        }
+        if command.is_write() && self.is_too_large() {
+            // It ends at the next question, before it hears of this.
+            return Err(NOT_ALLOWED);
         }
         if command.is_write() && self.read_only {
             return Err(CommandError::text("ERR Write commands are not allowed from read-only scripts."));
         }
         let positions = command.key_positions(words)?;
         positions.iter().try_for_each(|&at| self.check_slot(words[at]))?;
-        super::execute::run_on_data(&mut self.tx, command, words).map(Reply::into_owned)
+        super::execute::run_on_data(self.shard.tx_mut(), command, words).map(Reply::into_owned)
+    }
+
+    /// A unit that exceeds a limit will be refused, so the script ends at once: one
+    /// that writes in a loop would take the node's memory.
+    fn is_too_large(&self) -> bool {
+        self.shard.exceeded_limit().is_some()
     }
 
     /// A key that a script touches, declared or not, must be of its slot.
     fn check_slot(&mut self, key: &[u8]) -> Result<(), CommandError> {
         let slot = moonraft_router::slot_of(key);
-        if !self.tx.keyspace().owned().contains(slot) {
+        if !self.shard.keyspace().owned().contains(slot) {
             return Err(CommandError::text(
                 "ERR Script attempted to access a non local key in a cluster node",
             ));
@@ -194,15 +209,15 @@ impl Host for ScriptHost {
     }
 
     fn random_seed(&self) -> u64 {
-        self.tx.random_seed()
+        self.shard.tx().random_seed()
     }
 
     fn poll(&mut self) -> Verdict {
-        if self.tx.batch_bytes() > self.bytes_end {
+        if self.is_too_large() {
             return Verdict::Kill(KillReason::Host);
         }
-        let ran_ns = self.surroundings.boot_ns().saturating_sub(self.started_ns);
-        if ran_ns < self.busy_ns || self.surroundings.while_busy() == Busy::Continue {
+        let ran_ns = self.shard.surroundings.boot_ns().saturating_sub(self.started_ns);
+        if ran_ns < self.busy_ns || self.shard.surroundings.while_busy() == Busy::Continue {
             Verdict::Continue
         } else {
             Verdict::Kill(KillReason::User)

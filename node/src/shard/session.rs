@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use moonraft_proto::Protocol;
+use moonraft_router::Network;
 
 use super::outbox::Outbox;
 use crate::{command::Command, keyspace::Blob};
@@ -81,6 +82,8 @@ pub struct Session {
     pub peer_address: String,
     /// `host:port` it connected to.
     pub local_address: String,
+    /// The network it comes from: it is told addresses of this one only.
+    pub network: Network,
     /// When it connected, Unix microseconds.
     pub connected_us: u64,
     /// When it last sent a request, Unix microseconds.
@@ -95,8 +98,6 @@ pub struct Session {
     pub library_version: String,
     /// `READONLY` was sent: reads are served by a follower.
     pub read_only: bool,
-    /// `ASKING` was sent just before.
-    pub asking: bool,
     /// `CLIENT NO-EVICT`
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`
@@ -113,21 +114,32 @@ pub struct Session {
     pub listening: Listening,
     /// Replies on their way.
     pub outbox: Outbox,
-    /// Until when its next request is parked, nanoseconds of the boot clock.
-    pub parked_until: Option<u64>,
+    /// Its next request was left unread, and it will be told when to send it again.
+    pub is_parked: bool,
+    /// It leaves so many replies unread that no more of its requests are executed.
+    pub is_full: bool,
     /// Since when a reply is held that no one can settle, boot clock.
     pub unsettled_since: Option<u64>,
+    /// Its last request is answered later; none is read until then.
+    pub blocked: bool,
     /// No more requests are read; it is closed once its replies have left.
     pub closing: bool,
 }
 
 impl Session {
     /// A session that has just begun.
-    pub fn new(number: u64, peer_address: String, local_address: String, now_us: u64) -> Self {
+    pub fn new(
+        number: u64,
+        peer_address: String,
+        local_address: String,
+        network: Network,
+        now_us: u64,
+    ) -> Self {
         Self {
             number,
             peer_address,
             local_address,
+            network,
             connected_us: now_us,
             active_us: now_us,
             protocol: Protocol::default(),
@@ -135,7 +147,6 @@ impl Session {
             library_name: String::new(),
             library_version: String::new(),
             read_only: false,
-            asking: false,
             no_evict: false,
             no_touch: false,
             reply_mode: ReplyMode::default(),
@@ -144,8 +155,10 @@ impl Session {
             watches: Vec::new(),
             listening: Listening::default(),
             outbox: Outbox::default(),
-            parked_until: None,
+            is_parked: false,
+            is_full: false,
             unsettled_since: None,
+            blocked: false,
             closing: false,
         }
     }

@@ -11,7 +11,10 @@ use super::{
     SessionId,
     outbox::{BatchId, Fate},
 };
-use crate::keyspace::tx::{OpenBatch, Publication};
+use crate::{
+    keyspace::tx::{OpenBatch, Publication},
+    marks,
+};
 
 /// Terms whose outcome is remembered: a reply held for an older one has been
 /// answered or its connection closed long ago.
@@ -109,6 +112,17 @@ impl Speculation {
         let taken: Vec<InFlight> = self.in_flight.drain(..count).collect();
         self.bytes -= taken.iter().map(|batch| batch.bytes).sum::<usize>();
         taken
+    }
+
+    /// For simulations: what the undo to come is like.
+    pub fn mark_undo(&self) {
+        let open = || self.in_flight.iter().filter(|batch| !batch.open.undos.is_empty());
+        if open().count() > 1 {
+            marks::reached("several batches undone at once");
+        }
+        if open().any(|batch| batch.open.undos.len() > 1) {
+            marks::reached("batch of several effects undone");
+        }
     }
 
     /// What takes the batches back, newest effect first; they stay in flight.

@@ -1,13 +1,10 @@
 //! The state a replica starts from: empty, or a snapshot's.
 //!
-//! A snapshot is one batch whose effects build the keyspace from nothing; its
+//! A snapshot is a sequence of batches, its chunks, whose effects build the keyspace from nothing; their
 //! stamp is the last that was committed.
 
 use bytes::Bytes;
-use moonraft_proto::{
-    DecodeError, Effect,
-    entry::{Batch, BatchWriter},
-};
+use moonraft_proto::{DecodeError, Effect, entry::Batch};
 
 use crate::keyspace::Keyspace;
 
@@ -17,6 +14,9 @@ pub struct State {
     pub keyspace: Keyspace,
     /// The last entry in it: index and term; zeros if there is none.
     pub applied: (u64, u64),
+    /// The last entry that the log held when the replica was started: index and term. It may have been
+    /// acknowledged, so nothing is read before the state is as new.
+    pub acknowledged: (u64, u64),
     /// The last stamp in it, Unix milliseconds.
     pub stamp_ms: u64,
 }
@@ -28,26 +28,22 @@ impl State {
         for &(first, last) in slots {
             keyspace.apply(&Effect::AssignSlots { first, last });
         }
-        Self { keyspace, applied: (0, 0), stamp_ms: 0 }
+        Self { keyspace, applied: (0, 0), acknowledged: (0, 0), stamp_ms: 0 }
     }
 
     /// The state in a snapshot whose last entry is `index` of `term`.
     ///
     /// # Errors
-    /// The bytes are no snapshot, or one of a newer format.
-    pub fn from_snapshot(index: u64, term: u64, data: &[u8]) -> Result<Self, DecodeError> {
-        let batch = Batch::decode(data)?;
-        let mut keyspace = Keyspace::default();
-        for effect in batch.effects() {
-            keyspace.apply(&effect?);
+    /// The chunks are not a snapshot's, or of a newer format.
+    pub fn from_snapshot(index: u64, term: u64, chunks: &[Bytes]) -> Result<Self, DecodeError> {
+        let (mut keyspace, mut stamp_ms) = (Keyspace::default(), 0);
+        for chunk in chunks {
+            let batch = Batch::decode(chunk)?;
+            for effect in batch.effects() {
+                keyspace.apply(&effect?);
+            }
+            stamp_ms = batch.stamp_ms;
         }
-        Ok(Self { keyspace, applied: (index, term), stamp_ms: batch.stamp_ms })
+        Ok(Self { keyspace, applied: (index, term), acknowledged: (0, 0), stamp_ms })
     }
-}
-
-/// A keyspace as a snapshot.
-pub fn snapshot(keyspace: &Keyspace, stamp_ms: u64) -> Bytes {
-    let mut writer = BatchWriter::default();
-    keyspace.dump(|effect| writer.push(effect));
-    writer.seal(stamp_ms, 0)
 }

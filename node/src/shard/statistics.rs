@@ -32,8 +32,6 @@ pub struct Statistics {
     pub bytes_in: u64,
     /// Bytes of replies.
     pub bytes_out: u64,
-    /// Keys removed because their time had come.
-    pub expired: u64,
     /// Replies that were errors.
     pub errors: u64,
 }

@@ -16,10 +16,10 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Names of which more than [`small::COUNT_MAX`] differ.
+/// Names of which more than [`small::FIELDS_MAX`] differ.
 fn any_name() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        8 => (0_u16..300).prop_map(|number| number.to_string().into_bytes()),
+        8 => (0_u16..600).prop_map(|number| number.to_string().into_bytes()),
         1 => (0_u16..300).prop_map(|number| format!("n{number}").into_bytes()),
         1 => any_bytes(),
     ]
@@ -40,7 +40,7 @@ proptest! {
 
     #[test]
     fn a_hash_is_a_map(
-        changes in prop::collection::vec((prop::bool::weighted(0.8), any_name(), any_bytes()), 0..500),
+        changes in prop::collection::vec((prop::bool::weighted(0.8), any_name(), any_bytes()), 0..1_500),
         seed: u64,
         count in 0_usize..300,
     ) {
@@ -54,7 +54,7 @@ proptest! {
             } else {
                 prop_assert_eq!(hash.remove(&field).map(|value| value.to_vec()), model.remove(&field));
             }
-            was_large |= model.len() > small::COUNT_MAX;
+            was_large |= model.len() > small::FIELDS_MAX;
             prop_assert_eq!(hash.is_small(), !was_large);
         }
         let listed: Vec<(Vec<u8>, Vec<u8>)> =

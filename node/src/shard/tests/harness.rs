@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
+use moonraft_router::{Address, Network, ReplicaPlace, ShardPlace, SlotMap};
 
 use crate::{
     command::glob,
@@ -43,8 +43,8 @@ impl Surroundings for World {
     fn lease_covers(&self, _: u64) -> bool {
         self.lease.get()
     }
-    fn map(&self) -> Arc<SlotMap> {
-        Arc::new(self.map.borrow().clone())
+    fn map(&self, network: Network) -> Arc<SlotMap> {
+        Arc::new(self.map.borrow().seen_from(network))
     }
     fn facts(&self) -> ProcessFacts {
         ProcessFacts {
@@ -89,8 +89,14 @@ pub(crate) struct ShardHarness {
     pub published: Vec<Publication>,
     /// Sessions that the shard closed.
     pub closed: Vec<SessionId>,
-    /// Snapshots it took: index, term, data.
-    pub snapshots: Vec<(u64, u64, Bytes)>,
+    /// Chunks of the snapshot that is being taken, and its number.
+    pub chunks: (u64, Vec<Bytes>),
+    /// Nobody takes chunks away from it.
+    pub is_disk_slow: bool,
+    /// Snapshots it took: index, term, chunks.
+    pub snapshots: Vec<(u64, u64, Vec<Bytes>)>,
+    /// Whether the shard wants to be told what followers have.
+    pub followers_watched: bool,
     unread: HashMap<SessionId, BytesMut>,
 }
 
@@ -100,6 +106,7 @@ fn place(replica: u64, port: u16) -> ReplicaPlace {
         node: replica,
         name: format!("{port:040}"),
         address: Address { host: "127.0.0.1".into(), port },
+        outside: Some(Address { host: "outside.example".into(), port: port + 1000 }),
         peer_port: 17_000 + replica as u16,
     }
 }
@@ -131,6 +138,15 @@ impl ShardHarness {
 
     /// A replica that knows no leader yet.
     pub fn following_with(settings: ShardSettings) -> Self {
+        Self::starting(settings, (0, 0))
+    }
+
+    /// A replica whose log ends with this entry, index and term.
+    pub fn starting_with_log(acknowledged: (u64, u64)) -> Self {
+        Self::starting(ShardSettings::default(), acknowledged)
+    }
+
+    fn starting(settings: ShardSettings, acknowledged: (u64, u64)) -> Self {
         let settings_now = [("maxmemory", "0"), ("maxmemory-policy", "noeviction")];
         let world = Rc::new(World {
             unix_us: Cell::new(1_700_000_000_000_000),
@@ -139,7 +155,8 @@ impl ShardHarness {
             map: RefCell::new(two_shards()),
             settings: RefCell::new(settings_now.map(|(name, value)| (name.into(), value.into())).into()),
         });
-        let shard = Shard::new(settings, world.clone(), State::of_new_shard(&[(0, LAST_OWN_SLOT)]), 1);
+        let state = State { acknowledged, ..State::of_new_shard(&[(0, LAST_OWN_SLOT)]) };
+        let shard = Shard::new(settings, world.clone(), state, 1);
         Self {
             shard,
             world,
@@ -147,7 +164,10 @@ impl ShardHarness {
             rounds: Vec::new(),
             published: Vec::new(),
             closed: Vec::new(),
+            chunks: (0, Vec::new()),
+            is_disk_slow: false,
             snapshots: Vec::new(),
+            followers_watched: false,
             unread: HashMap::new(),
         }
     }
@@ -156,9 +176,14 @@ impl ShardHarness {
 
     /// A client connects.
     pub fn connect(&mut self) -> SessionId {
+        self.connect_from(Network::Inside)
+    }
+
+    /// A client connects from a network.
+    pub fn connect_from(&mut self, network: Network) -> SessionId {
         let number = self.unread.len();
         let peer = format!("127.0.0.1:{}", 50_000 + number);
-        let id = self.shard.connect(peer, "127.0.0.1:7001".into()).expect("there is room");
+        let id = self.shard.connect(peer, "127.0.0.1:7001".into(), network).expect("there is room");
         self.unread.insert(id, BytesMut::new());
         id
     }
@@ -185,6 +210,14 @@ impl ShardHarness {
         self.receive(id);
         self.end_turn();
         self.read(id)
+    }
+
+    /// Sends a request without ending the turn.
+    pub fn receive_only(&mut self, id: SessionId, request: &str) {
+        let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        let packet = encode(&words);
+        self.unread.get_mut(&id).expect("the client is connected").extend_from_slice(&packet);
+        self.receive(id);
     }
 
     /// Executes requests without ending the turn.
@@ -233,8 +266,23 @@ impl ShardHarness {
                 self.unread.remove(&id);
                 self.shard.disconnect(id);
             }
-            Output::Snapshot { index, term, data } => self.snapshots.push((index, term, data)),
-            Output::Flush(_) | Output::Applied { .. } => {}
+            Output::SnapshotChunk { number, data } => {
+                if number != self.chunks.0 {
+                    self.chunks = (number, Vec::new());
+                }
+                let bytes = data.len() as u64;
+                self.chunks.1.push(data);
+                if !self.is_disk_slow {
+                    self.shard.handle(Event::SnapshotTaken { number, bytes });
+                }
+            }
+            Output::Snapshot { number, index, term } => {
+                assert_eq!(number, self.chunks.0);
+                self.snapshots.push((index, term, std::mem::take(&mut self.chunks.1)));
+            }
+            Output::SnapshotGivenUp { .. } => self.chunks.1.clear(),
+            Output::WatchFollowers(watched) => self.followers_watched = watched,
+            Output::Flush(_) | Output::Applied { .. } | Output::Discard(_) => {}
         }
     }
 
@@ -261,7 +309,7 @@ impl ShardHarness {
     /// An entry is committed.
     pub fn commit(&mut self, term: u64, data: Bytes) {
         let index = self.shard.applied().0 + 1;
-        self.handle(Event::Committed(vec![CommittedEntry { index, term, data }]));
+        self.handle(Event::Committed(vec![CommittedEntry { index, term, data, more: false }]));
     }
 
     /// The oldest proposed batch is committed.
@@ -282,6 +330,12 @@ impl ShardHarness {
         for (term, round) in std::mem::take(&mut self.rounds) {
             self.handle(Event::RoundConfirmed { term, round });
         }
+    }
+
+    /// The snapshot goes on by a step.
+    pub fn walk(&mut self, cost: usize) {
+        self.shard.walk(cost);
+        self.settle();
     }
 
     /// Time passes, then the shard is told.

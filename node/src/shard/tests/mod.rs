@@ -1,12 +1,13 @@
 //! What a shard promises, on a shard without IO.
 
 mod harness;
+mod networks;
 
 use bytes::Bytes;
 use moonraft_proto::{Effect, entry::BatchWriter};
 
 pub(crate) use self::harness::{LAST_OWN_SLOT, ShardHarness};
-use super::{Event, ShardSettings};
+use super::{DiskRoom, Event, SessionId, ShardSettings, State};
 
 /// An entry of another leader: these effects.
 fn batch(effects: &[Effect<'_>]) -> Bytes {
@@ -239,9 +240,17 @@ fn a_request_without_a_leader_waits_and_is_then_redirected() {
 fn without_a_leader_for_too_long_the_cluster_is_down() {
     let mut shard = ShardHarness::following_with(ShardSettings::default());
     let client = shard.connect();
-    shard.send(client, "SET k v");
-    shard.pass_ms(2000);
-    assert_eq!(shard.read(client), "-CLUSTERDOWN The cluster is down");
+    let down = "-CLUSTERDOWN The cluster is down";
+    shard.send(client, "SET k v ; SET k w");
+    shard.pass_ms(1999);
+    assert_eq!(shard.read(client), "");
+    shard.pass_ms(1);
+    assert_eq!(shard.read(client), format!("{down} {down}"), "the second does not wait as long again");
+    assert_eq!(shard.send(client, "SET k v"), down, "that there is no leader is proven");
+    shard.lose_leadership(3);
+    assert_eq!(shard.send(client, "SET k v"), "-MOVED 7629 127.0.0.1:7201");
+    shard.handle(Event::Follow { leader: None });
+    assert_eq!(shard.send(client, "SET k v"), "", "the next election is a new one");
 }
 
 #[test]
@@ -303,6 +312,19 @@ fn requests_wait_while_too_much_is_in_flight() {
 }
 
 #[test]
+fn a_client_that_leaves_replies_unread_waits_with_its_requests() {
+    let settings = ShardSettings { outbox_bytes_full: 10, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let (client, other) = (shard.connect(), shard.connect());
+    assert_eq!(shard.send(client, "PING ; PING ; INCR n ; INCR n"), "+PONG +PONG");
+    assert_eq!(shard.send(other, "PING"), "+PONG");
+    shard.end_turn();
+    // Replies that are held count as well.
+    shard.commit_all();
+    assert_eq!(shard.read(client), ":1 :2");
+}
+
+#[test]
 fn a_pause_holds_writes_until_it_ends() {
     let mut shard = ShardHarness::leading();
     let (client, operator) = (shard.connect(), shard.connect());
@@ -343,13 +365,82 @@ fn a_read_that_was_never_confirmed_is_never_sent() {
     shard.send(client, "SET k 12345678901234567890123456789012345678901234567890");
     shard.send(client, "MULTI ; GET k ; GET k ; GET k ; EXEC");
     shard.world.lease.set(false);
-    shard.send(client, "GET other");
+    shard.send(client, "GET {k}other");
     shard.lose_leadership(2);
     shard.commit(2, Bytes::new());
     let moved = "-MOVED 7629 127.0.0.1:7101";
-    assert_eq!(shard.read(client), format!("{moved} +OK +QUEUED +QUEUED +QUEUED {moved}"));
+    assert_eq!(shard.read(client), format!("{moved} +OK +QUEUED +QUEUED +QUEUED {moved} {moved}"));
+    shard.confirm_rounds();
     shard.pass_ms(1);
+    assert_eq!((shard.read(client), shard.closed.len()), (String::new(), 0));
+}
+
+#[test]
+fn a_read_that_was_not_confirmed_in_time_waits_for_the_new_leader() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.world.lease.set(false);
+    shard.send(client, "GET k");
+    shard.handle(Event::Follow { leader: None });
+    shard.pass_ms(500);
+    assert_eq!(shard.read(client), "");
+    shard.lose_leadership(2);
+    assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7101");
+}
+
+#[test]
+fn a_read_that_nobody_can_confirm_is_told_that_there_is_no_leader() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.world.lease.set(false);
+    shard.send(client, "GET k");
+    shard.handle(Event::Follow { leader: None });
+    shard.pass_ms(1);
+    shard.pass_ms(2000);
+    assert_eq!(shard.read(client), "");
+    shard.pass_ms(1);
+    assert_eq!(shard.read(client), "-CLUSTERDOWN The cluster is down");
+    assert!(shard.closed.is_empty());
+}
+
+#[test]
+fn an_unconfirmed_read_that_published_is_no_redirect() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.world.lease.set(false);
+    let other = shard.connect();
+    assert_eq!(shard.send(other, "PUBLISH channel message"), ":0", "any replica may");
+    shard.send(client, "MULTI ; GET k ; PUBLISH channel message ; EXEC");
+    assert_eq!(shard.published.len(), 2);
+    shard.lose_leadership(2);
     assert_eq!(shard.closed, [client]);
+}
+
+#[test]
+fn a_leader_without_a_lease_shows_no_time_that_its_successor_may_have_passed() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "TIME");
+    shard.commit_all();
+    let shown = shard.read(client);
+    assert_ne!(shown, "");
+    assert_eq!(shard.send(client, "TIME"), shown, "a stamp covers it, and the lease");
+    shard.world.lease.set(false);
+    assert_eq!(shard.send(client, "TIME"), "", "a stamp covers it, but there may be another leader");
+    assert_eq!(shard.send(client, "MULTI ; TIME ; EXEC"), "");
+    shard.confirm_rounds();
+    assert_eq!(shard.read(client), format!("{shown} +OK +QUEUED [{shown}]"));
+}
+
+#[test]
+fn a_write_needs_no_lease() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.world.lease.set(false);
+    shard.send(client, "SET k v");
+    assert!(shard.rounds.is_empty());
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
 }
 
 #[test]
@@ -534,7 +625,7 @@ fn an_installed_snapshot_breaks_every_watch() {
     shard.send(client, "WATCH k ; MULTI ; SET k v");
     shard.lose_leadership(2);
     let slots = Effect::AssignSlots { first: 0, last: LAST_OWN_SLOT };
-    shard.handle(Event::InstallSnapshot { index: 50, term: 2, data: batch(&[slots]) });
+    shard.handle(Event::InstallSnapshot { index: 50, term: 2, chunks: vec![batch(&[slots])] });
     shard.lead(3);
     assert_eq!(shard.send(client, "EXEC"), "nil");
 }
@@ -868,8 +959,8 @@ fn an_installed_snapshot_settles_nothing() {
     shard.lose_leadership(2);
     let (index, term) = shard.shard.applied();
     let slots = Effect::AssignSlots { first: 0, last: LAST_OWN_SLOT };
-    let data = batch(&[slots, put(b"n", b"1")]);
-    shard.handle(Event::InstallSnapshot { index: index + 9, term: term + 1, data });
+    let chunks = vec![batch(&[slots, put(b"n", b"1")])];
+    shard.handle(Event::InstallSnapshot { index: index + 9, term: term + 1, chunks });
     assert_eq!(shard.read(client), "");
     assert_eq!(shard.closed, [client]);
 }
@@ -884,6 +975,338 @@ fn short_memory_refuses_what_needs_more() {
     shard.shard.reconfigure(|settings| settings.memory_bytes_max = u64::MAX);
     shard.handle(Event::Tick);
     shard.send(client, "SET k v");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
+}
+
+// ---- WAIT -------------------------------------------------------------------
+
+#[test]
+fn more_followers_than_a_majority_are_waited_for() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "SET k v ; WAIT 2 0 ; PING"), "");
+    assert!(shard.followers_watched);
+    shard.commit_all();
+    let index = shard.shard.applied().0;
+    assert_eq!(shard.read(client), "+OK");
+    shard.handle(Event::Followers { term: 1, matched: vec![index, index - 1] });
+    shard.handle(Event::Followers { term: 9, matched: vec![index, index] });
+    shard.pass_ms(60_000);
+    assert_eq!(shard.read(client), "");
+    shard.handle(Event::Followers { term: 1, matched: vec![index, index] });
+    assert_eq!(shard.read(client), ":2 +PONG");
+    assert!(!shard.followers_watched);
+}
+
+#[test]
+fn a_wait_ends_with_its_time_and_tells_what_there_is() {
+    let mut shard = ShardHarness::leading();
+    let (client, other) = (shard.connect(), shard.connect());
+    assert_eq!(shard.send(client, "WAIT 3 1000"), "");
+    let index = shard.shard.applied().0;
+    shard.handle(Event::Followers { term: 1, matched: vec![index, index] });
+    assert!(shard.send(other, "CLIENT LIST").contains("flags=b "));
+    shard.pass_ms(999);
+    assert_eq!(shard.read(client), "");
+    shard.pass_ms(1);
+    assert_eq!(shard.read(client), ":2");
+    // What is not committed no follower has for good.
+    assert_eq!(shard.send(client, "SET k v ; WAIT 2 100"), "");
+    shard.pass_ms(100);
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK :0");
+}
+
+#[test]
+fn a_wait_outlives_an_election_but_not_another_leader() {
+    let mut shard = ShardHarness::leading();
+    let (client, other) = (shard.connect(), shard.connect());
+    shard.send(client, "WAIT 2 0");
+    shard.handle(Event::Follow { leader: None });
+    shard.lead(2);
+    assert_eq!(shard.read(client), "");
+    shard.handle(Event::Followers { term: 2, matched: vec![9, 9] });
+    assert_eq!(shard.read(client), ":2");
+    shard.send(client, "WAIT 2 0");
+    shard.send(other, "WAIT 3 0");
+    shard.shard.disconnect(other);
+    shard.lose_leadership(2);
+    assert!(shard.read(client).starts_with("-UNBLOCKED force unblock from blocking operation"));
+    assert!(!shard.followers_watched);
+}
+
+#[test]
+fn a_blocked_client_is_unblocked_by_another() {
+    let mut shard = ShardHarness::leading();
+    let (client, other) = (shard.connect(), shard.connect());
+    let number = shard.send(client, "CLIENT ID").trim_start_matches(':').to_owned();
+    for (reason, answer) in [("", ":0"), ("ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK")] {
+        shard.send(client, "WAIT 2 0");
+        let request = format!("CLIENT UNBLOCK {number} {reason}");
+        assert_eq!(shard.send(other, request.trim()), ":1");
+        assert_eq!(shard.read(client), answer);
+    }
+    assert_eq!(shard.send(other, &format!("CLIENT UNBLOCK {number}")), ":0");
+}
+
+#[test]
+fn a_block_of_requests_never_waits() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "MULTI ; WAIT 2 0 ; EXEC"), "+OK +QUEUED [:1]");
+}
+
+// ---- scripts ----------------------------------------------------------------
+
+#[test]
+fn a_script_reaches_what_is_about_the_server() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let mut eval = |text: &str| shard.send_words(client, &[b"EVAL", text.as_bytes(), b"0"]);
+    assert_eq!(eval("return redis.call('cluster', 'keyslot', 'k')"), ":7629");
+    assert_eq!(eval("return redis.call('cluster', 'myid')"), format!("\"{:040}\"", 7001));
+    assert!(eval("return redis.call('info', 'server')").contains("redis_version:"));
+    assert_eq!(eval("return redis.call('pubsub', 'numpat')"), ":0");
+    assert_eq!(eval("return redis.call('ping')"), "+PONG");
+    assert_eq!(eval("return redis.call('readonly')"), "+OK");
+    for refused in ["'client', 'id'", "'config', 'get', 'x'", "'wait', '1', '0'", "'role'", "'multi'"] {
+        let reply = eval(&format!("return redis.call({refused})"));
+        assert!(reply.starts_with("-ERR This Redis command is not allowed from script"), "{reply}");
+    }
+    // What a script did to its own modes is gone with it.
+    assert!(shard.send(client, "CLIENT LIST").contains("flags=N "));
+}
+
+#[test]
+fn copies_of_one_unit_are_bounded() {
+    let settings = ShardSettings { unit_copied_bytes_max: 10_000, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    shard.send_words(client, &[b"SET", b"{k}", &[b'v'; 3_000]]);
+    shard.commit_all();
+    shard.read(client);
+    let refused =
+        "-ERR the changes of this request exceed max-unit-copied-bytes (10000); nothing was changed";
+    let script = "for i = 1, 1e9 do redis.pcall('COPY', KEYS[1], KEYS[1] .. i) end";
+    shard.send_words(client, &[b"EVAL", script.as_bytes(), b"1", b"{k}"]);
+    shard.commit_all();
+    assert_eq!(shard.read(client), refused);
+    let copies = "COPY {k} {k}1 ; COPY {k} {k}2 ; COPY {k} {k}3 ; COPY {k} {k}4";
+    let queued = "+OK +QUEUED +QUEUED +QUEUED +QUEUED";
+    let received = shard.send(client, &format!("MULTI ; {copies} ; EXEC"));
+    shard.commit_all();
+    assert_eq!([received, shard.read(client)].join(" ").trim(), format!("{queued} {refused}"));
+    for (request, reply) in [("SETRANGE {k}gap 20000 x", refused), ("DBSIZE", ":1"), ("COPY {k} {k}1", ":1")]
+    {
+        let received = shard.send(client, request);
+        shard.commit_all();
+        assert_eq!([received, shard.read(client)].concat(), reply);
+    }
+}
+
+#[test]
+fn a_batch_that_comes_in_parts_is_applied_with_its_last() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.handle(Event::Follow { leader: Some(2) });
+    let (data, index) = (batch(&[put(b"k", &[b'v'; 100])]), shard.shard.applied().0);
+    let part =
+        |number: u64, data: Bytes, more| super::CommittedEntry { index: index + number, term: 1, data, more };
+    let first = part(1, data.slice(..20), true);
+    let entries = vec![first, part(2, data.slice(20..50), true), part(3, data.slice(50..), false)];
+    shard.handle(Event::Committed(entries));
+    assert_eq!(shard.shard.applied(), (index + 3, 1));
+    assert!(shard.shard.keyspace().get(b"k").is_some());
+}
+
+// ---- snapshots ---------------------------------------------------------------
+
+/// What a snapshot makes of a new replica.
+fn digest_of((index, term, chunks): &(u64, u64, Vec<Bytes>)) -> (String, String) {
+    let state = State::from_snapshot(*index, *term, chunks).expect("it was written just so");
+    (state.keyspace.digest(), state.keyspace.shared_digest())
+}
+
+fn digests(shard: &ShardHarness) -> (String, String) {
+    (shard.shard.keyspace().digest(), shard.shard.keyspace().shared_digest())
+}
+
+/// A leader with some committed keys, enough for some steps of a walk.
+fn leader_with_keys(settings: ShardSettings) -> (ShardHarness, SessionId) {
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    for number in 0..200 {
+        shard.send(client, &format!("SET {{t}}{number} {}", "v".repeat(100)));
+    }
+    shard.commit_all();
+    shard.read(client);
+    (shard, client)
+}
+
+#[test]
+fn a_snapshot_is_of_the_batch_it_began_after_whatever_comes_then() {
+    let (mut shard, client) = leader_with_keys(ShardSettings::default());
+    shard.receive_only(client, "SET {t}1 new");
+    shard.shard.handle(Event::TakeSnapshot);
+    let index = shard.shard.applied().0 + 1;
+    shard.end_turn();
+    let expected = digests(&shard);
+    shard.walk(1000);
+    shard.send(client, "SET {t}1 newer ; DEL {t}2 ; RENAME {t}3 {t}4 ; FLUSHALL ; SET {t}5 last");
+    while shard.shard.wants_walk() {
+        shard.walk(1000);
+        shard.send(client, "INCR {t}n");
+    }
+    assert!(shard.snapshots.is_empty(), "its batch is not committed");
+    shard.commit_one();
+    assert_eq!((shard.snapshots[0].0, shard.snapshots[0].1), (index, 1));
+    assert_eq!(digest_of(&shard.snapshots[0]), expected);
+}
+
+#[test]
+fn a_snapshot_of_what_is_taken_back_is_given_up_and_taken_again() {
+    let (mut shard, client) = leader_with_keys(ShardSettings::default());
+    shard.receive_only(client, "SET {t}1 new");
+    shard.shard.handle(Event::TakeSnapshot);
+    shard.end_turn();
+    shard.walk(1000);
+    assert!(shard.shard.wants_walk() && shard.snapshots.is_empty());
+    shard.lose_leadership(2);
+    let expected = digests(&shard);
+    // The next one begins between two entries of the new leader.
+    shard.handle(Event::Tick);
+    shard.walk(1000);
+    shard.commit(2, batch(&[put(b"{t}1", b"of the new leader")]));
+    while shard.shard.wants_walk() {
+        shard.walk(1000);
+    }
+    assert_eq!(shard.snapshots.len(), 1);
+    assert_eq!(digest_of(&shard.snapshots[0]), expected);
+}
+
+#[test]
+fn a_snapshot_of_committed_state_survives_the_loss_of_leadership() {
+    let (mut shard, client) = leader_with_keys(ShardSettings::default());
+    shard.handle(Event::TakeSnapshot);
+    let (expected, applied) = (digests(&shard), shard.shard.applied());
+    shard.walk(1000);
+    shard.send(client, "SET {t}1 new ; DEL {t}2");
+    shard.lose_leadership(2);
+    while shard.shard.wants_walk() {
+        shard.walk(1000);
+    }
+    assert_eq!((shard.snapshots[0].0, shard.snapshots[0].1), applied);
+    assert_eq!(digest_of(&shard.snapshots[0]), expected);
+}
+
+#[test]
+fn writers_wait_while_the_disk_is_behind_and_readers_do_not() {
+    let settings = ShardSettings { snapshot_pending_bytes_max: 1000, ..Default::default() };
+    let (mut shard, client) = leader_with_keys(settings);
+    for number in 0..200 {
+        shard.send(client, &format!("SET {{t}}{number} {}", "v".repeat(2000)));
+    }
+    shard.commit_all();
+    shard.read(client);
+    shard.is_disk_slow = true;
+    shard.handle(Event::TakeSnapshot);
+    let expected = digests(&shard);
+    shard.walk(1 << 18);
+    assert!(!shard.shard.wants_walk() && shard.snapshots.is_empty());
+    let reader = shard.connect();
+    assert_eq!(shard.send(reader, "STRLEN {t}1"), ":2000");
+    assert_eq!(shard.send(client, "SET {t}1 new"), "");
+    assert!(shard.proposals.is_empty(), "a request was executed that should wait");
+    let bytes = shard.chunks.1.iter().map(|chunk| chunk.len() as u64).sum();
+    shard.handle(Event::SnapshotTaken { number: shard.chunks.0, bytes });
+    assert_eq!(shard.proposals.len(), 1);
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
+    shard.is_disk_slow = false;
+    shard.walk(1 << 20);
+    assert_eq!(digest_of(&shard.snapshots[0]), expected);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_kept_is_tried_again_later() {
+    let (mut shard, _) = leader_with_keys(ShardSettings::default());
+    shard.handle(Event::TakeSnapshot);
+    shard.handle(Event::SnapshotFailed { number: 1 });
+    shard.pass_ms(9_000);
+    assert!(!shard.shard.wants_walk());
+    shard.pass_ms(1_100);
+    shard.walk(1 << 20);
+    assert_eq!(shard.snapshots.len(), 1);
+    assert_eq!(digest_of(&shard.snapshots[0]), digests(&shard));
+}
+
+#[test]
+fn while_a_snapshot_is_installed_nothing_of_it_is_read() {
+    let (mut leader, _) = leader_with_keys(ShardSettings::default());
+    leader.handle(Event::TakeSnapshot);
+    leader.walk(1 << 20);
+    let (index, term, chunks) = leader.snapshots[0].clone();
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    let client = shard.connect();
+    shard.handle(Event::Follow { leader: Some(2) });
+    shard.send(client, "READONLY");
+    assert_eq!(shard.send(client, "GET {t}1"), "nil");
+    shard.shard.begin_install(index, term);
+    for chunk in &chunks {
+        assert_eq!(shard.send(client, "GET {t}1"), "-MOVED 15891 127.0.0.1:7101");
+        shard.shard.install_chunk(chunk).unwrap();
+    }
+    shard.shard.end_install();
+    assert_eq!(shard.shard.applied(), (index, term));
+    assert_eq!(shard.send(client, "STRLEN {t}1"), ":100");
+    assert_eq!(digests(&shard), digests(&leader));
+}
+
+#[test]
+fn a_replica_that_has_started_is_read_only_when_it_has_what_its_log_held() {
+    let mut shard = ShardHarness::starting_with_log((3, 2));
+    let client = shard.connect();
+    shard.handle(Event::Follow { leader: Some(2) });
+    shard.send(client, "READONLY");
+    let moved = "-MOVED 15891 127.0.0.1:7101";
+    shard.commit(1, batch(&[put(b"{t}1", b"old")]));
+    assert_eq!(shard.send(client, "GET {t}1"), moved);
+    shard.commit(2, Bytes::new());
+    assert_eq!(shard.send(client, "GET {t}1"), moved);
+    shard.commit(2, batch(&[put(b"{t}1", b"new")]));
+    assert_eq!(shard.send(client, "GET {t}1"), "\"new\"");
+    // What it held may have been replaced by a later term.
+    let mut shard = ShardHarness::starting_with_log((9, 2));
+    let client = shard.connect();
+    shard.handle(Event::Follow { leader: Some(2) });
+    shard.send(client, "READONLY");
+    assert_eq!(shard.send(client, "GET {t}1"), moved);
+    shard.commit(3, batch(&[put(b"{t}1", b"of term 3")]));
+    assert_eq!(shard.send(client, "GET {t}1"), "\"of term 3\"");
+}
+
+#[test]
+fn short_of_disk_what_grows_the_data_is_refused_and_at_last_every_write() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SADD s a b ; SET k v");
+    shard.commit_all();
+    shard.read(client);
+    let refused = |reply: String| reply.starts_with("-MISCONF ");
+    shard.handle(Event::DiskRoom(DiskRoom::Short));
+    for grows in ["SET k w", "SADD s c", "EVAL return(redis.call('SET',KEYS[1],'w')) 1 k"] {
+        assert!(refused(shard.send(client, grows)), "{grows}");
+    }
+    assert_eq!(shard.send(client, "GET k"), "\"v\"");
+    assert_eq!(shard.send(client, "SREM s a"), "");
+    shard.commit_all();
+    assert_eq!(shard.read(client), ":1");
+    shard.handle(Event::DiskRoom(DiskRoom::Last));
+    assert!(refused(shard.send(client, "SREM s b")));
+    assert_eq!(shard.send(client, "GET k"), "\"v\"");
+    // What others have written is applied all the same.
+    shard.handle(Event::DiskRoom(DiskRoom::Enough));
+    assert_eq!(shard.send(client, "SET k w"), "");
     shard.commit_all();
     assert_eq!(shard.read(client), "+OK");
 }

@@ -1,0 +1,270 @@
+//! Writing the state of one moment out while it changes: a snapshot without fork.
+//!
+//! A walk goes slot by slot, a few entries a step. An entry that is about to change and has not been
+//! written yet is written first, as it was: all changes pass [`Keyspace::apply`] and [`Keyspace::undo`],
+//! and those ask [`Keyspace::preserve`]. So what a walk writes is the state at its beginning, each key
+//! once, in no order that means anything; it is cut into chunks, each a batch of effects, which build that
+//! state from nothing when they are applied in order.
+//!
+//! The unit of copying is the key rather than the slot: with slots, a load of random writes would touch
+//! them all at once and have the whole data set copied in a moment.
+//!
+//! * An entry carries the number of the walk that has nothing (more) to write of it: it was written, or came
+//!   later. In a slot that the walk is done with, and between walks, the number means nothing. So a walk
+//!   that is given up leaves nothing to clean.
+//! * A slot that is cleared is set aside whole, shared with the undo, and walked there.
+//! * A large value is written in slices; one that is to change midway is finished first.
+//! * A slot is walked by the places of its table. Places are good until the table is rearranged, which only
+//!   an insertion into a full table does: then the walk of this slot begins again, and what it wrote is
+//!   known by its number.
+//!
+//! INVARIANT: as long as a slot is in `remaining`, each key that was in it when the walk began is in its
+//! table as it was then and without the walk's number, or has been written.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moonraft_proto::{Effect, entry::BatchWriter};
+use moonraft_router::SLOT_COUNT;
+
+use super::{Blob, Entry, Keyspace, SlotSet, SlotTable, dump::dump_slice};
+
+/// A chunk is closed when it has so many bytes: it is what travels to the writer, is checked when it is
+/// read, and is applied in one go when it is installed (about a millisecond).
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// What a key costs a step beside its bytes: a few misses of the processor's cache.
+const ENTRY_COST: usize = 64;
+
+/// Places of a table that are looked at before the cost is counted.
+const PLACES_AT_ONCE: usize = 256;
+
+/// A large value is not cut smaller than this, however little a step may write.
+const SLICE_BYTES_MIN: usize = 4 << 10;
+
+/// A walk under way.
+pub struct Walk {
+    /// Its number, as entries carry it.
+    number: u32,
+    /// The stamp of the state it writes.
+    stamp_ms: u64,
+    /// Slots whose tables may hold what is to be written.
+    remaining: SlotSet,
+    /// Tables that were cleared before the walk reached them.
+    aside: Vec<Arc<SlotTable>>,
+    /// What is walked now.
+    current: Option<Source>,
+    /// The place in its table to go on from.
+    place: usize,
+    /// A value of which a part is written.
+    slicing: Option<Slicing>,
+    writer: BatchWriter,
+    chunks: Vec<Bytes>,
+}
+
+/// Where entries are.
+enum Source {
+    /// In the keyspace.
+    Slot(u16),
+    /// In a table that was cleared.
+    Aside(Arc<SlotTable>),
+}
+
+struct Slicing {
+    key: Blob,
+    /// Where the next slice begins.
+    place: usize,
+}
+
+impl Walk {
+    fn push(&mut self, effect: &Effect<'_>) {
+        self.writer.push(effect);
+        if self.writer.effect_bytes() >= CHUNK_BYTES {
+            self.close_chunk();
+        }
+    }
+
+    fn close_chunk(&mut self) {
+        if !self.writer.is_empty() {
+            self.chunks.push(self.writer.seal(self.stamp_ms, 0));
+        }
+    }
+
+    /// Writes a slice of an entry. Returns where the next begins.
+    fn write(&mut self, entry: &Entry, place: usize, bytes_max: usize) -> Option<usize> {
+        dump_slice(&entry.key, &entry.object, place, bytes_max, &mut |effect| self.push(effect))
+    }
+
+    /// Bytes written and not yet taken.
+    fn bytes(&self) -> usize {
+        self.writer.effect_bytes() + self.chunks.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// What is walked now, or next; `None`: nothing is left.
+    fn take_source(&mut self) -> Option<Source> {
+        if let Some(current) = self.current.take() {
+            return Some(current);
+        }
+        self.place = 0;
+        match self.remaining.first() {
+            Some(slot) => Some(Source::Slot(slot)),
+            None => self.aside.pop().map(Source::Aside),
+        }
+    }
+
+    /// Looks for an entry from `place` on and writes it, or a first slice of it. Returns the place where it
+    /// was, if it was found, and the cost of looking.
+    fn look(&mut self, table: &SlotTable, bytes_max: usize) -> (Option<usize>, usize) {
+        let from = self.place;
+        let end = table.num_buckets().min(from + PLACES_AT_ONCE);
+        let entry = (from..end).find_map(|at| Some((at, table.get_bucket(at)?)));
+        let Some((at, entry)) = entry else {
+            self.place = end;
+            return (None, end - from);
+        };
+        self.place = at + 1;
+        if entry.walked != self.number {
+            let next = self.write(entry, 0, bytes_max);
+            self.slicing = next.map(|place| Slicing { key: entry.key.clone(), place });
+        }
+        (Some(at), at - from + ENTRY_COST)
+    }
+}
+
+impl Keyspace {
+    /// Begins to write the present state, which is that of the log up to `stamp_ms`.
+    pub fn begin_walk(&mut self, stamp_ms: u64) {
+        assert!(self.walk.is_none(), "one walk at a time");
+        self.walks = self.walks.checked_add(1).expect("a process does not live for so many snapshots");
+        let mut remaining = SlotSet::default();
+        (0..SLOT_COUNT).filter(|&slot| self.slot_len(slot) > 0).for_each(|slot| remaining.insert(slot));
+        let mut walk = Walk {
+            number: self.walks,
+            stamp_ms,
+            remaining,
+            aside: Vec::new(),
+            current: None,
+            place: 0,
+            slicing: None,
+            writer: BatchWriter::default(),
+            chunks: Vec::new(),
+        };
+        self.dump_shared(&mut |effect| walk.push(effect));
+        // Even a state without anything is a chunk: it carries the stamp.
+        walk.chunks.push(walk.writer.seal(stamp_ms, 0));
+        self.walk = Some(Box::new(walk));
+    }
+
+    /// Ends the walk; what it wrote is of no use.
+    pub fn give_up_walk(&mut self) {
+        self.walk = None;
+    }
+
+    /// Whether a walk is under way.
+    pub const fn is_walking(&self) -> bool {
+        self.walk.is_some()
+    }
+
+    /// Goes on with the walk until it has written or looked at about `cost` bytes. Returns whether it is
+    /// at its end.
+    pub fn walk(&mut self, cost: usize) -> bool {
+        let Some(mut walk) = self.walk.take() else { return true };
+        let mut left = cost;
+        let mut ended = false;
+        while left > 0 && !ended {
+            let before = walk.bytes();
+            let looked = self.walk_on(&mut walk, left);
+            ended = looked.is_none();
+            left = left.saturating_sub(looked.unwrap_or(0) + walk.bytes() - before);
+        }
+        if ended {
+            walk.close_chunk();
+        }
+        self.walk = Some(walk);
+        ended
+    }
+
+    /// Writes the next slice or entry, or passes to the next table. Returns the cost of what was looked at;
+    /// `None` at the end.
+    fn walk_on(&mut self, walk: &mut Walk, bytes_max: usize) -> Option<usize> {
+        let bytes_max = bytes_max.max(SLICE_BYTES_MIN);
+        let source = walk.take_source()?;
+        let table = match &source {
+            Source::Slot(slot) => &self.tables[usize::from(*slot)],
+            Source::Aside(table) => &**table,
+        };
+        if let Some(Slicing { key, place }) = walk.slicing.take() {
+            let entry = table.find(self.hash(&key), |entry| entry.key == key);
+            let entry = entry.expect("a value that is to go is finished before");
+            let next = walk.write(entry, place, bytes_max);
+            walk.slicing = next.map(|place| Slicing { key, place });
+            walk.current = Some(source);
+            return Some(ENTRY_COST);
+        }
+        let (found, cost) = walk.look(table, bytes_max);
+        let ended = found.is_none() && walk.place == table.num_buckets();
+        match source {
+            Source::Slot(slot) if ended => walk.remaining.remove(slot),
+            _ if ended => {}
+            source => {
+                if let (Source::Slot(slot), Some(at)) = (&source, found) {
+                    let entry = self.tables[usize::from(*slot)].get_bucket_mut(at);
+                    entry.expect("it was looked at just now").walked = walk.number;
+                }
+                walk.current = Some(source);
+            }
+        }
+        Some(cost + 1)
+    }
+
+    /// What is written and full, to be taken to where the snapshot is kept.
+    pub fn take_chunks(&mut self) -> Vec<Bytes> {
+        self.walk.as_mut().map_or(Vec::new(), |walk| std::mem::take(&mut walk.chunks))
+    }
+
+    /// A key is about to change: a walk that has not written it does so. Returns what the entry is to carry.
+    pub(super) fn preserve(&mut self, hash: u64, slot: u16, key: &[u8]) -> u32 {
+        let Some(walk) = &mut self.walk else { return 0 };
+        if !walk.remaining.contains(slot) {
+            return 0;
+        }
+        let table = &self.tables[usize::from(slot)];
+        let is_current = matches!(walk.current, Some(Source::Slot(current)) if current == slot);
+        if is_current && table.len() == table.capacity() {
+            walk.place = 0; // what comes may rearrange the table
+        }
+        let Some(entry) = table.find(hash, |entry| *entry.key == *key) else { return walk.number };
+        if entry.walked != walk.number {
+            walk.write(entry, 0, usize::MAX);
+        } else if walk.slicing.as_ref().is_some_and(|slicing| *slicing.key == *key) {
+            let slicing = walk.slicing.take().expect("it was looked at just now");
+            walk.write(entry, slicing.place, usize::MAX);
+        }
+        walk.number
+    }
+
+    /// A slot gets its keys of before the walk back. What it had when the walk began has been taken back since,
+    /// and written before.
+    pub(super) fn pass_slot(&mut self, slot: u16) {
+        let Some(walk) = &mut self.walk else { return };
+        walk.remaining.remove(slot);
+        if matches!(walk.current, Some(Source::Slot(current)) if current == slot) {
+            walk.current = None;
+        }
+    }
+
+    /// A slot is cleared whose keys were in `table`.
+    pub(super) fn set_aside(&mut self, slot: u16, table: &Arc<SlotTable>) {
+        let Some(walk) = &mut self.walk else { return };
+        if !walk.remaining.contains(slot) {
+            return;
+        }
+        walk.remaining.remove(slot);
+        match &mut walk.current {
+            Some(Source::Slot(current)) if *current == slot => {
+                walk.current = Some(Source::Aside(Arc::clone(table)));
+            }
+            _ => walk.aside.push(Arc::clone(table)),
+        }
+    }
+}
