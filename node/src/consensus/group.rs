@@ -17,6 +17,7 @@ use raft::{Config, RawNode, Ready, StateRole};
 use crate::log::{GroupWrite, LogReader};
 
 use super::lease::{self, Echoes, LeaseCell};
+use super::parts::{Queue, Whole};
 use super::settings::{GroupSettings, PlantedFault, Settings};
 use super::storage::GroupStorage;
 use super::types::*;
@@ -39,6 +40,9 @@ pub(super) struct Group {
     pub(super) eager_ticks: u32,
     /// A leader was known in this life of the process.
     pub(super) leader_seen: bool,
+    /// The leader's node could not be reached at this time: so many ticks after the promise to that leader has run
+    /// out, this replica asks for votes.
+    pub(super) orphaned: Option<(BootTime, u32)>,
     /// The node stops: it leads no more.
     pub(super) stopping: bool,
 
@@ -50,14 +54,21 @@ pub(super) struct Group {
 
     // What the shard has: handed <= known, and applied <= handed.
     pub(super) applied: u64,
-    handed: u64,
+    pub(super) handed: u64,
     known: u64,
     unapplied: VecDeque<(u64, u64)>, // index and bytes of each entry handed and not applied
     unapplied_bytes: u64,
+    whole: Whole,
 
     // As a leader.
+    /// Followers' progress is told: what was told last, in which term.
+    watched: Option<(u64, Vec<u64>)>,
+    /// Proposals that are not appended whole.
+    pub(super) queue: Queue,
     /// No more proposals and no lease in this term.
     pub(super) retiring: bool,
+    /// The term whose first commit the followers were told of at once.
+    told_term: u64,
     pub(super) waiting_rounds: Vec<u64>,
     pub(super) attempts: VecDeque<Attempt>,
     pub(super) rounds_term: u64,
@@ -68,6 +79,10 @@ pub(super) struct Group {
     // Snapshots.
     pub(super) snapshot_asked: bool,
     pub(super) snapshot_asked_growth: u64,
+    /// When a snapshot that failed is tried again.
+    pub(super) snapshot_retry: Option<BootTime>,
+    /// Bytes of the newest snapshot's file; 0 if they are not known.
+    pub(super) snapshot_bytes: u64,
     /// The members from each index on, since the newest snapshot.
     pub(super) members: VecDeque<(u64, ConfState)>,
 }
@@ -126,7 +141,7 @@ impl Group {
             replica: group.replica,
             home: group.home,
             raw,
-            lease: Arc::default(),
+            lease: group.lease,
             echoes: Echoes::default(),
             support: Support::default(),
             vote_guard,
@@ -135,6 +150,7 @@ impl Group {
             eager_from: guard_end,
             eager_ticks: 0,
             leader_seen: false,
+            orphaned: None,
             stopping: false,
             reported: None,
             pending: None,
@@ -145,7 +161,11 @@ impl Group {
             known: snapshot_index,
             unapplied: VecDeque::new(),
             unapplied_bytes: 0,
+            whole: Whole::default(),
+            queue: Queue::default(),
+            watched: None,
             retiring: false,
+            told_term: 0,
             waiting_rounds: Vec::new(),
             attempts: VecDeque::new(),
             rounds_term: 0,
@@ -154,6 +174,8 @@ impl Group {
             home_patience: super::lead::HOME_PATIENCE_TICKS_MIN,
             snapshot_asked: false,
             snapshot_asked_growth: 0,
+            snapshot_retry: None,
+            snapshot_bytes: 0,
             members: VecDeque::from([(snapshot_index, members)]),
             settings,
         }
@@ -202,11 +224,31 @@ impl Group {
         }
     }
 
+    /// Tells what followers have from now on, or no more.
+    pub(super) fn watch_followers(&mut self, watched: bool) {
+        self.watched = watched.then(|| (0, Vec::new()));
+    }
+
+    fn tell_followers(&mut self, outputs: &mut Vec<Output>) {
+        if self.watched.is_none() || !self.leads() {
+            return;
+        }
+        let status = self.status();
+        let matched: Vec<u64> = status.matched.into_iter().map(|(_, index)| index).collect();
+        let now = (status.term, matched);
+        if self.watched.as_ref() != Some(&now) {
+            outputs.push(Output::Followers { group: self.id, term: now.0, matched: now.1.clone() });
+            self.watched = Some(now);
+        }
+    }
+
     /// The first half of a turn.
     pub(super) fn collect(&mut self, now: BootTime, work: &mut Work) {
         assert!(self.pending.is_none(), "the last turn was not ended");
         self.report_role(&mut work.outputs);
+        self.tell_first_commit();
         self.start_round();
+        self.feed(&mut work.outputs);
         let mut write = std::mem::replace(&mut self.own_write, GroupWrite::new(self.id));
         if self.raw.has_ready() {
             let mut ready = self.raw.ready();
@@ -217,12 +259,22 @@ impl Group {
             self.pending = Some(ready);
         }
         self.hand_more(&mut work.outputs);
+        self.tell_followers(&mut work.outputs);
         self.ask_for_snapshot(&mut work.outputs);
         if !write.is_empty() {
             write.hard_state = Some(self.storage().hard_state.clone());
             work.writes.groups.push(write);
         }
         self.refresh_lease(now);
+    }
+
+    /// Followers hear of a commit with the next append or heartbeat, but of the first of a term at once: it settles
+    /// what the leader before had in flight, and clients of that leader wait for it.
+    fn tell_first_commit(&mut self) {
+        if self.told_term != self.term() && self.leads() && self.raw.raft.commit_to_current_term() {
+            self.told_term = self.term();
+            self.raw.ping();
+        }
     }
 
     /// What raft wants durable, into the cache and into the write. A commit index alone is not worth a sync: it
@@ -253,6 +305,7 @@ impl Group {
         self.raw.mut_store().reset(metadata);
         self.handed = metadata.index;
         self.known = metadata.index;
+        self.whole.clear();
         self.members = VecDeque::from([(metadata.index, metadata.get_conf_state().clone())]);
         self.snapshot_asked = false;
         self.snapshot_asked_growth = 0;
@@ -287,6 +340,7 @@ impl Group {
         self.raw.has_ready()
             || !self.own_write.is_empty()
             || (self.handed < self.known && self.has_room())
+            || self.can_feed()
             || self.reported != Some((self.role(), self.term()))
     }
 
@@ -358,9 +412,11 @@ impl Group {
                 }
             };
             self.handed = entry.index;
-            self.unapplied_bytes += data.len() as u64;
-            self.unapplied.push_back((entry.index, data.len() as u64));
-            committed.push(CommittedEntry { index: entry.index, term: entry.term, data });
+            for entry in self.whole.take(&entry, data) {
+                self.unapplied_bytes += entry.data.len() as u64;
+                self.unapplied.push_back((entry.index, entry.data.len() as u64));
+                committed.push(entry);
+            }
         }
         if !committed.is_empty() {
             outputs.push(Output::Committed { group: self.id, entries: committed });
@@ -376,6 +432,9 @@ impl Group {
         self.reported = Some(now);
         self.retiring = false;
         self.home_ticks = 0;
+        if matches!(role, Role::Leader | Role::Follower { leader: Some(_) }) {
+            self.orphaned = None;
+        }
         self.refuse_rounds(outputs);
         match role {
             Role::Follower { leader: Some(leader) } => {
@@ -393,7 +452,8 @@ impl Group {
     /// Withdraws, keeps or extends the lease, after every turn and before its messages leave.
     pub(super) fn refresh_lease(&self, now: BootTime) {
         let raft = &self.raw.raft;
-        let serves = self.leads() && !self.retiring && raft.apply_to_current_term();
+        let retiring = self.retiring && self.settings.fault != PlantedFault::LeaseKeptInTransfer;
+        let serves = self.leads() && !retiring && raft.apply_to_current_term();
         let mut valid_until = 0;
         if serves {
             let conf = &self.members[self.members.len() - 1].1;

@@ -1,15 +1,25 @@
 //! What a leader does: proposals, read rounds, handing its leadership over, and sending it home.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Message, MessageType};
-use raft::{ProgressState, Ready, StateRole};
+use raft::{Progress, ProgressState, Ready, StateRole};
+
+use crate::marks;
 
 use super::group::{Attempt, Group};
+use super::parts::PART_BYTES;
+use super::settings::PlantedFault;
 use super::types::*;
 
 /// The home replica must have kept up for this many ticks before it is handed the leadership: one that flaps
 /// costs less as a follower.
 pub(super) const HOME_PATIENCE_TICKS_MIN: u32 = 20;
+
+/// Where the home replica itself gave the leadership away, it is about to stop: it gets it back once
+/// it has come back, or if it still has not gone after this time.
+pub(super) const HOME_PATIENCE_TICKS_GIVEN: u32 = 300;
 
 /// After hand-overs that failed the patience doubles, up to a minute.
 const HOME_PATIENCE_TICKS_MAX: u32 = 1200;
@@ -17,17 +27,35 @@ const HOME_PATIENCE_TICKS_MAX: u32 = 1200;
 /// A follower this close to the end of the log has caught up: the rest is in flight.
 const HOME_LAG_ENTRIES_MAX: u64 = 64;
 
-/// While no leader was ever seen, the home replica asks for votes this often: its first request is lost if the
-/// peers are still starting.
+/// A replica that does not wait for its timeout asks for votes this often: its first request is lost if the peers
+/// are still starting, or if they heard the old leader a little later.
 const EAGER_TICKS: u32 = 4;
+
+/// Ticks between the replicas of a group that ask for votes after the loss of their leader: an election takes less,
+/// so that they do not take each other's votes.
+const ORPHAN_STEP_TICKS: u32 = 3;
+
+/// Whether a follower has caught up with a log that ends at `last`. One that was away is sent nothing
+/// while nothing is new, so raft does not find out that it could be sent more; but it lacks nothing.
+fn is_level(progress: &Progress, last: u64) -> bool {
+    let lag_max = match progress.state {
+        ProgressState::Replicate => HOME_LAG_ENTRIES_MAX,
+        ProgressState::Probe | ProgressState::Snapshot => 0,
+    };
+    progress.matched + lag_max >= last
+}
 
 impl Group {
     pub(super) fn propose(&mut self, term: u64, sequence: u64, data: Bytes, outputs: &mut Vec<Output>) {
         let leads = self.leads() && self.term() == term;
         let fits = data.len() as u64 <= self.settings.entry_bytes_max && !data.is_empty();
-        let entry = Entry { data, ..Entry::default() };
-        if leads && fits && !self.retiring && self.append(entry) {
-            return;
+        if leads && fits && !self.retiring {
+            if data.len() > PART_BYTES || !self.queue.is_empty() {
+                return self.queue(term, sequence, data);
+            }
+            if self.append(Entry { data, ..Entry::default() }) {
+                return;
+            }
         }
         let group = self.id;
         if leads {
@@ -36,7 +64,7 @@ impl Group {
         outputs.push(Output::Refused { group, term, sequence });
     }
 
-    fn append(&mut self, entry: Entry) -> bool {
+    pub(super) fn append(&mut self, entry: Entry) -> bool {
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.replica.0;
@@ -55,6 +83,7 @@ impl Group {
             && self.term() == term
             && !self.retiring
             && !voters.is_empty()
+            && self.queue.is_empty()
             && !self.raw.raft.has_pending_conf()
             && self.raw.raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
         let change = self.member_change(voters, learners);
@@ -64,7 +93,7 @@ impl Group {
         outputs.push(Output::Refused { group: self.id, term, sequence });
     }
 
-    fn member_change(&self, voters: &[ReplicaId], learners: &[ReplicaId]) -> ConfChangeV2 {
+    pub(super) fn member_change(&self, voters: &[ReplicaId], learners: &[ReplicaId]) -> ConfChangeV2 {
         let now = self.raw.raft.prs().conf().to_conf_state();
         let mut changes = Vec::new();
         let mut add = |kind: ConfChangeType, id: u64| {
@@ -160,7 +189,9 @@ impl Group {
         }
         self.retiring = true;
         let term = self.term();
-        self.lease.publish(term, 0);
+        if self.settings.fault != PlantedFault::LeaseKeptInTransfer {
+            self.lease.publish(term, 0);
+        }
         outputs.push(Output::Retiring { group: self.id, term });
     }
 
@@ -192,6 +223,7 @@ impl Group {
         if alone && !raft.raft_log.unstable_entries().is_empty() {
             return; // raft wants a lone candidate's log durable; it is after this turn
         }
+        marks::reached("leadership not handed over: resigned");
         let term = raft.term;
         raft.become_follower(term, raft::INVALID_ID);
         if self.stopping {
@@ -206,62 +238,128 @@ impl Group {
     }
 
     /// One tick.
-    pub(super) fn tick(&mut self, now: BootTime, outputs: &mut Vec<Output>) {
+    pub(super) fn tick(&mut self, now: BootTime, unfit: &BTreeSet<NodeId>) {
+        self.retry_snapshot(now);
         if self.leads() {
             self.raw.tick();
             if self.leads() && self.retiring && self.raw.raft.lead_transferee.is_none() {
                 self.resign();
             }
-            self.send_home(now, outputs);
+            self.look_for_home(now, unfit);
             return;
         }
         if self.stopping || now < self.sleep_until {
+            return;
+        }
+        if self.orphaned.is_some() && !self.is_eager(now) {
+            // Others are before this replica: its own timeout must not get in their way.
+            self.raw.raft.election_elapsed += 1;
             return;
         }
         self.raw.tick();
         self.ask_eagerly(now);
     }
 
-    /// At its start, and until a leader was seen, the home replica does not wait for its timeout. Pre-votes make
-    /// this harmless: peers that hear a leader do not answer.
+    /// The connection to `node` broke. If the leader was there, its process has most likely ended: then the followers
+    /// wait no longer than their promise to it lasts, and ask for votes one after the other. A timeout drawn at random
+    /// would be up to twice as long, and two that are drawn alike cost another one.
+    ///
+    /// This breaks no lease: no vote is asked for or given before the promise has run out (see `lease`), and while the
+    /// leader is heard all the same, the promise never does.
+    pub(super) fn mourn(&mut self, node: NodeId, now: BootTime) {
+        let leader = self.raw.raft.leader_id;
+        if leader == raft::INVALID_ID || ReplicaId(leader).node() != node {
+            return;
+        }
+        let mut voters = self.raw.raft.prs().conf().to_conf_state().voters;
+        voters.sort_by_key(|id| (*id <= leader, *id));
+        let rank = voters.iter().position(|id| *id == self.replica.0);
+        self.orphaned = rank.map(|rank| (now, 1 + rank as u32 * ORPHAN_STEP_TICKS));
+        self.eager_ticks = 0;
+    }
+
+    /// The leader was heard. Its last words may come after its end is known, but not two heartbeats later: then it
+    /// was the connection only.
+    pub(super) fn take_heart(&mut self, now: BootTime) {
+        let heartbeats_ns = 2 * u64::from(self.settings.heartbeat_ticks) * self.settings.tick_ns();
+        if self.orphaned.is_some_and(|(since, _)| now > since + heartbeats_ns) {
+            marks::reached("leader heard though the connection to it broke");
+            self.orphaned = None;
+        }
+    }
+
+    /// Whether this replica asks for votes now though its timeout is not over. At its start, and until a leader was
+    /// seen, the home replica does; and those whose leader's node is gone.
+    fn is_eager(&self, now: BootTime) -> bool {
+        match self.orphaned {
+            Some((_, ticks)) => now >= self.vote_guard + u64::from(ticks) * self.settings.tick_ns(),
+            None => self.home == Some(self.replica.node()) && !self.leader_seen && now >= self.eager_from,
+        }
+    }
+
+    /// Pre-votes make this harmless: peers that hear a leader do not answer.
     fn ask_eagerly(&mut self, now: BootTime) {
-        let home = self.home == Some(self.replica.node()) && self.raw.raft.promotable();
         let idle = matches!(self.raw.raft.state, StateRole::Follower | StateRole::PreCandidate);
-        if !home || !idle || self.leader_seen || now < self.eager_from {
+        if !idle || !self.raw.raft.promotable() || !self.is_eager(now) {
             return;
         }
         if self.eager_ticks == 0 {
             self.eager_ticks = EAGER_TICKS;
+            if self.orphaned.is_some() {
+                marks::reached("votes asked for when the connection to the leader broke");
+            }
             let _ = self.raw.campaign();
         }
         self.eager_ticks -= 1;
     }
 
-    /// Leadership goes home once the home replica has kept up for a while.
-    fn send_home(&mut self, now: BootTime, outputs: &mut Vec<Output>) {
+    /// Counts for how long there has been a better leader that keeps up: the home replica, or, where this node or
+    /// the home is not fit to lead, one that is.
+    fn look_for_home(&mut self, now: BootTime, unfit: &BTreeSet<NodeId>) {
+        let better = self.better_leader(now, unfit).is_some();
+        self.home_ticks = if better { self.home_ticks + 1 } else { 0 };
+    }
+
+    /// Who should lead instead of this leader, if there is one that keeps up.
+    fn better_leader(&self, now: BootTime, unfit: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let me = self.replica.node();
+        let at_home = self.home.is_none_or(|home| home == me || unfit.contains(&home));
+        let settled = at_home && !unfit.contains(&me);
+        if settled || !self.leads() || self.retiring || !self.raw.raft.apply_to_current_term() {
+            return None;
+        }
+        let voters = self.members[self.members.len() - 1].1.voters.iter().map(|id| ReplicaId(*id));
+        let fit = voters.filter(|voter| voter.node() != me && !unfit.contains(&voter.node()));
+        let wanted = fit.filter(|voter| unfit.contains(&me) || Some(voter.node()) == self.home);
+        let level = wanted.filter(|voter| self.keeps_up(*voter, now));
+        level.max_by_key(|voter| Some(voter.node()) == self.home).map(ReplicaId::node)
+    }
+
+    /// Leadership goes to a better leader once that has kept up for a while. Whether it does now.
+    pub(super) fn send_home(
+        &mut self,
+        now: BootTime,
+        unfit: &BTreeSet<NodeId>,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        if !self.leads() || self.home_ticks < self.home_patience {
+            return false;
+        }
+        self.home_ticks = 0;
+        self.home_patience = (self.home_patience * 2).min(HOME_PATIENCE_TICKS_MAX);
+        let target = self.better_leader(now, unfit);
+        if target.is_some() {
+            marks::reached("leadership sent home");
+            self.transfer(target, now, outputs);
+        }
+        target.is_some()
+    }
+
+    /// Whether this leader hears `replica`, and it has nearly all of the log.
+    pub(super) fn keeps_up(&self, replica: ReplicaId, now: BootTime) -> bool {
         let raft = &self.raw.raft;
-        let Some(home) = self.home.filter(|home| *home != self.replica.node()) else {
-            return;
-        };
-        if !self.leads() || self.retiring || !raft.apply_to_current_term() {
-            return;
-        }
+        let heard = self.echoes.of(raft.term, replica.0) + self.settings.vote_guard_ns() > now;
         let last = raft.raft_log.last_index();
-        let voters = &self.members[self.members.len() - 1].1.voters;
-        let replica = voters.iter().find(|id| ReplicaId(**id).node() == home);
-        let keeps_up = replica.is_some_and(|id| {
-            let heard = self.echoes.of(raft.term, *id) + self.settings.vote_guard_ns() > now;
-            heard
-                && raft.prs().get(*id).is_some_and(|progress| {
-                    progress.state == ProgressState::Replicate
-                        && progress.matched + HOME_LAG_ENTRIES_MAX >= last
-                })
-        });
-        self.home_ticks = if keeps_up { self.home_ticks + 1 } else { 0 };
-        if self.home_ticks >= self.home_patience {
-            self.home_ticks = 0;
-            self.home_patience = (self.home_patience * 2).min(HOME_PATIENCE_TICKS_MAX);
-            self.transfer(Some(home), now, outputs);
-        }
+        heard && raft.prs().get(replica.0).is_some_and(|progress| is_level(progress, last))
     }
 }

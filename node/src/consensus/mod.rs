@@ -25,6 +25,8 @@
 //! * `lease`: reads without a round trip, and why that is safe;
 //! * `receive`: which messages are believed, who may be voted for when;
 //! * `lead`: proposals bound to a term, read rounds, graceful hand-over, the home leader;
+//! * `join`: a node whose disk is new takes the place of what it was;
+//! * `parts`: proposals too large to be one entry;
 //! * `compact`: snapshots, truncation, members;
 //! * `storage`: the log as raft sees it.
 //!
@@ -41,9 +43,11 @@
 
 mod compact;
 mod group;
+mod join;
 mod lead;
 mod lease;
 mod logger;
+mod parts;
 mod receive;
 mod settings;
 mod storage;
@@ -51,7 +55,7 @@ mod storage;
 mod tests;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::log::LogReader;
@@ -63,14 +67,22 @@ pub use receive::snapshot_position;
 pub use settings::{GroupSettings, PlantedFault, Settings};
 pub use types::*;
 
+/// Ticks between two groups that a node sends home. Some clients drop their connections to a leader that was, with all
+/// that is in flight there, as soon as another group's redirect made them look at the map.
+const HOME_STEP_TICKS: u32 = 2;
+
 /// The groups of a node. See the module.
 pub struct Consensus {
     groups: BTreeMap<ShardId, Group>,
     touched: Vec<ShardId>,
     collected: Vec<ShardId>,
     outputs: Vec<Output>,
+    /// Nodes that had better not lead.
+    unfit: BTreeSet<NodeId>,
     tick_ns: u64,
     next_tick: BootTime,
+    /// Ticks until the next group may be sent home.
+    home_rest: u32,
     halfway: bool,
 }
 
@@ -91,8 +103,10 @@ impl Consensus {
             touched: Vec::new(),
             collected: Vec::new(),
             outputs: Vec::new(),
+            unfit: BTreeSet::new(),
             tick_ns,
             next_tick: now + tick_ns,
+            home_rest: 0,
             halfway: false,
         };
         for group in groups {
@@ -113,16 +127,23 @@ impl Consensus {
             Input::Tick => return self.tick(now),
             Input::TransferAll => return self.transfer_all(now),
             Input::Unreachable { node } => {
-                self.groups.values_mut().for_each(|group| group.unreachable(node));
+                self.groups.values_mut().for_each(|group| group.unreachable(node, now));
+                return;
+            }
+            Input::Fitness { node, fit } => {
+                let _ = if fit { self.unfit.remove(&node) } else { self.unfit.insert(node) };
                 return;
             }
             Input::Propose { group, .. }
             | Input::ReadRound { group, .. }
+            | Input::WatchFollowers { group, .. }
             | Input::Transfer { group, .. }
             | Input::Applied { group, .. }
             | Input::SnapshotPublished { group, .. }
             | Input::SnapshotSent { group, .. }
             | Input::CompactWanted { group }
+            | Input::SnapshotFailed { group }
+            | Input::JoinWanted { group, .. }
             | Input::ChangeMembers { group, .. }
             | Input::Message(PeerMessage { group, .. })
             | Input::SnapshotReceived(PeerMessage { group, .. }) => group,
@@ -134,17 +155,20 @@ impl Consensus {
         match input {
             Input::Propose { term, sequence, data, .. } => group.propose(term, sequence, data, outputs),
             Input::ReadRound { term, round, .. } => group.read_round(term, round, outputs),
+            Input::WatchFollowers { watched, .. } => group.watch_followers(watched),
             Input::Message(message) => group.receive(message, false, now),
             Input::SnapshotReceived(message) => group.receive(message, true, now),
             Input::Transfer { to, .. } => group.transfer(to, now, outputs),
             Input::Applied { index, .. } => group.applied(index),
-            Input::SnapshotPublished { index, .. } => group.snapshot_published(index),
+            Input::SnapshotPublished { index, bytes, .. } => group.snapshot_published(index, bytes),
             Input::SnapshotSent { to, success, .. } => group.snapshot_sent(to, success),
             Input::CompactWanted { .. } => group.compact_wanted(outputs),
+            Input::SnapshotFailed { .. } => group.snapshot_failed(now),
+            Input::JoinWanted { replica, .. } => group.join_wanted(replica, now),
             Input::ChangeMembers { term, sequence, voters, learners, .. } => {
                 group.propose_members((term, sequence), &voters, &learners, outputs);
             }
-            Input::Tick | Input::TransferAll | Input::Unreachable { .. } => {
+            Input::Tick | Input::TransferAll | Input::Unreachable { .. } | Input::Fitness { .. } => {
                 unreachable!("taken above")
             }
         }
@@ -163,8 +187,12 @@ impl Consensus {
         // From now, not from when it was due: ticks must not be closer together than this, and a process that was
         // paused must not make up for it.
         self.next_tick = now + self.tick_ns;
+        self.home_rest = self.home_rest.saturating_sub(1);
         for (id, group) in &mut self.groups {
-            group.tick(now, &mut self.outputs);
+            group.tick(now, &self.unfit);
+            if self.home_rest == 0 && group.send_home(now, &self.unfit, &mut self.outputs) {
+                self.home_rest = HOME_STEP_TICKS;
+            }
             if group.leads() || group.has_work() {
                 self.touched.push(*id);
             }
@@ -218,6 +246,18 @@ impl Consensus {
     /// The lease of a group, for its shard.
     pub fn lease(&self, group: ShardId) -> Option<Arc<LeaseCell>> {
         self.groups.get(&group).map(|group| Arc::clone(&group.lease))
+    }
+
+    /// What this node's replica of a group knows of `node` and of the group's past.
+    pub fn recollect(&self, group: ShardId, node: NodeId) -> Option<Recollection> {
+        self.groups.get(&group).map(|group| group.recollect(node))
+    }
+
+    /// The file of a group's newest snapshot, from before the start, has so many bytes.
+    pub fn note_snapshot_bytes(&mut self, group: ShardId, bytes: u64) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.snapshot_bytes = bytes;
+        }
     }
 
     /// How many groups this node leads.

@@ -5,6 +5,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{CAMPAIGN_TRANSFER, StateRole};
 
 use crate::log::fatal;
+use crate::marks;
 
 use super::group::Group;
 use super::settings::PlantedFault;
@@ -32,13 +33,20 @@ impl Group {
             && message.from != self.replica.0
             && message.from != 0
             && message.term > 0;
-        if !addressed || !self.believable(&message, with_snapshot) || self.guarded(&message, now) {
+        if !addressed
+            || self.is_past(envelope.from)
+            || !self.believable(&message, with_snapshot)
+            || self.guarded(&message, now)
+        {
             return;
         }
         if is_answer(message.get_msg_type()) {
             self.take_answer(&mut message, envelope.echo, now);
         }
         let (kind, from, term) = (message.get_msg_type(), message.from, message.term);
+        if kind == MessageType::MsgTimeoutNow && self.home == Some(ReplicaId(from).node()) {
+            self.home_patience = super::lead::HOME_PATIENCE_TICKS_GIVEN;
+        }
         // Errors are of unknown senders and of lost leaders: nothing to be done.
         let _ = self.raw.step(message);
         self.check_progress(from);
@@ -66,8 +74,10 @@ impl Group {
                 // A leader tells of commits only what this replica acknowledged: it must still have it.
                 if message.term >= raft.term && message.commit > last {
                     fatal(&format!(
-                        "group {}: entry {} was acknowledged by this replica, but its log ends at {last}: entries were lost. Move the data directory away and start the node with the next incarnation",
-                        self.id, message.commit
+                        "group {}: entry {} was acknowledged by this replica, but its log ends at {last}: entries were lost. To rebuild this node from its peers: {}",
+                        self.id,
+                        message.commit,
+                        crate::log::REBUILD
                     ));
                 }
                 true
@@ -94,7 +104,14 @@ impl Group {
     fn guarded(&self, message: &Message, now: BootTime) -> bool {
         let asks =
             matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        asks && message.context != CAMPAIGN_TRANSFER && now < self.vote_guard
+        let guarded = asks && message.context != CAMPAIGN_TRANSFER && now < self.vote_guard;
+        if guarded {
+            marks::reached(match self.support.term {
+                0 => "vote refused by the guard of a start",
+                _ => "vote refused by the guard of a leader",
+            });
+        }
+        guarded
     }
 
     /// The sender leads, as far as this replica knows too.
@@ -104,6 +121,7 @@ impl Group {
             return;
         }
         self.vote_guard = self.vote_guard.max(now + self.settings.vote_guard_ns());
+        self.take_heart(now);
         let before = match self.support.term == term {
             true => self.support.stamp,
             false => 0,

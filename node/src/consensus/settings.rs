@@ -1,7 +1,10 @@
 //! The numbers consensus works with.
 
+use std::sync::Arc;
+
 use crate::log::RecoveredGroup;
 
+use super::lease::LeaseCell;
 use super::types::{NodeId, ReplicaId, ShardId};
 
 /// Numbers for all groups of a node. They must be the same on all nodes: a lease relies on its followers' timeout.
@@ -30,7 +33,8 @@ pub struct Settings {
     pub unapplied_bytes_max: u64,
     /// Newest entries of one group kept in memory, for followers that are a little behind.
     pub cache_bytes_max: u64,
-    /// A group's log since its last snapshot, before it asks for the next.
+    /// A group's log since its last snapshot, before it asks for the next; with a snapshot that is larger,
+    /// as much as that. See `compact`.
     pub log_bytes_max: u64,
     /// The same in entries: they cost a restart even if they are small.
     pub log_entries_max: u64,
@@ -92,6 +96,8 @@ pub enum PlantedFault {
     LeaseWithoutMargin,
     /// A node that just started grants votes as if it had heard from no leader before.
     VoteAfterRestart,
+    /// A leader that hands over keeps its lease.
+    LeaseKeptInTransfer,
 }
 
 /// One group of a node.
@@ -101,14 +107,16 @@ pub struct GroupSettings {
     pub group: ShardId,
     /// This node's member of it.
     pub replica: ReplicaId,
-    /// The voters a brand-new group begins with; empty if this replica joins one that exists. A group with a log
-    /// knows its members itself.
+    /// The voters the group began with, before its first entry: also of a replica that joins later, as it may
+    /// be sent the log from there. A group with a log knows its members itself.
     pub voters: Vec<ReplicaId>,
     /// The node that leads when all are well.
     pub home: Option<NodeId>,
     /// The election timeout of this replica, if it shall not be drawn anew by each election from the range in the
     /// settings. Simulations must set it, from their seed: the draw is not theirs.
     pub election_ticks: Option<u32>,
+    /// Where the lease is published: the shard may have it before the group begins.
+    pub lease: Arc<LeaseCell>,
     /// What the log holds of it; `None` for a brand-new group.
     pub recovered: Option<RecoveredGroup>,
 }

@@ -13,6 +13,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::log::{EntryId, LogReader, RecoveredGroup, TermRuns};
+use crate::marks;
 
 use super::types::ShardId;
 
@@ -72,6 +73,9 @@ impl GroupStorage {
             self.truncated.index + 1,
             self.last_index
         );
+        if first.index <= self.last_index {
+            marks::reached("conflicting entries replaced");
+        }
         while self.tail.back().is_some_and(|entry| entry.index >= first.index) {
             let replaced = self.tail.pop_back().expect("there is a last one");
             self.tail_bytes -= replaced.data.len() as u64;
@@ -137,6 +141,7 @@ impl GroupStorage {
         let mut entries = Vec::new();
         let mut left = bytes_max;
         if low < tail_first {
+            marks::reached("entries read back from the disk");
             let stored_high = high.min(tail_first);
             self.reader.read(self.group, low, stored_high, bytes_max, &mut entries);
             if (entries.len() as u64) < stored_high - low {
@@ -201,8 +206,13 @@ impl Storage for GroupStorage {
     }
 
     /// Only the position: the payload is a file that the shell moves.
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        if self.snapshot.index == 0 || self.snapshot.index < request_index {
+    ///
+    /// A snapshot from before `to` was a member is none for it: it would not find itself there, and refuse it.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let members = self.snapshot.get_conf_state();
+        let lists = [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next];
+        let knows_receiver = lists.iter().any(|list| list.contains(&to));
+        if self.snapshot.index == 0 || self.snapshot.index < request_index || !knows_receiver {
             self.snapshot_wanted.set(true);
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }

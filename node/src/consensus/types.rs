@@ -103,6 +103,13 @@ pub enum Input {
         /// The shard's own number for it.
         round: u64,
     },
+    /// Tells [`Output::Followers`] from now on while this replica leads, or no more.
+    WatchFollowers {
+        /// The group.
+        group: ShardId,
+        /// Whether to tell.
+        watched: bool,
+    },
     /// From a peer. A snapshot is only taken as [`Input::SnapshotReceived`].
     Message(PeerMessage),
     /// Time may have passed: see [`Consensus::next_tick`](super::Consensus::next_tick). Ticks that come earlier
@@ -130,6 +137,8 @@ pub enum Input {
         group: ShardId,
         /// The last entry in the snapshot.
         index: u64,
+        /// Bytes of its file.
+        bytes: u64,
     },
     /// A leader's snapshot message whose payload is complete and **durable** on this node, under the index and term
     /// that [`snapshot_position`](super::snapshot_position) reads from it.
@@ -150,6 +159,26 @@ pub enum Input {
     },
     /// The log holds too much for this group (`Log::purge` says so): a snapshot would free it.
     CompactWanted {
+        /// The group.
+        group: ShardId,
+    },
+    /// `replica`, of a node whose disk is new, wants to be a member in the place of what that node was before. Asked
+    /// again and again, of all nodes, until it votes: see `join`.
+    JoinWanted {
+        /// The group.
+        group: ShardId,
+        /// Who wants to join.
+        replica: ReplicaId,
+    },
+    /// A node, this one or another, is fit to lead, or is not: its disk is nearly full or slow. All are at first.
+    Fitness {
+        /// The node.
+        node: NodeId,
+        /// Whether it is.
+        fit: bool,
+    },
+    /// The shard's snapshot could not be written. It is asked for again after a while.
+    SnapshotFailed {
         /// The group.
         group: ShardId,
     },
@@ -176,8 +205,11 @@ pub struct CommittedEntry {
     pub index: u64,
     /// The term of the leader that proposed it.
     pub term: u64,
-    /// What was proposed. Empty: an entry of Raft's own (a leader's first, or a change of members).
+    /// What was proposed. Empty: an entry of Raft's own (a leader's first, or a change of members), or a part that
+    /// came to nothing.
     pub data: Bytes,
+    /// A part of what was proposed: more follows in the next entry, which is in the same output.
+    pub more: bool,
 }
 
 /// What the groups tell their shards, and the shell that moves snapshots.
@@ -266,6 +298,15 @@ pub enum Output {
         /// The snapshot.
         term: u64,
     },
+    /// What the other members are known to have on their disks has changed.
+    Followers {
+        /// The group.
+        group: ShardId,
+        /// The term that this replica leads.
+        term: u64,
+        /// The last entry that each of them has.
+        matched: Vec<u64>,
+    },
     /// The members of the group changed, as of the entry at `index`.
     Members {
         /// The group.
@@ -289,6 +330,11 @@ pub struct Members {
 }
 
 impl Members {
+    /// Whether `replica` votes.
+    pub fn is_voter(&self, replica: ReplicaId) -> bool {
+        self.voters.contains(&replica)
+    }
+
     pub(super) fn from_raft(conf: &ConfState) -> Members {
         let list = |ids: &[u64]| {
             let mut list: Vec<ReplicaId> = ids.iter().map(|id| ReplicaId(*id)).collect();
@@ -301,6 +347,17 @@ impl Members {
             learners: list(&conf.learners),
         }
     }
+}
+
+/// What a replica knows of the group's past, for a node that has none: see `control::birth`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recollection {
+    /// This replica has promised something: it has a term or a log.
+    pub begun: bool,
+    /// It votes, as far as it has applied its log: so it has everything that was committed before it began to.
+    pub voter: bool,
+    /// The highest incarnation of the node that asks in any configuration in this replica's log, committed or not.
+    pub incarnation: u32,
 }
 
 /// What is to be done after inputs were stepped: send, write, tell, in this order.

@@ -1,5 +1,6 @@
 //! Scenarios on a small deterministic cluster. Names say what a user would notice if it broke.
 
+mod join;
 mod network;
 mod random;
 
@@ -11,6 +12,10 @@ use network::{MS, Network, Plan};
 fn text(number: u64) -> Bytes {
     Bytes::from(format!("entry {number}"))
 }
+
+/// Virtual milliseconds after which what was waited for will not happen: heartbeats, elections and
+/// transfers are all done by then.
+const PATIENCE_MS: u64 = 5_000;
 
 fn three() -> Network {
     Network::new(1, Plan::default())
@@ -180,8 +185,54 @@ fn a_stopping_node_hands_over_all_it_leads_and_stays_out() {
         (0..6).all(|group| network.leader(group).is_some_and(|leader| leader != 2))
     });
     assert!(handed);
+    let terms = |network: &Network| (0..6).map(|group| network.status(1, group).term).collect::<Vec<_>>();
+    let before = terms(&network);
     network.run_ms(10_000);
     assert_eq!(network.nodes[&2].consensus.as_ref().unwrap().led(), 0);
+    assert_eq!(terms(&network), before, "nobody tries to give its groups back while it is still there");
+
+    // Nothing is written meanwhile: it lacks nothing when it is back.
+    network.crash(2, 0);
+    for node in [1, 3] {
+        network.input(node, Input::Unreachable { node: 2 });
+    }
+    network.run_ms(100);
+    network.start(2);
+    let returned =
+        network.run_until_ms(4_000, |network| [1, 4].iter().all(|group| network.leader(*group) == Some(2)));
+    let status = |group| [1, 2, 3].map(|node| network.status(node, group));
+    assert!(returned, "it need not wait longer than any other: {:?} {:?}", status(1), status(4));
+}
+
+#[test]
+fn a_leader_whose_connections_broke_is_replaced_as_soon_as_the_promise_to_it_ends() {
+    for seed in 0..100 {
+        let mut network =
+            Network::new(seed, Plan { nodes: 3 + 2 * (seed % 2), breaks: true, ..Plan::default() });
+        let old = network.wait_for_leader(0);
+        network.run_ms(300 + seed);
+        network.crash(old, 0);
+        let replaced = |network: &Network| network.leader(0).is_some_and(|leader| leader != old);
+        assert!(!network.run_until_ms(350, replaced), "seed {seed}: its lease may still be valid");
+        // At most two heartbeats may have been on their way, and one more round be needed.
+        assert!(network.run_until_ms(600, replaced), "seed {seed}: a timeout was waited for");
+        assert_eq!(network.violations, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_broken_connection_to_a_leader_that_lives_costs_it_nothing() {
+    let mut network = three();
+    let leader = network.wait_for_leader(0);
+    network.run_ms(300);
+    let term = network.shard(leader, 0).term;
+    for _ in 0..50 {
+        for node in (1..=3).filter(|node| *node != leader) {
+            network.input(node, Input::Unreachable { node: leader });
+        }
+        network.run_ms(100);
+        assert_eq!((network.leader(0), network.shard(leader, 0).term), (Some(leader), term));
+    }
 }
 
 #[test]
@@ -361,15 +412,20 @@ fn a_slow_shard_is_not_buried_in_entries() {
         network.propose(leader, 0, number, vec![number as u8 + 1; 100]);
         network.run_ms(5);
     }
-    network.run_ms(200); // the last entry is acknowledged
-    assert_eq!(network.payloads(leader, 0).len(), 100);
+    assert!(network.run_until_ms(PATIENCE_MS, |network| network.payloads(leader, 0).len() == 100));
+    let last = network.status(leader, 0).last;
+    let knows_all = |network: &Network| network.status(slow, 0).committed == last;
+    assert!(
+        network.run_until_ms(PATIENCE_MS, knows_all),
+        "it has every entry and knows that it may apply it"
+    );
     assert_eq!(network.payloads(slow, 0).len(), 10);
     let shard = network.nodes.get_mut(&slow).unwrap().shards.get_mut(&0).unwrap();
     shard.hold_applied = false;
     let index = shard.state.last().unwrap().0;
     network.input(slow, Input::Applied { group: 0, index });
-    network.run_ms(200); // of the last commit a heartbeat tells
-    assert_eq!(network.payloads(slow, 0), network.payloads(leader, 0));
+    let level = |network: &Network| network.payloads(slow, 0) == network.payloads(leader, 0);
+    assert!(network.run_until_ms(PATIENCE_MS, level));
 }
 
 #[test]
@@ -419,6 +475,7 @@ fn ticks_that_come_in_a_burst_count_once() {
         voters: vec![ReplicaId::new(1, 0), ReplicaId::new(2, 0)],
         home: None,
         election_ticks: Some(10),
+        lease: Arc::default(),
         recovered: None,
     };
     let mut consensus = Consensus::new(Settings::default(), vec![group], Arc::new(log), 0);
@@ -476,4 +533,68 @@ fn garbage_from_a_peer_is_dropped() {
     network.propose(leader, 0, 1, text(1));
     network.run_ms(200);
     assert_eq!(network.payloads(leader, 0), [text(1)]);
+}
+
+/// As many bytes as make this many parts, each part another letter.
+fn large(parts: u8) -> Bytes {
+    (0..parts).flat_map(|part| vec![b'a' + part; parts::PART_BYTES]).collect::<Vec<u8>>().into()
+}
+
+#[test]
+fn a_large_proposal_is_handed_over_whole_and_costs_no_term() {
+    let mut network = three();
+    let leader = network.wait_for_leader(0);
+    let term = network.shard(leader, 0).term;
+    network.propose(leader, 0, 1, large(10));
+    network.propose(leader, 0, 2, text(2));
+    network.run_ms(1_000);
+    for id in 1..=3 {
+        let payloads = network.payloads(id, 0);
+        assert_eq!(payloads.len(), 11);
+        assert!(payloads[..10].concat() == large(10), "the parts make what was proposed");
+        assert_eq!(payloads[10], text(2));
+    }
+    assert_eq!(network.shard(leader, 0).term, term);
+    assert_eq!(network.violations, Vec::<String>::new());
+}
+
+#[test]
+fn parts_of_a_leader_that_lost_its_term_come_to_nothing() {
+    let mut network = three();
+    let old = network.wait_for_leader(0);
+    network.propose(old, 0, 1, text(1));
+    network.run_ms(50);
+    network.propose(old, 0, 2, large(12));
+    network.run_ms(8);
+    network.isolate(old);
+    network.run_until_ms(5_000, |network| network.leader(0).is_some_and(|leader| leader != old));
+    let new = network.leader(0).unwrap();
+    network.propose(new, 0, 3, text(3));
+    network.run_ms(500);
+    assert_eq!(network.payloads(new, 0), [text(1), text(3)]);
+    let given_up = network.shard(new, 0).state.iter().filter(|(_, _, data)| data.is_empty()).count();
+    assert!(given_up > 2, "some parts were in the log");
+    network.cut.clear();
+    network.run_ms(2_000);
+    assert_eq!(network.payloads(old, 0), [text(1), text(3)]);
+    assert_eq!(network.violations, Vec::<String>::new());
+}
+
+#[test]
+fn what_followers_have_is_told_while_it_is_watched() {
+    let mut network = three();
+    let leader = network.wait_for_leader(0);
+    network.propose(leader, 0, 1, text(1));
+    network.run_ms(100);
+    assert_eq!(network.followers, Vec::<Vec<u64>>::new());
+    network.input(leader, Input::WatchFollowers { group: 0, watched: true });
+    network.propose(leader, 0, 2, text(2));
+    network.run_ms(100);
+    let last = network.shard(leader, 0).state.last().unwrap().0;
+    assert_eq!(network.followers.last(), Some(&vec![last, last]));
+    network.input(leader, Input::WatchFollowers { group: 0, watched: false });
+    let told = network.followers.len();
+    network.propose(leader, 0, 3, text(3));
+    network.run_ms(100);
+    assert_eq!(network.followers.len(), told);
 }

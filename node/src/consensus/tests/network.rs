@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::config::ClusterFile;
 use crate::consensus::*;
+use crate::control::Topology;
+use crate::control::birth::{self, Memory, Verdict};
 use crate::log::MemoryLog;
 
 pub const MS: u64 = 1_000_000;
@@ -46,6 +49,8 @@ pub struct Plan {
     /// Clock rates differ from true time by up to this much.
     pub drift_percent: u64,
     pub home: bool,
+    /// Connections to a node that crashed break at once, and the others hear of it.
+    pub breaks: bool,
 }
 
 impl Default for Plan {
@@ -60,6 +65,7 @@ impl Default for Plan {
             repeat_percent: 0,
             drift_percent: 0,
             home: false,
+            breaks: false,
         }
     }
 }
@@ -84,6 +90,8 @@ pub struct Shard {
 pub struct Node {
     pub id: NodeId,
     pub life: u64,
+    /// Of its disk; `None` until a node with a new disk has found out.
+    pub incarnation: Option<u32>,
     pub log: MemoryLog,
     pub files: BTreeMap<(ShardId, u64, u64), Vec<Applied>>,
     pub consensus: Option<Consensus>,
@@ -99,7 +107,16 @@ enum Event {
     Input(NodeId, Input),
     Wake(NodeId),
     Synced(NodeId, u64),
-    File { from: NodeId, to: NodeId, position: (ShardId, u64, u64), message: PeerMessage },
+    /// A node with a new disk asks its peers who it is.
+    Born(NodeId, u64),
+    /// A node asks to be taken in where it does not vote.
+    Join(NodeId, u64),
+    File {
+        from: NodeId,
+        to: NodeId,
+        position: (ShardId, u64, u64),
+        message: PeerMessage,
+    },
 }
 
 pub struct Network {
@@ -109,12 +126,16 @@ pub struct Network {
     pub nodes: BTreeMap<NodeId, Node>,
     pub cut: BTreeSet<(NodeId, NodeId)>,
     pub violations: Vec<String>,
+    /// What leaders told of their followers.
+    pub followers: Vec<Vec<u64>>,
     pub sent: u64,
     /// What was committed at each index, by whomever first.
     pub committed: BTreeMap<(ShardId, u64), (u64, Bytes)>,
     committed_term: BTreeMap<ShardId, u64>,
     queue: BTreeMap<(u64, u64), Event>,
     events: u64,
+    /// Who has ever sent a message of Raft.
+    acted: BTreeSet<ReplicaId>,
 }
 
 impl Network {
@@ -125,11 +146,13 @@ impl Network {
             nodes: BTreeMap::new(),
             cut: BTreeSet::new(),
             violations: Vec::new(),
+            followers: Vec::new(),
             sent: 0,
             committed: BTreeMap::new(),
             committed_term: BTreeMap::new(),
             queue: BTreeMap::new(),
             events: 0,
+            acted: BTreeSet::new(),
             plan,
         };
         for id in 1..=network.plan.nodes {
@@ -141,6 +164,7 @@ impl Network {
                 Node {
                     id,
                     life: 0,
+                    incarnation: Some(0),
                     log: MemoryLog::new(),
                     files: BTreeMap::new(),
                     consensus: None,
@@ -164,7 +188,88 @@ impl Network {
         node.offset + (u128::from(self.time) * u128::from(node.rate) / u128::from(MS)) as u64
     }
 
+    /// The disk of a node is lost, and it is started with a new one.
+    pub fn wipe(&mut self, id: NodeId) {
+        if self.nodes[&id].consensus.is_some() {
+            self.crash(id, 0);
+        }
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.log = MemoryLog::new();
+        node.files.clear();
+        node.shards.clear();
+        node.incarnation = None;
+        self.start(id);
+    }
+
+    /// Whether the node votes in every group, as far as it knows, and none is between two configurations.
+    pub fn votes(&self, id: NodeId) -> bool {
+        let node = &self.nodes[&id];
+        let (Some(consensus), Some(incarnation)) = (&node.consensus, node.incarnation) else { return false };
+        let me = ReplicaId::new(id, incarnation);
+        (0..self.plan.groups).all(|group| {
+            let members = consensus.status(group).unwrap().members;
+            members.is_voter(me) && members.outgoing.is_empty()
+        })
+    }
+
+    fn be_born(&mut self, id: NodeId) {
+        let mut cluster = ClusterFile::local(self.plan.nodes as u32, self.plan.groups, 7001).unwrap();
+        cluster.replicas = self.plan.nodes as u32;
+        let mut answers = BTreeMap::new();
+        for (peer, node) in self.nodes.iter().filter(|(peer, _)| **peer != id) {
+            let cut = self.cut.contains(&(id, *peer)) || self.cut.contains(&(*peer, id));
+            if let (Some(consensus), false) =
+                (&node.consensus, cut || node.paused_until > self.time || node.syncing)
+            {
+                let groups = 0..self.plan.groups;
+                let shards = groups.map(|group| (group, consensus.recollect(group, id).unwrap())).collect();
+                answers.insert(*peer, Memory { decided: true, shards });
+            }
+        }
+        match birth::verdict(&Topology::new(cluster), id, &answers) {
+            Verdict::Wait(_) => self.at(self.time + 100 * MS, Event::Born(id, self.nodes[&id].life)),
+            Verdict::First => {
+                self.nodes.get_mut(&id).unwrap().incarnation = Some(0);
+                self.start(id);
+            }
+            Verdict::Joins(incarnation) => {
+                if self.acted.contains(&ReplicaId::new(id, incarnation)) {
+                    self.violations
+                        .push(format!("node {id} takes incarnation {incarnation}, which made promises"));
+                }
+                self.nodes.get_mut(&id).unwrap().incarnation = Some(incarnation);
+                self.start(id);
+            }
+        }
+    }
+
+    fn ask_to_join(&mut self, id: NodeId) {
+        let node = &self.nodes[&id];
+        let (Some(consensus), Some(incarnation)) = (&node.consensus, node.incarnation) else { return };
+        let replica = ReplicaId::new(id, incarnation);
+        let wanted = |group: &ShardId| !consensus.status(*group).unwrap().members.is_voter(replica);
+        let groups: Vec<ShardId> = (0..self.plan.groups).filter(wanted).collect();
+        let nodes = self.plan.nodes;
+        let pairs = groups.into_iter().flat_map(|group| (1..=nodes).map(move |peer| (group, peer)));
+        for (group, peer) in pairs {
+            let lost = self.random.chance(self.plan.drop_percent) || self.cut.contains(&(id, peer));
+            for _ in 0..1 + u64::from(self.random.chance(self.plan.repeat_percent)) {
+                let latency = self.span(self.plan.latency_ms);
+                if !lost {
+                    self.at(self.time + latency, Event::Input(peer, Input::JoinWanted { group, replica }));
+                }
+            }
+        }
+        self.at(self.time + 100 * MS, Event::Join(id, self.nodes[&id].life));
+    }
+
     pub fn start(&mut self, id: NodeId) {
+        let Some(incarnation) = self.nodes[&id].incarnation else {
+            let node = self.nodes.get_mut(&id).unwrap();
+            node.life += 1;
+            let life = node.life;
+            return self.at(self.time, Event::Born(id, life));
+        };
         let voters: Vec<ReplicaId> = (1..=self.plan.nodes).map(|node| ReplicaId::new(node, 0)).collect();
         let mut recovered = self.nodes[&id].log.recover();
         let (low, high) = (self.plan.settings.election_ticks_min, self.plan.settings.election_ticks_max);
@@ -172,10 +277,11 @@ impl Network {
         for group in 0..self.plan.groups {
             groups.push(GroupSettings {
                 group,
-                replica: ReplicaId::new(id, 0),
+                replica: ReplicaId::new(id, incarnation),
                 voters: voters.clone(),
                 home: self.plan.home.then_some(1 + u64::from(group) % self.plan.nodes),
                 election_ticks: Some(low + self.random.below(u64::from(high - low)) as u32),
+                lease: Arc::default(),
                 recovered: recovered.remove(&group),
             });
         }
@@ -196,7 +302,11 @@ impl Network {
             node.shards.insert(group.group, shard);
         }
         node.consensus = Some(Consensus::new(settings, groups, Arc::new(node.log.clone()), now));
+        let life = node.life;
         self.at(self.time, Event::Wake(id));
+        if incarnation > 0 {
+            self.at(self.time, Event::Join(id, life));
+        }
     }
 
     /// The process ends; `kept` unsynced writes had reached the disk.
@@ -207,6 +317,12 @@ impl Network {
         node.syncing = false;
         node.paused_until = 0;
         node.log.crash(kept);
+        if self.plan.breaks {
+            for other in (1..=self.plan.nodes).filter(|other| *other != id) {
+                let at = self.time + self.span(self.plan.latency_ms);
+                self.at(at, Event::Input(other, Input::Unreachable { node: id }));
+            }
+        }
     }
 
     pub fn pause(&mut self, id: NodeId, until: u64) {
@@ -276,6 +392,18 @@ impl Network {
                 id
             }
             Event::Wake(id) => id,
+            Event::Born(id, life) => {
+                if self.nodes[&id].life == life {
+                    self.be_born(id);
+                }
+                return;
+            }
+            Event::Join(id, life) => {
+                if self.nodes[&id].life == life {
+                    self.ask_to_join(id);
+                }
+                return;
+            }
             Event::Synced(id, life) => {
                 let node = self.nodes.get_mut(&id).unwrap();
                 if node.life != life || !node.syncing {
@@ -355,6 +483,7 @@ impl Network {
     fn take(&mut self, id: NodeId, work: Work) {
         for message in work.messages {
             self.sent += 1;
+            self.acted.insert(message.from);
             let to = message.to.node();
             let copies = 1 + u64::from(self.random.chance(self.plan.repeat_percent));
             for _ in 0..copies {
@@ -393,6 +522,7 @@ impl Network {
             }
             Output::Committed { group, entries } => {
                 let shard = node.shards.get_mut(&group).unwrap();
+                assert!(entries.last().is_some_and(|last| !last.more), "a batch is handed over whole");
                 for entry in entries {
                     assert_eq!(
                         entry.index,
@@ -419,7 +549,7 @@ impl Network {
                 shard.snapshots_asked += 1;
                 let (index, term, _) = *shard.state.last().expect("asked with something applied");
                 node.files.insert((group, index, term), shard.state.clone());
-                answers.push(Input::SnapshotPublished { group, index });
+                answers.push(Input::SnapshotPublished { group, index, bytes: 0 });
             }
             Output::SendSnapshot { group, to, index, term, message } => {
                 assert_eq!(snapshot_position(&message), Some((index, term)));
@@ -435,6 +565,7 @@ impl Network {
                 shard.installed += 1;
                 answers.push(Input::Applied { group, index });
             }
+            Output::Followers { matched, .. } => self.followers.push(matched),
             Output::Members { .. } => {}
         }
         self.nodes.get_mut(&id).unwrap().inbox.extend(answers);

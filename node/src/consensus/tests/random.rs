@@ -25,6 +25,7 @@ fn plan(random: &mut Random, fault: PlantedFault) -> Plan {
         repeat_percent: random.below(30),
         drift_percent: random.below(6) * 10 / 11, // two clocks each off by up to 4 or 5 percent
         home: random.chance(50),
+        breaks: random.chance(50),
     }
 }
 
@@ -32,7 +33,7 @@ fn plan(random: &mut Random, fault: PlantedFault) -> Plan {
 fn disturb(network: &mut Network, random: &mut Random) {
     let nodes = network.plan.nodes;
     let id = 1 + random.below(nodes);
-    match random.below(13) {
+    match random.below(14) {
         0 | 1 => network.isolate(id),
         2 => {
             let other = 1 + random.below(nodes);
@@ -54,6 +55,7 @@ fn disturb(network: &mut Network, random: &mut Random) {
         }
         8..=10 => network.cut.clear(),
         11 => restart_supporter(network, random),
+        12 => lose_disk(network, id),
         _ => {
             for id in 1..=nodes {
                 if network.nodes[&id].consensus.is_none() {
@@ -61,6 +63,23 @@ fn disturb(network: &mut Network, random: &mut Random) {
                 }
             }
         }
+    }
+}
+
+/// A disk is lost, if no more are missing by then than a majority can bear.
+fn lose_disk(network: &mut Network, id: u64) {
+    let nodes = network.plan.nodes;
+    let whole = |other: &u64| {
+        // One that is down has its disk, unless it has not yet been told who it is.
+        let node = &network.nodes[other];
+        match node.consensus {
+            Some(_) => network.votes(*other),
+            None => node.incarnation == Some(0),
+        }
+    };
+    let others = (1..=nodes).filter(|other| *other != id).filter(whole).count() as u64;
+    if others > nodes / 2 {
+        network.wipe(id);
     }
 }
 
@@ -135,7 +154,12 @@ pub fn run(seed: u64, fault: PlantedFault, turns: u64) -> Vec<String> {
             network.start(id);
         }
     }
-    network.run_ms(10_000);
+    network.run_ms(20_000); // whoever lost a disk is taken in, one after the other
+    for id in 1..=nodes {
+        if !network.votes(id) {
+            network.violations.push(format!("node {id} is no voter after 20 s of peace"));
+        }
+    }
     for group in 0..groups {
         let Some(leader) = network.leader(group) else {
             network.violations.push(format!("group {group} has no leader after 10 s of peace"));

@@ -1,0 +1,163 @@
+//! Large proposals, in parts.
+//!
+//! A proposal of hundreds of megabytes in one entry would keep this thread, and those of the followers, busy with one
+//! write for as long as the disk takes: no heartbeat, and an election. So a large one becomes several entries, its
+//! parts; each but the last says in its context that more follow. Parts are appended as earlier ones commit, and
+//! what is proposed meanwhile waits behind them.
+//!
+//! INVARIANTs:
+//!
+//! * Nothing of this group's shard stands between the parts of a proposal.
+//! * A shard is handed all parts of a proposal in one output, or none of their data: so no snapshot is taken between
+//!   two of them, and a replica that starts from one is handed them from the first on.
+//! * Parts without a last one are those of a leader that lost its term. The first entry of a later term gives them up.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use raft::eraftpb::Entry;
+
+use super::group::Group;
+use super::types::*;
+
+/// A larger proposal is parted. At 100 MB/s, written and sent in a fraction of the shortest election timeout.
+pub(super) const PART_BYTES: usize = 4 << 20;
+
+/// Parts appended and not yet committed: enough that the disks of leader and followers work at the same time.
+const AHEAD_BYTES: usize = 4 * PART_BYTES;
+
+/// The context of an entry with more parts behind it.
+const MORE: &[u8] = b"+";
+
+/// Proposals of one term that wait for earlier ones to be appended whole.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    term: u64,
+    /// The shard's number of each, and what is not appended of it.
+    waiting: VecDeque<(u64, Bytes)>,
+    /// Index and bytes of each part that is not known to be committed.
+    ahead: VecDeque<(u64, usize)>,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn ahead_bytes(&self) -> usize {
+        self.ahead.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl Group {
+    /// Puts a proposal behind those that wait.
+    pub(super) fn queue(&mut self, term: u64, sequence: u64, data: Bytes) {
+        if self.queue.term != term {
+            self.queue = Queue { term, ..Queue::default() };
+        }
+        self.queue.waiting.push_back((sequence, data));
+    }
+
+    /// Whether something of the queue can be appended now.
+    pub(super) fn can_feed(&self) -> bool {
+        let committed = self.raw.raft.raft_log.committed;
+        let ahead = self.queue.ahead.iter().filter(|(index, _)| *index > committed);
+        !self.queue.is_empty() && ahead.map(|(_, bytes)| bytes).sum::<usize>() < AHEAD_BYTES
+    }
+
+    /// Appends the next part: one a turn, since what is proposed in one turn is written and sent as one. Small
+    /// proposals behind the last part go along.
+    pub(super) fn feed(&mut self, outputs: &mut Vec<Output>) {
+        if self.queue.is_empty() {
+            return;
+        }
+        if !self.leads() || self.retiring || self.term() != self.queue.term {
+            // The role that is told, or was, says as much to the shard.
+            self.queue = Queue::default();
+            return;
+        }
+        let committed = self.raw.raft.raft_log.committed;
+        self.queue.ahead.retain(|(index, _)| *index > committed);
+        let mut fed = 0;
+        while fed < PART_BYTES
+            && self.queue.ahead_bytes() < AHEAD_BYTES
+            && let Some((sequence, mut data)) = self.queue.waiting.pop_front()
+        {
+            let mut part = data.split_to(data.len().min(PART_BYTES));
+            let bytes = part.len();
+            if (data.len() as u64) < self.settings.cache_bytes_max {
+                // The last ones stay in the log's cache, and would keep the whole proposal in memory.
+                part = Bytes::copy_from_slice(&part);
+            }
+            let context = if data.is_empty() { Bytes::new() } else { Bytes::from_static(MORE) };
+            if !self.append(Entry { data: part, context, ..Entry::default() }) {
+                let (group, term) = (self.id, self.queue.term);
+                self.queue = Queue::default();
+                self.retire(outputs);
+                outputs.push(Output::Refused { group, term, sequence });
+                return;
+            }
+            self.queue.ahead.push_back((self.raw.raft.raft_log.last_index(), bytes));
+            if !data.is_empty() {
+                self.queue.waiting.push_front((sequence, data));
+            }
+            fed += bytes;
+        }
+    }
+}
+
+/// Committed parts that wait for their last.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    parts: Vec<CommittedEntry>,
+}
+
+impl Whole {
+    /// Takes the next committed entry, in order. What is handed to the shard now: nothing while more parts follow.
+    pub(super) fn take(&mut self, entry: &Entry, data: Bytes) -> Vec<CommittedEntry> {
+        let mut handed = Vec::new();
+        if self.parts.last().is_some_and(|part| part.term != entry.term) {
+            let lost = self.parts.drain(..);
+            handed.extend(lost.map(|part| CommittedEntry { data: Bytes::new(), more: false, ..part }));
+        }
+        let more = *entry.context == *MORE;
+        let entry = CommittedEntry { index: entry.index, term: entry.term, data, more };
+        if more {
+            self.parts.push(entry);
+        } else {
+            handed.append(&mut self.parts);
+            handed.push(entry);
+        }
+        handed
+    }
+
+    /// A snapshot took the place of the log.
+    pub(super) fn clear(&mut self) {
+        self.parts.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64, context: &'static [u8]) -> Entry {
+        Entry { index, term, context: Bytes::from_static(context), ..Entry::default() }
+    }
+
+    #[test]
+    fn parts_are_handed_together_and_given_up_with_their_term() {
+        let mut whole = Whole::default();
+        let mut take = |index, term, context, data: &'static str| -> Vec<(u64, Bytes, bool)> {
+            let handed = whole.take(&entry(index, term, context), Bytes::from_static(data.as_bytes()));
+            handed.into_iter().map(|entry| (entry.index, entry.data, entry.more)).collect()
+        };
+        let b = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert_eq!(take(1, 1, b"", "small"), [(1, b("small"), false)]);
+        assert_eq!(take(2, 1, MORE, "a"), []);
+        assert_eq!(take(3, 1, MORE, "b"), []);
+        assert_eq!(take(4, 1, b"", "c"), [(2, b("a"), true), (3, b("b"), true), (4, b("c"), false)]);
+        assert_eq!(take(5, 1, MORE, "lost"), []);
+        assert_eq!(take(6, 2, b"", ""), [(5, b(""), false), (6, b(""), false)]);
+    }
+}
