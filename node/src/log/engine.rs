@@ -14,11 +14,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
+use raft_engine::internals::LogQueue;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
+use super::files::LogFiles;
 use super::identity::{self, Identity, IdentityError};
 use super::inspect::{self, DamageError};
-use super::{EntryId, GroupId, GroupWrite, LogReader, LogWrites, RecoveredGroup, TermRuns, fatal};
+use super::{
+    EntryId, GroupId, GroupWrite, LogReader, LogWrites, RecoveredGroup, TermRuns, disk_failed, failure, fatal,
+};
 
 const HARD_STATE: &[u8] = b"hard";
 const SNAPSHOT: &[u8] = b"snapshot";
@@ -55,6 +59,12 @@ pub enum OpenError {
     /// The files are damaged.
     #[error(transparent)]
     Damage(#[from] DamageError),
+    /// The files are gone, but not the identity: entries and votes were lost with them.
+    #[error("the log is missing: there are no files in {path}, but this node has begun one there", path = .path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory could not be read or created.
     #[error("cannot access {path}: {source}", path = .path.display())]
     Io {
@@ -73,9 +83,22 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether something is lost that this node may have promised: then only its peers can make it good.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            OpenError::Damage(_)
+                | OpenError::Missing { .. }
+                | OpenError::Identity(IdentityError::Damaged { .. })
+        )
+    }
+}
+
 /// The durable log of a node.
 pub struct Log {
-    engine: Arc<Engine>,
+    engine: Arc<Engine<LogFiles>>,
+    directory: PathBuf,
     identity: Identity,
     batch: LogBatch,
 }
@@ -100,9 +123,13 @@ impl Log {
     ) -> Result<(Log, BTreeMap<GroupId, RecoveredGroup>), OpenError> {
         let failed = |source| OpenError::Io { path: directory.to_owned(), source };
         fs::create_dir_all(directory).map_err(failed)?;
+        let known = identity::read(directory)?.and_then(|identity| identity.incarnation);
         let identity = identity::claim(directory, wanted)?;
         let files = directory.join("log");
-        inspect::inspect(&files).map_err(failed)??;
+        let is_there = inspect::inspect(&files).map_err(failed)??;
+        if known.is_some() && !is_there {
+            return Err(OpenError::Missing { path: files });
+        }
 
         let refused = |detail: String| OpenError::Engine { path: files.clone(), detail };
         let config = Config {
@@ -111,9 +138,12 @@ impl Log {
             target_file_size: ReadableSize(settings.file_bytes),
             purge_threshold: ReadableSize(settings.purge_bytes.max(settings.file_bytes)),
             enable_log_recycle: true,
+            // Time is what is short, not room.
+            batch_compression_threshold: ReadableSize(0),
             ..Config::default()
         };
-        let engine = Engine::open(config).map_err(|error| refused(error.to_string()))?;
+        let engine = Engine::open_with_file_system(config, Arc::default())
+            .map_err(|error| refused(error.to_string()))?;
         let mut groups = BTreeMap::new();
         for region in engine.raft_groups() {
             let group = GroupId::try_from(region - 1)
@@ -122,8 +152,18 @@ impl Log {
                 recover(&engine, region).map_err(|detail| refused(format!("group {group}: {detail}")))?;
             groups.insert(group, recovered);
         }
-        let log = Log { engine: Arc::new(engine), identity, batch: LogBatch::default() };
+        let directory = directory.to_owned();
+        let log = Log { engine: Arc::new(engine), directory, identity, batch: LogBatch::default() };
         Ok((log, groups))
+    }
+
+    /// Decides, for ever, which life of the node's disk this is. Durable when it returns; an error stops the process.
+    pub fn decide(&mut self, incarnation: u32) {
+        assert_eq!(self.identity.incarnation, None, "an incarnation is decided once");
+        self.identity.incarnation = Some(incarnation);
+        if let Err(error) = identity::write(&self.directory, &self.identity) {
+            disk_failed(format!("{} cannot be written: {error}", self.directory.join("identity").display()));
+        }
     }
 
     /// Whose log this is; the incarnation is the disk's own.
@@ -138,11 +178,17 @@ impl Log {
                 fatal(&format!("cannot encode a log write: {error}"));
             }
         }
-        // A failed fsync panics inside the engine: it may have dropped what it could not write, so nothing after it
-        // could be trusted.
+        // A failed fsync panics inside the engine, anything else it returns.
+        let _writing = failure::writing(&self.newest_file());
         if let Err(error) = self.engine.write(&mut self.batch, true) {
-            fatal(&format!("cannot write the log in {}: {error}", self.engine.path()));
+            disk_failed(format!("{} cannot be written: {}", self.newest_file().display(), explain(&error)));
         }
+    }
+
+    /// The file that is written now.
+    fn newest_file(&self) -> PathBuf {
+        let (_, newest) = self.engine.file_span(LogQueue::Append);
+        Path::new(self.engine.path()).join(format!("{newest:016}{}", inspect::APPEND_SUFFIX))
     }
 
     fn add(&mut self, write: &GroupWrite) -> raft_engine::Result<()> {
@@ -174,9 +220,10 @@ impl Log {
     /// Gives up old files if there are too many. Returns the groups that hold much of them: they should take a
     /// snapshot (`Input::CompactWanted`). To be called every few seconds.
     pub fn purge(&mut self) -> Vec<GroupId> {
+        let _writing = failure::writing(Path::new(self.engine.path()));
         match self.engine.purge_expired_files() {
             Ok(regions) => regions.into_iter().map(|region| (region - 1) as GroupId).collect(),
-            Err(error) => fatal(&format!("cannot purge the log in {}: {error}", self.engine.path())),
+            Err(error) => disk_failed(format!("{} cannot be purged: {error}", self.engine.path())),
         }
     }
 
@@ -191,8 +238,14 @@ impl Log {
     }
 }
 
+/// What went wrong, in the system's words where the engine has a short one of its own.
+fn explain(error: &raft_engine::Error) -> String {
+    let text = error.to_string();
+    if text.ends_with("nospace") { rustix::io::Errno::NOSPC.to_string() } else { text }
+}
+
 struct EngineReader {
-    engine: Arc<Engine>,
+    engine: Arc<Engine<LogFiles>>,
 }
 
 impl LogReader for EngineReader {
@@ -218,7 +271,7 @@ fn position(index: u64, term: u64) -> SnapshotMetadata {
     SnapshotMetadata { index, term, ..SnapshotMetadata::default() }
 }
 
-fn recover(engine: &Engine, region: u64) -> Result<RecoveredGroup, String> {
+fn recover(engine: &Engine<LogFiles>, region: u64) -> Result<RecoveredGroup, String> {
     let text = |error: raft_engine::Error| error.to_string();
     let hard_state = engine.get_message::<HardState>(region, HARD_STATE).map_err(text)?;
     let snapshot = engine.get_message::<SnapshotMetadata>(region, SNAPSHOT).map_err(text)?;

@@ -4,7 +4,8 @@
 //! cluster, is refused instead of joining groups under a name that voted elsewhere.
 //!
 //! The incarnation is part of a replica's id: a node that lost its log must come back with a higher one, because
-//! it no longer knows what it promised under the old one.
+//! it no longer knows what it promised under the old one. Which one a new disk takes is decided after its peers were
+//! asked (`control::birth`); until then the directory belongs to the node, and the incarnation is `undecided`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,6 +17,9 @@ const FILE_NAME: &str = "identity";
 /// The first line: what this is, and the version of its format.
 const HEADER: &str = "moonraft data directory, format 1";
 
+/// In the place of an incarnation.
+const UNDECIDED: &str = "undecided";
+
 /// Whose data directory this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -23,8 +27,8 @@ pub struct Identity {
     pub cluster: String,
     /// The node's number in the cluster, from 1.
     pub node: u64,
-    /// Which life of the node's disk: 0 is the first.
-    pub incarnation: u32,
+    /// Which life of the node's disk: 0 is the first. `None`: not decided yet.
+    pub incarnation: Option<u32>,
 }
 
 /// Why a data directory was refused.
@@ -39,10 +43,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The file is not what was written.
-    #[error(
-        "{path} is damaged; move the data directory away and start this node with the next incarnation, so that it is rebuilt from its peers",
-        path = .path.display()
-    )]
+    #[error("{path} is damaged: it does not tell whose data this is", path = .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -66,21 +67,28 @@ pub enum IdentityError {
     },
 }
 
+/// Whose `directory` is; `None` if nobody has taken it.
+///
+/// # Errors
+/// The file cannot be read, or is damaged.
+pub fn read(directory: &Path) -> Result<Option<Identity>, IdentityError> {
+    let path = directory.join(FILE_NAME);
+    match fs::read_to_string(&path) {
+        Ok(text) => parse(&text).map(Some).ok_or(IdentityError::Damaged { path }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(IdentityError::Damaged { path }),
+        Err(source) => Err(IdentityError::Io { path, source }),
+    }
+}
+
 /// Reads the identity of `directory` and compares it; a directory without one gets `wanted`. The incarnation found
 /// is kept: only a new directory takes the one of `wanted`.
 pub(super) fn claim(directory: &Path, wanted: &Identity) -> Result<Identity, IdentityError> {
     let path = directory.join(FILE_NAME);
     let failed = |source| IdentityError::Io { path: path.clone(), source };
-    let found = match fs::read_to_string(&path) {
-        Ok(text) => parse(&text).ok_or_else(|| IdentityError::Damaged { path: path.clone() })?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write(directory, &path, wanted).map_err(failed)?;
-            return Ok(wanted.clone());
-        }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(IdentityError::Damaged { path });
-        }
-        Err(error) => return Err(failed(error)),
+    let Some(found) = read(directory)? else {
+        write(directory, wanted).map_err(failed)?;
+        return Ok(wanted.clone());
     };
     if found.cluster != wanted.cluster || found.node != wanted.node {
         return Err(IdentityError::Other {
@@ -97,7 +105,9 @@ pub(super) fn claim(directory: &Path, wanted: &Identity) -> Result<Identity, Ide
 fn body(identity: &Identity) -> String {
     format!(
         "{HEADER}\ncluster {}\nnode {}\nincarnation {}\n",
-        identity.cluster, identity.node, identity.incarnation
+        identity.cluster,
+        identity.node,
+        identity.incarnation.map_or_else(|| UNDECIDED.to_owned(), |incarnation| incarnation.to_string())
     )
 }
 
@@ -106,7 +116,10 @@ fn parse(text: &str) -> Option<Identity> {
     let identity = Identity {
         cluster: lines.next()?.strip_prefix("cluster ")?.to_owned(),
         node: lines.next()?.strip_prefix("node ")?.parse().ok()?,
-        incarnation: lines.next()?.strip_prefix("incarnation ")?.parse().ok()?,
+        incarnation: match lines.next()?.strip_prefix("incarnation ")? {
+            UNDECIDED => None,
+            number => Some(number.parse().ok()?),
+        },
     };
     (text == render(&identity)).then_some(identity)
 }
@@ -118,11 +131,11 @@ fn render(identity: &Identity) -> String {
 }
 
 /// Written beside, synced, renamed: the file is there whole or not at all.
-fn write(directory: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
+pub(super) fn write(directory: &Path, identity: &Identity) -> io::Result<()> {
     let beside = directory.join("identity.new");
     let mut file = File::create(&beside)?;
     file.write_all(render(identity).as_bytes())?;
     file.sync_all()?;
-    fs::rename(&beside, path)?;
+    fs::rename(&beside, directory.join(FILE_NAME))?;
     File::open(directory)?.sync_all()
 }

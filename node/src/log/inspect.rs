@@ -17,6 +17,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What the names of the files end with that entries are appended to.
+pub(super) const APPEND_SUFFIX: &str = ".raftlog";
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
 pub(super) const FILE_HEADER_LEN: usize = MAGIC.len() + 16;
 const BATCH_HEADER_LEN: usize = 16;
@@ -29,7 +31,7 @@ const REWRITE_UNSYNCED_BYTES_MAX: usize = 64 << 20;
 /// The log is damaged where no crash can have torn it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the log is damaged: {path}, offset {offset}: {what}. Entries that this node acknowledged may be lost, so it does not start. To rebuild it from its peers: move the data directory away and start the node with the next incarnation",
+    "the log is damaged: {path}, offset {offset}: {what}. Entries that this node acknowledged may be lost, so it does not start",
     path = .file.display()
 )]
 pub struct DamageError {
@@ -41,20 +43,25 @@ pub struct DamageError {
     pub what: &'static str,
 }
 
-/// Checks all log files of `directory`; a missing directory is an empty log.
-pub(super) fn inspect(directory: &Path) -> io::Result<Result<(), DamageError>> {
-    for (suffix, torn_max) in [(".raftlog", usize::MAX), (".rewrite", REWRITE_UNSYNCED_BYTES_MAX)] {
+/// Checks all log files of `directory`. Whether there are any: a log that was ever opened has one.
+pub(super) fn inspect(directory: &Path) -> io::Result<Result<bool, DamageError>> {
+    let mut is_there = false;
+    for (suffix, torn_max) in [(APPEND_SUFFIX, usize::MAX), (".rewrite", REWRITE_UNSYNCED_BYTES_MAX)] {
         let files = files(directory, suffix)?;
+        is_there |= !files.is_empty();
         for (position, (number, path)) in files.iter().enumerate() {
             let last = position + 1 == files.len();
             let bytes = fs::read(path)?;
             let checked = check_file(&bytes, *number as u32, last, suffix == ".rewrite", torn_max);
-            if let Err((offset, what)) = checked {
-                return Ok(Err(DamageError { file: path.clone(), offset: offset as u64, what }));
+            match checked {
+                Ok(offset) => note_rest(path, &bytes, offset),
+                Err((offset, what)) => {
+                    return Ok(Err(DamageError { file: path.clone(), offset: offset as u64, what }));
+                }
             }
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(is_there))
 }
 
 /// The files of one queue by number. A purge removes the oldest first, and a crash may undo some of its removals:
@@ -80,13 +87,25 @@ fn files(directory: &Path, suffix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(files)
 }
 
+/// Tells of bytes behind the last whole batch. Zeros are room that was set aside.
+fn note_rest(path: &Path, bytes: &[u8], offset: usize) {
+    let rest = &bytes[offset..];
+    if rest.iter().any(|byte| *byte != 0) {
+        let (path, count) = (path.display(), rest.len());
+        tracing::info!(
+            "{path} is cut at offset {offset}: the {count} bytes behind it are a write that a crash tore, or what the file held before it was used again"
+        );
+    }
+}
+
+/// Where the last whole batch ends, or where the damage is and what it is.
 fn check_file(
     bytes: &[u8],
     signature: u32,
     last: bool,
     rewrite: bool,
     torn_max: usize,
-) -> Result<(), (usize, &'static str)> {
+) -> Result<usize, (usize, &'static str)> {
     let mut offset = 0;
     let mut what = "the file's header is broken";
     if bytes.starts_with(MAGIC) && bytes.len() >= FILE_HEADER_LEN {
@@ -97,7 +116,7 @@ fn check_file(
         }
     }
     if offset == bytes.len() {
-        return Ok(());
+        return Ok(offset);
     }
     let tail = &bytes[offset..];
     if !last {
@@ -107,7 +126,7 @@ fn check_file(
         true => tail.len() <= torn_max,
         false => !(1..tail.len()).any(|later| batch(&tail[later..], signature).is_some()),
     };
-    if torn { Ok(()) } else { Err((offset, what)) }
+    if torn { Ok(offset) } else { Err((offset, what)) }
 }
 
 /// The length of the batch at the begin of `bytes`, if it checks out.

@@ -1,7 +1,9 @@
 //! The log's twin in memory: for simulations and tests.
 //!
 //! A write is visible to readers at once and durable after [`MemoryLog::sync`]. [`MemoryLog::crash`] leaves what a
-//! power cut would: everything synced, and as many of the later writes, in order, as the caller says.
+//! power cut would: everything synced, and as many of the later writes, in order, as the caller says. A write that
+//! the cut tore is not there at all, as in the files, where its checksum does not fit;
+//! [`MemoryLog::crash_accepting_torn`] is the mistake to take what is there of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -53,6 +55,11 @@ impl MemoryLog {
         }
     }
 
+    /// Writes that are not durable yet.
+    pub fn unsynced(&self) -> usize {
+        self.disk().unsynced.len()
+    }
+
     /// The power goes. Of the unsynced writes the first `kept` had reached the disk by luck, the others are lost.
     pub fn crash(&self, kept: usize) {
         let mut disk = self.disk();
@@ -61,6 +68,23 @@ impl MemoryLog {
             apply(synced, &writes);
         }
         *current = synced.clone();
+    }
+
+    /// For tests of tests only. Of the first unsynced write, `entries` entries of each group had reached the disk, the
+    /// last by half, but not the term and vote that were written after them; they are taken for good.
+    pub fn crash_accepting_torn(&self, entries: usize) {
+        let mut disk = self.disk();
+        if let Some(writes) = disk.unsynced.first_mut() {
+            for write in &mut writes.groups {
+                write.entries.truncate(entries);
+                write.hard_state = None;
+                if let Some(torn) = write.entries.last_mut() {
+                    torn.data.truncate(torn.data.len() / 2);
+                }
+            }
+        }
+        drop(disk);
+        self.crash(1);
     }
 
     /// What every group finds after a restart.

@@ -17,6 +17,8 @@
 //! snapshot's file is durable.
 
 mod engine;
+mod failure;
+mod files;
 mod identity;
 mod inspect;
 mod memory;
@@ -27,13 +29,17 @@ mod tests;
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 
 pub use engine::{Log, LogSettings, OpenError};
-pub use identity::{Identity, IdentityError};
+pub use failure::{DiskFailure, disk_failed, disk_failure_of};
+pub use identity::{Identity, IdentityError, read as read_identity};
 pub use inspect::DamageError;
 pub use memory::MemoryLog;
 pub use terms::TermRuns;
 
 /// Which group; the same number as its shard. One is reserved, see [`RESERVED_GROUP`].
 pub type GroupId = u32;
+
+/// The command that rebuilds a node from its peers; who knows the names puts them in.
+pub const REBUILD: &str = "moonraft rebuild --cluster FILE --node ID --dir DIR";
 
 /// No shard has this number, so that the log may one day keep records of its own beside those of the groups.
 pub const RESERVED_GROUP: GroupId = GroupId::MAX;
@@ -109,6 +115,13 @@ pub struct RecoveredGroup {
     pub terms: TermRuns,
     /// Payload bytes of the entries after the snapshot.
     pub bytes_after_snapshot: u64,
+}
+
+impl RecoveredGroup {
+    /// Whether this replica may have promised something: a brand-new group has no term and no log.
+    pub fn has_begun(&self) -> bool {
+        self.hard_state.term > 0 || self.last_index > 0 || self.snapshot.index > 0
+    }
 }
 
 /// Reads entries back that are no longer in memory. What cannot be read stops the node: the group has other

@@ -11,7 +11,7 @@ use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 use super::*;
 
 fn identity() -> Identity {
-    Identity { cluster: "test".to_owned(), node: 1, incarnation: 0 }
+    Identity { cluster: "test".to_owned(), node: 1, incarnation: Some(0) }
 }
 
 fn open(directory: &Path) -> (Log, BTreeMap<GroupId, RecoveredGroup>) {
@@ -178,10 +178,10 @@ fn damage_in_an_older_file_is_refused() {
 #[test]
 fn a_directory_remembers_its_owner() {
     let directory = tempfile::tempdir().unwrap();
-    let first = Identity { incarnation: 2, ..identity() };
+    let first = Identity { incarnation: Some(2), ..identity() };
     drop(Log::open(directory.path(), &first, &LogSettings::default()).unwrap());
     let (log, _) = open(directory.path());
-    assert_eq!(log.identity().incarnation, 2, "the disk's own");
+    assert_eq!(log.identity().incarnation, Some(2), "the disk's own");
     drop(log);
 
     for other in [Identity { node: 2, ..identity() }, Identity { cluster: "prod".to_owned(), ..identity() }] {

@@ -1,0 +1,72 @@
+//! What happens when the disk fails: the process ends, with one line that names the file.
+//!
+//! Nothing is tried again. After a failed fsync the system may have dropped what it could not write and call the
+//! next fsync a success, so whoever retries acknowledges what is nowhere (Rebello et al., "Can Applications Recover
+//! from fsync Failures?", 2020).
+//!
+//! A failure is a panic, since that is how raft-engine tells of a failed fsync. The shell's panic hook asks
+//! [`disk_failure_of`] and ends the process before anything unwinds: no thread learns of the write, so none
+//! acknowledges what depends on it.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+/// What [`disk_failed`] panics with: the line for the user.
+#[derive(Clone, Debug)]
+pub struct DiskFailure(pub String);
+
+thread_local! {
+    /// The file of the log that this thread is writing.
+    static WRITING: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// The node cannot go on: its disk has failed.
+#[track_caller]
+pub fn disk_failed(line: String) -> ! {
+    std::panic::panic_any(DiskFailure(line))
+}
+
+/// Notes which file this thread writes until the guard goes: the engine's own panics do not name it.
+pub(super) fn writing(file: &Path) -> Writing {
+    WRITING.with(|writing| *writing.borrow_mut() = Some(file.to_owned()));
+    Writing
+}
+
+/// See [`writing`].
+pub(super) struct Writing;
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        WRITING.with(|writing| *writing.borrow_mut() = None);
+    }
+}
+
+/// The line for the user, if a panic of this thread with this payload is about the disk.
+pub fn disk_failure_of(payload: &(dyn Any + Send)) -> Option<String> {
+    if let Some(DiskFailure(line)) = payload.downcast_ref() {
+        return Some(line.clone());
+    }
+    let file = WRITING.with(|writing| writing.borrow().clone())?;
+    let said = payload.downcast_ref::<String>().map(String::as_str);
+    let said = said.or(payload.downcast_ref::<&str>().copied()).unwrap_or("it did not say why");
+    Some(format!("{} cannot be written: {said}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_engine_is_told_with_the_file_it_wrote() {
+        let payload: Box<dyn Any + Send> = Box::new("EIO".to_owned());
+        assert_eq!(disk_failure_of(&*payload), None, "this thread writes nothing");
+        let guard = writing(Path::new("/data/log/0000000000000001.raftlog"));
+        let line = disk_failure_of(&*payload).unwrap();
+        assert_eq!(line, "/data/log/0000000000000001.raftlog cannot be written: EIO");
+        drop(guard);
+        assert_eq!(disk_failure_of(&*payload), None);
+        let own: Box<dyn Any + Send> = Box::new(DiskFailure("a line".to_owned()));
+        assert_eq!(disk_failure_of(&*own).unwrap(), "a line");
+    }
+}
