@@ -21,6 +21,7 @@ pub mod consensus;
 pub mod control;
 pub mod keyspace;
 pub mod log;
+pub mod marks;
 pub mod script;
 pub mod server;
 pub mod shard;

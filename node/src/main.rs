@@ -1,17 +1,25 @@
 //! The command line of `moonraft`.
 //!
 //! Exit codes: 0 after a clean stop, 2 if it does not start (with one line on
-//! standard error that says what to mend), 134 (abort) if a running node cannot
-//! go on.
+//! standard error that says what to mend), 74 (`EX_IOERR` of sysexits.h) if the
+//! disk fails under a running node, 134 (abort) if it cannot go on for another reason.
+//! `moonraft health` ends with 1 if the node is not ready.
+//!
+//! Where a container's image or a unit file should say it once, the environment may
+//! stand for `--cluster`, `--node` and `--dir`.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use moonraft::{
     config::{ClusterFile, settings::LOG_LEVELS},
-    server::run,
+    log::disk_failure_of,
+    server::{health, rebuild, run},
 };
 use tracing_subscriber::EnvFilter;
+
+/// The disk has failed or is full; a supervisor may start the node again once it is not.
+const EXIT_DISK: i32 = 74;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,29 +55,50 @@ enum Task {
     /// Run one node
     Server {
         /// The cluster file
-        #[arg(long)]
+        #[arg(long, env = "MOONRAFT_CLUSTER")]
         cluster: PathBuf,
         /// The number of this node in the file
-        #[arg(long)]
+        #[arg(long, env = "MOONRAFT_NODE")]
         node: u64,
         /// Where the data of this node is
-        #[arg(long)]
+        #[arg(long, env = "MOONRAFT_DIR")]
         dir: PathBuf,
         /// A setting, over the cluster file's
         #[arg(long = "set", value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },
+    /// Set the data of a damaged node aside, so that it is rebuilt from its peers at its next start
+    Rebuild {
+        /// The cluster file
+        #[arg(long)]
+        cluster: PathBuf,
+        /// The number of the node in the file
+        #[arg(long)]
+        node: u64,
+        /// Where the data of the node is
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Ask the node on this machine whether it is ready: exit code 0, or 1 if not
+    Health {
+        /// The cluster file
+        #[arg(long, env = "MOONRAFT_CLUSTER")]
+        cluster: PathBuf,
+        /// The number of this node in the file
+        #[arg(long, env = "MOONRAFT_NODE")]
+        node: u64,
+    },
     /// Validate a cluster file
     Check {
         /// The cluster file
-        #[arg(long)]
+        #[arg(long, env = "MOONRAFT_CLUSTER")]
         cluster: PathBuf,
     },
 }
 
 fn main() -> ExitCode {
     match perform(Arguments::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("moonraft: {error}");
             ExitCode::from(2)
@@ -77,19 +106,44 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(task: Task) -> anyhow::Result<()> {
+fn perform(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Dev { nodes, shards, port, dir, settings } => {
             let mut cluster = ClusterFile::local(nodes, shards, port).map_err(anyhow::Error::msg)?;
             set(&mut cluster, &settings)?;
             begin(&cluster);
-            run::dev(&cluster, &dir)?;
+            run::dev(&cluster, &dir).map_err(|error| match error.is_damage() {
+                true => anyhow::anyhow!(
+                    "{error}. Move that node's folder in {} away: it is rebuilt from the others",
+                    dir.display()
+                ),
+                false => error.into(),
+            })?;
         }
         Task::Server { cluster, node, dir, settings } => {
-            let mut cluster = ClusterFile::read(&cluster)?;
+            let file = cluster;
+            let mut cluster = ClusterFile::read(&file)?;
             set(&mut cluster, &settings)?;
             begin(&cluster);
-            run::server(&cluster, node, &dir)?;
+            run::server(&cluster, node, &dir).map_err(|error| match error.is_damage() {
+                true => anyhow::anyhow!(
+                    "{error}. To rebuild this node from its peers: moonraft rebuild --cluster {} --node {node} --dir {}",
+                    file.display(),
+                    dir.display()
+                ),
+                false => error.into(),
+            })?;
+        }
+        Task::Rebuild { cluster, node, dir } => {
+            let cluster = ClusterFile::read(&cluster)?;
+            println!("{}", rebuild::rebuild(&cluster, node, &dir)?);
+        }
+        Task::Health { cluster, node } => {
+            let answer = health::ask(&ClusterFile::read(&cluster)?, node)?;
+            println!("{answer}");
+            if answer != health::Answer::Ready {
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Task::Check { cluster } => {
             let ClusterFile { name, shards, replicas, nodes, .. } = ClusterFile::read(&cluster)?;
@@ -100,7 +154,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
             );
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Settings of the command line.
@@ -133,6 +187,10 @@ fn begin(cluster: &ClusterFile) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if let Some(line) = disk_failure_of(panic.payload()) {
+            eprintln!("moonraft: the disk has failed: {line}");
+            std::process::exit(EXIT_DISK);
+        }
         report(panic);
         std::process::abort();
     }));

@@ -51,10 +51,22 @@ pub struct NodeEntry {
     pub announce: String,
     /// Client port of shard 0; shard `s` is at `port + s`.
     pub port: u16,
+    /// Where clients from outside come in, if some do.
+    pub outside: Option<OutsideEntry>,
     /// For the other nodes.
     pub peer_port: u16,
     /// Health and metrics.
     pub http_port: u16,
+}
+
+/// Where a node is reached from outside the network it shares with the others: by
+/// ports that its network forwards under the same number, as Docker publishes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideEntry {
+    /// What clients from there are told.
+    pub host: String,
+    /// Bound beside `port`, and like it the first of one port a shard.
+    pub port: u16,
 }
 
 /// What is wrong with a cluster file: where, what, and the mend.
@@ -134,6 +146,7 @@ impl ClusterFile {
                 host: "127.0.0.1".to_owned(),
                 announce: "127.0.0.1".to_owned(),
                 port,
+                outside: None,
                 peer_port: port + 10_000,
                 http_port: port + 20_000,
             }
@@ -246,12 +259,16 @@ fn read_nodes(table: &Table<'_>, shards: u64) -> Checked<Vec<NodeEntry>> {
         };
         let section = Table { entries, name: "[[node]]", span: Some(item.span()) };
         nodes.push(read_node(&section, shards, &mut clashes)?);
+        check_outside(&section, &nodes)?;
     }
     Ok(nodes)
 }
 
+const NODE_KEYS: [&str; 8] =
+    ["id", "host", "announce", "port", "outside", "outside-port", "peer-port", "http-port"];
+
 fn read_node(section: &Table<'_>, shards: u64, clashes: &mut Clashes) -> Checked<NodeEntry> {
-    section.only(&["id", "host", "announce", "port", "peer-port", "http-port"])?;
+    section.only(&NODE_KEYS)?;
     let id = section.required_number("id", 1..=u64::from(u32::MAX), "id = 1")?;
     let node = *id.get_ref();
     if !clashes.ids.insert(node) {
@@ -264,7 +281,7 @@ fn read_node(section: &Table<'_>, shards: u64, clashes: &mut Clashes) -> Checked
         check_host("announce", announce)?;
     }
     let told = announce.as_ref().unwrap_or(&host);
-    if matches!(told.get_ref().as_str(), "0.0.0.0" | "::") {
+    if is_wildcard(told.get_ref()) {
         let problem = format!(
             "clients and peers of node {node} cannot be told the address {}; set 'announce' to the one they reach it at",
             told.get_ref()
@@ -273,33 +290,82 @@ fn read_node(section: &Table<'_>, shards: u64, clashes: &mut Clashes) -> Checked
     }
     let port_max = u64::from(u16::MAX) + 1 - shards;
     let port = section.required_number("port", 1..=port_max, "port = 7001")?;
+    let outside = read_outside(section, port_max)?;
     let peer_port = section.required_number("peer-port", 1..=65_535, "peer-port = 17001")?;
     let http_port = section.required_number("http-port", 1..=65_535, "http-port = 27001")?;
+    // Two nodes that bind everywhere are on machines of their own if they are told apart.
+    let machine = if is_wildcard(host.get_ref()) { told.get_ref() } else { host.get_ref() };
     for shard in 0..shards {
         let use_of = format!("the client port of shard {shard} of node {node}");
-        clashes.claim(host.get_ref(), *port.get_ref() + shard, use_of, &port)?;
+        clashes.claim(machine, *port.get_ref() + shard, use_of, &port)?;
+        if let Some((told, port)) = &outside {
+            let use_of = format!("the outside port of shard {shard} of node {node}");
+            clashes.claim(machine, *port.get_ref() + shard, use_of.clone(), port)?;
+            clashes.tell(told.get_ref(), *port.get_ref() + shard, use_of, port)?;
+        }
     }
-    clashes.claim(
-        host.get_ref(),
-        *peer_port.get_ref(),
-        format!("the peer port of node {node}"),
-        &peer_port,
-    )?;
-    clashes.claim(
-        host.get_ref(),
-        *http_port.get_ref(),
-        format!("the HTTP port of node {node}"),
-        &http_port,
-    )?;
+    clashes.claim(machine, *peer_port.get_ref(), format!("the peer port of node {node}"), &peer_port)?;
+    clashes.claim(machine, *http_port.get_ref(), format!("the HTTP port of node {node}"), &http_port)?;
     let announce = told.get_ref().clone();
+    let outside =
+        outside.map(|(told, port)| OutsideEntry { host: told.into_inner(), port: *port.get_ref() as u16 });
     Ok(NodeEntry {
         id: node,
         announce,
         host: host.into_inner(),
         port: *port.get_ref() as u16,
+        outside,
         peer_port: *peer_port.get_ref() as u16,
         http_port: *http_port.get_ref() as u16,
     })
+}
+
+/// `outside` and `outside-port`: both or neither.
+fn read_outside(section: &Table<'_>, port_max: u64) -> Checked<Option<(Spanned<String>, Spanned<u64>)>> {
+    let Some(told) = section.text("outside")? else {
+        return match section.entries.get("outside-port") {
+            None => Ok(None),
+            Some(port) => wrong(
+                port.span(),
+                "'outside-port' needs 'outside', the address under which clients from outside reach it; \
+                 add a line like: outside = \"127.0.0.1\"",
+            ),
+        };
+    };
+    check_host("outside", &told)?;
+    if is_wildcard(told.get_ref()) {
+        let problem = format!(
+            "clients from outside cannot be told the address {}; 'outside' is the one they reach the node at",
+            told.get_ref()
+        );
+        return wrong(told.span(), problem);
+    }
+    if !section.entries.contains_key("outside-port") {
+        let problem = "'outside' needs 'outside-port', where clients from outside come in; \
+                       add a line like: outside-port = 7001";
+        return wrong(told.span(), problem);
+    }
+    let port = section.required_number("outside-port", 1..=port_max, "outside-port = 7001")?;
+    Ok(Some((told, port)))
+}
+
+/// All nodes can be reached from outside, or none: else clients there would be
+/// sent to addresses that mean nothing to them.
+fn check_outside(section: &Table<'_>, nodes: &[NodeEntry]) -> Checked<()> {
+    let [first, .., last] = nodes else { return Ok(()) };
+    if first.outside.is_some() == last.outside.is_some() {
+        return Ok(());
+    }
+    let (with, without) = if first.outside.is_some() { (first, last) } else { (last, first) };
+    let problem = format!(
+        "node {} has 'outside', node {} has not; give it to all nodes or to none",
+        with.id, without.id
+    );
+    Err(Wrong { at: section.span.as_ref().map(|span| span.start), problem })
+}
+
+fn is_wildcard(host: &str) -> bool {
+    matches!(host, "0.0.0.0" | "::")
 }
 
 fn check_host(key: &str, host: &Spanned<String>) -> Checked<()> {
@@ -317,19 +383,35 @@ fn check_host(key: &str, host: &Spanned<String>) -> Checked<()> {
 #[derive(Default)]
 struct Clashes {
     ids: std::collections::BTreeSet<u64>,
+    /// Ports that are bound, by machine.
     ports: BTreeMap<(String, u64), String>,
+    /// Addresses that clients from outside are told.
+    told: BTreeMap<(String, u64), String>,
 }
 
 impl Clashes {
     fn claim(&mut self, host: &str, port: u64, use_of: String, given: &Spanned<u64>) -> Checked<()> {
-        if let Some(other) = self.ports.get(&(host.to_owned(), port)) {
-            let problem =
-                format!("port {port} on {host} would be both {other} and {use_of}; move one of them");
-            return wrong(given.span(), problem);
-        }
-        self.ports.insert((host.to_owned(), port), use_of);
-        Ok(())
+        take(&mut self.ports, host, port, use_of, given)
     }
+
+    fn tell(&mut self, host: &str, port: u64, use_of: String, given: &Spanned<u64>) -> Checked<()> {
+        take(&mut self.told, host, port, use_of, given)
+    }
+}
+
+fn take(
+    taken: &mut BTreeMap<(String, u64), String>,
+    host: &str,
+    port: u64,
+    use_of: String,
+    given: &Spanned<u64>,
+) -> Checked<()> {
+    if let Some(other) = taken.get(&(host.to_owned(), port)) {
+        let problem = format!("port {port} on {host} would be both {other} and {use_of}; move one of them");
+        return wrong(given.span(), problem);
+    }
+    taken.insert((host.to_owned(), port), use_of);
+    Ok(())
 }
 
 /// A table of the file, and how to call it in an error.

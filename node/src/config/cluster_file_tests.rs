@@ -62,6 +62,15 @@ const CASES: &[(&str, &str, &str)] = &[
     ("a peer port among client ports", "peer-port = 17101", "peer-port = 7102"),
     ("an address nobody can be told", "announce = \"node3.example\"\n", ""),
     ("a host with a port", "\"node3.example\"", "\"node3.example:7001\""),
+    ("an outside address without a port", "id = 2", "id = 2\noutside = \"127.0.0.1\""),
+    ("an outside port without an address", "id = 2", "id = 2\noutside-port = 8001"),
+    ("an outside address nobody can be told", "id = 2", "id = 2\noutside = \"0.0.0.0\"\noutside-port = 8001"),
+    (
+        "an outside port that is a peer port",
+        "id = 1",
+        "id = 1\noutside = \"127.0.0.1\"\noutside-port = 17000",
+    ),
+    ("one node outside, the others not", "id = 2", "id = 2\noutside = \"127.0.0.1\"\noutside-port = 8001"),
     ("single brackets", "[[node]]\nid = 1", "[node]\nid = 1"),
 ];
 
@@ -74,6 +83,72 @@ fn a_good_file_is_read() {
     assert_eq!(cluster.node(1).unwrap().announce, "127.0.0.1", "the host, unless told otherwise");
     assert_eq!(cluster.node(3).unwrap().announce, "node3.example");
     assert_eq!(cluster.node(4), None);
+}
+
+#[test]
+fn the_files_that_are_shipped_are_good() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster-configs");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            ClusterFile::read(&path).unwrap();
+            names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    assert_eq!(names, ["docker-five-nodes", "docker-three-nodes", "one-node", "three-nodes"]);
+}
+
+/// As in containers: every node binds everywhere at the same ports, is called by
+/// name inside, and from outside has ports of its own.
+const CONTAINERS: &str = r#"name = "containers"
+shards = 2
+replicas = 2
+
+[[node]]
+id = 1
+host = "0.0.0.0"
+announce = "node1"
+port = 6379
+outside = "127.0.0.1"
+outside-port = 7001
+peer-port = 17001
+http-port = 27001
+
+[[node]]
+id = 2
+host = "0.0.0.0"
+announce = "node2"
+port = 6379
+outside = "127.0.0.1"
+outside-port = 7101
+peer-port = 17001
+http-port = 27001
+"#;
+
+#[test]
+fn a_node_may_have_an_address_inside_and_one_outside() {
+    let cluster = ClusterFile::parse("containers.toml", CONTAINERS).unwrap();
+    let node = cluster.node(2).unwrap();
+    assert_eq!((node.announce.as_str(), node.port), ("node2", 6379));
+    assert_eq!(node.outside, Some(OutsideEntry { host: "127.0.0.1".into(), port: 7101 }));
+}
+
+#[test]
+fn one_address_is_not_two_nodes() {
+    let twice = CONTAINERS.replacen("outside-port = 7101", "outside-port = 7002", 1);
+    let error = ClusterFile::parse("containers.toml", &twice).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "containers.toml:21: port 7002 on 127.0.0.1 would be both the outside port of shard 1 of node 1 and the outside port of shard 0 of node 2; move one of them"
+    );
+    let same = CONTAINERS.replacen("node2", "node1", 1);
+    let error = ClusterFile::parse("containers.toml", &same).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "containers.toml:19: port 6379 on node1 would be both the client port of shard 0 of node 1 and the client port of shard 0 of node 2; move one of them"
+    );
 }
 
 #[test]

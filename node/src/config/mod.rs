@@ -10,7 +10,7 @@
 pub mod cluster_file;
 pub mod settings;
 
-pub use cluster_file::{ClusterFile, FileError, NodeEntry};
+pub use cluster_file::{ClusterFile, FileError, NodeEntry, OutsideEntry};
 pub use settings::{OutputLimit, Reads, SettingError, Settings};
 
 /// The known name that someone who wrote `unknown` probably meant.

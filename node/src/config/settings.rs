@@ -54,6 +54,8 @@ pub struct Settings {
     pub keepalive_seconds: u64,
     /// `tcp-backlog`
     pub backlog: u64,
+    /// `maxmemory-clients`, a replica; 0 for no limit
+    pub client_memory_bytes_max: u64,
     /// `maxmemory`, in resident bytes of the process; 0 for no limit
     pub memory_bytes_max: u64,
     /// `busy-reply-threshold`, in milliseconds; 0 for never
@@ -64,12 +66,18 @@ pub struct Settings {
     pub lease_drift_percent: u64,
     /// `max-unit-bytes`
     pub unit_bytes_max: u64,
+    /// `max-unit-copied-bytes`
+    pub unit_copied_bytes_max: u64,
     /// `log-bytes-max`, a shard
     pub log_bytes_max: u64,
     /// `log-entries-max`, a shard
     pub log_entries_max: u64,
     /// `log-purge-bytes`, a node
     pub log_purge_bytes: u64,
+    /// `min-free-disk`, in bytes; 0 for off
+    pub disk_bytes_min: u64,
+    /// `snapshot-bytes-per-second`; 0 for no limit.
+    pub snapshot_rate: u64,
     /// `shutdown-timeout`, in seconds
     pub shutdown_seconds: u64,
     /// `loglevel`: an index into [`LOG_LEVELS`]
@@ -90,15 +98,20 @@ impl Default for Settings {
             idle_seconds_max: 0,
             keepalive_seconds: 300,
             backlog: 511,
+            // Redis sets none. Ours is far above what clients take that read their replies.
+            client_memory_bytes_max: 2 << 30,
             memory_bytes_max: 0,
             busy_after_ms: 5000,
             // Clients give up after one to two and a half seconds of failing over.
             node_timeout_ms: 1000,
             lease_drift_percent: 10,
-            unit_bytes_max: 64 << 20,
+            unit_bytes_max: 544 << 20, // the largest value, and room for its key and what else the unit does
+            unit_copied_bytes_max: 1 << 30,
             log_bytes_max: 64 << 20, // replayed in well under a second
             log_entries_max: 1_000_000,
             log_purge_bytes: 1 << 30,
+            disk_bytes_min: 256 << 20, // a few files of the log, and a snapshot of the size the log may have
+            snapshot_rate: 128 << 20,
             shutdown_seconds: 10,
             log_level: 2,
         }
@@ -225,6 +238,12 @@ pub const ROWS: &[Row] = &[
         "Connections that wait to be accepted.",
     ),
     row(
+        "maxmemory-clients",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.client_memory_bytes_max),
+        "Bytes that wait for a replica's clients, requests and replies: above, those who take most are disconnected; 0 for no limit.",
+    ),
+    row(
         "maxmemory",
         Anytime,
         Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.memory_bytes_max),
@@ -254,8 +273,14 @@ pub const ROWS: &[Row] = &[
     row(
         "max-unit-bytes",
         AtStart,
-        Kind::Bytes((1 << 20, 256 << 20), |settings| &mut settings.unit_bytes_max),
+        Kind::Bytes((1 << 20, 2 << 30), |settings| &mut settings.unit_bytes_max),
         "Bytes of the effects of one command, script or transaction; more is refused whole.",
+    ),
+    row(
+        "max-unit-copied-bytes",
+        AtStart,
+        Kind::Bytes((1 << 20, 1 << 40), |settings| &mut settings.unit_copied_bytes_max),
+        "Bytes that one command, script or transaction adds to memory without sending them: copies of values, gaps in strings; more is refused whole.",
     ),
     row(
         "log-bytes-max",
@@ -274,6 +299,18 @@ pub const ROWS: &[Row] = &[
         AtStart,
         Kind::Bytes((64 << 20, 1 << 40), |settings| &mut settings.log_purge_bytes),
         "Bytes of a node's log files above which old ones are given up.",
+    ),
+    row(
+        "min-free-disk",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.disk_bytes_min),
+        "Free bytes of the data directory's disk below which commands that may grow the data are refused with -MISCONF, and below a quarter of which all writes are; 0 for off.",
+    ),
+    row(
+        "snapshot-bytes-per-second",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.snapshot_rate),
+        "Bytes a second that a shard writes while it takes a snapshot; 0 for as many as the disk takes.",
     ),
     row(
         "shutdown-timeout",
@@ -303,7 +340,7 @@ pub const ROWS: &[Row] = &[
     fixed("replica-read-only", "yes", "Only the leader writes."),
     fixed("slave-read-only", "yes", "The older name of replica-read-only."),
     fixed("replica-serve-stale-data", "yes", "After READONLY a replica answers from what it has."),
-    fixed("hash-max-listpack-entries", "128", "Fields of a hash in the small form."),
+    fixed("hash-max-listpack-entries", "512", "Fields of a hash in the small form."),
     fixed("hash-max-listpack-value", "64", "Bytes of a field or value in the small form."),
     fixed("zset-max-listpack-entries", "128", "Members of a sorted set in the small form."),
     fixed("zset-max-listpack-value", "64", "Bytes of a member in the small form."),

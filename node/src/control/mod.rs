@@ -14,6 +14,8 @@
 //!
 //! Source: Redis Cluster specification, "Cluster topology" and "Failure detection".
 
+pub mod birth;
+
 use std::collections::BTreeMap;
 
 use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
@@ -89,11 +91,15 @@ impl Topology {
 
     fn replica_place(&self, entry: &NodeEntry, shard: u32) -> ReplicaPlace {
         ReplicaPlace {
-            // The first life of the node's disk; see `consensus::ReplicaId`.
+            // A node has one replica of a shard at most, and its place stays whichever life of its disk it is in.
             replica: entry.id,
             node: entry.id,
             name: self.replica_name(entry.id, shard),
             address: Address { host: entry.announce.clone(), port: entry.port + shard as u16 },
+            outside: entry
+                .outside
+                .as_ref()
+                .map(|outside| Address { host: outside.host.clone(), port: outside.port + shard as u16 }),
             peer_port: entry.peer_port,
         }
     }

@@ -26,9 +26,10 @@ use moonraft_proto::{
     Protocol, Reply,
     resp::{self, Limits, Parsed},
 };
+use moonraft_router::Network;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
 
-use super::{clock, connection::Connection};
+use super::{clock, connection::Connection, listen::Doors};
 use crate::{
     command::hello_reply,
     shard::{Busy, SessionId},
@@ -56,7 +57,7 @@ pub struct Clients {
     /// Sessions so far, as the shard counts them.
     begun: Cell<u64>,
     /// Where new clients come in.
-    door: RefCell<Option<OwnedFd>>,
+    doors: RefCell<Doors<OwnedFd>>,
     guests: RefCell<Vec<Guest>>,
     /// Somebody was greeted or came while a script ran.
     has_news: Cell<bool>,
@@ -66,6 +67,8 @@ pub struct Clients {
 pub struct Guest {
     /// Its socket, which does not block.
     pub stream: OwnedFd,
+    /// The network it comes from.
+    pub network: Network,
     /// What it has sent and is not answered.
     pub input: BytesMut,
     /// The last `HELLO` it was answered: the shard must hear of it.
@@ -91,9 +94,9 @@ enum Attended {
 }
 
 impl Clients {
-    /// New clients come in at this listener, which does not block.
-    pub fn open(&self, door: OwnedFd) {
-        *self.door.borrow_mut() = Some(door);
+    /// New clients from `network` come in at this listener, which does not block.
+    pub fn open(&self, network: Network, door: OwnedFd) {
+        self.doors.borrow_mut().push((network, door));
     }
 
     /// The number of the session that begins now.
@@ -191,18 +194,19 @@ impl Clients {
     /// Lets new clients in, and answers those who came.
     fn attend_guests(&self) -> Busy {
         let mut guests = self.guests.borrow_mut();
-        if let Some(door) = &*self.door.borrow() {
+        for (network, door) in &*self.doors.borrow() {
             while guests.len() < GUESTS_MAX
                 && let Ok(stream) = accept_with(door, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
             {
-                guests.push(Guest { stream, input: BytesMut::new(), greeting: BytesMut::new() });
+                let (input, greeting) = (BytesMut::new(), BytesMut::new());
+                guests.push(Guest { stream, network: *network, input, greeting });
                 self.has_news.set(true);
             }
         }
         let mut verdict = Busy::Continue;
         // One that is broken stays: others have been told numbers after its own.
         for (guest, number) in guests.iter_mut().zip(self.begun.get() + 1..) {
-            let Guest { stream, input, greeting } = guest;
+            let Guest { stream, input, greeting, .. } = guest;
             let mut desk = Desk { stream, input, greeting, number, may_answer: true };
             if matches!(desk.attend(), Attended::Open(Busy::Kill) | Attended::Broken(Busy::Kill)) {
                 verdict = Busy::Kill;
@@ -243,7 +247,8 @@ impl<S: AsFd> Desk<'_, S> {
     /// The answer to the first whole request, and its length. What is no request is
     /// left to the shard, which knows what to say.
     fn reply_to_first(&mut self) -> Option<(Vec<u8>, usize)> {
-        let parsed = resp::parse(self.input, &Limits::default());
+        let mut unquoted = Vec::new();
+        let parsed = resp::parse(self.input, &mut unquoted, &Limits::default());
         let Ok(Parsed::Request { words, consumed }) = parsed else { return None };
         let protocol = match words.as_slice() {
             [] => return Some((Vec::new(), consumed)),

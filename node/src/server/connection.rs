@@ -38,6 +38,10 @@ pub const READ_BYTES: usize = 64 << 10;
 /// A request that is not complete gets room as it grows, at most this much ahead.
 const GROWTH_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of requests that are read ahead from a client that leaves its replies unread; then its
+/// socket is left alone.
+const AHEAD_BYTES_MAX: usize = 64 << 20;
+
 /// A connection, as its tasks and the thread's other parts share it.
 pub struct Connection {
     /// Its session.
@@ -128,9 +132,20 @@ impl Connection {
         }
     }
 
+    /// Bytes that its buffers take.
+    pub fn input_bytes(&self) -> usize {
+        // The task has it while it reads: then it is being used, and will be looked at later.
+        self.input.try_borrow().map_or(0, |input| input.capacity())
+    }
+
     /// Ends the connection at once.
     pub fn close(&self) {
         self.tell(Signal::Close);
+    }
+
+    /// Whether it has been told to end, and has not yet.
+    pub fn is_closing(&self) -> bool {
+        self.signal.get() == Signal::Close
     }
 
     fn tell(&self, signal: Signal) {
@@ -168,18 +183,23 @@ impl Connection {
 
 /// Serves a connection until it ends.
 pub async fn serve(replica: Rc<Replica>, connection: Rc<Connection>) {
-    let (mut needed, mut parked) = (1, false);
+    let (mut needed, mut reads, mut is_full) = (1, true, false);
     loop {
-        match connection.wait(&replica.shared_input, !parked, needed).await {
+        match connection.wait(&replica.shared_input, reads, needed).await {
             Ok(Woken::Read(0)) | Ok(Woken::Close) | Err(_) => break,
             Ok(Woken::Read(_)) => connection.active_ns.set(replica.now_ns()),
             Ok(Woken::Resume) if connection.input.borrow().is_empty() => continue,
             Ok(Woken::Resume) => {}
         }
         let received = receive(&replica, &connection, needed);
-        (needed, parked) = (received.needed, received.parked);
+        needed = received.needed;
+        reads = !received.parked || received.reads && connection.input.borrow().len() < AHEAD_BYTES_MAX;
         replica.flush(&connection);
         replica.drive();
+        let was_full = std::mem::replace(&mut is_full, received.parked && received.reads);
+        if is_full && !was_full {
+            replica.check_clients();
+        }
         if received.close {
             drain(&replica, &connection).await;
             break;
@@ -194,7 +214,7 @@ fn receive(replica: &Replica, connection: &Connection, needed: usize) -> Receive
     let mut shared = replica.shared_input.borrow_mut();
     let input = if own.is_empty() { &mut *shared } else { &mut *own };
     if input.len() < needed && input.len() <= replica.query_bytes_max.get() {
-        let received = Received { needed, parked: false, close: false };
+        let received = Received { needed, parked: false, reads: true, close: false };
         keep(&mut own, &mut shared);
         return received;
     }

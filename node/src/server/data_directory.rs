@@ -21,6 +21,8 @@ use crate::config::ClusterFile;
 const SHAPE: &str = "shape";
 /// What the log writes first into a directory of its own; see `log::Identity`.
 const IDENTITY: &str = "identity";
+/// What the names of folders begin with that damaged data was moved to; see `rebuild`.
+pub const SET_ASIDE: &str = "set-aside-";
 
 /// Why a data directory was refused.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +85,7 @@ impl DataDirectory {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        let is_new = fs::read_dir(path).map_err(failed)?.next().is_none();
+        let is_new = is_empty(path).map_err(failed)?;
         if !is_new && !path.join(IDENTITY).exists() {
             return Err(DirectoryError::NotOurs { path: path.to_owned() });
         }
@@ -129,6 +131,16 @@ impl DataDirectory {
     pub const fn is_new(&self) -> bool {
         self.is_new
     }
+}
+
+/// Whether nothing is there but what `moonraft rebuild` has set aside.
+fn is_empty(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        if !entry?.file_name().to_string_lossy().starts_with(SET_ASIDE) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn shape(cluster: &ClusterFile) -> String {

@@ -1,4 +1,9 @@
-//! The consensus thread of a node: turns of [`Consensus`] with the real log and the real clock.
+//! The consensus of a node: turns of [`Consensus`] with the real log and the real clock.
+//!
+//! It shares its thread with the streams of the peers: nearly all that it is told
+//! comes from them, and a message that changes threads on its way costs more than
+//! all else that is done with it. While it waits for the disk those streams wait, too:
+//! nothing they bring could be taken up before. What may take long has threads of its own.
 //!
 //! A turn takes all that waits, sends append messages, tells the shards, and then
 //! writes its own log: one fsync for everything that came in during the last one.
@@ -19,6 +24,7 @@ use std::{
 
 use super::{
     clock,
+    disk::DiskHealth,
     mailbox::{DriverInbox, DriverMessage, Progress, ShardMailbox, ShardMessage},
     peers::Outgoing,
     shared::{NodeShared, ReplicaHandle},
@@ -26,7 +32,11 @@ use super::{
     writer::SnapshotWriter,
 };
 use crate::{
-    consensus::{Consensus, GroupStatus, Input, Output, ReplicaId, Role, ShardId, Work},
+    consensus::{
+        Consensus, GroupSettings, GroupStatus, Input, Members, NodeId, Output, ReplicaId, Role, Settings,
+        ShardId, Work,
+    },
+    control::birth::Memory,
     log::Log,
     shard::{CommittedEntry, Event},
 };
@@ -36,7 +46,10 @@ const PURGE_INTERVAL_NS: u64 = 10_000_000_000;
 /// How often figures for metrics are taken.
 const STATUS_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// One group, as the thread sees it.
+/// Hops from a message to its socket: the lane's stream, HTTP/2, the connection.
+const FLUSH_HOPS: usize = 3;
+
+/// One group, as the driver sees it.
 struct Member {
     replica: ReplicaId,
     mailbox: ShardMailbox,
@@ -46,7 +59,7 @@ struct Member {
     leads: Option<(u64, bool)>,
 }
 
-/// Figures of the thread, for those who ask.
+/// Figures of consensus, for those who ask.
 #[derive(Debug, Default)]
 pub struct DriverFigures {
     /// Groups that this node leads.
@@ -61,7 +74,7 @@ pub struct DriverFigures {
     pub groups: std::sync::Mutex<BTreeMap<ShardId, GroupStatus>>,
 }
 
-/// What the thread works with.
+/// Consensus with all that it works with.
 pub struct Driver {
     consensus: Consensus,
     log: Log,
@@ -71,17 +84,33 @@ pub struct Driver {
     writer: SnapshotWriter,
     members: BTreeMap<ShardId, Member>,
     figures: Arc<DriverFigures>,
+    disk: Arc<DiskHealth>,
+    node: NodeId,
+    is_fit: bool,
+    /// A write that takes longer is slow: the longest election timeout.
+    patience_ns: u64,
     next_purge: u64,
     next_status: u64,
     stopping: bool,
 }
 
 impl Driver {
-    /// The thread of the node whose other parts are `shared`.
-    pub fn new(consensus: Consensus, log: Log, inbox: DriverInbox, shared: &NodeShared) -> Self {
+    /// The consensus of the node whose other parts are `shared`.
+    pub fn new(
+        groups: Vec<GroupSettings>,
+        snapshot_bytes: &BTreeMap<ShardId, u64>,
+        settings: Settings,
+        log: Log,
+        inbox: DriverInbox,
+        shared: &NodeShared,
+    ) -> Self {
+        let incarnation = log.identity().incarnation.expect("decided before the groups begin");
+        let patience_ns = u64::from(settings.election_ticks_max) * settings.tick_ms * 1_000_000;
+        let mut consensus = Consensus::new(settings, groups, log.reader(), clock::boot_ns());
+        snapshot_bytes.iter().for_each(|(&shard, &bytes)| consensus.note_snapshot_bytes(shard, bytes));
         let member = |(&shard, replica): (&ShardId, &ReplicaHandle)| {
             let member = Member {
-                replica: ReplicaId::new(shared.node, 0),
+                replica: ReplicaId::new(shared.node, incarnation),
                 mailbox: replica.mailbox.clone(),
                 told_applied: replica.progress.index(),
                 progress: Arc::clone(&replica.progress),
@@ -89,7 +118,7 @@ impl Driver {
             };
             (shard, member)
         };
-        Self {
+        let driver = Self {
             consensus,
             log,
             inbox,
@@ -98,17 +127,26 @@ impl Driver {
             writer: shared.writer.clone(),
             members: shared.replicas.iter().map(member).collect(),
             figures: Arc::clone(&shared.figures),
+            disk: Arc::clone(&shared.disk),
+            node: shared.node,
+            is_fit: true,
+            patience_ns,
             next_purge: 0,
             next_status: 0,
             stopping: false,
+        };
+        for group in driver.members.keys().copied().collect::<Vec<_>>() {
+            let members = driver.consensus.status(group).map(|status| status.members);
+            driver.note_members(group, &members.unwrap_or_default());
         }
+        driver
     }
 
     /// Runs until it is told to stop.
-    pub fn run(mut self) {
+    pub async fn run(mut self) {
         let mut messages = Vec::new();
         while !self.stopping {
-            self.wait(&mut messages);
+            self.wait(&mut messages).await;
             let now = clock::boot_ns();
             for message in messages.drain(..) {
                 self.take(message, now);
@@ -118,25 +156,25 @@ impl Driver {
                 self.consensus.step(Input::Tick, now);
             }
             while self.consensus.has_work() {
-                self.turn();
+                self.turn().await;
             }
             self.look_after(now);
         }
     }
 
     /// Waits for something to do, at most until the next tick, and takes all that is there.
-    fn wait(&mut self, messages: &mut Vec<DriverMessage>) {
+    async fn wait(&mut self, messages: &mut Vec<DriverMessage>) {
         let until_tick = self.consensus.next_tick().saturating_sub(clock::boot_ns());
-        self.inbox.receive(messages, Duration::from_nanos(until_tick));
+        self.inbox.receive(messages, Duration::from_nanos(until_tick)).await;
     }
 
     fn take(&mut self, message: DriverMessage, now: u64) {
         match message {
             DriverMessage::Input(Input::Applied { group, index }) => self.tell_applied(group, index, now),
-            DriverMessage::Input(Input::SnapshotPublished { group, index }) => {
+            DriverMessage::Input(Input::SnapshotPublished { group, index, bytes }) => {
                 // Its entries may have been applied without a word; see `Progress`.
                 self.take_progress(now);
-                self.consensus.step(Input::SnapshotPublished { group, index }, now);
+                self.consensus.step(Input::SnapshotPublished { group, index, bytes }, now);
             }
             DriverMessage::Input(input) => self.consensus.step(input, now),
             DriverMessage::Peer(messages) => {
@@ -145,6 +183,13 @@ impl Driver {
                     self.consensus.step(Input::Message(message), now);
                 }
             }
+            DriverMessage::Recall { node, reply } => {
+                let recall = |&group: &ShardId| Some((group, self.consensus.recollect(group, node)?));
+                let shards = self.members.keys().filter_map(recall).collect();
+                let _ = reply.send(Memory { decided: true, shards });
+            }
+            // Once, before there are groups.
+            DriverMessage::Decide { .. } | DriverMessage::Begin => {}
             DriverMessage::Stop => self.stopping = true,
         }
     }
@@ -166,14 +211,19 @@ impl Driver {
         }
     }
 
-    fn turn(&mut self) {
+    async fn turn(&mut self) {
         let work = self.consensus.collect(clock::boot_ns());
+        let sends = !work.messages.is_empty();
         let writes = self.send_and_tell(work);
         if !writes.is_empty() {
-            let before = clock::boot_ns();
+            if sends {
+                flush().await;
+            }
+            self.disk.begin_write(clock::boot_ns());
             self.log.write(&writes);
+            let took_ns = self.disk.end_write(clock::boot_ns(), self.patience_ns);
             self.figures.writes.fetch_add(1, Ordering::Relaxed);
-            self.figures.write_ns.fetch_add(clock::boot_ns() - before, Ordering::Relaxed);
+            self.figures.write_ns.fetch_add(took_ns, Ordering::Relaxed);
             let positions =
                 writes.groups.iter().filter_map(|it| Some((it.group, it.snapshot.as_ref()?.index)));
             positions.for_each(|(group, index)| self.writer.prune(group, index));
@@ -202,6 +252,7 @@ impl Driver {
                     index: entry.index,
                     term: entry.term,
                     data: entry.data,
+                    more: entry.more,
                 };
                 let newest_term = entries.last().map_or(0, |entry| entry.term);
                 let entries = entries.into_iter().map(convert).collect();
@@ -210,6 +261,9 @@ impl Driver {
             }
             Output::RoundConfirmed { group, term, round, .. } => {
                 self.to_shard(group, Event::RoundConfirmed { term, round }.into());
+            }
+            Output::Followers { group, term, matched } => {
+                self.to_shard(group, Event::Followers { term, matched }.into());
             }
             // A `Role` that ends the term tells the shard, and its reads are redirected.
             Output::RoundRefused { .. } => {}
@@ -221,7 +275,8 @@ impl Driver {
                 self.to_shard(group, ShardMessage::Install { index, term });
             }
             Output::Members { group, index, members } => {
-                tracing::debug!(shard = group, index, ?members, "members changed");
+                tracing::info!(shard = group, index, voters = ?members.voters, learners = ?members.learners, "members");
+                self.note_members(group, &members);
             }
         }
     }
@@ -230,15 +285,16 @@ impl Driver {
         let Some(member) = self.members.get_mut(&group) else { return };
         tracing::debug!(shard = group, term, ?role, "role");
         member.leads = (role == Role::Leader).then_some((term, false));
-        let replica = member.replica.0;
+        let replica = member.replica.node();
         let event = match role {
             Role::Leader => Event::Lead { term },
-            Role::Follower { leader } => Event::Follow { leader: leader.map(|leader| leader.0) },
+            // To clients a replica is its node's, whichever life of its disk that is in.
+            Role::Follower { leader } => Event::Follow { leader: leader.map(ReplicaId::node) },
             Role::Candidate => Event::Follow { leader: None },
         };
         match role {
             Role::Leader => self.view.learn_leader(group, term, replica),
-            Role::Follower { leader: Some(leader) } => self.view.learn_leader(group, term, leader.0),
+            Role::Follower { leader: Some(leader) } => self.view.learn_leader(group, term, leader.node()),
             _ => {}
         }
         if role != Role::Leader {
@@ -256,7 +312,15 @@ impl Driver {
             member.leads = Some((newest_term, true));
             let node = member.replica.node();
             tracing::info!(node, shard = group, term = newest_term, "leads");
-            self.view.lead(group, newest_term, member.replica.0);
+            self.view.lead(group, newest_term, node);
+        }
+    }
+
+    /// A replica that does not vote asks to, until it does.
+    fn note_members(&self, group: ShardId, members: &Members) {
+        if let Some(member) = self.members.get(&group) {
+            let wants = !members.is_voter(member.replica);
+            self.view.join(group, wants.then_some(member.replica.0));
         }
     }
 
@@ -268,6 +332,11 @@ impl Driver {
 
     /// What is done now and then: files of the log, figures.
     fn look_after(&mut self, now: u64) {
+        let (node, fit) = (self.node, self.disk.is_fit(now));
+        if fit != self.is_fit {
+            self.is_fit = fit;
+            self.consensus.step(Input::Fitness { node, fit }, now);
+        }
         if now >= self.next_purge {
             self.next_purge = now + PURGE_INTERVAL_NS;
             for group in self.log.purge() {
@@ -284,11 +353,9 @@ impl Driver {
     }
 }
 
-/// Starts the thread.
-///
-/// # Errors
-/// The system has no thread left.
-pub fn spawn(node: u64, driver: Driver) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let name = format!("consensus-{node}");
-    std::thread::Builder::new().name(name).spawn(move || driver.run())
+/// Lets messages leave before the thread waits for the disk.
+async fn flush() {
+    for _ in 0..FLUSH_HOPS {
+        tokio::task::yield_now().await;
+    }
 }

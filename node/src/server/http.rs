@@ -3,7 +3,7 @@
 //! Names of metrics are those of redis_exporter where it has one, so that the
 //! dashboards people have show something; the rest is `moonraft_…`.
 
-use std::{fmt::Write as _, sync::Arc, sync::atomic::Ordering};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, sync::atomic::Ordering};
 
 use axum::{
     Router,
@@ -14,7 +14,7 @@ use axum::{
 };
 
 use super::{facts, shared::NodeShared};
-use crate::consensus::Role;
+use crate::consensus::{GroupStatus, Role, ShardId};
 
 /// The pages of a node.
 pub fn router(node: Arc<NodeShared>) -> Router {
@@ -27,10 +27,10 @@ pub fn router(node: Arc<NodeShared>) -> Router {
 
 /// 200 once every replica here knows a leader that serves.
 async fn ready(State(node): State<Arc<NodeShared>>) -> impl IntoResponse {
-    if node.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "a shard here has no leader that serves\n")
+    match node.awaited() {
+        None if node.is_ready() => (StatusCode::OK, "ready\n".to_owned()),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "a shard here has no leader that serves\n".to_owned()),
+        Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("{what}\n")),
     }
 }
 
@@ -78,10 +78,33 @@ fn render(node: &NodeShared) -> String {
     text
 }
 
+/// Who belongs to the groups: node and life of its disk, and as what.
+fn render_members(text: &mut String, groups: &BTreeMap<ShardId, GroupStatus>) {
+    let mut samples = Vec::new();
+    for (shard, status) in groups {
+        let members = &status.members;
+        let lists =
+            [("voter", &members.voters), ("outgoing", &members.outgoing), ("learner", &members.learners)];
+        for (role, id) in lists.iter().flat_map(|(role, ids)| ids.iter().map(move |id| (role, id))) {
+            let (node, life) = (id.node(), id.incarnation());
+            let labels =
+                format!("{{shard=\"{shard}\",node=\"{node}\",incarnation=\"{life}\",role=\"{role}\"}}");
+            samples.push((labels, 1.0));
+        }
+    }
+    family(
+        text,
+        "moonraft_raft_member",
+        "gauge",
+        "Members of a group: a node in a life of its disk.",
+        &samples,
+    );
+}
+
 fn render_consensus(text: &mut String, node: &NodeShared) {
     let figures = &node.figures;
     let groups = figures.groups.lock().expect("no thread panics holding it").clone();
-    let each = |value: &dyn Fn(&crate::consensus::GroupStatus) -> u64| {
+    let each = |value: &dyn Fn(&GroupStatus) -> u64| {
         let sample = |(shard, status)| (format!("{{shard=\"{shard}\"}}"), value(status) as f64);
         groups.iter().map(sample).collect::<Vec<_>>()
     };
@@ -109,6 +132,7 @@ fn render_consensus(text: &mut String, node: &NodeShared) {
         "The last entry in the newest snapshot.",
         &each(&|status| status.snapshot),
     );
+    render_members(text, &groups);
     let one = |value: f64| vec![(String::new(), value)];
     let writes = figures.writes.load(Ordering::Relaxed) as f64;
     let seconds = figures.write_ns.load(Ordering::Relaxed) as f64 / 1e9;
@@ -120,6 +144,12 @@ fn render_consensus(text: &mut String, node: &NodeShared) {
         &one(writes),
     );
     family(text, "moonraft_log_write_seconds_total", "counter", "Time they took.", &one(seconds));
+    let room = node.disk.room();
+    let levels = one(f64::from(room as u8));
+    let help = "Room of the disk: 0 enough, 1 short (min-free-disk), 2 next to none.";
+    family(text, "moonraft_disk_shortage", "gauge", help, &levels);
+    let free = one(node.disk.free_bytes() as f64);
+    family(text, "moonraft_disk_free_bytes", "gauge", "Free bytes of the data directory's disk.", &free);
     let bytes = figures.log_bytes.load(Ordering::Relaxed) as f64;
     family(text, "moonraft_log_bytes", "gauge", "Bytes of the log's files.", &one(bytes));
 }

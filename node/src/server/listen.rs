@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, ToSocketAddrs},
 };
 
+use moonraft_router::Network;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::NodeEntry;
@@ -32,10 +33,13 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
+/// Where clients of one replica come in: one listener a network.
+pub type Doors<L> = Vec<(Network, L)>;
+
 /// The listeners of a node.
 pub struct Listeners {
     /// For clients, by shard.
-    pub clients: Vec<(u32, TcpListener)>,
+    pub clients: Vec<(u32, Doors<TcpListener>)>,
     /// For other nodes.
     pub peers: TcpListener,
     /// For health and metrics.
@@ -59,9 +63,13 @@ pub fn bind(
         })
     };
     let client = |shard: u32| {
-        let port = node.port + shard as u16;
         let purpose = format!("clients of shard {shard} of node {}", node.id);
-        open(port, purpose).map(|listener| (shard, listener))
+        let mut doors = vec![(Network::Inside, open(node.port + shard as u16, purpose)?)];
+        if let Some(outside) = &node.outside {
+            let purpose = format!("clients from outside of shard {shard} of node {}", node.id);
+            doors.push((Network::Outside, open(outside.port + shard as u16, purpose)?));
+        }
+        Ok((shard, doors))
     };
     Ok(Listeners {
         clients: shards.map(client).collect::<Result<_, _>>()?,
@@ -99,6 +107,7 @@ mod tests {
             host: "127.0.0.1".into(),
             announce: "127.0.0.1".into(),
             port,
+            outside: None,
             peer_port: 0,
             http_port: 0,
         };

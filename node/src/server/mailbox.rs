@@ -9,16 +9,17 @@
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
-    consensus::{Input, PeerMessage, ShardId},
+    consensus::{Input, NodeId, PeerMessage, ShardId},
+    control::birth::Memory,
     keyspace::tx::Publication,
     shard::Event,
 };
@@ -118,32 +119,45 @@ impl ShardInbox {
     }
 }
 
-/// What the consensus thread is told.
+/// What consensus is told.
 #[derive(Debug)]
 pub enum DriverMessage {
     /// For consensus itself.
     Input(Input),
     /// Messages of a peer.
     Peer(Vec<PeerMessage>),
+    /// What is remembered of a node whose disk is empty?
+    Recall {
+        /// The node.
+        node: NodeId,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Memory>,
+    },
+    /// The node is in this life of its disk: to be kept, for ever.
+    Decide {
+        /// The incarnation.
+        incarnation: u32,
+        /// Told when it is durable.
+        done: oneshot::Sender<()>,
+    },
+    /// The groups may begin.
+    Begin,
     /// End.
     Stop,
 }
 
-/// What waits for the consensus thread.
-///
-/// The thread sleeps between two turns, thousands of times a second, and takes
-/// all that waits at once. A channel that spins and yields for a while before it
-/// sleeps, as most do, would spend more there than the turns themselves.
+/// What waits for consensus, which takes all of it at once. Only who finds it
+/// asleep wakes it.
 #[derive(Debug, Default)]
 struct DriverQueue {
     waiting: Mutex<Waiting>,
-    arrived: Condvar,
+    arrived: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     messages: Vec<DriverMessage>,
-    /// The thread sleeps: who puts a message there wakes it.
+    /// Who puts a message there wakes it.
     asleep: bool,
 }
 
@@ -162,7 +176,7 @@ impl DriverQueue {
     }
 }
 
-/// Where messages for the consensus thread are put.
+/// Where messages for consensus are put.
 #[derive(Clone, Debug)]
 pub struct DriverMailbox {
     queue: Arc<DriverQueue>,
@@ -185,12 +199,31 @@ pub fn driver_mailbox() -> (DriverMailbox, DriverInbox) {
 }
 
 impl DriverMailbox {
-    /// Puts an input there. A thread that has ended needs none.
+    /// Puts an input there. When consensus has ended it needs none.
     pub fn send(&self, input: Input) {
         self.queue.put(DriverMessage::Input(input));
     }
 
-    /// Ends the thread, after what was sent before.
+    /// What this node remembers of `node`; `None` if it stops.
+    pub async fn recall(&self, node: NodeId) -> Option<Memory> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.put(DriverMessage::Recall { node, reply });
+        answer.await.ok()
+    }
+
+    /// Keeps which life of its disk the node is in. `None` if the node stops.
+    pub async fn decide(&self, incarnation: u32) -> Option<()> {
+        let (done, decided) = oneshot::channel();
+        self.queue.put(DriverMessage::Decide { incarnation, done });
+        decided.await.ok()
+    }
+
+    /// Lets the groups begin.
+    pub fn begin(&self) {
+        self.queue.put(DriverMessage::Begin);
+    }
+
+    /// Ends consensus, after what was sent before.
     pub fn stop(&self) {
         self.queue.put(DriverMessage::Stop);
     }
@@ -211,15 +244,19 @@ impl DriverMailbox {
 impl DriverInbox {
     /// Puts all that waits into `messages`, which is empty. If nothing does, it
     /// waits for something, at most this long.
-    pub fn receive(&self, messages: &mut Vec<DriverMessage>, patience: Duration) {
-        let mut waiting = self.queue.lock();
-        if waiting.messages.is_empty() {
-            waiting.asleep = true;
-            let woken = self.queue.arrived.wait_timeout_while(waiting, patience, |waiting| waiting.asleep);
-            waiting = woken.expect("no thread panics holding it").0;
-            waiting.asleep = false;
+    pub async fn receive(&self, messages: &mut Vec<DriverMessage>, patience: Duration) {
+        if self.take(messages, true) {
+            return;
         }
+        let _ = tokio::time::timeout(patience, self.queue.arrived.notified()).await;
+        self.take(messages, false);
+    }
+
+    fn take(&self, messages: &mut Vec<DriverMessage>, sleeps: bool) -> bool {
+        let mut waiting = self.queue.lock();
         std::mem::swap(&mut waiting.messages, messages);
+        waiting.asleep = sleeps && messages.is_empty();
+        !messages.is_empty()
     }
 
     /// These messages of a peer wait no more.
@@ -297,41 +334,37 @@ mod tests {
         assert_eq!(inbox.receive(&mut messages, 10).await, 1);
     }
 
-    #[test]
-    fn progress_wakes_consensus_only_for_much_or_for_a_new_term() {
+    #[tokio::test]
+    async fn progress_wakes_consensus_only_for_much_or_for_a_new_term() {
         let (mailbox, inbox) = driver_mailbox();
         let progress = Progress::new(0, 5);
-        let told = || {
+        let told = async || {
             let mut messages = Vec::new();
-            inbox.receive(&mut messages, Duration::ZERO);
+            inbox.receive(&mut messages, Duration::ZERO).await;
             messages.len()
         };
         progress.applied(6, 100, false, &mailbox);
-        assert_eq!((progress.index(), told()), (6, 0));
+        assert_eq!((progress.index(), told().await), (6, 0));
         progress.applied(7, 0, true, &mailbox);
         progress.applied(8, TOLD_BYTES, false, &mailbox);
         progress.applied(9, 1, false, &mailbox);
-        assert_eq!((progress.index(), told()), (9, 2));
+        assert_eq!((progress.index(), told().await), (9, 2));
     }
 
-    #[test]
-    fn a_sleeping_consensus_thread_is_woken_by_the_first_message() {
+    #[tokio::test]
+    async fn sleeping_consensus_is_woken_by_the_first_message() {
         let (mailbox, inbox) = driver_mailbox();
-        let thread = std::thread::spawn(move || {
-            let mut messages = Vec::new();
-            let mut count = 0;
-            loop {
-                inbox.receive(&mut messages, Duration::from_secs(60));
-                for message in messages.drain(..) {
-                    match message {
-                        DriverMessage::Stop => return count,
-                        _ => count += 1,
-                    }
-                }
-            }
+        let sender = std::thread::spawn(move || {
+            (0..10_000).for_each(|_| mailbox.send(Input::Tick));
+            mailbox.stop();
         });
-        (0..10_000).for_each(|_| mailbox.send(Input::Tick));
-        mailbox.stop();
-        assert_eq!(thread.join().unwrap(), 10_000);
+        let (mut messages, mut count) = (Vec::new(), 0);
+        while !matches!(messages.last(), Some(DriverMessage::Stop)) {
+            messages.clear();
+            inbox.receive(&mut messages, Duration::from_secs(60)).await;
+            count += messages.len();
+        }
+        assert_eq!(count, 10_001);
+        sender.join().unwrap();
     }
 }

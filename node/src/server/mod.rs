@@ -12,31 +12,38 @@
 //!
 //! * [`node`]: a node's threads, put together and taken apart.
 //! * [`replica`], [`connection`], [`busy`], [`surroundings`]: a shard's thread.
-//! * [`driver`]: the consensus thread. [`writer`], [`snapshots`]: snapshot files.
+//! * [`driver`]: the consensus thread; [`birth`]: before its groups begin. [`writer`], [`snapshots`]: snapshot files.
+//! * [`disk`]: room and speed of the disk. [`rebuild`]: a damaged node begins anew.
 //! * [`peers`]: between nodes. [`view`]: what a node knows of its cluster.
-//! * [`http`]: health and metrics.
-//! * [`run`]: whole processes, from a cluster file to the end.
+//! * [`http`]: health and metrics. [`health`]: asks for it from the command line.
+//! * [`run`]: whole processes, from a cluster file to the end. [`descriptors`]: what the system lets them have.
 //!
 //! INVARIANT: nothing in here decides what a request means or whether an entry is
 //! committed: that is `shard`'s and `consensus`'s.
 
 #![allow(clippy::disallowed_methods, reason = "the shell is where clocks are read and threads begin")]
 
+pub mod birth;
 pub mod busy;
 pub mod clock;
 pub mod connection;
 pub mod data_directory;
+pub mod descriptors;
+pub mod disk;
 pub mod driver;
 pub mod facts;
+pub mod health;
 pub mod http;
 pub mod listen;
 pub mod mailbox;
 pub mod node;
 pub mod peers;
+pub mod rebuild;
 pub mod replica;
 pub mod run;
 pub mod shared;
-pub mod snapshots;
+pub mod snapshot_file;
+mod snapshots;
 pub mod surroundings;
 pub mod view;
 pub mod writer;

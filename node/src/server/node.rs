@@ -3,7 +3,15 @@
 //! [`bind`] touches what can refuse a start, in this order: ports, then the data
 //! directory, then the log. So a start that is refused has changed nothing.
 
-use std::{collections::BTreeMap, io, path::Path, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use moonraft_proto::peer::peer_server::PeerServer;
@@ -13,12 +21,15 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use super::{
+    birth::{self, Unborn},
     busy::Clients,
     clock,
     data_directory::{DataDirectory, DirectoryError},
-    driver::{self, Driver, DriverFigures},
+    descriptors,
+    disk::{self, DiskHealth},
+    driver::DriverFigures,
     http,
-    listen::{self, ListenError, Listeners},
+    listen::{self, Doors, ListenError, Listeners},
     mailbox::{Progress, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox},
     peers::{
         CONNECTION_WINDOW_BYTES, ENVELOPE_BYTES_MAX, Incoming, STREAM_WINDOW_BYTES,
@@ -26,17 +37,18 @@ use super::{
     },
     replica::{Replica, shard_settings},
     shared::{NodeShared, ReplicaFigures, ReplicaHandle},
-    snapshots::SnapshotFiles,
+    snapshot_file::SnapshotError,
+    snapshots::{SnapshotFiles, SnapshotName},
     surroundings::World,
     view::View,
     writer,
 };
 use crate::{
     config::{ClusterFile, Settings},
-    consensus::{self, Consensus, GroupSettings, Input, LeaseCell, ReplicaId, ShardId},
+    consensus::{self, GroupSettings, Input, LeaseCell, ReplicaId, ShardId},
     control::{Directory, Topology},
     log::{GroupId, Identity, Log, LogSettings, OpenError, RecoveredGroup},
-    shard::{Shard, ShardSettings, State},
+    shard::{PlantedFault, Shard, ShardSettings, State},
 };
 
 /// Ticks of the longest election timeout, which is the node timeout; of the shortest, half.
@@ -47,6 +59,9 @@ const HINTS_A_TIMEOUT: u32 = 4;
 const BATCH_SLACK_BYTES: u64 = 4 << 20;
 /// How long the peers' runtime may take to end.
 const PEERS_END: Duration = Duration::from_millis(500);
+/// Time for clients between the hand-overs of two shards: they look at the map, which takes them some
+/// round trips.
+const HAND_OVER_REST: Duration = Duration::from_millis(50);
 /// How often a hand-over is looked at.
 const HAND_OVER_STEP: Duration = Duration::from_millis(5);
 
@@ -62,15 +77,32 @@ pub enum StartError {
     /// The log in it.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// A snapshot in it.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The cluster file has no such node.
     #[error("the cluster file has no node {0}; it has {1}")]
     NoSuchNode(u64, String),
-    /// The data is of a later life than the cluster file knows.
-    #[error("the data directory is of incarnation {0}, which this cluster file does not know")]
-    Incarnation(u32),
     /// The system.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+impl StartError {
+    /// Whether the node has lost what it may have promised, and has to be rebuilt from its peers.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StartError::Log(error) => error.is_damage(),
+            StartError::Snapshot(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+
+    /// `node` is not in the file; tells who is.
+    pub(super) fn no_such_node(cluster: &ClusterFile, node: u64) -> Self {
+        let ids: Vec<String> = cluster.nodes.iter().map(|entry| entry.id.to_string()).collect();
+        StartError::NoSuchNode(node, ids.join(", "))
+    }
 }
 
 /// A node that has its ports.
@@ -79,6 +111,7 @@ pub struct Bound {
     cluster: ClusterFile,
     node: u64,
     listeners: Listeners,
+    fault: Option<PlantedFault>,
 }
 
 /// Binds the ports of a node.
@@ -87,12 +120,9 @@ pub struct Bound {
 /// One is taken, or there is no such node.
 pub fn bind(cluster: &ClusterFile, node: u64) -> Result<Bound, StartError> {
     let topology = Arc::new(Topology::new(cluster.clone()));
-    let entry = topology.node(node).ok_or_else(|| {
-        let ids: Vec<String> = cluster.nodes.iter().map(|entry| entry.id.to_string()).collect();
-        StartError::NoSuchNode(node, ids.join(", "))
-    })?;
+    let entry = topology.node(node).ok_or_else(|| StartError::no_such_node(cluster, node))?;
     let listeners = listen::bind(entry, topology.shards_of(node), cluster.settings.backlog)?;
-    Ok(Bound { cluster: cluster.clone(), node, listeners, topology })
+    Ok(Bound { cluster: cluster.clone(), node, listeners, topology, fault: None })
 }
 
 /// A node that has its ports and its data.
@@ -105,24 +135,46 @@ pub struct Prepared {
 }
 
 impl Bound {
+    /// Has its shards break a promise on purpose; only tests of the tests want that.
+    pub fn with_fault(self, fault: Option<PlantedFault>) -> Bound {
+        Bound { fault, ..self }
+    }
+
     /// Opens the node's data.
     ///
     /// # Errors
     /// The directory is not this node's, or damaged.
     pub fn open(self, path: &Path) -> Result<Prepared, StartError> {
         let directory = DataDirectory::open(path, &self.cluster)?;
-        let identity = Identity { cluster: self.cluster.name.clone(), node: self.node, incarnation: 0 };
+        let identity = Identity { cluster: self.cluster.name.clone(), node: self.node, incarnation: None };
         let purge_bytes = self.cluster.settings.log_purge_bytes;
         let settings = LogSettings { purge_bytes, ..LogSettings::default() };
         let (log, recovered) = Log::open(directory.path(), &identity, &settings)?;
-        if log.identity().incarnation != 0 {
-            return Err(StartError::Incarnation(log.identity().incarnation));
-        }
         directory.remember_shape()?;
         let files = SnapshotFiles::open(directory.path())?;
         files.sweep()?;
+        verify(&files, &recovered)?;
         Ok(Prepared { bound: self, directory, log, recovered, files })
     }
+}
+
+/// The newest snapshot of a group; `None`: there is none yet.
+fn newest_snapshot(shard: ShardId, recovered: &RecoveredGroup) -> Option<SnapshotName> {
+    let (index, term) = (recovered.snapshot.index, recovered.snapshot.term);
+    (index > 0).then_some(SnapshotName { shard, index, term })
+}
+
+/// Checks the snapshots that are to be installed, before anything else is done: all at once, as a disk
+/// likes it.
+fn verify(files: &SnapshotFiles, recovered: &BTreeMap<GroupId, RecoveredGroup>) -> Result<(), SnapshotError> {
+    std::thread::scope(|scope| {
+        let names = recovered.iter().filter_map(|(&shard, group)| newest_snapshot(shard, group));
+        let checks: Vec<_> = names.map(|name| scope.spawn(move || files.verify(name))).collect();
+        let join = |check: std::thread::ScopedJoinHandle<'_, _>| {
+            check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        checks.into_iter().try_for_each(join)
+    })
 }
 
 /// The settings of consensus under the node's.
@@ -147,10 +199,13 @@ fn consensus_settings(settings: &Settings) -> consensus::Settings {
 /// One replica before its thread starts.
 struct Seat {
     shard: ShardId,
-    listener: std::net::TcpListener,
+    doors: Doors<std::net::TcpListener>,
     inbox: ShardInbox,
     lease: Arc<LeaseCell>,
     port: u16,
+    fault: Option<PlantedFault>,
+    /// The last entry that the log holds: index and term.
+    acknowledged: (u64, u64),
 }
 
 /// A node whose threads run.
@@ -169,35 +224,46 @@ impl Prepared {
     /// The system has no thread or descriptor left.
     pub fn start(self) -> Result<RunningNode, StartError> {
         let Prepared { bound, directory, log, mut recovered, files } = self;
-        let Bound { topology, cluster, node, listeners } = bound;
+        let Bound { topology, cluster, node, listeners, fault } = bound;
         let settings = cluster.settings.clone();
         let silence_max = Duration::from_millis(settings.node_timeout_ms);
         let (driver_mailbox, driver_inbox) = driver_mailbox();
         let (stopping, stop_watch) = watch::channel(false);
 
+        let has_begun = recovered.values().any(RecoveredGroup::has_begun);
         let mut groups = Vec::new();
+        let mut leases = BTreeMap::new();
         let mut replicas = BTreeMap::new();
         let mut inboxes = BTreeMap::new();
+        let mut snapshots = Vec::new();
+        let mut acknowledged = BTreeMap::new();
         for shard in topology.shards_of(node) {
             let recovered = recovered.remove(&shard);
             let (mailbox, inbox) = shard_mailbox();
-            let snapshot = recovered.as_ref().map(|group| (group.snapshot.index, group.snapshot.term));
-            let (index, term) = snapshot.unwrap_or((0, 0));
-            if index > 0 {
+            let snapshot = recovered.as_ref().and_then(|group| newest_snapshot(shard, group));
+            if let Some(SnapshotName { index, term, .. }) = snapshot {
                 mailbox.send(ShardMessage::Install { index, term });
             }
-            let progress = Arc::new(Progress::new(shard, index));
+            let last = recovered.as_ref().map(|group| (group.last_index, group.terms.term(group.last_index)));
+            acknowledged.insert(shard, last.unwrap_or_default());
+            snapshots.extend(snapshot);
+            let progress = Arc::new(Progress::new(shard, snapshot.map_or(0, |name| name.index)));
             replicas.insert(shard, ReplicaHandle { mailbox, progress, figures: ReplicaFigures::default() });
             inboxes.insert(shard, inbox);
-            groups.push(group_settings(&topology, node, shard, recovered));
+            let group = group_settings(&topology, shard, recovered);
+            leases.insert(shard, Arc::clone(&group.lease));
+            groups.push(group);
         }
-        let consensus = Consensus::new(consensus_settings(&settings), groups, log.reader(), clock::boot_ns());
-        let mailboxes: Vec<ShardMailbox> = replicas.values().map(|replica| replica.mailbox.clone()).collect();
+        let consensus_settings = consensus_settings(&settings);
+        let snapshot_bytes = snapshots.iter().map(|&name| (name.shard, files.bytes(name))).collect();
+        let mailbox_of = |(&shard, replica): (&ShardId, &ReplicaHandle)| (shard, replica.mailbox.clone());
+        let by_shard: BTreeMap<ShardId, ShardMailbox> = replicas.iter().map(mailbox_of).collect();
+        let mailboxes: Vec<ShardMailbox> = by_shard.values().cloned().collect();
         let silence_ns = silence_max.as_nanos() as u64;
         let directory_view = Directory::new(&topology, node, silence_ns, clock::boot_ns());
         let view = Arc::new(View::new(directory_view, mailboxes));
         let (outgoing, carriers) = outgoing(&topology, node, silence_max);
-        let (writer, writer_thread) = writer::spawn(node, files.clone(), driver_mailbox.clone())?;
+        let (writer, writer_thread) = writer::spawn(node, files.clone(), driver_mailbox.clone(), by_shard)?;
         let shared = Arc::new(NodeShared {
             node,
             settings: ArcSwap::from_pointee(settings),
@@ -208,39 +274,57 @@ impl Prepared {
             files,
             writer,
             replicas,
+            disk: Arc::new(DiskHealth::default()),
+            awaiting: Mutex::new(Some(format!("node {node} starts"))),
             figures: Arc::new(DriverFigures::default()),
+            clients_max: descriptors::clients_max(),
         });
 
         let mut seats = Vec::new();
-        for (shard, listener) in listeners.clients {
+        for (shard, doors) in listeners.clients {
             let inbox = inboxes.remove(&shard).expect("a listener for each shard of the node");
-            let lease = consensus.lease(shard).expect("a group for each shard of the node");
-            let port = listener.local_addr()?.port();
-            seats.push(Seat { shard, listener, inbox, lease, port });
+            let lease = leases.remove(&shard).expect("a group for each shard of the node");
+            let port = doors[0].1.local_addr()?.port();
+            let acknowledged = acknowledged[&shard];
+            seats.push(Seat { shard, doors, inbox, lease, port, fault, acknowledged });
         }
         let shards =
             seats.into_iter().map(|seat| spawn_shard(&shared, &topology, seat)).collect::<Result<_, _>>()?;
-        let driver = Driver::new(consensus, log, driver_inbox, &shared);
-        let driver_thread = driver::spawn(node, driver)?;
-        let peers = PeerSide { topology, silence_max, carriers, stopping: stop_watch };
-        let peer_thread = spawn_peers(&shared, peers, listeners.peers, listeners.http)?;
-        let rest = vec![driver_thread, peer_thread, writer_thread];
+        let decided = log.identity().incarnation;
+        let as_node = move |incarnation| {
+            let replica = ReplicaId::new(node, incarnation);
+            groups.into_iter().map(|group| GroupSettings { replica, ..group }).collect()
+        };
+        let unborn = Unborn {
+            log,
+            inbox: driver_inbox,
+            shared: Arc::clone(&shared),
+            groups: Box::new(as_node),
+            snapshot_bytes,
+            settings: consensus_settings,
+        };
+        if has_begun {
+            shared.await_now(None);
+            shared.driver.begin();
+        }
+        let data = directory.path().to_owned();
+        let unsettled = (!has_begun).then_some(decided);
+        let peers = PeerSide { topology, silence_max, carriers, data, unsettled, stopping: stop_watch };
+        let peer_thread = spawn_peers(&shared, peers, unborn, listeners.peers, listeners.http)?;
+        let rest = vec![peer_thread, writer_thread];
         Ok(RunningNode { shared, shards, rest, stopping, directory })
     }
 }
 
-fn group_settings(
-    topology: &Topology,
-    node: u64,
-    shard: ShardId,
-    recovered: Option<RecoveredGroup>,
-) -> GroupSettings {
+/// A group as it is before the node knows which life of its disk it is in.
+fn group_settings(topology: &Topology, shard: ShardId, recovered: Option<RecoveredGroup>) -> GroupSettings {
     GroupSettings {
         group: shard,
-        replica: ReplicaId::new(node, 0),
+        replica: ReplicaId::default(),
         voters: topology.nodes_of(shard).map(|entry| ReplicaId::new(entry.id, 0)).collect(),
         home: Some(topology.home(shard)),
         election_ticks: None,
+        lease: Arc::default(),
         recovered,
     }
 }
@@ -252,21 +336,27 @@ fn spawn_shard(shared: &Arc<NodeShared>, topology: &Arc<Topology>, seat: Seat) -
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("the system has descriptors for a runtime at the start");
         runtime.block_on(LocalSet::new().run_until(async move {
-            let Seat { shard, listener, inbox, lease, port } = seat;
+            let Seat { shard, doors, inbox, lease, port, fault, acknowledged } = seat;
             let clients = Rc::new(Clients::default());
             let world = World { node: Arc::clone(&shared), lease, clients: Rc::clone(&clients), port };
             let base = ShardSettings {
                 shard,
-                replica: ReplicaId::new(shared.node, 0).0,
+                replica: shared.node,
                 node: shared.node,
+                fault,
                 ..ShardSettings::default()
             };
             let settings = shard_settings(base, &shared.settings.load());
-            let state = State::of_new_shard(&[SlotMap::even_range(shard as usize, shards as usize)]);
+            let slots = SlotMap::even_range(shard as usize, shards as usize);
+            let state = State { acknowledged, ..State::of_new_shard(&[slots]) };
             let machine = Shard::new(settings, Rc::new(world), state, rand::random());
-            clients.open(listener.try_clone().expect("the system has a descriptor left").into());
-            let listener = TcpListener::from_std(listener).expect("a listener that does not block");
-            Replica::new(machine, clients, shared, shard).run(listener, inbox).await;
+            let mut listeners = Vec::new();
+            for (network, door) in doors {
+                clients.open(network, door.try_clone().expect("the system has a descriptor left").into());
+                let listener = TcpListener::from_std(door).expect("a listener that does not block");
+                listeners.push((network, listener));
+            }
+            Replica::new(machine, clients, shared, shard).run(listeners, inbox).await;
         }));
     })
 }
@@ -276,12 +366,16 @@ struct PeerSide {
     topology: Arc<Topology>,
     silence_max: Duration,
     carriers: Carriers,
+    data: PathBuf,
+    /// Of a node that has not begun: which life of its disk it is in, if it knows.
+    unsettled: Option<Option<u32>>,
     stopping: watch::Receiver<bool>,
 }
 
 fn spawn_peers(
     shared: &Arc<NodeShared>,
     side: PeerSide,
+    unborn: Unborn,
     peers: std::net::TcpListener,
     http_listener: std::net::TcpListener,
 ) -> io::Result<JoinHandle<()>> {
@@ -290,21 +384,29 @@ fn spawn_peers(
     std::thread::Builder::new().name(name).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("the system has descriptors for a runtime at the start");
-        runtime.block_on(serve_peers(shared, side, peers, http_listener));
+        runtime.block_on(async move {
+            serve_peers(shared, side, peers, http_listener);
+            unborn.run().await;
+        });
         runtime.shutdown_timeout(PEERS_END);
     })
 }
 
-async fn serve_peers(
+fn serve_peers(
     shared: Arc<NodeShared>,
     side: PeerSide,
     peers: std::net::TcpListener,
     http_listener: std::net::TcpListener,
 ) {
-    let PeerSide { topology, silence_max, carriers, mut stopping } = side;
+    let PeerSide { topology, silence_max, carriers, data, unsettled, stopping } = side;
     carriers.spawn(&shared.driver, &shared.files, &stopping);
     let interval = silence_max / HINTS_A_TIMEOUT;
-    tokio::spawn(tell_hints(Arc::clone(&shared.view), Arc::clone(&shared.outgoing), interval));
+    let disk = Arc::clone(&shared.disk);
+    tokio::spawn(tell_hints(Arc::clone(&shared.view), Arc::clone(&shared.outgoing), disk, interval));
+    tokio::spawn(disk::watch(Arc::clone(&shared), data));
+    if let Some(decided) = unsettled {
+        tokio::spawn(birth::settle(Arc::clone(&shared), Arc::clone(&topology), decided, silence_max));
+    }
     tokio::spawn(watch_silence(Arc::clone(&shared.view), interval));
     let incoming = Incoming {
         topology,
@@ -336,7 +438,6 @@ async fn serve_peers(
             tracing::error!("the HTTP service ended: {error}");
         }
     });
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 async fn watch_silence(view: Arc<View>, interval: Duration) {
@@ -354,18 +455,42 @@ impl RunningNode {
     }
 
     /// Hands the leadership of all shards over to other nodes, within `limit`.
+    ///
+    /// One after the other: some clients drop their connections to a leader that was, with all that
+    /// is in flight there, as soon as another shard's redirect made them look at the map.
     pub fn hand_over(&self, limit: Duration) {
-        let until = clock::boot_ns() + limit.as_nanos() as u64;
-        self.shared.driver.send(Input::TransferAll);
-        while clock::boot_ns() < until {
-            let led = self.shared.figures.led.load(std::sync::atomic::Ordering::Relaxed);
-            if led == 0 && self.is_ready() {
-                return;
-            }
-            std::thread::sleep(HAND_OVER_STEP);
+        if self.shared.awaited().is_some() {
+            return; // it has led nothing
         }
-        tracing::warn!("not every shard has found another leader in time");
+        let until = clock::boot_ns() + limit.as_nanos() as u64;
+        let led = self.shared.view.hints();
+        let step = HAND_OVER_REST.min(limit / (2 * led.len().max(1) as u32));
+        for hint in led {
+            let (view, driver) = (&self.shared.view, &self.shared.driver);
+            driver.send(Input::Transfer { group: hint.shard, to: None });
+            let half = until.min(clock::boot_ns() + limit.as_nanos() as u64 / 2);
+            if wait_until(half, || view.is_served_by_another(hint.shard, hint.replica)) {
+                std::thread::sleep(step);
+            }
+        }
+        // What is led all the same, and what would be sent here meanwhile.
+        self.shared.driver.send(Input::TransferAll);
+        let led = || self.shared.figures.led.load(std::sync::atomic::Ordering::Relaxed);
+        if !wait_until(until, || led() == 0 && self.is_ready()) {
+            tracing::warn!("not every shard has found another leader in time");
+        }
     }
+}
+
+/// Waits for a condition, at most until `until` on the boot clock. Whether it came true.
+fn wait_until(until: u64, condition: impl Fn() -> bool) -> bool {
+    while !condition() {
+        if clock::boot_ns() >= until {
+            return false;
+        }
+        std::thread::sleep(HAND_OVER_STEP);
+    }
+    true
 }
 
 /// Stops nodes: answers the clients that are here, closes everything, and waits

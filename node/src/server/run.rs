@@ -9,10 +9,13 @@ use std::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
-    facts,
+    descriptors, facts,
     node::{self, RunningNode, StartError},
 };
-use crate::config::{ClusterFile, NodeEntry};
+use crate::{
+    config::{ClusterFile, NodeEntry},
+    shard::PlantedFault,
+};
 
 /// How often readiness is looked at.
 const READY_STEP: Duration = Duration::from_millis(5);
@@ -24,8 +27,24 @@ const EXIT_INTERRUPTED: i32 = 130;
 /// # Errors
 /// It does not start.
 pub fn server(cluster: &ClusterFile, id: u64, directory: &Path) -> Result<(), StartError> {
+    server_with_fault(cluster, id, directory, None)
+}
+
+/// The same, with a promise that its shards break on purpose: for the tests that must notice.
+///
+/// # Errors
+/// It does not start.
+pub fn server_with_fault(
+    cluster: &ClusterFile,
+    id: u64,
+    directory: &Path,
+    fault: Option<PlantedFault>,
+) -> Result<(), StartError> {
     facts::note_start();
-    let running = node::bind(cluster, id)?.open(directory)?.start()?;
+    descriptors::raise();
+    let running = node::bind(cluster, id)?.with_fault(fault).open(directory)?.start()?;
+    let topology = crate::control::Topology::new(cluster.clone());
+    descriptors::warn_of_few(cluster.settings.clients_max, topology.shards_of(id).count() as u64);
     let entry = cluster.node(id).expect("a node that was bound is in the file");
     let shards = cluster.shards;
     let ready = format!(
@@ -51,6 +70,7 @@ pub fn server(cluster: &ClusterFile, id: u64, directory: &Path) -> Result<(), St
 /// One of its nodes does not start.
 pub fn dev(cluster: &ClusterFile, directory: &Path) -> Result<(), StartError> {
     facts::note_start();
+    descriptors::raise();
     let bound =
         cluster.nodes.iter().map(|entry| node::bind(cluster, entry.id)).collect::<Result<Vec<_>, _>>()?;
     let mut prepared = Vec::new();
@@ -58,6 +78,8 @@ pub fn dev(cluster: &ClusterFile, directory: &Path) -> Result<(), StartError> {
         prepared.push(bound.open(&node_directory(directory, entry.id))?);
     }
     let running = prepared.into_iter().map(node::Prepared::start).collect::<Result<Vec<_>, _>>()?;
+    let replicas = u64::from(cluster.shards) * u64::from(cluster.replicas);
+    descriptors::warn_of_few(cluster.settings.clients_max, replicas);
     let addresses: Vec<String> = cluster.nodes.iter().map(|entry| client_addresses(cluster, entry)).collect();
     let ready = format!(
         "ready: cluster '{}', {} nodes, {} shards; clients {}; connect with: {}",
@@ -77,8 +99,15 @@ fn node_directory(directory: &Path, id: u64) -> PathBuf {
 
 fn client_addresses(cluster: &ClusterFile, entry: &NodeEntry) -> String {
     let topology = crate::control::Topology::new(cluster.clone());
-    let address = |shard: u32| format!("{}:{}", entry.announce, u32::from(entry.port) + shard);
-    topology.shards_of(entry.id).map(address).collect::<Vec<_>>().join(" ")
+    let addresses = |host: &str, port: u16| {
+        let address = |shard: u32| format!("{host}:{}", u32::from(port) + shard);
+        topology.shards_of(entry.id).map(address).collect::<Vec<_>>().join(" ")
+    };
+    let inside = addresses(&entry.announce, entry.port);
+    match &entry.outside {
+        Some(outside) => format!("{inside}, from outside {}", addresses(&outside.host, outside.port)),
+        None => inside,
+    }
 }
 
 fn connect(entry: &NodeEntry) -> String {

@@ -11,6 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
+    disk::DiskHealth,
     driver::DriverFigures,
     mailbox::{DriverMailbox, Progress, ShardMailbox},
     peers::Outgoing,
@@ -63,8 +64,14 @@ pub struct NodeShared {
     pub writer: SnapshotWriter,
     /// Its replicas, by shard.
     pub replicas: BTreeMap<ShardId, ReplicaHandle>,
+    /// How its disk does.
+    pub disk: Arc<DiskHealth>,
+    /// What it waits for before its groups begin: see `birth`. `None` once they have.
+    pub awaiting: Mutex<Option<String>>,
     /// Figures of the consensus thread.
     pub figures: Arc<DriverFigures>,
+    /// Connections that the system has descriptors for.
+    pub clients_max: u64,
 }
 
 impl NodeShared {
@@ -96,6 +103,25 @@ impl NodeShared {
     /// Notes how many clients a replica has.
     pub fn note_clients(&self, shard: ShardId, count: usize) {
         self.replicas[&shard].figures.clients.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// What the groups of this node wait for before they begin; `None` if they have.
+    pub fn awaited(&self) -> Option<String> {
+        self.awaiting.lock().expect("no thread panics holding it").clone()
+    }
+
+    /// Notes what the groups wait for. Returns whether that is news.
+    pub fn await_now(&self, what: Option<String>) -> bool {
+        let mut awaiting = self.awaiting.lock().expect("no thread panics holding it");
+        let news = *awaiting != what;
+        *awaiting = what;
+        news
+    }
+
+    /// Whether the system has a descriptor for one more client.
+    pub fn has_room_for_client(&self) -> bool {
+        let clients = self.replicas.values().map(|replica| replica.figures.clients.load(Ordering::Relaxed));
+        clients.sum::<u64>() < self.clients_max
     }
 
     /// Whether every replica here knows a leader that serves.

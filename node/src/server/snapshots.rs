@@ -1,26 +1,22 @@
-//! Snapshot files of a node.
+//! The folder of a node's snapshot files; [`super::snapshot_file`] tells what is in one.
 //!
-//! A file is a header and the snapshot's bytes: magic (8), CRC-32 of the bytes (4,
-//! little endian), their length (8). It is written beside, synced and renamed, so
-//! a file of the right name is whole, and damage to it later is found when read.
+//! A file is written beside, with the ending `new`, synced and renamed. So a file of the right name is
+//! whole, and damage to it later is found when it is read.
 //!
-//! A file that is being received has the ending `part`; its length says where the
-//! transfer goes on.
+//! A file that is being received has the ending `part`; its length says where the transfer goes on.
 //!
 //! INVARIANT: the file that the log calls a group's newest snapshot is there.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    fs::{self, OpenOptions},
+    io,
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
-
-use super::data_directory::sync_parent;
-
-const MAGIC: &[u8; 8] = b"MOONSNP1";
-const HEADER_BYTES: usize = 20;
+use super::{
+    data_directory::sync_parent,
+    snapshot_file::{SnapshotError, SnapshotReader, SnapshotWriter, verify},
+};
 
 /// The snapshot files of a node.
 #[derive(Clone, Debug)]
@@ -76,21 +72,38 @@ impl SnapshotFiles {
         self.path(name).with_extension("part")
     }
 
-    /// Writes a snapshot durably.
+    /// Where a snapshot of `shard` is written until it has a name: the one of this number in this life of
+    /// the process.
+    fn beside(&self, shard: u32, number: u64) -> PathBuf {
+        self.directory.join(format!("{shard:05}-{number}.new"))
+    }
+
+    /// Begins to write a snapshot.
     ///
     /// # Errors
     /// The disk's.
-    pub fn write(&self, name: SnapshotName, data: &[u8]) -> io::Result<()> {
+    pub fn create(&self, shard: u32, number: u64) -> io::Result<SnapshotWriter> {
+        SnapshotWriter::create(&self.beside(shard, number))
+    }
+
+    /// A snapshot has been written: makes it durable under its name. Returns its bytes.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn publish(&self, writer: SnapshotWriter, number: u64, name: SnapshotName) -> io::Result<u64> {
+        let bytes = writer.finish()?;
         let path = self.path(name);
-        let beside = path.with_extension("new");
-        let mut file = File::create(&beside)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&crc32fast::hash(data).to_le_bytes())?;
-        file.write_all(&(data.len() as u64).to_le_bytes())?;
-        file.write_all(data)?;
-        file.sync_all()?;
-        fs::rename(&beside, &path)?;
-        sync_parent(&path)
+        fs::rename(self.beside(name.shard, number), &path)?;
+        sync_parent(&path)?;
+        Ok(bytes)
+    }
+
+    /// A snapshot that was begun is of no use.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn discard(&self, shard: u32, number: u64) -> io::Result<()> {
+        fs::remove_file(self.beside(shard, number))
     }
 
     /// A received file is complete: checks it, and gives it its name.
@@ -99,9 +112,9 @@ impl SnapshotFiles {
     /// The disk's, or the file is not what its sender wrote; then it is gone.
     pub fn accept(&self, name: SnapshotName) -> io::Result<()> {
         let part = self.part(name);
-        if let Err(error) = read_checked(&part) {
+        if let Err(error) = verify(&part) {
             let _ = fs::remove_file(&part);
-            return Err(error);
+            return Err(io::Error::other(error));
         }
         OpenOptions::new().read(true).open(&part)?.sync_all()?;
         let path = self.path(name);
@@ -109,14 +122,25 @@ impl SnapshotFiles {
         sync_parent(&path)
     }
 
-    /// The bytes of a snapshot.
+    /// A snapshot, to be read.
     ///
     /// # Errors
-    /// The disk's, or the file is damaged.
-    pub fn read(&self, name: SnapshotName) -> io::Result<Bytes> {
-        let path = self.path(name);
-        read_checked(&path)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    /// The disk's, or it is not one that this build reads.
+    pub fn read(&self, name: SnapshotName) -> Result<SnapshotReader, SnapshotError> {
+        SnapshotReader::open(&self.path(name))
+    }
+
+    /// Checks a whole snapshot.
+    ///
+    /// # Errors
+    /// It is damaged, or of another format.
+    pub fn verify(&self, name: SnapshotName) -> Result<(), SnapshotError> {
+        verify(&self.path(name))
+    }
+
+    /// Bytes of a snapshot's file; 0 if it cannot be found.
+    pub fn bytes(&self, name: SnapshotName) -> u64 {
+        fs::metadata(self.path(name)).map_or(0, |metadata| metadata.len())
     }
 
     /// Lets go what is older than the snapshot at `index`, which the log durably
@@ -150,51 +174,32 @@ impl SnapshotFiles {
     }
 }
 
-fn read_checked(path: &Path) -> io::Result<Bytes> {
-    let damaged =
-        |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot is damaged: {what}"));
-    let mut file = File::open(path)?;
-    let mut header = [0; HEADER_BYTES];
-    file.read_exact(&mut header).map_err(|_| damaged("it has no header"))?;
-    if header[..8] != *MAGIC {
-        return Err(damaged("it is not one"));
-    }
-    let checksum = u32::from_le_bytes(header[8..12].try_into().expect("four bytes"));
-    let length = u64::from_le_bytes(header[12..20].try_into().expect("eight bytes"));
-    let held = file.metadata()?.len();
-    if held != length.saturating_add(HEADER_BYTES as u64) {
-        return Err(damaged("its length is wrong"));
-    }
-    let mut data = Vec::with_capacity(length as usize);
-    file.read_to_end(&mut data)?;
-    if data.len() as u64 != length || crc32fast::hash(&data) != checksum {
-        return Err(damaged("its checksum is wrong"));
-    }
-    Ok(data.into())
-}
-
 #[cfg(test)]
 mod tests {
+    use moonraft_proto::entry::BatchWriter;
+
     use super::*;
 
     const NAME: SnapshotName = SnapshotName { shard: 2, index: 70, term: 3 };
 
+    /// Writes a snapshot of nothing.
+    fn write(files: &SnapshotFiles, name: SnapshotName) {
+        let mut writer = files.create(name.shard, 1).unwrap();
+        writer.push(&BatchWriter::default().seal(7, 0)).unwrap();
+        files.publish(writer, 1, name).unwrap();
+    }
+
     #[test]
-    fn what_was_written_is_read_and_damage_is_found() {
+    fn a_snapshot_has_its_name_only_when_it_is_whole() {
         let place = tempfile::tempdir().unwrap();
         let files = SnapshotFiles::open(place.path()).unwrap();
-        files.write(NAME, b"the state").unwrap();
-        assert_eq!(files.read(NAME).unwrap(), "the state");
-        let path = files.path(NAME);
-        let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
-            let mut broken = whole.clone();
-            broken[at] ^= 1;
-            fs::write(&path, &broken).unwrap();
-            assert!(files.read(NAME).is_err(), "byte {at}");
-            fs::write(&path, &whole[..at]).unwrap();
-            assert!(files.read(NAME).is_err(), "cut at {at}");
-        }
+        drop(files.create(NAME.shard, 1).unwrap());
+        assert!(files.read(NAME).is_err() && files.verify(NAME).is_err());
+        files.sweep().unwrap();
+        assert_eq!(fs::read_dir(place.path().join("snapshots")).unwrap().count(), 0);
+        write(&files, NAME);
+        files.verify(NAME).unwrap();
+        assert_eq!(files.bytes(NAME), fs::metadata(files.path(NAME)).unwrap().len());
     }
 
     #[test]
@@ -204,7 +209,7 @@ mod tests {
         let other = SnapshotName { shard: 1, index: 1, ..NAME };
         let names = [9, 80, 700].map(|index| SnapshotName { index, ..NAME });
         for name in names.into_iter().chain([other]) {
-            files.write(name, b"x").unwrap();
+            write(&files, name);
         }
         fs::write(files.part(names[0]), b"x").unwrap();
         files.prune(NAME.shard, 80).unwrap();
@@ -216,11 +221,11 @@ mod tests {
     fn a_received_file_that_is_not_whole_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let files = SnapshotFiles::open(place.path()).unwrap();
-        files.write(NAME, b"the state").unwrap();
+        write(&files, NAME);
         fs::rename(files.path(NAME), files.part(NAME)).unwrap();
         files.accept(NAME).unwrap();
-        assert_eq!(files.read(NAME).unwrap(), "the state");
-        fs::write(files.part(NAME), "MOONSNP1 nonsense that is long enough").unwrap();
+        files.verify(NAME).unwrap();
+        fs::write(files.part(NAME), "MOONSNAP nonsense that is long enough").unwrap();
         assert!(files.accept(NAME).is_err());
         assert!(!files.part(NAME).exists());
     }

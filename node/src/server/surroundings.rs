@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use moonraft_router::SlotMap;
+use moonraft_router::{Network, SlotMap};
 
 use super::{busy::Clients, clock, facts, shared::NodeShared};
 use crate::{
@@ -37,8 +37,8 @@ impl Surroundings for World {
         self.lease.covers(term, clock::boot_ns())
     }
 
-    fn map(&self) -> Arc<SlotMap> {
-        self.node.view.map()
+    fn map(&self, network: Network) -> Arc<SlotMap> {
+        self.node.view.map(network)
     }
 
     fn facts(&self) -> ProcessFacts {

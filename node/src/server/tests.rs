@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::node::{self, RunningNode};
-use crate::config::ClusterFile;
+use super::{
+    health,
+    node::{self, RunningNode},
+};
+use crate::config::{ClusterFile, OutsideEntry};
 
 /// A test that waits for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +41,11 @@ fn free_ports(count: u16) -> u16 {
             return first;
         }
     }
+}
+
+/// Ports of their own for clients that come from outside.
+fn outside(shards: u16) -> OutsideEntry {
+    OutsideEntry { host: "outside.example".into(), port: free_ports(shards) }
 }
 
 fn start(cluster: &ClusterFile, id: u64, place: &Path) -> RunningNode {
@@ -113,7 +121,9 @@ fn a_node_serves_tells_that_it_is_ready_and_keeps_its_data() {
     wait_until("ready", || running.is_ready());
     assert!(page(&cluster, "/ready").starts_with("HTTP/1.1 200"));
     assert!(page(&cluster, "/health").ends_with("ok\n"));
-    assert!(page(&cluster, "/metrics").contains("\nmoonraft_raft_serving{shard=\"0\"} 1\n"));
+    wait_until("the figures tell so", || {
+        page(&cluster, "/metrics").contains("\nmoonraft_raft_serving{shard=\"0\"} 1\n")
+    });
 
     let mut client = Client::connect(cluster.nodes[0].port);
     assert_eq!(client.ask("SET k v"), "+OK");
@@ -142,6 +152,7 @@ fn a_node_serves_tells_that_it_is_ready_and_keeps_its_data() {
 #[test]
 fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
     let (place, mut cluster) = (tempfile::tempdir().unwrap(), cluster(1, 1));
+    cluster.nodes[0].outside = Some(outside(1));
     cluster.settings.set_at_start("busy-reply-threshold", "50").unwrap();
     let running = start(&cluster, 1, place.path());
     wait_until("ready", || running.is_ready());
@@ -172,6 +183,9 @@ fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
     // Half a request waits for its other half.
     third.stream.write_all(b"*2\r\n$3\r\nGET\r\n").unwrap();
     assert_eq!(other.ask("PING"), BUSY);
+    // The other door is open, too.
+    let mut far = Client::connect(cluster.nodes[0].outside.as_ref().unwrap().port);
+    assert_eq!(far.ask("GET k"), BUSY);
     let mut killer = Client::connect(port);
     assert_eq!(killer.ask("SCRIPT KILL"), "+OK");
     let killed = runner.reply();
@@ -181,6 +195,46 @@ fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
     assert_eq!(late.ask("GET k"), "_", "it speaks RESP3");
     assert_eq!(late.ask("CLIENT ID"), greeting[7]);
     assert_eq!(killer.ask("GET k"), "$-1");
+    assert!(far.ask("CLUSTER NODES").contains("outside.example"), "it still comes from outside");
+    assert!(!late.ask("CLUSTER NODES").contains("outside.example"));
+    node::stop(vec![running]);
+}
+
+#[test]
+fn the_port_a_client_comes_in_at_decides_what_addresses_it_is_told() {
+    let (place, mut cluster) = (tempfile::tempdir().unwrap(), cluster(3, 2));
+    cluster.nodes.iter_mut().for_each(|node| node.outside = Some(outside(2)));
+    let running: Vec<RunningNode> = (1..=3).map(|id| start(&cluster, id, place.path())).collect();
+    wait_until("ready", || running.iter().all(RunningNode::is_ready));
+    let ask = |port: u16| Client::connect(port).ask("GET x"); // of shard 1
+    for node in &cluster.nodes {
+        let (inside, outside) = (node.port, node.outside.as_ref().unwrap().port);
+        let leader = |host: &str, ports: [u16; 3]| {
+            let moved = ports.map(|port| format!("-MOVED 16287 {host}:{}", port + 1));
+            move |reply: &String| moved.contains(reply)
+        };
+        let ports = [0, 1, 2].map(|number| cluster.nodes[number].port);
+        assert!(leader("127.0.0.1", ports)(&ask(inside)), "{}", ask(inside));
+        let ports = [0, 1, 2].map(|number| cluster.nodes[number].outside.as_ref().unwrap().port);
+        assert!(leader("outside.example", ports)(&ask(outside)), "{}", ask(outside));
+    }
+    node::stop(running);
+}
+
+#[test]
+fn health_is_asked_where_the_node_binds() {
+    let (place, mut cluster) = (tempfile::tempdir().unwrap(), cluster(1, 1));
+    assert!(matches!(health::ask(&cluster, 1).unwrap(), health::Answer::Silent(_)), "nobody is there");
+    assert_eq!(health::ask(&cluster, 2).unwrap_err().to_string(), "the cluster file has no node 2; it has 1");
+    cluster.nodes[0].host = "0.0.0.0".into();
+    let running = start(&cluster, 1, place.path());
+    wait_until("ready", || health::ask(&cluster, 1).unwrap() == health::Answer::Ready);
+    node::stop(vec![running]);
+    // Two of three are not there: nobody can lead.
+    let (place, cluster) = (tempfile::tempdir().unwrap(), self::cluster(3, 1));
+    let running = start(&cluster, 1, place.path());
+    let is_told = |answer| matches!(answer, health::Answer::NotReady(reason) if reason.contains("node 2, 3"));
+    wait_until("whom it awaits", || is_told(health::ask(&cluster, 1).unwrap()));
     node::stop(vec![running]);
 }
 

@@ -9,20 +9,36 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use moonraft_proto::peer::LeaderHint;
-use moonraft_router::SlotMap;
+use moonraft_proto::peer::{Joining, LeaderHint};
+use moonraft_router::{Network, SlotMap};
 use tokio::sync::Notify;
 
 use super::mailbox::ShardMailbox;
 use crate::{control::Directory, shard::Event};
 
+/// The slot map, as each network's clients are shown it.
+struct Maps {
+    inside: Arc<SlotMap>,
+    outside: Arc<SlotMap>,
+}
+
+impl Maps {
+    fn of(map: &SlotMap) -> Self {
+        let [inside, outside] =
+            [Network::Inside, Network::Outside].map(|network| Arc::new(map.seen_from(network)));
+        Self { inside, outside }
+    }
+}
+
 /// The node's view of the cluster.
 pub struct View {
     directory: Mutex<Directory>,
-    map: ArcSwap<SlotMap>,
+    maps: ArcSwap<Maps>,
     shards: Vec<ShardMailbox>,
     /// Shards whose leader is here and serves, with its term and replica id.
     led: Mutex<Vec<LeaderHint>>,
+    /// Replicas of this node that are to become voters.
+    joining: Mutex<BTreeMap<u32, u64>>,
     /// There is a new leader here: other nodes are to be told.
     news: Notify,
     /// Open streams from each other node.
@@ -32,20 +48,25 @@ pub struct View {
 impl View {
     /// A view that tells these shards of its changes.
     pub fn new(directory: Directory, shards: Vec<ShardMailbox>) -> Self {
-        let map = ArcSwap::from_pointee(directory.map().clone());
+        let maps = ArcSwap::from_pointee(Maps::of(directory.map()));
         Self {
             directory: Mutex::new(directory),
-            map,
+            maps,
             shards,
             led: Mutex::default(),
+            joining: Mutex::default(),
             news: Notify::new(),
             streams: Mutex::default(),
         }
     }
 
-    /// The cluster now.
-    pub fn map(&self) -> Arc<SlotMap> {
-        self.map.load_full()
+    /// The cluster now, with the addresses of one network.
+    pub fn map(&self, network: Network) -> Arc<SlotMap> {
+        let maps = self.maps.load();
+        Arc::clone(match network {
+            Network::Inside => &maps.inside,
+            Network::Outside => &maps.outside,
+        })
     }
 
     /// This node's consensus says who leads `shard`.
@@ -96,6 +117,21 @@ impl View {
         self.led().clone()
     }
 
+    /// This node's replica of `shard` wants to be a voter, under this id, or is one.
+    pub fn join(&self, shard: u32, replica: Option<u64>) {
+        let mut joining = self.joining.lock().expect("no thread panics holding it");
+        match replica {
+            Some(replica) => joining.insert(shard, replica),
+            None => joining.remove(&shard),
+        };
+    }
+
+    /// What this node wants to be a member of.
+    pub fn joining(&self) -> Vec<Joining> {
+        let joining = self.joining.lock().expect("no thread panics holding it");
+        joining.iter().map(|(&shard, &replica)| Joining { shard, replica }).collect()
+    }
+
     /// Waits until this node leads something new.
     pub async fn news(&self) {
         self.news.notified().await;
@@ -107,10 +143,17 @@ impl View {
         shards.all(|shard| directory.is_served(shard))
     }
 
+    /// Whether the leader of `shard` is known not to be `replica`, and has said that it serves.
+    pub fn is_served_by_another(&self, shard: u32, replica: u64) -> bool {
+        let directory = self.directory();
+        let leader = directory.map().shards.get(shard as usize).and_then(|place| place.leader);
+        leader.is_some_and(|(leader, _)| leader != replica) && directory.is_served(shard)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Directory) -> bool) {
         let mut directory = self.directory();
         if change(&mut directory) {
-            self.map.store(Arc::new(directory.map().clone()));
+            self.maps.store(Arc::new(Maps::of(directory.map())));
             drop(directory);
             self.shards.iter().for_each(|shard| shard.send(Event::MapChanged.into()));
         }

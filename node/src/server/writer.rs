@@ -1,19 +1,33 @@
 //! The thread that writes snapshot files, so that neither clients nor consensus wait for them.
+//!
+//! A shard sends chunks as its walk yields them, and hears how many of them are written; it bounds what
+//! waits here by that. What cannot be written is given up, and the shard tries again later: without the
+//! snapshot nothing is lost, only the log stays long.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use crossbeam_channel as crossbeam;
 
 use super::{
-    mailbox::DriverMailbox,
+    mailbox::{DriverMailbox, ShardMailbox},
+    snapshot_file,
     snapshots::{SnapshotFiles, SnapshotName},
 };
-use crate::consensus::{Input, ShardId};
+use crate::{
+    consensus::{Input, ShardId},
+    shard::Event,
+};
 
 /// What the thread does.
 #[derive(Debug)]
 enum Task {
-    /// Write a snapshot, and tell consensus.
-    Write(SnapshotName, Bytes),
+    /// Write the next chunk of a snapshot of a shard; the first of a number begins it.
+    Chunk(ShardId, u64, Bytes),
+    /// The snapshot of this number is complete: publish it, and tell consensus.
+    Publish(SnapshotName, u64),
+    /// The snapshot of this number is of no use.
+    GiveUp(ShardId, u64),
     /// Let older files of a shard go: the log's newest snapshot is at this index.
     Prune(ShardId, u64),
 }
@@ -32,15 +46,19 @@ pub fn spawn(
     node: u64,
     files: SnapshotFiles,
     driver: DriverMailbox,
+    shards: BTreeMap<ShardId, ShardMailbox>,
 ) -> std::io::Result<(SnapshotWriter, std::thread::JoinHandle<()>)> {
-    // A shard takes the next snapshot only after this one: one a shard waits at most.
+    // What shards put there is bounded by them: see `snapshot_pending_bytes_max`.
     let (sender, receiver) = crossbeam::unbounded::<Task>();
+    let mut desk = Desk { files, driver, shards, open: BTreeMap::new() };
     let thread = std::thread::Builder::new().name(format!("snapshots-{node}")).spawn(move || {
         for task in receiver {
             match task {
-                Task::Write(name, data) => write(&files, name, &data, &driver),
+                Task::Chunk(shard, number, data) => desk.write(shard, number, &data),
+                Task::Publish(name, number) => desk.publish(name, number),
+                Task::GiveUp(shard, number) => desk.give_up(shard, number),
                 Task::Prune(shard, index) => {
-                    if let Err(error) = files.prune(shard, index) {
+                    if let Err(error) = desk.files.prune(shard, index) {
                         tracing::warn!(shard, "old snapshots cannot be removed: {error}");
                     }
                 }
@@ -50,19 +68,90 @@ pub fn spawn(
     Ok((SnapshotWriter { sender }, thread))
 }
 
-/// A disk that fails stops the node.
-fn write(files: &SnapshotFiles, name: SnapshotName, data: &[u8], driver: &DriverMailbox) {
-    if let Err(error) = files.write(name, data) {
-        panic!("a snapshot of shard {} cannot be written: {error}", name.shard);
+/// What the thread works with.
+struct Desk {
+    files: SnapshotFiles,
+    driver: DriverMailbox,
+    shards: BTreeMap<ShardId, ShardMailbox>,
+    /// The snapshot of each shard that is being written: its number; no file if it has failed.
+    open: BTreeMap<ShardId, (u64, Option<snapshot_file::SnapshotWriter>)>,
+}
+
+impl Desk {
+    fn write(&mut self, shard: ShardId, number: u64, data: &[u8]) {
+        if let Err(error) = self.try_write(shard, number, data) {
+            self.fail(shard, number, &error);
+        }
+        self.tell(shard, Event::SnapshotTaken { number, bytes: data.len() as u64 });
     }
-    tracing::info!(shard = name.shard, index = name.index, bytes = data.len(), "snapshot written");
-    driver.send(Input::SnapshotPublished { group: name.shard, index: name.index });
+
+    fn try_write(&mut self, shard: ShardId, number: u64, data: &[u8]) -> std::io::Result<()> {
+        if self.open.get(&shard).is_none_or(|(open, _)| *open != number) {
+            let file = self.files.create(shard, number)?;
+            self.open.insert(shard, (number, Some(file)));
+        }
+        match self.open.get_mut(&shard) {
+            Some((_, Some(file))) => file.push(data),
+            _ => Ok(()), // it has failed, and the shard will hear of it
+        }
+    }
+
+    fn fail(&mut self, shard: ShardId, number: u64, error: &std::io::Error) {
+        tracing::warn!(shard, "a snapshot cannot be written, and is tried again later: {error}");
+        let _ = self.files.discard(shard, number);
+        self.open.insert(shard, (number, None));
+        self.tell(shard, Event::SnapshotFailed { number });
+    }
+
+    fn publish(&mut self, name: SnapshotName, number: u64) {
+        let Some((_, Some(file))) = self.open.remove(&name.shard).filter(|(open, _)| *open == number) else {
+            return;
+        };
+        match self.files.publish(file, number, name) {
+            Ok(bytes) => {
+                tracing::info!(shard = name.shard, index = name.index, bytes, "snapshot written");
+                self.driver.send(Input::SnapshotPublished { group: name.shard, index: name.index, bytes });
+            }
+            Err(error) => {
+                tracing::warn!(
+                    shard = name.shard,
+                    "a snapshot cannot be written, and is tried again later: {error}"
+                );
+                let _ = self.files.discard(name.shard, number);
+                self.driver.send(Input::SnapshotFailed { group: name.shard });
+            }
+        }
+    }
+
+    fn give_up(&mut self, shard: ShardId, number: u64) {
+        if let Some((_, Some(_))) = self.open.remove(&shard).filter(|(open, _)| *open == number)
+            && let Err(error) = self.files.discard(shard, number)
+        {
+            tracing::warn!(shard, "a snapshot that was given up cannot be removed: {error}");
+        }
+    }
+
+    fn tell(&self, shard: ShardId, event: Event) {
+        if let Some(mailbox) = self.shards.get(&shard) {
+            mailbox.send(event.into());
+        }
+    }
 }
 
 impl SnapshotWriter {
-    /// Puts a snapshot there.
-    pub fn write(&self, name: SnapshotName, data: Bytes) {
-        let _ = self.sender.send(Task::Write(name, data));
+    /// Puts the next chunk of a snapshot there.
+    pub fn write(&self, shard: ShardId, number: u64, data: Bytes) {
+        let _ = self.sender.send(Task::Chunk(shard, number, data));
+    }
+
+    /// The chunks of this number are the snapshot of this name.
+    pub fn publish(&self, name: SnapshotName, number: u64) {
+        let _ = self.sender.send(Task::Publish(name, number));
+    }
+
+    /// The chunks of this number are of no use.
+    pub fn give_up(&self, shard: ShardId, number: u64) {
+        let _ = self.sender.send(Task::GiveUp(shard, number));
     }
 
     /// The log durably calls the snapshot at `index` the newest of `shard`.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use moonraft_proto::peer::{
-    Delivered, Envelope, Publication as WirePublication, RaftMessage, SnapshotChunk, SnapshotReceipt,
-    peer_server::Peer,
+    Delivered, Envelope, Joining, Memory as WireMemory, Publication as WirePublication, RaftMessage,
+    RecallRequest, Recollection as WireRecollection, SnapshotChunk, SnapshotReceipt, peer_server::Peer,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{outgoing::from_wire, transfer};
 use crate::{
-    control::Topology,
+    consensus::{Input, Recollection, ReplicaId},
+    control::{Topology, birth::Memory},
     keyspace::tx::Publication,
     server::{
         clock,
@@ -40,19 +41,16 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The sender of a stream, by its first envelope.
-    fn introduce(&self, envelope: &Envelope) -> Result<u64, Status> {
-        if envelope.cluster != self.topology.name() {
-            let (theirs, ours) = (&envelope.cluster, self.topology.name());
+    /// The peer that says it is this one.
+    fn introduce(&self, cluster: &str, node: u64) -> Result<u64, Status> {
+        if cluster != self.topology.name() {
+            let (theirs, ours) = (cluster, self.topology.name());
             let text = format!("this is cluster '{ours}', not '{theirs}'");
             return Err(Status::permission_denied(text));
         }
-        match self.topology.node(envelope.node) {
+        match self.topology.node(node) {
             Some(entry) if entry.id != self.me => Ok(entry.id),
-            _ => Err(Status::permission_denied(format!(
-                "node {} is no peer of node {}",
-                envelope.node, self.me
-            ))),
+            _ => Err(Status::permission_denied(format!("node {} is no peer of node {}", node, self.me))),
         }
     }
 
@@ -65,7 +63,22 @@ impl Incoming {
         if !envelope.publications.is_empty() {
             self.deliver(&envelope.publications);
         }
+        self.take_joining(sender, &envelope.joining);
+        if let Some(fit) = envelope.fit {
+            self.driver.send(Input::Fitness { node: sender, fit });
+        }
         self.view.heard(sender, &envelope.leaders, clock::boot_ns());
+    }
+
+    /// A replica may ask for its own place only, in a shard that the cluster file puts on its node.
+    fn take_joining(&self, sender: u64, joining: &[Joining]) {
+        for &Joining { shard, replica } in joining {
+            let replica = ReplicaId(replica);
+            let of_shard = self.topology.nodes_of(shard).any(|entry| entry.id == sender);
+            if shard < self.topology.shards() && of_shard && replica.node() == sender {
+                self.driver.send(Input::JoinWanted { group: shard, replica });
+            }
+        }
     }
 
     fn deliver(&self, publications: &[WirePublication]) {
@@ -100,13 +113,27 @@ impl Peer for Incoming {
             let known = match &sender {
                 Some((known, _)) => *known,
                 None => {
-                    let known = self.introduce(&envelope)?;
+                    let known = self.introduce(&envelope.cluster, envelope.node)?;
                     sender = Some((known, self.view.begin_stream(known)));
                     known
                 }
             };
             self.take(known, envelope);
         }
+    }
+
+    async fn recall(&self, request: Request<RecallRequest>) -> Result<Response<WireMemory>, Status> {
+        let RecallRequest { cluster, node } = request.into_inner();
+        let node = self.introduce(&cluster, node)?;
+        let memory = self.driver.recall(node).await;
+        let Memory { decided, shards } = memory.ok_or_else(|| Status::unavailable("the node stops"))?;
+        let wire = |(shard, Recollection { begun, voter, incarnation })| WireRecollection {
+            shard,
+            begun,
+            voter,
+            incarnation,
+        };
+        Ok(Response::new(WireMemory { decided, shards: shards.into_iter().map(wire).collect() }))
     }
 
     async fn send_snapshot(

@@ -12,9 +12,9 @@ use std::{
 };
 
 use moonraft_proto::peer::{
-    Envelope, LeaderHint, Publication as WirePublication, RaftMessage, peer_client::PeerClient,
+    Envelope, Joining, LeaderHint, Publication as WirePublication, RaftMessage, peer_client::PeerClient,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -24,6 +24,8 @@ use crate::{
     control::Topology,
     keyspace::tx::Publication,
     server::{
+        clock,
+        disk::DiskHealth,
         mailbox::DriverMailbox,
         snapshots::{SnapshotFiles, SnapshotName},
         view::View,
@@ -34,6 +36,13 @@ use crate::{
 const LANE_PARCELS_MAX: usize = 4096;
 /// Bytes that wait for one lane: a few of the largest entries.
 const LANE_BYTES_MAX: usize = 256 << 20;
+/// Bytes that wait for one lane with which no more published messages are taken: those of Raft must
+/// not be lost to them.
+const LANE_PUBLICATION_BYTES_MAX: usize = 32 << 20;
+/// Parcels that are kept free for messages of Raft.
+const LANE_RAFT_PARCELS: usize = LANE_PARCELS_MAX / 2;
+/// Snapshots that are sent at once: more would only slow each other down.
+const SNAPSHOTS_AT_ONCE: usize = 2;
 /// A Raft message of more bytes takes the bulk lane: at 1 Gbit/s it is a millisecond.
 const BULK_BYTES: usize = 128 << 10;
 /// Parcels that are merged into one envelope at most.
@@ -55,6 +64,8 @@ struct Parcel {
     raft: Vec<RaftMessage>,
     publications: Vec<WirePublication>,
     leaders: Vec<LeaderHint>,
+    joining: Vec<Joining>,
+    fit: Option<bool>,
 }
 
 impl Parcel {
@@ -63,7 +74,8 @@ impl Parcel {
         let publications = self.publications.iter();
         let publications =
             publications.map(|it| it.channel.len() + it.message.len() + MESSAGE_OVERHEAD_BYTES);
-        raft.chain(publications).sum::<usize>() + self.leaders.len() * MESSAGE_OVERHEAD_BYTES
+        let said = self.leaders.len() + self.joining.len();
+        raft.chain(publications).sum::<usize>() + said * MESSAGE_OVERHEAD_BYTES
     }
 }
 
@@ -100,6 +112,16 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// Puts published messages there, or drops them if they would be in the way of Raft.
+    fn put_publications(&self, publications: Vec<WirePublication>) {
+        let waiting = self.bytes.load(Ordering::Relaxed);
+        if waiting < LANE_PUBLICATION_BYTES_MAX && self.sender.capacity() > LANE_RAFT_PARCELS {
+            self.put(Parcel { publications, ..Parcel::default() });
+        }
+    }
+}
+
 impl LaneQueue {
     /// The next parcels, as many as make a good envelope. `None` when nothing comes any more.
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Parcel>> {
@@ -116,7 +138,10 @@ impl LaneQueue {
             parcels += 1;
             parcel.raft.extend(more.raft);
             parcel.publications.extend(more.publications);
-            parcel.leaders = if more.leaders.is_empty() { parcel.leaders } else { more.leaders };
+            if more.fit.is_some() {
+                // What is said again replaces what was said.
+                (parcel.leaders, parcel.joining, parcel.fit) = (more.leaders, more.joining, more.fit);
+            }
         }
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         Poll::Ready(Some(parcel))
@@ -157,6 +182,8 @@ impl Stream for Envelopes {
             raft: parcel.raft,
             publications: parcel.publications,
             leaders: parcel.leaders,
+            joining: parcel.joining,
+            fit: parcel.fit,
         }))
     }
 }
@@ -265,16 +292,23 @@ impl Outgoing {
             let heard = publications.iter().filter(|message| of_shard || !message.sharded);
             let publications: Vec<_> = heard.map(wire).collect();
             if !publications.is_empty() {
-                peer.prompt.put(Parcel { publications, ..Parcel::default() });
+                peer.prompt.put_publications(publications);
             }
         }
     }
 
-    /// Tells all nodes what this one leads; no word at all says that it lives.
-    pub fn send_hints(&self, leaders: &[LeaderHint]) {
+    /// Tells all nodes what this one leads, where it wants to join, and whether it is fit to lead; no word of it
+    /// at all says that it lives.
+    pub fn send_hints(&self, leaders: &[LeaderHint], joining: &[Joining], fit: bool) {
         for peer in self.peers.values() {
-            peer.prompt.put(Parcel { leaders: leaders.to_vec(), ..Parcel::default() });
+            let (leaders, joining) = (leaders.to_vec(), joining.to_vec());
+            peer.prompt.put(Parcel { leaders, joining, fit: Some(fit), ..Parcel::default() });
         }
+    }
+
+    /// Where the other nodes are.
+    pub fn endpoints(&self) -> impl Iterator<Item = (NodeId, Endpoint)> {
+        self.peers.values().map(|peer| (peer.target.node, peer.target.endpoint.clone()))
     }
 
     /// Moves a snapshot file to `to`, and its message after it.
@@ -319,10 +353,13 @@ impl Carriers {
         }
         let (driver, files, mut sendings) = (driver.clone(), files.clone(), self.sendings);
         let (cluster, patience) = (self.cluster, self.silence_max);
+        let places = Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE));
         tokio::spawn(async move {
             while let Some(Sending { target, to, name, message }) = sendings.recv().await {
                 let (driver, files, cluster) = (driver.clone(), files.clone(), cluster.clone());
+                let places = Arc::clone(&places);
                 tokio::spawn(async move {
+                    let _place = places.acquire().await;
                     let group = name.shard;
                     let sent = transfer::send(&target, &cluster, &files, name, &message, patience).await;
                     if let Err(error) = &sent {
@@ -378,9 +415,9 @@ async fn deliver(channel: Channel, envelopes: Envelopes) -> Result<(), String> {
 }
 
 /// Tells the other nodes what this one leads: at every change, and every `interval`.
-pub async fn tell_hints(view: Arc<View>, outgoing: Arc<Outgoing>, interval: Duration) {
+pub async fn tell_hints(view: Arc<View>, outgoing: Arc<Outgoing>, disk: Arc<DiskHealth>, interval: Duration) {
     loop {
-        outgoing.send_hints(&view.hints());
+        outgoing.send_hints(&view.hints(), &view.joining(), disk.is_fit(clock::boot_ns()));
         let _ = tokio::time::timeout(interval, view.news()).await;
     }
 }

@@ -7,7 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use moonraft_proto::peer::{Envelope, LeaderHint, peer_client::PeerClient, peer_server::PeerServer};
+use moonraft_proto::{
+    Effect,
+    entry::BatchWriter,
+    peer::{Envelope, LeaderHint, peer_client::PeerClient, peer_server::PeerServer},
+};
+use moonraft_router::Network;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -107,31 +112,30 @@ fn message(number: u64, bytes: usize) -> PeerMessage {
 
 /// What consensus would be told, one message at a time.
 struct Told {
-    inbox: Arc<DriverInbox>,
+    inbox: DriverInbox,
     messages: Mutex<VecDeque<DriverMessage>>,
 }
 
 impl Told {
     fn new(inbox: DriverInbox) -> Self {
-        Self { inbox: Arc::new(inbox), messages: Mutex::default() }
+        Self { inbox, messages: Mutex::default() }
     }
 
-    fn receive(inbox: &DriverInbox, patience: Duration) -> VecDeque<DriverMessage> {
+    async fn receive(&self, patience: Duration) {
         let mut messages = Vec::new();
-        inbox.receive(&mut messages, patience);
-        messages.into()
+        self.inbox.receive(&mut messages, patience).await;
+        self.messages.lock().unwrap().extend(messages);
     }
 
-    fn is_empty(&self) -> bool {
-        self.messages.lock().unwrap().is_empty() && Self::receive(&self.inbox, Duration::ZERO).is_empty()
+    async fn is_empty(&self) -> bool {
+        self.receive(Duration::ZERO).await;
+        self.messages.lock().unwrap().is_empty()
     }
 }
 
 async fn next(told: &Told) -> DriverMessage {
     if told.messages.lock().unwrap().is_empty() {
-        let inbox = Arc::clone(&told.inbox);
-        let waiting = tokio::task::spawn_blocking(move || Told::receive(&inbox, PATIENCE));
-        *told.messages.lock().unwrap() = waiting.await.unwrap();
+        told.receive(PATIENCE).await;
     }
     let message = told.messages.lock().unwrap().pop_front();
     message.expect("a message before the test loses its patience")
@@ -167,7 +171,7 @@ async fn a_node_whose_streams_have_ended_counts_as_failed_until_it_is_heard_agai
     let (topology, listener) = pair().await;
     let address = listener.local_addr().unwrap();
     let ear = listen(&topology, 2, listener).await;
-    let failed = || ear.view.map().shards[0].failed.clone();
+    let failed = || ear.view.map(Network::Inside).shards[0].failed.clone();
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut streams = Vec::new();
     for count in 1..=2 {
@@ -179,7 +183,7 @@ async fn a_node_whose_streams_have_ended_counts_as_failed_until_it_is_heard_agai
         sender.send(envelope).await.unwrap();
         let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
         streams.push((sender, tokio::spawn(async move { client.deliver(stream).await.map(drop) })));
-        until(|| ear.view.map().shards[0].leader == Some((1, count))).await;
+        until(|| ear.view.map(Network::Inside).shards[0].leader == Some((1, count))).await;
     }
     let (sender, stream) = streams.pop().unwrap();
     drop(sender);
@@ -224,11 +228,11 @@ async fn published_messages_reach_the_shards_they_are_for_and_hints_the_view() {
     assert_eq!(texts, [vec!["all"], vec!["all", "one"]]);
 
     assert!(!ear.view.all_served([0].into_iter()));
-    mouth.outgoing.send_hints(&[LeaderHint { shard: 0, term: 3, replica: 1 }]);
+    mouth.outgoing.send_hints(&[LeaderHint { shard: 0, term: 3, replica: 1 }], &[], true);
     mouth.outgoing.send_raft(vec![message(1, 8)]); // in the same lane, so heard after it
     heard(&ear, 1).await;
     assert!(ear.view.all_served([0].into_iter()));
-    assert_eq!(ear.view.map().shards[0].leader, Some((1, 3)));
+    assert_eq!(ear.view.map(Network::Inside).shards[0].leader, Some((1, 3)));
 }
 
 #[tokio::test]
@@ -245,7 +249,7 @@ async fn a_node_of_another_cluster_is_not_heard() {
         let told = next(&mouth.driver).await;
         assert!(matches!(told, DriverMessage::Input(Input::Unreachable { node: 2 })), "{told:?}");
     }
-    assert!(ear.driver.is_empty());
+    assert!(ear.driver.is_empty().await);
 }
 
 #[tokio::test]
@@ -291,6 +295,17 @@ fn snapshot_message(name: SnapshotName) -> PeerMessage {
     }
 }
 
+/// Writes a snapshot with a key of this value, in chunks.
+fn write_snapshot(files: &SnapshotFiles, name: SnapshotName, value: &[u8]) {
+    let mut writer = files.create(name.shard, 1).unwrap();
+    for (at, bytes) in value.chunks(100_000).enumerate() {
+        let mut batch = BatchWriter::default();
+        batch.push(&Effect::PatchString { key: b"k", offset: at as u64 * 100_000, bytes });
+        writer.push(&batch.seal(7, 0)).unwrap();
+    }
+    files.publish(writer, 1, name).unwrap();
+}
+
 #[tokio::test]
 async fn a_snapshot_arrives_whole_and_goes_on_where_it_broke_off() {
     let (topology, listener) = pair().await;
@@ -298,7 +313,7 @@ async fn a_snapshot_arrives_whole_and_goes_on_where_it_broke_off() {
     let mouth = speak(outgoing(&topology, 1, SILENCE));
     let name = SnapshotName { shard: 1, index: 70, term: 3 };
     let state: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
-    mouth.files.write(name, &state).unwrap();
+    write_snapshot(&mouth.files, name, &state);
     // A first part came in an earlier attempt.
     let whole = std::fs::read(mouth.files.path(name)).unwrap();
     std::fs::write(ear.files.part(name), &whole[..1_000_001]).unwrap();
@@ -309,7 +324,7 @@ async fn a_snapshot_arrives_whole_and_goes_on_where_it_broke_off() {
         matches!(&told, DriverMessage::Input(Input::SnapshotReceived(it)) if *it == snapshot_message(name)),
         "{told:?}"
     );
-    assert_eq!(ear.files.read(name).unwrap(), state);
+    assert_eq!(std::fs::read(ear.files.path(name)).unwrap(), whole);
     let told = next(&mouth.driver).await;
     let sent = matches!(
         told,
@@ -329,11 +344,12 @@ async fn a_part_of_other_bytes_does_not_become_a_snapshot() {
     let ear = listen(&topology, 2, listener).await;
     let mouth = speak(outgoing(&topology, 1, SILENCE));
     let name = SnapshotName { shard: 1, index: 70, term: 3 };
-    mouth.files.write(name, &[1; 1000]).unwrap();
+    write_snapshot(&mouth.files, name, &[1; 1000]);
     std::fs::write(ear.files.part(name), [0; 500]).unwrap();
     mouth.outgoing.send_snapshot(1, ReplicaId(2), (70, 3), snapshot_message(name));
     // The first attempt fails at the checksum and lets the part go; the next begins anew.
     let told = next(&ear.driver).await;
     assert!(matches!(told, DriverMessage::Input(Input::SnapshotReceived(_))), "{told:?}");
-    assert_eq!(ear.files.read(name).unwrap(), [1; 1000][..]);
+    let arrived = std::fs::read(ear.files.path(name)).unwrap();
+    assert_eq!(arrived, std::fs::read(mouth.files.path(name)).unwrap());
 }

@@ -165,9 +165,12 @@ pub(super) async fn receive(
             if chunk.offset != received || !whole || check(incoming, &chunk)? != name {
                 return Err(Status::data_loss("a chunk of a snapshot is not the one that was awaited"));
             }
-            // Written here and not on another thread: a chunk goes to the page cache only.
-            file.write_all(&chunk.data).map_err(failed)?;
             received += chunk.data.len() as u64;
+            file = append(file, chunk.data.clone()).await.map_err(|error| {
+                // Half of a snapshot is of no use on a disk that is full. Raft asks for it again.
+                let _ = std::fs::remove_file(&part);
+                failed(error)
+            })?;
         }
         if !chunk.message.is_empty() && received == chunk.total {
             let (files, total) = (incoming.files.clone(), chunk.total);
@@ -181,6 +184,12 @@ pub(super) async fn receive(
             None => return Ok(received),
         }
     }
+}
+
+/// On another thread: even the page cache may make a writer wait.
+async fn append(mut file: File, data: Bytes) -> io::Result<File> {
+    let written = tokio::task::spawn_blocking(move || file.write_all(&data).map(|()| file));
+    written.await.map_err(io::Error::other)?
 }
 
 fn check(incoming: &Incoming, chunk: &SnapshotChunk) -> Result<SnapshotName, Status> {

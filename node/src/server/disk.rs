@@ -1,0 +1,176 @@
+//! How the node's disk does: how much room it has, and whether it is slow.
+//!
+//! A disk that runs full stops taking writes of clients while there is still room for what is committed already
+//! (`min-free-disk`); a disk that is full ends the process like one that fails (`log::disk_failed`).
+//!
+//! A disk that hangs: consensus waits in its write and sends no heartbeats, so others lead within an election timeout;
+//! what was executed meanwhile stays unacknowledged and the lease lapses. The process is not ended: the system cannot
+//! end one that waits for a disk, and one that waits does no harm and goes on when the disk does. It hears nothing of
+//! its peers meanwhile, so it cannot tell clients who leads: it closes their connections, and they ask other nodes.
+//! And a node whose disk was slow, or is short of room, is not **fit** to lead:
+//! it hands its leaderships to nodes that are, and is handed none until it is fit again. See `Input::Fitness`.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::fs::statvfs;
+
+use super::shared::NodeShared;
+use crate::{keyspace::tx::DiskRoom, shard::Event};
+
+/// How often the room is looked at. At 1 GB a second the default of `min-free-disk` lasts a quarter of a second;
+/// logs are synced one batch after the other, and do not reach that.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// The share of `min-free-disk` below which no client may write.
+const LAST_SHARE: u64 = 4;
+/// A disk has room again when there is a tenth more than it takes.
+const RETURN_PERCENT: u64 = 110;
+/// After a slow write, the disk must have done well for so long before it is trusted again: ten elections' time.
+const SLOW_REST_NS: u64 = 10_000_000_000;
+
+/// What is known of the disk, for all threads.
+#[derive(Debug, Default)]
+pub struct DiskHealth {
+    free_bytes: AtomicU64,
+    is_short: AtomicBool,
+    is_last: AtomicBool,
+    slow_until_ns: AtomicU64,
+    /// Since when a write of the log lasts, boot clock; 0 if none does.
+    writing_since_ns: AtomicU64,
+}
+
+impl DiskHealth {
+    /// How much room there is.
+    pub fn room(&self) -> DiskRoom {
+        match (self.is_last.load(Ordering::Relaxed), self.is_short.load(Ordering::Relaxed)) {
+            (true, _) => DiskRoom::Last,
+            (false, true) => DiskRoom::Short,
+            (false, false) => DiskRoom::Enough,
+        }
+    }
+
+    /// Free bytes; 0 before the first look.
+    pub fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a node with this disk should lead.
+    pub fn is_fit(&self, now_ns: u64) -> bool {
+        self.room() == DiskRoom::Enough && now_ns >= self.slow_until_ns.load(Ordering::Relaxed)
+    }
+
+    /// A write of the log begins.
+    pub fn begin_write(&self, now_ns: u64) {
+        self.writing_since_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// It is done; others have elected after `patience_ns` without a leader. Returns how long it took.
+    pub fn end_write(&self, now_ns: u64, patience_ns: u64) -> u64 {
+        let took_ns = now_ns - self.writing_since_ns.swap(0, Ordering::Relaxed);
+        if took_ns > patience_ns && self.note_slow(now_ns) {
+            let milliseconds = took_ns / 1_000_000;
+            tracing::warn!(milliseconds, "a write of the log was slow: this node leads no shard for a while");
+        }
+        took_ns
+    }
+
+    /// Whether a write has lasted for longer than `patience_ns`.
+    pub fn is_hanging(&self, now_ns: u64, patience_ns: u64) -> bool {
+        let since_ns = self.writing_since_ns.load(Ordering::Relaxed);
+        since_ns > 0 && now_ns.saturating_sub(since_ns) > patience_ns
+    }
+
+    /// A write took longer than others wait for a leader. Returns whether that is news.
+    fn note_slow(&self, now_ns: u64) -> bool {
+        let before = self.slow_until_ns.swap(now_ns + SLOW_REST_NS, Ordering::Relaxed);
+        before <= now_ns
+    }
+
+    /// So much is free, and `min-free-disk` is `wanted`. Returns whether the room changed.
+    fn note_free(&self, free: u64, wanted: u64) -> bool {
+        let before = self.room();
+        self.free_bytes.store(free, Ordering::Relaxed);
+        for (flag, least) in [(&self.is_short, wanted), (&self.is_last, wanted / LAST_SHARE)] {
+            let enough =
+                if flag.load(Ordering::Relaxed) { least.saturating_mul(RETURN_PERCENT) / 100 } else { least };
+            flag.store(free < enough, Ordering::Relaxed);
+        }
+        self.room() != before
+    }
+}
+
+/// Looks at the disk of `directory` now and then, and tells the shards.
+pub async fn watch(node: Arc<NodeShared>, directory: PathBuf) {
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    loop {
+        looks.tick().await;
+        let path = directory.clone();
+        // On a thread of its own: a disk that hangs may not answer.
+        let Ok(Ok(disk)) = tokio::task::spawn_blocking(move || statvfs(&path)).await else { continue };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let wanted = node.settings.load().disk_bytes_min;
+        if !node.disk.note_free(free, wanted) {
+            continue;
+        }
+        let room = node.disk.room();
+        match room {
+            DiskRoom::Enough => tracing::info!(free, "the disk has room again: writes are taken"),
+            DiskRoom::Short => {
+                tracing::warn!(free, wanted, "the disk is short of room: what may grow the data is refused");
+            }
+            DiskRoom::Last => {
+                tracing::warn!(free, wanted, "the disk has next to no room: writes are refused")
+            }
+        }
+        node.replicas.values().for_each(|replica| replica.mailbox.send(Event::DiskRoom(room).into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_ends_at_the_mark_and_is_back_only_above_it() {
+        let disk = DiskHealth::default();
+        let note = |free| {
+            let changed = disk.note_free(free, 1000);
+            (changed, disk.room())
+        };
+        assert_eq!(note(1000), (false, DiskRoom::Enough));
+        assert_eq!(note(999), (true, DiskRoom::Short));
+        assert_eq!(note(1099), (false, DiskRoom::Short));
+        assert_eq!(note(249), (true, DiskRoom::Last));
+        assert_eq!(note(274), (false, DiskRoom::Last));
+        assert_eq!(note(275), (true, DiskRoom::Short));
+        assert_eq!(note(1100), (true, DiskRoom::Enough));
+        assert!(!disk.note_free(0, 0), "off");
+    }
+
+    #[test]
+    fn a_write_that_lasts_is_noticed_while_it_lasts() {
+        let disk = DiskHealth::default();
+        assert!(!disk.is_hanging(1_000, 10));
+        disk.begin_write(1_000);
+        assert!(!disk.is_hanging(1_010, 10));
+        assert!(disk.is_hanging(1_011, 10));
+        assert_eq!(disk.end_write(1_011, 10), 11);
+        assert!(!disk.is_hanging(2_000, 10) && !disk.is_fit(2_000));
+    }
+
+    #[test]
+    fn a_slow_disk_is_not_fit_until_it_has_done_well_for_a_while() {
+        let disk = DiskHealth::default();
+        assert!(disk.is_fit(5));
+        assert!(disk.note_slow(5));
+        assert!(!disk.note_slow(6), "no news");
+        assert!(!disk.is_fit(5 + SLOW_REST_NS));
+        assert!(disk.is_fit(6 + SLOW_REST_NS));
+    }
+}
