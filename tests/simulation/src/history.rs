@@ -5,6 +5,8 @@
 pub enum Action {
     /// `SET key n`
     Write(u64),
+    /// `SET key n PX milliseconds`
+    WriteFleeting(u64, u64),
     /// `GET key`
     Read,
     /// A script: set to the second if it is the first.
@@ -13,8 +15,15 @@ pub enum Action {
     Append(u64),
     /// `LRANGE key 0 -1`
     ReadList,
-    /// `INCR key`
-    Increment,
+    /// `INCRBY key n`
+    Add(i64),
+}
+
+impl Action {
+    /// Whether it changes nothing.
+    pub const fn only_reads(&self) -> bool {
+        matches!(self, Action::Read | Action::ReadList)
+    }
 }
 
 /// What it was told.
@@ -24,6 +33,8 @@ pub enum Answer {
     Number(i64),
     /// The value of a register.
     Value(Option<u64>),
+    /// The value of a counter.
+    Count(i64),
     /// The elements of a list.
     List(Vec<u64>),
     /// `OK`
@@ -44,6 +55,8 @@ pub struct Operation {
     pub returned: u64,
     /// What was answered.
     pub answer: Option<Answer>,
+    /// The unit it was part of: operations of one unit are atomic.
+    pub unit: u64,
 }
 
 /// A reading of `TIME`.
@@ -66,4 +79,7 @@ pub struct History {
     pub operations: Vec<Operation>,
     /// Readings of clocks.
     pub times: Vec<TimeReading>,
+    /// Two keys that are always written together, with one number drawn in a
+    /// script, as they were read together.
+    pub twins: Vec<(Option<u64>, Option<u64>)>,
 }

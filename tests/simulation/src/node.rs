@@ -1,58 +1,29 @@
-//! One simulated node: its consensus, its shards, its disk and its clock.
+//! One simulated node: what runs on it, its disk and its clocks.
 
 use std::{
-    cell::Cell,
-    collections::{BTreeMap, VecDeque},
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
     sync::Arc,
 };
 
 use bytes::Bytes;
+
 use moonraft::{
     consensus::{Consensus, GroupSettings, Input, LeaseCell, ReplicaId},
-    log::MemoryLog,
-    shard::{Busy, ProcessFacts, Shard, ShardSettings, State, Surroundings},
+    shard::{Busy, Event, ProcessFacts, Shard, ShardSettings, State, Surroundings},
 };
-use moonraft_router::SlotMap;
+use moonraft_router::{Network, SlotMap};
+use rand::rngs::StdRng;
 
-/// A node's clocks: true time through a rate and an offset.
-#[derive(Debug)]
-pub struct Clock {
-    /// True time, nanoseconds; shared by all.
-    pub now: Rc<Cell<u64>>,
-    /// Parts per million that this clock runs faster.
-    pub drift_ppm: i64,
-    /// What the wall clock is off by, microseconds.
-    pub wall_offset_us: Cell<i64>,
-    /// When the boot clock began.
-    pub boot_offset_ns: u64,
-}
-
-/// Unix microseconds at true time 0.
-const EPOCH_US: i64 = 1_700_000_000_000_000;
-
-impl Clock {
-    fn rated(&self, nanoseconds: u64) -> u64 {
-        let drift = i128::from(nanoseconds) * i128::from(self.drift_ppm) / 1_000_000;
-        (i128::from(nanoseconds) + drift) as u64
-    }
-
-    /// The boot clock, nanoseconds.
-    pub fn boot_ns(&self) -> u64 {
-        self.boot_offset_ns + self.rated(self.now.get())
-    }
-
-    /// The wall clock, Unix microseconds.
-    pub fn wall_us(&self) -> u64 {
-        (EPOCH_US + (self.rated(self.now.get()) / 1000) as i64 + self.wall_offset_us.get()) as u64
-    }
-}
+use crate::{clock::Clock, disk::Disk, marks::mark};
 
 /// What a simulated shard sees of the world.
 struct World {
     clock: Rc<Clock>,
     lease: Arc<LeaseCell>,
-    map: Rc<std::cell::RefCell<Arc<SlotMap>>>,
+    map: Rc<RefCell<Arc<SlotMap>>>,
+    kills: Rc<Cell<bool>>,
 }
 
 impl Surroundings for World {
@@ -63,9 +34,16 @@ impl Surroundings for World {
         self.clock.boot_ns()
     }
     fn lease_covers(&self, term: u64) -> bool {
-        self.lease.covers(term, self.clock.boot_ns())
+        let before = self.lease.covers(term, self.clock.boot_ns());
+        let covers = self.lease.covers(term, self.clock.boot_ns_after_stall());
+        if covers {
+            mark("read answered under a lease");
+        } else if before {
+            mark("lease lapsed while a read was executed");
+        }
+        covers
     }
-    fn map(&self) -> Arc<SlotMap> {
+    fn map(&self, _: Network) -> Arc<SlotMap> {
         Arc::clone(&self.map.borrow())
     }
     fn facts(&self) -> ProcessFacts {
@@ -78,19 +56,8 @@ impl Surroundings for World {
         Ok(())
     }
     fn while_busy(&self) -> Busy {
-        Busy::Continue
+        if self.kills.get() { Busy::Kill } else { Busy::Continue }
     }
-}
-
-/// A snapshot file.
-#[derive(Clone, Debug)]
-pub struct SnapshotFile {
-    /// The last entry in it.
-    pub index: u64,
-    /// That entry's term.
-    pub term: u64,
-    /// Its bytes.
-    pub data: Bytes,
 }
 
 /// What runs on a node while it is up.
@@ -99,10 +66,16 @@ pub struct Running {
     pub consensus: Consensus,
     /// Its replicas, by shard.
     pub shards: Vec<Shard>,
+    /// What waits for each shard's thread, where it is busy.
+    pub mailboxes: Vec<Option<VecDeque<Event>>>,
     /// What waits for the consensus thread.
     pub inbox: VecDeque<Input>,
     /// A write is being synced.
     pub syncing: bool,
+    /// Groups it led in this life.
+    pub led: BTreeSet<u32>,
+    /// Chunks of the snapshot that each shard is taking, and its number.
+    pub taking: BTreeMap<u32, (u64, Vec<Bytes>)>,
 }
 
 /// One node.
@@ -113,14 +86,16 @@ pub struct Node {
     pub life: u32,
     /// Nothing happens on it before this true time, though its clocks go on.
     pub paused_until: u64,
-    /// Its disk: the log.
-    pub log: MemoryLog,
-    /// Its disk: snapshot files by group, oldest first.
-    pub snapshots: BTreeMap<u32, Vec<SnapshotFile>>,
+    /// Its disk.
+    pub disk: Disk,
     /// Its clocks.
     pub clock: Rc<Clock>,
     /// What it knows of the cluster.
-    pub map: Rc<std::cell::RefCell<Arc<SlotMap>>>,
+    pub map: Rc<RefCell<Arc<SlotMap>>>,
+    /// Scripts that run now are killed.
+    pub kills: Rc<Cell<bool>>,
+    /// Counts its disks.
+    pub incarnation: u32,
     /// `None` while it is down.
     pub running: Option<Running>,
 }
@@ -145,31 +120,48 @@ impl Node {
     /// Starts the node from what its disk holds.
     pub fn start(&mut self, start: &Start<'_>) {
         self.life += 1;
-        let recovered = self.log.recover();
-        let replica = ReplicaId::new(self.id, 0);
+        let recovered = self.disk.log.recover();
+        let replica = self.replica();
         let groups = (0..start.shards as u32).map(|group| GroupSettings {
             group,
             replica,
             voters: (1..=start.nodes).map(|node| ReplicaId::new(node, 0)).collect(),
             home: Some(1 + u64::from(group) % start.nodes),
             election_ticks: Some(start.election_ticks[group as usize]),
+            lease: Arc::default(),
             recovered: recovered.get(&group).cloned(),
         });
-        let reader = Arc::new(self.log.clone());
+        let reader = Arc::new(self.disk.log.clone());
         let consensus =
             Consensus::new(start.consensus.clone(), groups.collect(), reader, self.clock.boot_ns());
         let shards = (0..start.shards).map(|shard| {
             let group = shard as u32;
             let index = recovered.get(&group).map_or(0, |group| group.snapshot.index);
-            let state = self.restore(group, index, start.shards);
+            let last = recovered.get(&group).map(|it| (it.last_index, it.terms.term(it.last_index)));
+            let acknowledged = last.unwrap_or_default();
+            let state = State { acknowledged, ..self.restore(group, index, start.shards) };
             let lease = consensus.lease(group).expect("the group was made just now");
-            let world = World { clock: Rc::clone(&self.clock), lease, map: Rc::clone(&self.map) };
+            let world = World {
+                clock: Rc::clone(&self.clock),
+                lease,
+                map: Rc::clone(&self.map),
+                kills: Rc::clone(&self.kills),
+            };
             let settings =
                 ShardSettings { shard: group, replica: replica.0, node: self.id, ..start.shard.clone() };
             Shard::new(settings, Rc::new(world), state, start.seeds[shard])
         });
         let shards = shards.collect();
-        self.running = Some(Running { consensus, shards, inbox: VecDeque::new(), syncing: false });
+        let mailboxes = (0..start.shards).map(|_| None).collect();
+        self.running = Some(Running {
+            consensus,
+            shards,
+            mailboxes,
+            inbox: VecDeque::new(),
+            syncing: false,
+            led: BTreeSet::new(),
+            taking: BTreeMap::new(),
+        });
     }
 
     /// The state of the snapshot at `index`, or of a new shard.
@@ -177,30 +169,20 @@ impl Node {
         if index == 0 {
             return State::of_new_shard(&[SlotMap::even_range(group as usize, shards)]);
         }
-        let file = self.snapshot(group, index).expect("the log names a snapshot that is durable");
-        State::from_snapshot(file.index, file.term, &file.data).expect("a snapshot was written just so")
+        let file = self.disk.snapshot(group, index).expect("the log names a snapshot that is durable");
+        State::from_snapshot(file.index, file.term, &file.chunks).expect("a snapshot was written just so")
     }
 
-    /// A snapshot file.
-    pub fn snapshot(&self, group: u32, index: u64) -> Option<&SnapshotFile> {
-        self.snapshots.get(&group)?.iter().find(|file| file.index == index)
-    }
-
-    /// A snapshot file is durable. The newest few are kept.
-    pub fn keep_snapshot(&mut self, group: u32, file: SnapshotFile) {
-        const KEPT: usize = 4;
-        let files = self.snapshots.entry(group).or_default();
-        files.retain(|other| other.index != file.index);
-        files.push(file);
-        files.sort_by_key(|file| file.index);
-        let over = files.len().saturating_sub(KEPT);
-        files.drain(..over);
-    }
-
-    /// The power goes; of the unsynced writes, the first `kept` are there.
-    pub fn crash(&mut self, kept: usize) {
+    /// The power goes.
+    pub fn crash(&mut self, rng: &mut StdRng, torn_is_taken: bool) {
         self.running = None;
         self.life += 1;
-        self.log.crash(kept);
+        self.paused_until = 0;
+        self.disk.crash(rng, torn_is_taken);
+    }
+
+    /// The group's replica here, as it calls itself.
+    pub fn replica(&self) -> ReplicaId {
+        ReplicaId::new(self.id, self.incarnation)
     }
 }

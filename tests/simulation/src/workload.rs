@@ -1,4 +1,4 @@
-//! What clients do: an operation, its bytes, and how its reply is read.
+//! What clients do: a request, its bytes, and how its reply is read.
 
 use moonraft_router::slot_of;
 use rand::{RngExt, rngs::StdRng};
@@ -8,142 +8,376 @@ use crate::{
     value::{Value, read_value},
 };
 
+/// How the actions of a request are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Each as a command of its own, all sent at once on one connection.
+    Commands,
+    /// In one `MULTI` block.
+    Block,
+    /// In one script.
+    Script,
+    /// Keys are watched and read, then the changes are made in a block.
+    Watch,
+}
+
 /// A request in the making.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// On one key.
-    Key(String, Action),
-    /// In one `MULTI` block: increment the first, append to the second.
-    Both(String, String, u64),
+    /// Actions on keys of one slot; those that read first.
+    Keys(Way, Vec<(String, Action)>),
     /// `TIME`, at a shard.
     Time(usize),
+    /// A script that writes to the key and then runs until it is killed.
+    Killed(String, u64),
+    /// A script that draws a number and writes it to both keys.
+    Draw([String; 2]),
+    /// Reads both keys at once.
+    Twins([String; 2]),
+}
+
+/// What became of one action.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// It was done, and gave this.
+    Answer(Answer),
+    /// It was not executed: a redirect.
+    NotDone,
 }
 
 /// What the reply meant.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
-    /// Answers, one for each key of the request.
-    Answers(Vec<Answer>),
+    /// One for each action of the request.
+    Answers(Vec<Told>),
+    /// The keys are watched and were read: the second part may be sent.
+    Watched(Vec<Answer>),
     /// A clock reading, microseconds.
     Time(u64),
+    /// What the twins hold.
+    Twins(Option<u64>, Option<u64>),
     /// Not executed: go to the replica on this port.
     Moved(u16),
-    /// Not executed: try again.
+    /// Not executed: no leader.
     Again,
+    /// Not executed: a watched key was changed.
+    WatchBroken,
+    /// The script was killed: it had no effect.
+    Killed,
     /// Something no client should ever be told.
     Wrong(String),
 }
 
-/// Keys of each kind: few, so that operations meet.
-const KEYS_EACH: u32 = 2;
+/// What a run's clients ask for.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    /// How common each kind of request is.
+    pub weights: [u32; REQUEST_KINDS],
+    /// Keys of each kind: few, so that operations meet.
+    pub keys: u32,
+    /// Values are texts of up to so many bytes.
+    pub text_bytes: u64,
+    /// Keys that expire live up to so long, milliseconds.
+    pub life_ms: u64,
+}
+
+/// Kinds of requests that [`Request::draw`] knows.
+pub const REQUEST_KINDS: usize = 13;
 
 const COMPARE_AND_SET: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('set', KEYS[1], ARGV[2]) return 1 end return 0";
 
+/// Does to each key what its two arguments say.
+const DO_ALL: &str = "
+local out = {}
+for i, key in ipairs(KEYS) do
+  local what, n = ARGV[2 * i - 1], ARGV[2 * i]
+  if what == 'lrange' then out[i] = redis.call(what, key, 0, -1)
+  elseif what == 'get' then out[i] = redis.call(what, key)
+  else out[i] = redis.call(what, key, n) end
+end
+return out";
+
+/// Nothing in it is the same when it is run again: only its effects may be.
+const DRAW: &str = "
+local time, n = redis.call('time'), math.random(1, 2 ^ 30)
+redis.call('set', KEYS[1], n)
+redis.call('set', KEYS[2], n)
+return time";
+
+const RUN_UNTIL_KILLED: &str = "
+redis.call('set', KEYS[1], ARGV[1])
+for _ = 1, 1e6 do end
+return 'it was not killed'";
+
+/// Numbers of one request are `unique`, `unique + 1`, …: fewer than this.
+pub const NUMBERS_EACH: u64 = 8;
+
 impl Request {
-    /// Draws a request; `unique` is a number that none had before.
-    pub fn draw(rng: &mut StdRng, shards: usize, unique: u64) -> Self {
-        let which = rng.random_range(0..KEYS_EACH);
-        match rng.random_range(0..100) {
-            0..15 => Request::Key(format!("register{which}"), Action::Write(unique)),
-            15..35 => Request::Key(format!("register{which}"), Action::Read),
-            35..45 => {
-                let old = unique.saturating_sub(rng.random_range(1..12));
-                Request::Key(format!("register{which}"), Action::CompareAndSet(old, unique))
+    /// Draws a request; `unique` and the numbers after it were in no request before.
+    pub fn draw(rng: &mut StdRng, mix: &Mix, shards: usize, unique: u64) -> Self {
+        let which = rng.random_range(0..mix.keys);
+        let tag = |name: &str| format!("{{tag{which}}}{name}");
+        let twins = || [tag("twin0"), tag("twin1")];
+        let one = |key: String, action: Action| Request::Keys(Way::Commands, vec![(key, action)]);
+        let register = format!("register{which}");
+        let fleeting = format!("fleeting{which}");
+        match crate::pick(rng, &mix.weights) {
+            0 => one(register, Action::Write(unique)),
+            1 => one(register, Action::Read),
+            2 => {
+                let old = unique.saturating_sub(NUMBERS_EACH * rng.random_range(1..12));
+                one(register, Action::CompareAndSet(old, unique))
             }
-            45..60 => Request::Key(format!("{{tag{which}}}list"), Action::Append(unique)),
-            60..75 => Request::Key(format!("{{tag{which}}}list"), Action::ReadList),
-            75..82 => Request::Key(format!("{{tag{which}}}count"), Action::Increment),
-            82..88 => Request::Key(format!("{{tag{which}}}count"), Action::Read),
-            88..95 => Request::Both(format!("{{tag{which}}}count"), format!("{{tag{which}}}list"), unique),
+            3 => one(fleeting, Action::WriteFleeting(unique, rng.random_range(1..=mix.life_ms))),
+            4 => one(fleeting, Action::Read),
+            5 => one(tag("count"), Action::Add(1)),
+            6 => one(tag("count"), Action::Read),
+            7 => lists(rng, which, unique),
+            8 => pipeline(rng, which, unique),
+            9 => accounts(rng, which),
+            10 => match rng.random_bool(0.5) {
+                true => Request::Draw(twins()),
+                false => Request::Twins(twins()),
+            },
+            11 => Request::Killed(register, unique),
             _ => Request::Time(rng.random_range(0..shards)),
         }
     }
 
+    /// The same once more after it was not answered: it may have been done, so what it
+    /// appends is another number.
+    pub fn again(mut self, unique: u64) -> Self {
+        if let Request::Keys(_, actions) = &mut self {
+            for ((_, action), unique) in actions.iter_mut().zip(unique..) {
+                if let Action::Append(n) = action {
+                    *n = unique;
+                }
+            }
+        }
+        self
+    }
+
     /// Whether it changes nothing.
-    pub const fn only_reads(&self) -> bool {
-        matches!(self, Request::Key(_, Action::Read | Action::ReadList))
+    pub fn only_reads(&self) -> bool {
+        match self {
+            Request::Keys(_, actions) => actions.iter().all(|(_, action)| action.only_reads()),
+            Request::Twins(_) => true,
+            Request::Time(_) | Request::Killed(..) | Request::Draw(_) => false,
+        }
     }
 
     /// The slot of its keys, or the shard it is for.
     pub fn slot(&self) -> Result<u16, usize> {
+        let key = match self {
+            Request::Keys(_, actions) => &actions[0].0,
+            Request::Killed(key, _) | Request::Draw([key, _]) | Request::Twins([key, _]) => key,
+            Request::Time(shard) => return Err(*shard),
+        };
+        Ok(slot_of(key.as_bytes()))
+    }
+
+    /// The actions that a checker looks at.
+    pub fn actions(&self) -> &[(String, Action)] {
         match self {
-            Request::Key(key, _) | Request::Both(key, ..) => Ok(slot_of(key.as_bytes())),
-            Request::Time(shard) => Err(*shard),
+            Request::Keys(_, actions) => actions,
+            _ => &[],
         }
     }
 
-    /// The keys with what is done to each.
-    pub fn actions(&self) -> Vec<(String, Action)> {
+    /// How it is asked for.
+    pub const fn way(&self) -> Way {
         match self {
-            Request::Key(key, action) => vec![(key.clone(), action.clone())],
-            Request::Both(count, list, unique) => {
-                vec![(count.clone(), Action::Increment), (list.clone(), Action::Append(*unique))]
-            }
-            Request::Time(_) => vec![],
+            Request::Keys(way, _) => *way,
+            Request::Killed(..) | Request::Draw(_) => Way::Script,
+            Request::Time(_) | Request::Twins(_) => Way::Commands,
         }
     }
 
-    /// The bytes on the wire.
-    pub fn bytes(&self) -> Vec<u8> {
+    fn reads(&self) -> usize {
+        self.actions().iter().filter(|(_, action)| action.only_reads()).count()
+    }
+
+    /// The bytes on the wire; of the second part once the keys are watched.
+    pub fn bytes(&self, second: bool, text_bytes: u64) -> Vec<u8> {
         let mut out = Vec::new();
+        let mut put = |words: &[&str]| pack(&mut out, words.iter().map(|word| (*word).to_owned()));
         match self {
-            Request::Key(key, action) => pack(&mut out, &words(key, action)),
-            Request::Both(count, list, unique) => {
-                pack(&mut out, &["MULTI".into()]);
-                pack(&mut out, &words(count, &Action::Increment));
-                pack(&mut out, &words(list, &Action::Append(*unique)));
-                pack(&mut out, &["EXEC".into()]);
-            }
-            Request::Time(_) => pack(&mut out, &["TIME".into()]),
+            Request::Keys(way, actions) => return keys_bytes(*way, actions, second, text_bytes),
+            Request::Time(_) => put(&["TIME"]),
+            Request::Killed(key, n) => put(&["EVAL", RUN_UNTIL_KILLED, "1", key, &n.to_string()]),
+            Request::Draw([a, b]) => put(&["EVAL", DRAW, "2", a, b]),
+            Request::Twins([a, b]) => put(&["MGET", a, b]),
         }
         out
     }
 
     /// Reads the reply, if all of it is there.
-    pub fn meaning(&self, bytes: &[u8]) -> Option<Meaning> {
-        let count = if matches!(self, Request::Both(..)) { 4 } else { 1 };
+    pub fn meaning(&self, second: bool, bytes: &[u8]) -> Option<Meaning> {
+        let actions = self.actions();
+        let count = match self.way() {
+            Way::Script => 1,
+            Way::Commands => actions.len().max(1),
+            Way::Block => actions.len() + 2,
+            Way::Watch if second => actions.len() - self.reads() + 2,
+            Way::Watch => 1 + self.reads(),
+        };
         let mut rest = bytes;
         let mut replies = Vec::new();
         for _ in 0..count {
             replies.push(read_value(&mut rest)?);
         }
-        let last = replies.pop().expect("one reply at least");
-        let redirect = replies.iter().chain([&last]).find_map(redirect);
-        Some(match (redirect, self) {
-            (Some(meaning), _) => meaning,
-            (None, Request::Time(_)) => time(&last),
-            (None, Request::Key(_, action)) => answers(&[(action.clone(), last)]),
-            (None, Request::Both(_, _, unique)) => match last {
-                Value::Array(both) if both.len() == 2 => {
-                    let mut both = both.into_iter();
-                    let pairs =
-                        [Action::Increment, Action::Append(*unique)].map(|action| (action, both.next()));
-                    answers(&pairs.map(|(action, value)| (action, value.expect("there are two"))))
-                }
+        let redirected = replies.iter().filter(|reply| redirect(reply).is_some()).count();
+        let part_of_pipeline = self.way() == Way::Commands && redirected < count;
+        if let (false, Some(meaning)) = (part_of_pipeline, replies.iter().find_map(redirect)) {
+            return Some(meaning);
+        }
+        Some(match self {
+            Request::Keys(way, _) => keys_meaning(*way, actions, self.reads(), second, replies),
+            Request::Time(_) | Request::Draw(_) => time(&replies[0]),
+            Request::Twins(_) => twins(&replies[0]),
+            Request::Killed(..) => match &replies[0] {
+                Value::Error(text) if text.starts_with("ERR Script killed by user") => Meaning::Killed,
                 other => Meaning::Wrong(format!("{other:?}")),
             },
         })
     }
 }
 
-fn words(key: &str, action: &Action) -> Vec<String> {
-    let key = key.to_owned();
-    match action {
-        Action::Write(n) => vec!["SET".into(), key, n.to_string()],
-        Action::Read => vec!["GET".into(), key],
-        Action::CompareAndSet(old, new) => {
-            vec!["EVAL".into(), COMPARE_AND_SET.into(), "1".into(), key, old.to_string(), new.to_string()]
+/// One action on a list, or several on lists of one tag.
+fn lists(rng: &mut StdRng, which: u32, unique: u64) -> Request {
+    let ways = [Way::Commands, Way::Commands, Way::Block, Way::Script, Way::Watch];
+    let way = ways[rng.random_range(0..ways.len())];
+    let count = if way == Way::Commands { 1 } else { rng.random_range(2..=4) };
+    let mut actions: Vec<(String, Action)> = (0..count)
+        .map(|at| {
+            let key = format!("{{tag{which}}}list{}", rng.random_range(0..3));
+            (key, if rng.random_bool(0.5) { Action::Append(unique + at) } else { Action::ReadList })
+        })
+        .collect();
+    // What is read before a block is the state that the block begins with.
+    actions.sort_by_key(|(_, action)| !action.only_reads());
+    Request::Keys(way, actions)
+}
+
+/// Several commands at once, on one connection.
+fn pipeline(rng: &mut StdRng, which: u32, unique: u64) -> Request {
+    let count = rng.random_range(2..=5);
+    let action = |at| {
+        let list = format!("{{tag{which}}}list0");
+        match rng.random_range(0..4) {
+            0 => (list, Action::Append(unique + at)),
+            1 => (list, Action::ReadList),
+            2 => (format!("{{tag{which}}}count"), Action::Add(1)),
+            _ => (format!("{{tag{which}}}count"), Action::Read),
         }
-        Action::Append(n) => vec!["RPUSH".into(), key, n.to_string()],
-        Action::ReadList => vec!["LRANGE".into(), key, "0".into(), "-1".into()],
-        Action::Increment => vec!["INCR".into(), key],
+    };
+    Request::Keys(Way::Commands, (0..count).map(action).collect())
+}
+
+/// Moves something from one account to the other, or reads both: the sum is always 0.
+fn accounts(rng: &mut StdRng, which: u32) -> Request {
+    let [a, b] = ["account0", "account1"].map(|name| format!("{{tag{which}}}{name}"));
+    let way = if rng.random_bool(0.5) { Way::Block } else { Way::Script };
+    let by = if rng.random_bool(0.5) { 1 } else { -1 };
+    match rng.random_bool(0.5) {
+        true => Request::Keys(way, vec![(a, Action::Add(by)), (b, Action::Add(-by))]),
+        false => Request::Keys(way, vec![(a, Action::Read), (b, Action::Read)]),
     }
 }
 
-fn pack(out: &mut Vec<u8>, words: &[String]) {
+fn keys_bytes(way: Way, actions: &[(String, Action)], second: bool, text_bytes: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let command = |out: &mut Vec<u8>, (key, action): &(String, Action)| {
+        pack(out, words(key, action, text_bytes).into_iter());
+    };
+    let plain = |out: &mut Vec<u8>, word: &str| pack(out, std::iter::once(word.to_owned()));
+    let (reads, writes): (Vec<_>, Vec<_>) = actions.iter().partition(|(_, action)| action.only_reads());
+    match (way, second) {
+        (Way::Commands, _) => actions.iter().for_each(|action| command(&mut out, action)),
+        (Way::Block, _) => {
+            plain(&mut out, "MULTI");
+            actions.iter().for_each(|action| command(&mut out, action));
+            plain(&mut out, "EXEC");
+        }
+        (Way::Watch, false) => {
+            let keys = actions.iter().map(|(key, _)| key.clone());
+            pack(&mut out, std::iter::once("WATCH".to_owned()).chain(keys).collect::<Vec<_>>().into_iter());
+            reads.into_iter().for_each(|action| command(&mut out, action));
+        }
+        (Way::Watch, true) => {
+            plain(&mut out, "MULTI");
+            writes.into_iter().for_each(|action| command(&mut out, action));
+            plain(&mut out, "EXEC");
+        }
+        (Way::Script, _) => {
+            let mut all = vec!["EVAL".to_owned(), DO_ALL.to_owned(), actions.len().to_string()];
+            all.extend(actions.iter().map(|(key, _)| key.clone()));
+            for (key, action) in actions {
+                let words = words(key, action, text_bytes);
+                all.push(words[0].to_lowercase());
+                all.push(words.get(2).cloned().unwrap_or_default());
+            }
+            pack(&mut out, all.into_iter());
+        }
+    }
+    out
+}
+
+fn keys_meaning(
+    way: Way,
+    actions: &[(String, Action)],
+    reads: usize,
+    second: bool,
+    mut replies: Vec<Value>,
+) -> Meaning {
+    let wrong = |replies: &[Value]| Meaning::Wrong(format!("{replies:?}"));
+    match (way, second) {
+        (Way::Commands, _) => answers(actions, replies),
+        (Way::Watch, false) => {
+            replies.remove(0);
+            let all: Option<Vec<Answer>> =
+                actions.iter().zip(&replies).map(|((_, action), value)| answer(action, value)).collect();
+            all.map_or_else(|| wrong(&replies), Meaning::Watched)
+        }
+        _ => match replies.pop() {
+            Some(Value::Array(all)) => {
+                answers(if way == Way::Watch { &actions[reads..] } else { actions }, all)
+            }
+            Some(Value::Nil) if way == Way::Watch => Meaning::WatchBroken,
+            last => {
+                replies.extend(last);
+                wrong(&replies)
+            }
+        },
+    }
+}
+
+/// A number as a text of a length of its own, so that values differ in size.
+fn text(n: u64, text_bytes: u64) -> String {
+    let length = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % (text_bytes + 1);
+    format!("{n:0length$}", length = length as usize)
+}
+
+fn words(key: &str, action: &Action, text_bytes: u64) -> Vec<String> {
+    let key = key.to_owned();
+    let text = |n: u64| text(n, text_bytes);
+    match action {
+        Action::Write(n) => vec!["SET".into(), key, text(*n)],
+        Action::WriteFleeting(n, ms) => vec!["SET".into(), key, text(*n), "PX".into(), ms.to_string()],
+        Action::Read => vec!["GET".into(), key],
+        Action::CompareAndSet(old, new) => {
+            vec!["EVAL".into(), COMPARE_AND_SET.into(), "1".into(), key, text(*old), text(*new)]
+        }
+        Action::Append(n) => vec!["RPUSH".into(), key, text(*n)],
+        Action::ReadList => vec!["LRANGE".into(), key, "0".into(), "-1".into()],
+        Action::Add(n) => vec!["INCRBY".into(), key, n.to_string()],
+    }
+}
+
+fn pack(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = String>) {
     out.extend(format!("*{}\r\n", words.len()).bytes());
-    words.iter().for_each(|word| out.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
+    words.for_each(|word| out.extend(format!("${}\r\n{word}\r\n", word.len()).bytes()));
 }
 
 /// What an error reply tells the client to do; `None` if it is no error.
@@ -155,17 +389,21 @@ fn redirect(value: &Value) -> Option<Meaning> {
         "CLUSTERDOWN" | "TRYAGAIN" => Meaning::Again,
         // Follows from the redirect of a request inside the block.
         "EXECABORT" => Meaning::Again,
+        _ if error.starts_with("ERR Script killed") => return None,
         _ => Meaning::Wrong(error.clone()),
     })
 }
 
-fn time(value: &Value) -> Meaning {
-    let part = |value: &Value| match value {
-        Value::Bulk(text) => String::from_utf8_lossy(text).parse::<u64>().ok(),
+fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
+    match value {
+        Value::Bulk(text) => String::from_utf8_lossy(text).parse().ok(),
         _ => None,
-    };
+    }
+}
+
+fn time(value: &Value) -> Meaning {
     let parts = match value {
-        Value::Array(parts) => parts.iter().map(part).collect::<Option<Vec<_>>>(),
+        Value::Array(parts) => parts.iter().map(number::<u64>).collect::<Option<Vec<_>>>(),
         _ => None,
     };
     match parts.as_deref() {
@@ -174,25 +412,36 @@ fn time(value: &Value) -> Meaning {
     }
 }
 
-fn answers(pairs: &[(Action, Value)]) -> Meaning {
-    let all: Option<Vec<_>> = pairs.iter().map(|(action, value)| answer(action, value)).collect();
-    all.map_or_else(|| Meaning::Wrong(format!("{pairs:?}")), Meaning::Answers)
+fn twins(value: &Value) -> Meaning {
+    match value {
+        Value::Array(both) if both.len() == 2 => Meaning::Twins(number(&both[0]), number(&both[1])),
+        _ => Meaning::Wrong(format!("{value:?}")),
+    }
+}
+
+fn answers(actions: &[(String, Action)], values: Vec<Value>) -> Meaning {
+    let told = |((_, action), value): (&(String, Action), &Value)| match redirect(value) {
+        Some(Meaning::Moved(_) | Meaning::Again) => Some(Told::NotDone),
+        _ => answer(action, value).map(Told::Answer),
+    };
+    let all: Option<Vec<_>> = actions.iter().zip(&values).map(told).collect();
+    let whole = all.filter(|all| all.len() == actions.len() && values.len() == actions.len());
+    whole.map_or_else(|| Meaning::Wrong(format!("{actions:?}: {values:?}")), Meaning::Answers)
 }
 
 fn answer(action: &Action, value: &Value) -> Option<Answer> {
-    let number = |bytes: &[u8]| String::from_utf8_lossy(bytes).parse::<u64>().ok();
     match (action, value) {
-        (Action::Write(_), Value::Status(text)) if text == "OK" => Some(Answer::Done),
-        (Action::Read, Value::Nil) => Some(Answer::Value(None)),
-        (Action::Read, Value::Bulk(bytes)) => Some(Answer::Value(Some(number(bytes)?))),
-        (Action::ReadList, Value::Array(items)) => {
-            let element = |item: &Value| match item {
-                Value::Bulk(bytes) => number(bytes),
-                _ => None,
-            };
-            items.iter().map(element).collect::<Option<_>>().map(Answer::List)
+        (Action::Write(_) | Action::WriteFleeting(..), Value::Status(text)) if text == "OK" => {
+            Some(Answer::Done)
         }
-        (Action::CompareAndSet(..) | Action::Append(_) | Action::Increment, Value::Int(n)) => {
+        (Action::Read, Value::Nil) => Some(Answer::Value(None)),
+        (Action::Read, Value::Bulk(_)) => {
+            number(value).map(|n| Answer::Value(Some(n))).or_else(|| number(value).map(Answer::Count))
+        }
+        (Action::ReadList, Value::Array(items)) => {
+            items.iter().map(number).collect::<Option<_>>().map(Answer::List)
+        }
+        (Action::CompareAndSet(..) | Action::Append(_) | Action::Add(_), Value::Int(n)) => {
             Some(Answer::Number(*n))
         }
         _ => None,

@@ -1,0 +1,132 @@
+//! The disk of a node: what is there after a crash, and what it does instead of writing.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use moonraft::log::MemoryLog;
+use rand::{RngExt, rngs::StdRng};
+
+use crate::marks::mark;
+
+/// A snapshot file.
+#[derive(Clone, Debug)]
+pub struct SnapshotFile {
+    /// The last entry in it.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// Its chunks.
+    pub chunks: Vec<Bytes>,
+}
+
+impl SnapshotFile {
+    /// All of it.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.chunks.concat()
+    }
+}
+
+/// A file that is being received.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The last entry in it.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The bytes that are here.
+    pub data: Vec<u8>,
+}
+
+/// A disk.
+#[derive(Default)]
+pub struct Disk {
+    /// The log of all groups.
+    pub log: MemoryLog,
+    /// Snapshot files by group, oldest first.
+    snapshots: BTreeMap<u32, Vec<SnapshotFile>>,
+    /// Files that are being received, by group.
+    pub parts: BTreeMap<u32, Part>,
+    /// The next write fails.
+    pub broken: bool,
+    /// There is no space for the log before this true time.
+    pub full_until: u64,
+    /// There is none for snapshots: the log's room is there before it is needed.
+    pub files_full_until: u64,
+    /// Nothing is synced before this true time.
+    pub hung_until: u64,
+}
+
+impl Disk {
+    /// A snapshot file.
+    pub fn snapshot(&self, group: u32, index: u64) -> Option<&SnapshotFile> {
+        self.snapshots.get(&group)?.iter().find(|file| file.index == index)
+    }
+
+    /// A snapshot file is durable. The newest few are kept.
+    pub fn keep_snapshot(&mut self, group: u32, file: SnapshotFile) {
+        const KEPT: usize = 4;
+        let files = self.snapshots.entry(group).or_default();
+        files.retain(|other| other.index != file.index);
+        files.push(file);
+        files.sort_by_key(|file| file.index);
+        let over = files.len().saturating_sub(KEPT);
+        files.drain(..over);
+    }
+
+    /// A chunk of a snapshot was received. Whether it is the one that was awaited.
+    pub fn receive(&mut self, group: u32, file: &SnapshotFile, offset: usize, bytes: usize) -> bool {
+        let new = || Part { index: file.index, term: file.term, data: Vec::new() };
+        let part = self.parts.entry(group).or_insert_with(new);
+        if (part.index, part.term) != (file.index, file.term) {
+            *part = new();
+        }
+        if part.data.len() != offset {
+            return false;
+        }
+        part.data.extend_from_slice(&file.bytes()[offset..offset + bytes]);
+        true
+    }
+
+    /// How much is here of a file that is being received.
+    pub fn received(&self, group: u32, file: &SnapshotFile) -> usize {
+        let part = self.parts.get(&group);
+        part.filter(|part| (part.index, part.term) == (file.index, file.term))
+            .map_or(0, |part| part.data.len())
+    }
+
+    /// A received file is complete. Whether it is what its sender has: the checksum
+    /// of the whole says so.
+    pub fn accept(&mut self, group: u32, file: &SnapshotFile) -> bool {
+        let part = self.parts.remove(&group);
+        let whole = part.is_some_and(|part| part.data == file.bytes());
+        if whole {
+            self.keep_snapshot(group, file.clone());
+        }
+        whole
+    }
+
+    /// The power goes. The write under way was lost, was torn, or was there after all.
+    pub fn crash(&mut self, rng: &mut StdRng, torn_is_taken: bool) {
+        for part in self.parts.values_mut() {
+            part.data.truncate(rng.random_range(0..=part.data.len()));
+        }
+        if self.log.unsynced() == 0 {
+            return;
+        }
+        match rng.random_range(0..3) {
+            0 => {
+                mark("unsynced write kept");
+                self.log.crash(1);
+            }
+            1 => {
+                mark("torn tail cut");
+                let entries = rng.random_range(0..3);
+                if torn_is_taken { self.log.crash_accepting_torn(entries) } else { self.log.crash(0) }
+            }
+            _ => {
+                mark("unsynced write lost");
+                self.log.crash(0);
+            }
+        }
+    }
+}

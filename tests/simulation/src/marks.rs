@@ -1,0 +1,71 @@
+//! Rare paths that a simulation must have taken to be worth something.
+//!
+//! The product says [`moonraft::marks::reached`] where they are, or the simulator where it
+//! sees them happen. A test fails if one of them is not reached by its seeds, so that no
+//! change, of the product or of the simulator, makes a fault harmless unnoticed.
+
+/// All of them.
+pub const ALL: &[&str] = &[
+    // Leadership.
+    "vote refused by the guard of a start",
+    "vote refused by the guard of a leader",
+    "leadership handed over",
+    "leadership not handed over: resigned",
+    "leadership sent home",
+    "votes asked for when the connection to the leader broke",
+    "leader heard though the connection to it broke",
+    // The log.
+    "conflicting entries replaced",
+    "entries read back from the disk",
+    // Speculation.
+    "several batches undone at once",
+    "batch of several effects undone",
+    "redirect in place of a reply whose batch was overwritten",
+    "block redirected after it was executed",
+    "script redirected after it was executed",
+    "reply of a batch that a later leader committed",
+    "connection closed: outcome unknown",
+    // Reads.
+    "read answered under a lease",
+    "read waited for a round",
+    "round confirmed a read",
+    "lease lapsed while a read was executed",
+    // Waiting.
+    "parked, then answered",
+    "parked, then told there is no leader",
+    // Snapshots.
+    "snapshot taken",
+    "snapshot without space",
+    "snapshot transfer broken off",
+    "snapshot transfer resumed",
+    "snapshot installed",
+    "snapshot installed by one that led before",
+    "snapshot installed with replies held",
+    // Disks.
+    "unsynced write lost",
+    "unsynced write kept",
+    "torn tail cut",
+    "disk error stopped a node",
+    "full disk stopped a node",
+    "disk hung",
+    // Time.
+    "clock went back and the shard's did not",
+    "expired key removed by a tick",
+    "expired key removed by a request",
+    // Clients.
+    "watch broken",
+    "watch broken by a change of leader",
+    "script killed after it wrote",
+    "replicas compared at one index",
+    // Members.
+    "disk lost",
+    "joiner became a learner",
+    "learner became a voter",
+    "crash in a joint configuration",
+];
+
+/// The run took this path.
+pub fn mark(name: &'static str) {
+    debug_assert!(ALL.contains(&name), "{name} is not listed");
+    moonraft::marks::reached(name);
+}

@@ -1,0 +1,310 @@
+//! What is done to the cluster.
+
+use moonraft::{consensus::Input, shard};
+use rand::RngExt;
+
+use super::{Event, Fault, MS, World};
+use crate::{marks::mark, node::Node, pick};
+
+/// What can be done. The order is that of the weights in `weather`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// All links work again.
+    Heal,
+    Crash,
+    /// The power of all nodes goes at once.
+    CrashAll,
+    Partition,
+    IsolateLeader,
+    CutOneWay,
+    CutBridge,
+    /// All connections to a node break, though nothing is wrong with it.
+    BreakConnections,
+    Pause,
+    /// The process stops between the execution of a read and the look at its lease.
+    StallInRead,
+    JumpClock,
+    LeaveOneSupporter,
+    Transfer,
+    /// A leader hands over, and hears no more of it: neither do its busy shards.
+    TransferUnheard,
+    DiskError,
+    DiskFull,
+    DiskHangs,
+    LoseDisk,
+}
+
+const KINDS: [Kind; 18] = [
+    Kind::Heal,
+    Kind::Crash,
+    Kind::CrashAll,
+    Kind::Partition,
+    Kind::IsolateLeader,
+    Kind::CutOneWay,
+    Kind::CutBridge,
+    Kind::BreakConnections,
+    Kind::Pause,
+    Kind::StallInRead,
+    Kind::JumpClock,
+    Kind::LeaveOneSupporter,
+    Kind::Transfer,
+    Kind::TransferUnheard,
+    Kind::DiskError,
+    Kind::DiskFull,
+    Kind::DiskHangs,
+    Kind::LoseDisk,
+];
+
+/// A node that cannot do without its disk yet loses it later: after so long it is looked at again.
+const LOSE_DISK_AGAIN: u64 = 200 * MS;
+
+/// How many kinds there are.
+pub(super) const FAULT_KINDS: usize = KINDS.len();
+
+/// Faults that find a lease that promises too much.
+pub(super) fn against_leases() -> [u32; FAULT_KINDS] {
+    KINDS.map(|kind| match kind {
+        Kind::LeaveOneSupporter => 12,
+        Kind::TransferUnheard => 4,
+        Kind::StallInRead => 2,
+        Kind::Heal | Kind::IsolateLeader => 1,
+        _ => 0,
+    })
+}
+
+impl World {
+    pub(super) fn do_fault(&mut self) {
+        if self.calm {
+            return;
+        }
+        let (low, high) = self.weather.fault_every;
+        let delay = self.rng.random_range(low..high);
+        self.after(delay, Event::DoFault);
+        if self.weather.weights.iter().all(|&weight| weight == 0) {
+            return;
+        }
+        self.report.faults += 1;
+        let kind = KINDS[pick(&mut self.rng, &self.weather.weights)];
+        let node = self.rng.random_range(0..self.nodes.len());
+        let now = self.now.get();
+        match kind {
+            Kind::Heal => self.cut.clear(),
+            Kind::Crash => self.crash(node),
+            Kind::CrashAll => (0..self.nodes.len()).for_each(|node| self.crash(node)),
+            Kind::Partition => self.partition(),
+            Kind::IsolateLeader => self.isolate_leader(),
+            Kind::CutOneWay => self.cut_one_way(node),
+            Kind::CutBridge => self.cut_bridge(),
+            Kind::BreakConnections => self.break_connections(node),
+            Kind::Pause => self.nodes[node].paused_until = now + self.rng.random_range(50..2000) * MS,
+            Kind::StallInRead => self.stall_in_read(),
+            Kind::JumpClock => self.jump_clock(node),
+            Kind::LeaveOneSupporter => self.leave_one_supporter(),
+            Kind::Transfer => self.transfer(node),
+            Kind::TransferUnheard => self.transfer_unheard(),
+            Kind::DiskError => self.nodes[node].disk.broken = true,
+            Kind::DiskFull => self.fill_disk(node),
+            Kind::DiskHangs => {
+                mark("disk hung");
+                self.nodes[node].disk.hung_until = now + self.rng.random_range(50..3000) * MS;
+            }
+            Kind::LoseDisk => self.lose_disk(node),
+        }
+    }
+
+    // ---- nodes ------------------------------------------------------------------
+
+    pub(super) fn crash(&mut self, node: usize) {
+        if self.nodes[node].running.is_none() {
+            return;
+        }
+        if self.is_in_joint_configuration(node) {
+            mark("crash in a joint configuration");
+        }
+        let torn_is_taken = self.fault == Some(Fault::TornTailAccepted);
+        self.nodes[node].crash(&mut self.rng, torn_is_taken);
+        self.connections_close(node);
+        let life = self.nodes[node].life;
+        let quick = self.rng.random_bool(0.5);
+        let down = if quick { self.rng.random_range(5..100) } else { self.rng.random_range(100..3000) };
+        self.after(down * MS, Event::Start(node, life));
+        let gone: Vec<_> = self.waiting.keys().filter(|connection| connection.0 == node).copied().collect();
+        for connection in gone {
+            let (client, number) = self.waiting.remove(&connection).expect("it was listed");
+            self.parked.remove(&connection);
+            self.client_gives_up(client, number);
+        }
+    }
+
+    fn is_in_joint_configuration(&self, node: usize) -> bool {
+        let Some(running) = &self.nodes[node].running else { return false };
+        (0..self.shards as u32)
+            .filter_map(|group| running.consensus.status(group))
+            .any(|status| !status.members.outgoing.is_empty())
+    }
+
+    /// The disk is gone for good, and the node comes back with an empty one. One at a
+    /// time, for the others must be able to bring it up.
+    pub(super) fn lose_disk(&mut self, node: usize) {
+        if self.calm || self.replaced.is_some() || self.nodes.len() < 3 {
+            return;
+        }
+        if !self.may_lose_disk(node) {
+            return self.after(LOSE_DISK_AGAIN, Event::LoseDisk(node));
+        }
+        mark("disk lost");
+        self.crash(node);
+        let state = &mut self.nodes[node];
+        state.disk = crate::disk::Disk::default();
+        if self.fault != Some(Fault::IncarnationReused) {
+            state.incarnation += 1;
+            self.replaced = Some(node);
+            self.after(100 * MS, Event::Operate);
+        }
+    }
+
+    // ---- links ------------------------------------------------------------------
+
+    fn partition(&mut self) {
+        self.cut.clear();
+        let side: Vec<bool> = self.nodes.iter().map(|_| self.rng.random_bool(0.5)).collect();
+        for from in 0..self.nodes.len() {
+            let away: Vec<usize> = (0..self.nodes.len()).filter(|&to| side[from] != side[to]).collect();
+            self.cut_links(away.into_iter().map(|to| (from, to)));
+        }
+    }
+
+    pub(super) fn leader(&self) -> Option<usize> {
+        let leads = |node: &Node| {
+            node.running.as_ref().is_some_and(|running| running.shards.iter().any(shard::Shard::is_serving))
+        };
+        self.nodes.iter().position(leads)
+    }
+
+    fn isolate_leader(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        self.cut.clear();
+        for other in (0..self.nodes.len()).filter(|&other| other != leader) {
+            self.cut_both_ways(leader, other);
+        }
+    }
+
+    fn cut_both_ways(&mut self, one: usize, other: usize) {
+        self.cut_links([(one, other), (other, one)]);
+    }
+
+    fn break_connections(&mut self, node: usize) {
+        let node = if self.rng.random_bool(0.5) { self.leader().unwrap_or(node) } else { node };
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            let delay = self.draw_delay();
+            self.after(delay, Event::ConnectionBreaks(other, node));
+        }
+    }
+
+    fn cut_one_way(&mut self, node: usize) {
+        let inward = self.rng.random_bool(0.5);
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            self.cut_links([if inward { (other, node) } else { (node, other) }]);
+        }
+    }
+
+    /// The leader and one other do not hear each other, but all the rest do.
+    fn cut_bridge(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let other = self.rng.random_range(0..self.nodes.len());
+        if other != leader {
+            self.cut_both_ways(leader, other);
+        }
+    }
+
+    // ---- leaders and their leases -------------------------------------------------
+
+    /// The leader is heard by just enough nodes; later one of those forgets that
+    /// it heard it.
+    fn leave_one_supporter(&mut self) {
+        let Some(leader) = self.leader().filter(|_| self.nodes.len() > 1) else { return };
+        self.cut.clear();
+        let mut others: Vec<usize> = (0..self.nodes.len()).filter(|&other| other != leader).collect();
+        let supporter = others.swap_remove(self.rng.random_range(0..others.len()));
+        for &other in others.iter().take(self.nodes.len() / 2) {
+            self.cut_both_ways(leader, other);
+        }
+        let delay = self.rng.random_range(600..1500) * MS;
+        // A lull: the others have the whole log, so that nothing but the
+        // supporter's promise keeps it from electing one of them.
+        self.lull_until = self.now.get() + delay;
+        self.after(delay, Event::RestartSupporter(leader, supporter));
+    }
+
+    pub(super) fn restart_supporter(&mut self, leader: usize, supporter: usize) {
+        if self.calm || self.nodes[supporter].running.is_none() {
+            return;
+        }
+        self.cut_both_ways(leader, supporter);
+        self.crash(supporter);
+        let life = self.nodes[supporter].life;
+        let down = self.rng.random_range(1..5) * MS;
+        self.after(down, Event::Start(supporter, life));
+    }
+
+    fn stall_in_read(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        self.nodes[leader].clock.stall_ns.set(self.rng.random_range(100..2000) * MS);
+    }
+
+    fn transfer(&mut self, node: usize) {
+        let node = if self.rng.random_bool(0.5) { self.leader().unwrap_or(node) } else { node };
+        if self.rng.random_bool(0.3) {
+            return self.hand_over_in_vain(node);
+        }
+        let group = self.rng.random_range(0..self.shards) as u32;
+        let to = self.rng.random_range(0..=self.nodes.len() as u64);
+        self.input(node, Input::Transfer { group, to: Some(to).filter(|&to| to > 0) });
+        if self.rng.random_bool(0.2) {
+            self.cut_one_way(node);
+        }
+    }
+
+    /// The one a leader hands over to is not heard. The others may elect the leader once more.
+    pub(super) fn hand_over_in_vain(&mut self, node: usize) {
+        let to = self.rng.random_range(0..self.nodes.len());
+        if to == node {
+            return;
+        }
+        self.cut_both_ways(node, to);
+        for group in 0..self.shards as u32 {
+            self.input(node, Input::Transfer { group, to: Some(to as u64 + 1) });
+        }
+    }
+
+    /// There is no more space: for snapshots, and half of the time for the log.
+    fn fill_disk(&mut self, node: usize) {
+        let until = self.now.get() + self.rng.random_range(50..3000) * MS;
+        let log_too = self.rng.random_bool(0.5);
+        let disk = &mut self.nodes[node].disk;
+        disk.files_full_until = until;
+        if log_too {
+            disk.full_until = until;
+        }
+        // Then a shorter log is wanted, which takes a snapshot.
+        for group in 0..self.shards as u32 {
+            self.input(node, Input::CompactWanted { group });
+        }
+    }
+
+    fn transfer_unheard(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        self.cut.clear();
+        let others = (0..self.nodes.len()).filter(|&other| other != leader);
+        self.cut_links(others.map(|other| (other, leader)).collect::<Vec<_>>());
+        for shard in 0..self.shards {
+            self.keep_busy(leader, shard);
+            self.input(leader, Input::Transfer { group: shard as u32, to: None });
+        }
+    }
+
+    fn jump_clock(&mut self, node: usize) {
+        let offset = &self.nodes[node].clock.wall_offset_us;
+        offset.set(offset.get() + self.rng.random_range(-5_000_000..5_000_000));
+    }
+}

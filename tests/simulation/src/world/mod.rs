@@ -1,0 +1,269 @@
+//! The world: virtual time and all that happens in it.
+//!
+//! Everything that happens is an event in one queue, ordered by time and then by
+//! when it was put there; one generator draws all that is drawn. So a seed tells
+//! the whole run.
+//!
+//! * `settings`, `weather`: what a run is made of, drawn from its seed;
+//! * `nodes`, `consensus`, `shards`, `snapshots`: the product, driven as the server
+//!   drives it;
+//! * `network`, `clients`: who talks to it;
+//! * `faults`, `members`: what is done to it;
+//! * `checks`: how a run ends, and what must be true then.
+
+mod checks;
+mod clients;
+mod consensus;
+mod faults;
+mod members;
+mod network;
+mod nodes;
+mod queue;
+mod settings;
+mod shards;
+mod snapshots;
+mod weather;
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    rc::Rc,
+};
+
+use bytes::BytesMut;
+use moonraft::{
+    consensus::{Input, PeerMessage, Settings as ConsensusSettings},
+    shard::{self, ShardSettings},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+pub use self::settings::{Fault, Report, Settings};
+use self::{
+    clients::{Client, Connection},
+    queue::Queue,
+    snapshots::Transfer,
+    weather::Weather,
+};
+use crate::{disk::SnapshotFile, history::History, node::Node};
+
+const MS: u64 = 1_000_000;
+/// Once faults have ended, a client gives a request up after this time.
+const CALM_PATIENCE: u64 = 3000 * MS;
+/// Once faults have ended, every shard must serve within this time.
+const HEALED_WITHIN: u64 = 20_000 * MS;
+/// Between two ticks of a shard.
+const SHARD_TICK: u64 = 50 * MS;
+/// What a snapshot goes on by at each event: a few keys, so that much happens in between.
+const WALK_STEP: usize = 300;
+
+enum Event {
+    Tick(usize, u32),
+    ShardTick(usize, u32),
+    Process(usize, u32),
+    Deliver(usize, PeerMessage),
+    Synced(usize, u32),
+    ReadMail(usize, u32, usize),
+    SnapshotChunkTaken(usize, u32, usize, u64, u64),
+    SnapshotWritten(usize, u32, u32, SnapshotFile),
+    SnapshotChunk(Box<Transfer>),
+    SnapshotDone(usize, u32, Input),
+    Start(usize, u32),
+    ClientBegins(usize),
+    ClientSends(usize, u64),
+    ClientArrives(usize, u64, usize, usize),
+    ClientGoesOn(usize, u64),
+    ClientHears(usize, u64, Vec<u8>),
+    ClientLosesPatience(usize, u64),
+    /// One node notices that its connection to another is broken, if it still is.
+    ConnectionBreaks(usize, usize),
+    DoFault,
+    Crash(usize, u32),
+    LoseDisk(usize),
+    /// Leader and the node whose word its lease rests on.
+    RestartSupporter(usize, usize),
+    /// A step towards the members that there should be.
+    Operate,
+}
+
+/// The world. See the module.
+pub struct World {
+    rng: StdRng,
+    now: Rc<Cell<u64>>,
+    queue: Queue<Event>,
+    weather: Weather,
+    nodes: Vec<Node>,
+    shards: usize,
+    /// Links that are cut, from and to.
+    cut: BTreeSet<(usize, usize)>,
+    clients: Vec<Client>,
+    /// Which client waits on which session: node, life, shard, session.
+    waiting: BTreeMap<Connection, (usize, u64)>,
+    unique: u64,
+    /// Counts units of clients' operations.
+    unit: u64,
+    history: History,
+    consensus: ConsensusSettings,
+    shard_settings: ShardSettings,
+    faults_until: u64,
+    calm: bool,
+    report: Report,
+    wrong: Option<String>,
+    /// Who led each group in each term, and who retired in it.
+    leaders: BTreeMap<(u32, u64), usize>,
+    retired: BTreeMap<(u32, u64), usize>,
+    /// What replicas of each shard held when they had applied up to an index.
+    levels: BTreeMap<(usize, u64), String>,
+    /// The node that lost its disk and is being brought up.
+    replaced: Option<usize>,
+    fault: Option<Fault>,
+    /// Until then clients only read.
+    lull_until: u64,
+    /// What shards want done, oldest first.
+    outputs: VecDeque<(usize, usize, shard::Output)>,
+    driving: bool,
+    /// Bytes that wait for a leader to be known.
+    parked: BTreeMap<Connection, BytesMut>,
+    /// When the last bytes to each client arrive.
+    heard_at: Vec<u64>,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// What was found to be wrong. A node that stops itself (a broken invariant) is
+/// wrong too: no fault of this world is a reason for that.
+pub fn run(settings: &Settings) -> Result<Report, String> {
+    moonraft::keyspace::seed::fix(settings.seed);
+    moonraft::marks::take();
+    std::panic::catch_unwind(|| World::new(settings).run()).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(format!("a node stopped: {}", text.or(panic.downcast_ref().copied()).unwrap_or("?")))
+    })
+}
+
+impl World {
+    fn new(settings: &Settings) -> Self {
+        let mut rng = StdRng::seed_from_u64(settings.seed);
+        let now = Rc::new(Cell::new(0));
+        let count = [1, 3, 3, 3, 3, 3, 3, 3, 5, 5][rng.random_range(0..10)];
+        let shards = if rng.random_bool(0.7) { 1 } else { 2 };
+        let weather = weather::weather(&mut rng, settings.lease_weather);
+        let (consensus, shard_settings) =
+            settings::product_settings(&mut rng, settings.fault, weather.read_index);
+        let drifting = rng.random_bool(0.5);
+        let nodes: Vec<Node> =
+            (0..count).map(|index| nodes::new_node(&mut rng, &now, index, count, shards, drifting)).collect();
+        let clients = (0..rng.random_range(2..10))
+            .map(|_| Client::new(rng.random_bool(weather.stubborn), rng.random_range(0..count)));
+        let clients: Vec<Client> = clients.collect();
+        let heard_at = vec![0; clients.len()];
+        Self {
+            rng,
+            now,
+            queue: Queue::new(),
+            weather,
+            nodes,
+            shards,
+            cut: BTreeSet::new(),
+            clients,
+            waiting: BTreeMap::new(),
+            unique: 0,
+            unit: 0,
+            history: History::default(),
+            consensus,
+            shard_settings,
+            faults_until: settings.faulty_ms * MS,
+            calm: false,
+            report: Report::default(),
+            wrong: None,
+            leaders: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            levels: BTreeMap::new(),
+            replaced: None,
+            fault: settings.fault,
+            lull_until: 0,
+            outputs: VecDeque::new(),
+            driving: false,
+            parked: BTreeMap::new(),
+            heard_at,
+        }
+    }
+
+    fn run(mut self) -> Result<Report, String> {
+        for node in 0..self.nodes.len() {
+            self.start(node);
+        }
+        for client in 0..self.clients.len() {
+            let at = self.rng.random_range(0..500) * MS;
+            self.at(at, Event::ClientBegins(client));
+        }
+        self.at(300 * MS, Event::DoFault);
+        while self.now.get() < self.faults_until {
+            self.next()?;
+        }
+        self.calm_down();
+        self.expect_service()?;
+        self.finish()
+    }
+
+    fn at(&mut self, time: u64, event: Event) {
+        self.queue.push(time.max(self.now.get()), event);
+    }
+
+    fn after(&mut self, delay: u64, event: Event) {
+        self.at(self.now.get() + delay, event);
+    }
+
+    fn next(&mut self) -> Result<(), String> {
+        let (time, event) = self.queue.pop().expect("ticks never end");
+        self.now.set(time);
+        self.report.events += 1;
+        self.happen(event);
+        self.wrong.take().map_or(Ok(()), Err)
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Tick(node, life) => self.tick(node, life),
+            Event::ShardTick(node, life) => self.shard_tick(node, life),
+            Event::Process(node, life) if self.is_awake(node, life) => self.process(node),
+            Event::Process(..) => {}
+            Event::Deliver(node, message) => self.deliver(node, message),
+            Event::Synced(node, life) => self.synced(node, life),
+            Event::ReadMail(node, life, shard) => self.read_mail(node, life, shard),
+            Event::SnapshotChunkTaken(node, life, shard, number, bytes) => {
+                self.snapshot_chunk_taken(node, life, shard, number, bytes);
+            }
+            Event::SnapshotWritten(node, life, group, file) => self.snapshot_written(node, life, group, file),
+            Event::SnapshotChunk(transfer) => self.snapshot_chunk(*transfer),
+            Event::SnapshotDone(node, life, input) => {
+                if self.nodes[node].life == life {
+                    self.input(node, input);
+                }
+            }
+            Event::Start(node, life) => {
+                if self.nodes[node].life == life && self.nodes[node].running.is_none() {
+                    self.start(node);
+                }
+            }
+            Event::ClientBegins(client) => self.client_begins(client),
+            Event::ClientSends(client, number) => self.client_sends(client, number),
+            Event::ClientArrives(client, number, node, shard) => {
+                self.client_arrives(client, number, node, shard)
+            }
+            Event::ClientGoesOn(client, number) => self.client_goes_on(client, number),
+            Event::ClientHears(client, number, bytes) => self.client_hears(client, number, &bytes),
+            Event::ClientLosesPatience(client, number) => self.client_gives_up(client, number),
+            Event::ConnectionBreaks(from, to) => self.connection_breaks(from, to),
+            Event::DoFault => self.do_fault(),
+            Event::Crash(node, life) => {
+                if self.nodes[node].life == life && !self.calm {
+                    self.crash(node);
+                }
+            }
+            Event::LoseDisk(node) => self.lose_disk(node),
+            Event::RestartSupporter(leader, supporter) => self.restart_supporter(leader, supporter),
+            Event::Operate => self.operate(),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Nodes come and go: how they are made, started, ticked, crashed.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use moonraft::{consensus::Input, shard::Event as ShardEvent};
+use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
+use rand::{RngExt, rngs::StdRng};
+
+use super::{Event, MS, SHARD_TICK, World};
+use crate::{
+    clock::Clock,
+    disk::Disk,
+    node::{Node, Start},
+};
+
+impl World {
+    pub(super) fn start(&mut self, node: usize) {
+        let election_ticks = self.draw_election_ticks(node);
+        let seeds = (0..self.shards).map(|_| self.rng.random()).collect();
+        let start = Start {
+            consensus: &self.consensus,
+            shard: &self.shard_settings,
+            nodes: self.nodes.len() as u64,
+            shards: self.shards,
+            election_ticks,
+            seeds,
+        };
+        self.nodes[node].start(&start);
+        let life = self.nodes[node].life;
+        self.after(self.consensus.tick_ms * MS, Event::Tick(node, life));
+        self.after(SHARD_TICK, Event::ShardTick(node, life));
+        self.after(0, Event::Process(node, life));
+    }
+
+    /// Timeouts that differ between the replicas of a group: the crate's own draw
+    /// is not from our seed.
+    pub(super) fn draw_election_ticks(&mut self, node: usize) -> Vec<u32> {
+        let min = self.consensus.election_ticks_min;
+        let max = min + self.weather.election_spread;
+        let step = ((max - min) / self.nodes.len() as u32).max(1);
+        let node = node as u32;
+        let mut draw = || min + ((node * step + self.rng.random_range(0..step)) % (max - min));
+        (0..self.shards).map(|_| draw()).collect()
+    }
+
+    pub(super) fn is_awake(&mut self, node: usize, life: u32) -> bool {
+        self.nodes[node].life == life && self.nodes[node].running.is_some() && !self.is_paused(node)
+    }
+
+    pub(super) fn is_paused(&self, node: usize) -> bool {
+        self.nodes[node].paused_until > self.now.get()
+    }
+
+    pub(super) fn tick(&mut self, node: usize, life: u32) {
+        if self.nodes[node].life != life || self.nodes[node].running.is_none() {
+            return;
+        }
+        let tick = self.consensus.tick_ms * MS;
+        let next = self.nodes[node].paused_until.max(self.now.get() + tick / 2);
+        self.at(next, Event::Tick(node, life));
+        if !self.is_paused(node) {
+            self.input(node, Input::Tick);
+        }
+    }
+
+    pub(super) fn shard_tick(&mut self, node: usize, life: u32) {
+        if self.nodes[node].life != life || self.nodes[node].running.is_none() {
+            return;
+        }
+        let next = self.nodes[node].paused_until.max(self.now.get() + SHARD_TICK);
+        self.at(next, Event::ShardTick(node, life));
+        if !self.is_paused(node) {
+            for shard in 0..self.shards {
+                self.tell(node, shard, ShardEvent::Tick);
+            }
+        }
+    }
+}
+
+/// A node that has never run.
+pub(super) fn new_node(
+    rng: &mut StdRng,
+    now: &Rc<Cell<u64>>,
+    index: usize,
+    count: usize,
+    shards: usize,
+    drifting: bool,
+) -> Node {
+    // Two clocks differ by less than the 10 % that leases allow for.
+    let drift_ppm = if drifting { rng.random_range(-45_000..45_000) } else { 0 };
+    let wall_offset_us = rng.random_range(-2_000_000..2_000_000);
+    let boot_offset_ns = rng.random_range(1..1_000_000) * MS;
+    let clock = Clock::new(now, drift_ppm, wall_offset_us, boot_offset_ns);
+    Node {
+        id: index as u64 + 1,
+        life: 0,
+        paused_until: 0,
+        disk: Disk::default(),
+        clock: Rc::new(clock),
+        map: Rc::new(RefCell::new(Arc::new(slot_map(count, shards)))),
+        kills: Rc::default(),
+        incarnation: 0,
+        running: None,
+    }
+}
+
+fn slot_map(nodes: usize, shards: usize) -> SlotMap {
+    let place = |node: usize, shard: usize| ReplicaPlace {
+        replica: node as u64 + 1,
+        node: node as u64 + 1,
+        name: format!("{node:020x}{shard:020x}"),
+        address: Address { host: "sim".into(), port: shard_port(node, shard) },
+        outside: None,
+        peer_port: 1,
+    };
+    let shard = |shard: usize| ShardPlace {
+        slots: vec![SlotMap::even_range(shard, shards)],
+        replicas: (0..nodes).map(|node| place(node, shard)).collect(),
+        leader: None,
+        failed: vec![],
+    };
+    SlotMap { epoch: 0, shards: (0..shards).map(shard).collect() }
+}
+
+fn shard_port(node: usize, shard: usize) -> u16 {
+    (7000 + 100 * node + shard) as u16
+}

@@ -1,0 +1,113 @@
+//! What a run is asked for, what came of it, and the product's settings in it.
+
+use std::collections::BTreeMap;
+
+use moonraft::{
+    consensus,
+    shard::{self, ShardSettings},
+};
+use rand::{RngExt, rngs::StdRng};
+
+/// A fault planted in the product or its disk, which a run must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Replies leave before their batch is committed.
+    ReplyBeforeCommit,
+    /// A lease without its margin.
+    LeaseWithoutMargin,
+    /// A leader that hands over keeps its lease.
+    LeaseKeptInTransfer,
+    /// A node that has just started votes at once.
+    VoteAfterRestart,
+    /// What was speculative stays when leadership is lost.
+    UndoSkipped,
+    /// An effect is dropped where it is applied.
+    EffectDropped,
+    /// A snapshot is taken though changes in it are not committed.
+    SnapshotBeforeCommit,
+    /// The shard's clock shows what the node's clock shows.
+    ClockBackwards,
+    /// Of a write that was torn by a crash, the part that is there is taken.
+    TornTailAccepted,
+    /// A node that lost its disk comes back as the replica it was.
+    IncarnationReused,
+}
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// All that is drawn, is drawn from it.
+    pub seed: u64,
+    /// Virtual milliseconds with faults.
+    pub faulty_ms: u64,
+    /// A fault of the product itself.
+    pub fault: Option<Fault>,
+    /// Always the weather in which nothing but leases stands between clients and a stale read.
+    pub lease_weather: bool,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Operations that were answered.
+    pub answered: usize,
+    /// Keys whose history is too entangled to be checked.
+    pub undecided: usize,
+    /// Operations whose outcome stayed unknown.
+    pub unknown: usize,
+    /// Virtual milliseconds.
+    pub virtual_ms: u64,
+    /// Faults done to the cluster.
+    pub faults: usize,
+    /// Events in all.
+    pub events: u64,
+    /// The digests of all replicas at the end.
+    pub digests: Vec<String>,
+    /// Rare paths that were taken, and how often. See [`marks`](crate::marks).
+    pub marks: BTreeMap<&'static str, u64>,
+}
+
+/// The settings of consensus and of shards: small limits, so that they are met.
+pub(super) fn product_settings(
+    rng: &mut StdRng,
+    fault: Option<Fault>,
+    read_index: bool,
+) -> (consensus::Settings, ShardSettings) {
+    let mut draw = |usual: u64, small: (u64, u64)| {
+        if rng.random_bool(0.7) { usual } else { rng.random_range(small.0..small.1) }
+    };
+    let usual = consensus::Settings::default();
+    let mut consensus = consensus::Settings {
+        cache_bytes_max: draw(usual.cache_bytes_max, (0, 2000)),
+        message_bytes_max: draw(usual.message_bytes_max, (100, 2000)),
+        inflight_max: draw(usual.inflight_max as u64, (2, 10)) as usize,
+        unapplied_bytes_max: draw(usual.unapplied_bytes_max, (100, 2000)),
+        log_bytes_max: draw(usual.log_bytes_max, (500, 20_000)),
+        ..usual
+    };
+    let usual = ShardSettings::default();
+    let mut shard = ShardSettings {
+        read_index,
+        batch_bytes_max: draw(usual.batch_bytes_max as u64, (20, 500)) as usize,
+        in_flight_bytes_max: draw(usual.in_flight_bytes_max as u64, (200, 2000)) as usize,
+        snapshot_pending_bytes_max: draw(usual.snapshot_pending_bytes_max, (0, 500)),
+        settle_ms: draw(usual.settle_ms, (500, 3000)),
+        // A script asks at once whether it is to be killed.
+        busy_ms: 0,
+        ..usual
+    };
+    consensus.log_entries_max = rng.random_range(5..200);
+    consensus.slack_entries_max = rng.random_range(0..30);
+    match fault {
+        Some(Fault::LeaseWithoutMargin) => consensus.fault = consensus::PlantedFault::LeaseWithoutMargin,
+        Some(Fault::LeaseKeptInTransfer) => consensus.fault = consensus::PlantedFault::LeaseKeptInTransfer,
+        Some(Fault::VoteAfterRestart) => consensus.fault = consensus::PlantedFault::VoteAfterRestart,
+        Some(Fault::ReplyBeforeCommit) => shard.fault = Some(shard::PlantedFault::ReplyBeforeCommit),
+        Some(Fault::UndoSkipped) => shard.fault = Some(shard::PlantedFault::UndoSkipped),
+        Some(Fault::EffectDropped) => shard.fault = Some(shard::PlantedFault::EffectDropped),
+        Some(Fault::SnapshotBeforeCommit) => shard.fault = Some(shard::PlantedFault::SnapshotBeforeCommit),
+        Some(Fault::ClockBackwards) => shard.fault = Some(shard::PlantedFault::ClockBackwards),
+        Some(Fault::TornTailAccepted | Fault::IncarnationReused) | None => {}
+    }
+    (consensus, shard)
+}

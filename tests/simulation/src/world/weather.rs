@@ -1,0 +1,132 @@
+//! How unkind the world is in a run: drawn from the seed before anything happens.
+//!
+//! Swarm testing (Groce and others, ISSTA 2012): in each run some kinds of faults and of
+//! requests are common and some do not occur, for one kind often hides another.
+
+use rand::{RngExt, rngs::StdRng};
+
+use super::{
+    MS,
+    faults::{self, FAULT_KINDS},
+};
+use crate::workload::{Mix, REQUEST_KINDS};
+
+pub(super) struct Weather {
+    /// How likely a message is lost, or arrives twice.
+    pub(super) drop: f64,
+    pub(super) duplicate: f64,
+    /// Least and most time of a message's way, and of a sync.
+    pub(super) delay: (u64, u64),
+    pub(super) sync: (u64, u64),
+    pub(super) fault_every: (u64, u64),
+    /// How likely each kind of fault is, against the others.
+    pub(super) weights: [u32; FAULT_KINDS],
+    pub(super) read_index: bool,
+    pub(super) mix: Mix,
+    /// How likely a shard is too busy to hear consensus at once, and for how long at most.
+    pub(super) busy: f64,
+    pub(super) busy_for: u64,
+    /// How likely a node crashes when it learns of a joint configuration.
+    pub(super) crash_in_change: f64,
+    /// How likely a client asks any replica rather than the one it knows.
+    pub(super) stubborn: f64,
+    /// How long clients think between requests, and when they give one up.
+    pub(super) think: (u64, u64),
+    pub(super) patience: u64,
+    /// How far election timeouts of a group lie apart, in ticks.
+    pub(super) election_spread: u32,
+    /// Bytes of a chunk of a snapshot, and how likely the transfer ends before it.
+    pub(super) chunk_bytes: usize,
+    pub(super) chunk_loss: f64,
+    /// How likely a leader hands over, in vain, while a client thinks about what it watches.
+    pub(super) hand_over_in_watch: f64,
+}
+
+/// A network so good that only leases stand between clients and a stale read.
+fn lease_weather(rng: &mut StdRng) -> Weather {
+    Weather {
+        drop: 0.0,
+        duplicate: 0.0,
+        delay: (MS / 20, MS / 2),
+        sync: (MS / 50, MS / 5),
+        fault_every: (900 * MS, 2500 * MS),
+        weights: faults::against_leases(),
+        read_index: false,
+        mix: mix(rng),
+        busy: 0.05,
+        busy_for: 300 * MS,
+        crash_in_change: 0.0,
+        stubborn: 0.9,
+        think: (2 * MS, 15 * MS),
+        patience: 1500 * MS,
+        election_spread: 3,
+        chunk_bytes: 4096,
+        chunk_loss: 0.0,
+        hand_over_in_watch: 0.0,
+    }
+}
+
+/// Draws the weather of a run; `for_leases`: that of leases, always.
+pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
+    if rng.random_bool(0.2) || for_leases {
+        return lease_weather(rng);
+    }
+    let weights = draw_weights(rng);
+    let (slow_disk, near) = (rng.random_bool(0.2), rng.random_bool(0.5));
+    let mut draw_up_to = |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
+    let quiet = weights.iter().all(|&weight| weight == 0);
+    let (drop, duplicate) = if quiet { (0.0, 0.0) } else { (draw_up_to(0.15), draw_up_to(0.1)) };
+    Weather {
+        drop,
+        duplicate,
+        delay: (MS / 10, if near { 2 * MS } else { rng.random_range(2..40) * MS }),
+        sync: (MS / 20, if slow_disk { 60 * MS } else { MS }),
+        fault_every: (20 * MS, rng.random_range(100..1500) * MS),
+        weights,
+        read_index: rng.random_bool(0.2),
+        mix: mix(rng),
+        busy: if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.3) },
+        busy_for: rng.random_range(1..200) * MS,
+        crash_in_change: rng.random_range(0.0..0.8),
+        stubborn: rng.random_range(0.0..0.8),
+        think: (MS, rng.random_range(20..100) * MS),
+        patience: rng.random_range(1000..4000) * MS,
+        election_spread: 10,
+        chunk_bytes: 1 << rng.random_range(4..12),
+        chunk_loss: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.3) },
+        hand_over_in_watch: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.2) },
+    }
+}
+
+/// No kind of fault (clocks still differ), one, all, or some.
+fn draw_weights(rng: &mut StdRng) -> [u32; FAULT_KINDS] {
+    let mut weights = [0; FAULT_KINDS];
+    match rng.random_range(0..20) {
+        0 => {}
+        1..=4 => weights[rng.random_range(0..FAULT_KINDS)] = 5,
+        5..=7 => weights.iter_mut().for_each(|weight| *weight = rng.random_range(1..10)),
+        _ => weights
+            .iter_mut()
+            .for_each(|weight| *weight = if rng.random_bool(0.5) { 0 } else { rng.random_range(1..10) }),
+    }
+    if weights.iter().any(|&weight| weight > 0) {
+        weights[0] += 1;
+    }
+    weights
+}
+
+fn mix(rng: &mut StdRng) -> Mix {
+    let mut weights = [0; REQUEST_KINDS];
+    for weight in &mut weights {
+        *weight = if rng.random_bool(0.3) { 0 } else { rng.random_range(1..10) };
+    }
+    // Reads of what is written, whatever else there is.
+    weights[0] += 1;
+    weights[1] += 2;
+    Mix {
+        weights,
+        keys: rng.random_range(1..=4),
+        text_bytes: if rng.random_bool(0.7) { 0 } else { 1 << rng.random_range(3..11) },
+        life_ms: rng.random_range(5..2000),
+    }
+}
