@@ -1,6 +1,8 @@
 """A Moonraft node: one `moonraft server` process."""
 
 import os
+import re
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -46,6 +48,9 @@ class Node:
         self.directory = directory / f"node-{number}"
         self.file = directory / "cluster.toml"
         self.file.write_text(cluster_file(ports, shards))
+        # A test may set these before a start.
+        self.arguments = []
+        self.environment = {}
         self.process = None
 
     def launch(self):
@@ -53,8 +58,13 @@ class Node:
         if self.is_running():
             return
         words = [binary(), "server", "--cluster", self.file, "--node", self.number]
-        words += ["--dir", self.directory]
-        self.process = Process(words, self.directory.with_suffix(".log"))
+        words += ["--dir", self.directory, *self.arguments]
+        log = self.log_path()
+        self.process = Process(words, log, environment=self.environment)
+
+    def log_path(self):
+        """Where its output is kept."""
+        return self.file.parent / f"node-{self.number}.log"
 
     def wait_until_ready(self):
         """Ready is what the node itself says, on its output and over HTTP."""
@@ -66,6 +76,30 @@ class Node:
         address = f"http://127.0.0.1:{self.ports.http}/ready"
         with urllib.request.urlopen(address, timeout=5) as answer:
             return answer.status == 200
+
+    def page(self, path):
+        """Status and text of a page of the HTTP port."""
+        address = f"http://127.0.0.1:{self.ports.http}{path}"
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metrics(self, name):
+        """The samples of a metric, by their labels."""
+        _, text = self.page("/metrics")
+        samples = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(name))
+        return {labels[len(name) :]: float(value) for labels, value in samples}
+
+    def members(self, shard):
+        """Who belongs to a shard, as this node knows: (node, incarnation, role)."""
+        found = set()
+        for labels in self.metrics("moonraft_raft_member"):
+            of = dict(re.findall(r'(\w+)="(\w+)"', labels))
+            if of["shard"] == str(shard):
+                found.add((int(of["node"]), int(of["incarnation"]), of["role"]))
+        return found
 
     def lead_home(self):
         """Leadership goes home by itself."""

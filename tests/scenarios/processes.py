@@ -63,7 +63,7 @@ def _is_free(port):
 class Process:
     """A child process whose output is kept in a file and can be waited for."""
 
-    def __init__(self, words, log_path, directory=None):
+    def __init__(self, words, log_path, directory=None, environment=None):
         self.words = [str(word) for word in words]
         self.log_path = log_path
         self._lines = []
@@ -73,6 +73,7 @@ class Process:
         self._child = subprocess.Popen(
             self.words,
             cwd=directory,
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -5,6 +5,17 @@ import socket
 # Longer than any election, shorter than a test.
 REPLY_SECONDS_MAX = 30
 
+# What is sent at a time to a peer that may not take it.
+OFFER_BYTES = 1 << 20
+
+
+def request(*words):
+    """The bytes of one request: an array of bulk strings."""
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    parts = [b"*%d\r\n" % len(words)]
+    parts += [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
+    return b"".join(parts)
+
 
 class WireError(Exception):
     """The peer closed the connection, or sent what is not RESP."""
@@ -14,6 +25,7 @@ class Wire:
     """One connection, no cleverness: requests out, raw replies in."""
 
     def __init__(self, port, host="127.0.0.1", within=REPLY_SECONDS_MAX):
+        self._within = within
         self._socket = socket.create_connection((host, port), timeout=within)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = self._socket.makefile("rb")
@@ -30,15 +42,24 @@ class Wire:
         self._socket.close()
 
     def send(self, *words):
-        """Sends one request as an array of bulk strings."""
-        words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-        parts = [b"*%d\r\n" % len(words)]
-        parts += [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
-        self.send_raw(b"".join(parts))
+        """Sends one request."""
+        self.send_raw(request(*words))
 
     def send_raw(self, data):
         """Sends bytes as they are."""
         self._socket.sendall(data)
+
+    def offer(self, data, patience=1.0):
+        """Sends until the peer has taken nothing for so many seconds. How much it took."""
+        sent = 0
+        self._socket.settimeout(patience)
+        try:
+            while sent < len(data):
+                sent += self._socket.send(data[sent : sent + OFFER_BYTES])
+        except OSError:  # it takes no more, or is gone
+            pass
+        self._socket.settimeout(self._within)
+        return sent
 
     def ask(self, *words):
         """Sends one request and returns its raw reply."""

@@ -4,13 +4,15 @@
 //! applications do, and remembers what was acknowledged. Standard output says
 //! how far the slowest writer came (`progress N of the slowest writer`). SIGTERM ends the
 //! writing; then everything acknowledged is read back, and the exit code tells
-//! whether it was all there. `test_failover.py` kills a leader meanwhile.
+//! whether it was all there. `test_failover.py` kills a leader meanwhile,
+//! `test_rolling_restart.py` restarts all nodes.
 
 // `Instant` and friends are banned from the core, which this is not.
 #![allow(clippy::disallowed_methods)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -21,6 +23,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Acknowledged writes of the slowest writer between two lines of progress.
 const PROGRESS_STEP: u64 = 20;
+
+/// A wait that is told when it happens, if it is the longest so far.
+const SLOW_US: u64 = 50_000;
 
 /// Reads of one round trip when everything is read back.
 const READ_BATCH: usize = 500;
@@ -33,6 +38,9 @@ struct Arguments {
     /// A hash tag to write under; best one a shard.
     #[arg(long = "tag", required = true)]
     tags: Vec<String>,
+    /// Milliseconds between two writes of one writer.
+    #[arg(long, default_value_t = 0)]
+    pace_ms: u64,
 }
 
 /// What one writer did so far.
@@ -42,6 +50,8 @@ struct Record {
     acknowledged: AtomicU64,
     /// How often the client handed an error to the application.
     errors: AtomicU64,
+    /// Microseconds of the longest wait for one write.
+    longest_us: AtomicU64,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -50,6 +60,7 @@ async fn main() -> anyhow::Result<()> {
     let client = ClusterClient::new(vec![format!("redis://{}", arguments.address)])?;
     let connection = client.get_async_connection().await.context("connecting")?;
 
+    let pace = Duration::from_millis(arguments.pace_ms);
     let done = Arc::new(AtomicBool::new(false));
     let records: Vec<Arc<Record>> = arguments.tags.iter().map(|_| Arc::default()).collect();
     let writers: Vec<_> = arguments
@@ -57,7 +68,8 @@ async fn main() -> anyhow::Result<()> {
         .iter()
         .zip(&records)
         .map(|(tag, record)| {
-            tokio::spawn(write(connection.clone(), tag.clone(), Arc::clone(record), Arc::clone(&done)))
+            let (connection, tag) = (connection.clone(), tag.clone());
+            tokio::spawn(write(connection, tag, Arc::clone(record), Arc::clone(&done), pace))
         })
         .collect();
 
@@ -75,7 +87,9 @@ async fn main() -> anyhow::Result<()> {
         lost += count_lost(connection.clone(), tag, acknowledged).await?;
     }
     let errors: u64 = records.iter().map(|record| record.errors.load(Ordering::Relaxed)).sum();
-    println!("acknowledged {written}, lost {lost}, errors {errors}");
+    let longest_us =
+        records.iter().map(|record| record.longest_us.load(Ordering::Relaxed)).max().unwrap_or(0);
+    println!("acknowledged {written}, lost {lost}, errors {errors}, longest {} ms", longest_us / 1000);
     if lost > 0 {
         bail!("{lost} of {written} acknowledged writes are lost");
     }
@@ -88,9 +102,16 @@ fn key(tag: &str, number: u64) -> String {
 }
 
 /// Writes one key after the other; one whose outcome is unknown is repeated.
-async fn write(mut connection: ClusterConnection, tag: String, record: Arc<Record>, done: Arc<AtomicBool>) {
+async fn write(
+    mut connection: ClusterConnection,
+    tag: String,
+    record: Arc<Record>,
+    done: Arc<AtomicBool>,
+    pace: Duration,
+) {
     while !done.load(Ordering::Relaxed) {
         let number = record.acknowledged.load(Ordering::Relaxed) + 1;
+        let begin = Instant::now();
         match connection.set::<_, _, ()>(key(&tag, number), number).await {
             Ok(()) => record.acknowledged.store(number, Ordering::Relaxed),
             Err(error) => {
@@ -99,13 +120,18 @@ async fn write(mut connection: ClusterConnection, tag: String, record: Arc<Recor
                 tokio::task::yield_now().await;
             }
         }
+        let waited_us = begin.elapsed().as_micros() as u64;
+        if waited_us > record.longest_us.fetch_max(waited_us, Ordering::Relaxed) && waited_us > SLOW_US {
+            println!("slow: {} ms of {tag}", waited_us / 1000);
+        }
+        tokio::time::sleep(pace).await;
     }
 }
 
 /// Prints progress until SIGTERM.
 async fn report_until_told_to_stop(records: &[Arc<Record>]) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut look = tokio::time::interval(std::time::Duration::from_millis(20));
+    let mut look = tokio::time::interval(Duration::from_millis(20));
     let mut reported = 0;
     loop {
         tokio::select! {
