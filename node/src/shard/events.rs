@@ -89,8 +89,8 @@ impl Shard {
         self.check_waits();
         if leader.is_some() {
             self.redirect_unconfirmed();
-            self.resume_parked();
         }
+        self.resume_parked();
     }
 
     /// Takes back all that is speculative, newest first. The replies stay held

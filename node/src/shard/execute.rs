@@ -13,7 +13,7 @@ use super::{
     session::{Queued, ReplyMode},
 };
 use crate::command::{self, Command, CommandError, Flag, Outcome, Run};
-use crate::keyspace::tx::DiskRoom;
+use crate::keyspace::{Tx, tx::DiskRoom};
 
 /// What became of the bytes that were received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +75,7 @@ impl Shard {
                 (received.parked, is_full) = (true, true);
                 break;
             }
-            let is_over = self.speculation.bytes() > self.settings.in_flight_bytes_max;
-            if is_over || self.sessions[id].blocked {
+            if self.is_over_in_flight() || self.sessions[id].blocked {
                 (received.parked, received.reads) = (true, false);
                 break;
             }
@@ -112,6 +111,13 @@ impl Shard {
         self.limit_outbox(id);
         received.close = self.sessions[id].closing;
         received
+    }
+
+    /// Whether no more may be executed before something in flight commits. Only a leader adds to
+    /// it: who has lost the lead answers that there is none, whatever is still undecided.
+    fn is_over_in_flight(&self) -> bool {
+        let leads = matches!(self.standing, Standing::Leading { .. });
+        leads && self.speculation.bytes() > self.settings.in_flight_bytes_max
     }
 
     /// Reads were executed: they leave only if this replica still led afterwards.
@@ -476,25 +482,30 @@ impl Shard {
 
 /// Executes a command on data: what a single request, `EXEC` and scripts share.
 pub(super) fn run_on_data<'a>(
-    tx: &'a mut crate::keyspace::Tx,
+    tx: &'a mut Tx,
     command: &Command,
     words: &[&'a [u8]],
 ) -> Outcome<'a> {
     if command.is_write() && !tx.is_leading() && !command.has(Flag::PubSub) {
         return Err(CommandError::text("READONLY You can't write against a read only replica."));
     }
+    match shortage(tx, command) {
+        Some(text) => Err(CommandError::text(text)),
+        None => command.execute(tx, words),
+    }
+}
+
+/// Why a command must not run now: it would take memory or disk that the node lacks.
+pub fn shortage(tx: &Tx, command: &Command) -> Option<&'static str> {
     if tx.is_out_of_memory() && command.has(Flag::DenyOom) {
-        return Err(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
+        return Some("OOM command not allowed when used memory > 'maxmemory'.");
     }
     let refused = match tx.disk_room() {
         DiskRoom::Enough => false,
         DiskRoom::Short => command.has(Flag::DenyOom),
         DiskRoom::Last => command.is_write() && !command.has(Flag::PubSub),
     };
-    if refused {
-        return Err(CommandError::text(SHORT_OF_DISK));
-    }
-    command.execute(tx, words)
+    refused.then_some(SHORT_OF_DISK)
 }
 
 /// What is answered while less than `min-free-disk` is free.

@@ -312,6 +312,21 @@ fn requests_wait_while_too_much_is_in_flight() {
 }
 
 #[test]
+fn without_a_leader_requests_are_answered_whatever_is_still_in_flight() {
+    let settings = ShardSettings { in_flight_bytes_max: 50, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let (writer, waiter, late) = (shard.connect(), shard.connect(), shard.connect());
+    shard.send(writer, "SET a 0123456789012345678901234567890123456789");
+    assert_eq!(shard.send(waiter, "GET b"), "", "too much is in flight");
+    shard.handle(Event::Follow { leader: None });
+    assert_eq!(shard.send(late, "PING ; GET b"), "+PONG", "the next leader may be there soon");
+    shard.pass_ms(2000);
+    let down = "-CLUSTERDOWN The cluster is down";
+    assert_eq!([shard.read(waiter), shard.read(late)], [down, down]);
+    assert_eq!(shard.read(writer), "", "nobody knows yet");
+}
+
+#[test]
 fn a_client_that_leaves_replies_unread_waits_with_its_requests() {
     let settings = ShardSettings { outbox_bytes_full: 10, ..ShardSettings::default() };
     let mut shard = ShardHarness::leading_with(settings);
@@ -1298,6 +1313,10 @@ fn short_of_disk_what_grows_the_data_is_refused_and_at_last_every_write() {
         assert!(refused(shard.send(client, grows)), "{grows}");
     }
     assert_eq!(shard.send(client, "GET k"), "\"v\"");
+    let block = shard.send(client, "MULTI ; SREM s a ; SET k w ; EXEC");
+    let aborted = "+OK +QUEUED +QUEUED -EXECABORT Transaction discarded because of: MISCONF ";
+    assert!(block.starts_with(aborted), "{block}");
+    assert_eq!(shard.send(client, "SCARD s"), ":2", "a block that cannot run whole does not run");
     assert_eq!(shard.send(client, "SREM s a"), "");
     shard.commit_all();
     assert_eq!(shard.read(client), ":1");
