@@ -1304,24 +1304,24 @@ fn a_replica_that_has_started_is_read_only_when_it_has_what_its_log_held() {
 fn short_of_disk_what_grows_the_data_is_refused_and_at_last_every_write() {
     let mut shard = ShardHarness::leading();
     let client = shard.connect();
-    shard.send(client, "SADD s a b ; SET k v");
+    shard.send(client, "SADD {k}s a b ; SET k v");
     shard.commit_all();
     shard.read(client);
     let refused = |reply: String| reply.starts_with("-MISCONF ");
     shard.handle(Event::DiskRoom(DiskRoom::Short));
-    for grows in ["SET k w", "SADD s c", "EVAL return(redis.call('SET',KEYS[1],'w')) 1 k"] {
+    for grows in ["SET k w", "SADD {k}s c", "EVAL return(redis.call('SET',KEYS[1],'w')) 1 k"] {
         assert!(refused(shard.send(client, grows)), "{grows}");
     }
     assert_eq!(shard.send(client, "GET k"), "\"v\"");
-    let block = shard.send(client, "MULTI ; SREM s a ; SET k w ; EXEC");
+    let block = shard.send(client, "MULTI ; SREM {k}s a ; SET k w ; EXEC");
     let aborted = "+OK +QUEUED +QUEUED -EXECABORT Transaction discarded because of: MISCONF ";
     assert!(block.starts_with(aborted), "{block}");
-    assert_eq!(shard.send(client, "SCARD s"), ":2", "a block that cannot run whole does not run");
-    assert_eq!(shard.send(client, "SREM s a"), "");
+    assert_eq!(shard.send(client, "SCARD {k}s"), ":2", "a block that cannot run whole does not run");
+    assert_eq!(shard.send(client, "SREM {k}s a"), "");
     shard.commit_all();
     assert_eq!(shard.read(client), ":1");
     shard.handle(Event::DiskRoom(DiskRoom::Last));
-    assert!(refused(shard.send(client, "SREM s b")));
+    assert!(refused(shard.send(client, "SREM {k}s b")));
     assert_eq!(shard.send(client, "GET k"), "\"v\"");
     // What others have written is applied all the same.
     shard.handle(Event::DiskRoom(DiskRoom::Enough));
