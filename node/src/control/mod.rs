@@ -156,10 +156,16 @@ impl Directory {
         self.learn_leader(shard, term, replica) || news
     }
 
-    /// Whether the leader of `shard`, as far as the map knows it, has said that it serves.
+    /// Whether the leader of `shard`, as far as the map knows it, has said that it serves, and can:
+    /// it answers, and so does a majority.
     pub fn is_served(&self, shard: u32) -> bool {
-        let leader = self.map.shards.get(shard as usize).and_then(|place| place.leader);
-        leader.is_some_and(|(_, term)| self.serving.get(&shard) == Some(&term))
+        let Some(place) = self.map.shards.get(shard as usize) else { return false };
+        let Some((leader, term)) = place.leader else { return false };
+        let answers = |it: &ReplicaPlace| !place.failed.contains(&it.node);
+        let answering = place.replicas.iter().filter(|it| answers(it)).count();
+        self.serving.get(&shard) == Some(&term)
+            && place.replicas.iter().any(|it| it.replica == leader && answers(it))
+            && 2 * answering > place.replicas.len()
     }
 
     /// Node `node` was heard. Returns whether the map changed.
@@ -257,6 +263,21 @@ mod tests {
         assert!(!directory.learn_serving(0, 7, 99), "no replica of the shard");
         assert!(!directory.learn_serving(9, 7, 1), "no shard");
         assert_eq!(directory.map().shards[0].leader, Some((3, 6)));
+    }
+
+    #[test]
+    fn a_shard_is_not_served_while_its_leader_or_a_majority_is_silent() {
+        let mut directory = Directory::new(&topology(3, 3, 3), 1, 1000, 0);
+        directory.learn_serving(0, 5, 1);
+        directory.heard(2, 500);
+        assert!(directory.check_silence(1200));
+        assert!(directory.is_served(0), "two of three answer");
+        assert!(directory.lost(2));
+        assert!(!directory.is_served(0), "nobody follows");
+        assert!(directory.heard(3, 1300));
+        assert!(directory.is_served(0));
+        directory.learn_serving(0, 6, 2);
+        assert!(!directory.is_served(0), "the leader does not answer");
     }
 
     #[test]
