@@ -19,6 +19,7 @@ pub mod command;
 pub mod config;
 pub mod consensus;
 pub mod control;
+pub mod glob;
 pub mod keyspace;
 pub mod log;
 pub mod marks;

@@ -9,9 +9,11 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is},
     facts::{KeyFlag, uses},
-    glob,
 };
-use crate::keyspace::{Entry, Tx};
+use crate::{
+    glob,
+    keyspace::{Entry, Tx},
+};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Command::BASE };

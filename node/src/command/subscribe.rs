@@ -12,8 +12,9 @@ use bytes::Bytes;
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Command, Family, Flag, Outcome, Run, facts::KeyFlag, glob, help::help};
+use super::{Arity, Command, Family, Flag, Outcome, Run, facts::KeyFlag, help::help};
 use crate::{
+    glob,
     keyspace::Tx,
     shard::{
         Client, SessionId,

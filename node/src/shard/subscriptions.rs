@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::session::{Listening, SessionId};
-use crate::command::glob;
+use crate::glob;
 
 /// Listeners by name, of one kind of subscription.
 pub type Listeners = BTreeMap<Bytes, Vec<SessionId>>;
