@@ -23,6 +23,7 @@ pub mod deadlines;
 pub mod digest;
 pub mod dump;
 pub mod hash;
+pub mod integer;
 pub mod list;
 pub mod scan;
 pub mod scripts;
