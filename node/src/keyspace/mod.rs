@@ -54,7 +54,7 @@ pub use self::{
     set::Set,
     slots::SlotSet,
     sorted::SortedSet,
-    tx::Tx,
+    tx::{Tx, WrongType},
     undo::Undo,
     value::{Entry, Object, Value},
     walk::Walk,
