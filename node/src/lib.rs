@@ -26,3 +26,4 @@ pub mod marks;
 pub mod script;
 pub mod server;
 pub mod shard;
+pub mod subscriptions;

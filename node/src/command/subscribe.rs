@@ -16,11 +16,8 @@ use super::{Arity, Command, Family, Flag, Outcome, Run, facts::KeyFlag, help::he
 use crate::{
     glob,
     keyspace::Tx,
-    shard::{
-        Client, SessionId,
-        session::{Listening, Names},
-        subscriptions::{self, Listeners, Subscriptions},
-    },
+    shard::{Client, SessionId},
+    subscriptions::{self, Listeners, Listening, Names, Subscriptions},
 };
 
 /// A row of this family.

@@ -27,7 +27,7 @@ use moonraft_proto::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Blob, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value};
-use crate::{marks, shard::subscriptions::Subscriptions};
+use crate::{marks, subscriptions::Subscriptions};
 
 /// A message that leaves when its unit commits.
 #[derive(Clone, Debug, PartialEq, Eq)]

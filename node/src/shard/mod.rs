@@ -36,7 +36,6 @@ pub mod snapshot;
 pub mod speculation;
 pub mod state;
 pub mod statistics;
-pub mod subscriptions;
 pub mod waits;
 
 #[cfg(test)]
@@ -58,7 +57,6 @@ use self::{
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
     statistics::{Details, Rates, Statistics},
-    subscriptions::Subscriptions,
     waits::Waits,
 };
 use crate::{
@@ -67,6 +65,7 @@ use crate::{
         tx::{DiskRoom, Publication, Unit},
     },
     script::{Engine, Limits},
+    subscriptions::Subscriptions,
 };
 
 /// What a client is told that is one too many, before its connection is closed.

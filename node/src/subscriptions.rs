@@ -1,17 +1,43 @@
-//! Who listens to what, on this replica.
+//! Who listens to what, on one replica.
+//!
+//! It is kept from both sides: [`Listening`] are the names of one listener,
+//! [`Subscriptions`] the listeners by name. A transaction asks how many hear a
+//! message, and the shard sends it to them once it is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::session::{Listening, SessionId};
 use crate::glob;
 
-/// Listeners by name, of one kind of subscription.
-pub type Listeners = BTreeMap<Bytes, Vec<SessionId>>;
+/// Who listens: the number of a session in its shard.
+pub type ListenerId = usize;
 
-/// The listeners of a replica. Each session's own lists say the same from the
-/// other side.
+/// Names of one kind of subscription.
+pub type Names = BTreeSet<Bytes>;
+
+/// Names a session listens to.
+#[derive(Default)]
+pub struct Listening {
+    /// `SUBSCRIBE`
+    pub channels: Names,
+    /// `PSUBSCRIBE`
+    pub patterns: Names,
+    /// `SSUBSCRIBE`
+    pub shard_channels: Names,
+}
+
+impl Listening {
+    /// How many names.
+    pub fn count(&self) -> usize {
+        self.channels.len() + self.patterns.len() + self.shard_channels.len()
+    }
+}
+
+/// Listeners by name, of one kind of subscription.
+pub type Listeners = BTreeMap<Bytes, Vec<ListenerId>>;
+
+/// The listeners of a replica.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     /// `SUBSCRIBE`, by channel.
@@ -23,12 +49,12 @@ pub struct Subscriptions {
 }
 
 /// Adds a listener, who does not listen to `name` yet.
-pub fn add(listeners: &mut Listeners, name: &Bytes, id: SessionId) {
+pub fn add(listeners: &mut Listeners, name: &Bytes, id: ListenerId) {
     listeners.entry(name.clone()).or_default().push(id);
 }
 
 /// Takes a listener away.
-pub fn remove(listeners: &mut Listeners, name: &Bytes, id: SessionId) {
+pub fn remove(listeners: &mut Listeners, name: &Bytes, id: ListenerId) {
     if let Some(sessions) = listeners.get_mut(name) {
         sessions.retain(|&other| other != id);
         if sessions.is_empty() {
@@ -48,7 +74,7 @@ impl Subscriptions {
     }
 
     /// A session has ended.
-    pub fn forget(&mut self, id: SessionId, listening: &Listening) {
+    pub fn forget(&mut self, id: ListenerId, listening: &Listening) {
         listening.channels.iter().for_each(|name| remove(&mut self.channels, name, id));
         listening.patterns.iter().for_each(|name| remove(&mut self.patterns, name, id));
         listening.shard_channels.iter().for_each(|name| remove(&mut self.shard_channels, name, id));
