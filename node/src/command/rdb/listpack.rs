@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::read::Bytes;
+use super::bytes::Bytes;
 use crate::keyspace::integer::parse_integer;
 
 /// An element: bytes of the block, or the text of an integer.
