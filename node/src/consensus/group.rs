@@ -16,7 +16,7 @@ use raft::{Config, RawNode, Ready, StateRole};
 
 use crate::log::{GroupWrite, LogReader};
 
-use super::lease::{self, Echoes, LeaseCell};
+use super::lease::{Echoes, LeaseCell};
 use super::parts::{Queue, Whole};
 use super::settings::{GroupSettings, PlantedFault, Settings};
 use super::storage::GroupStorage;
@@ -461,7 +461,7 @@ impl Group {
                 .map(|voters| self.echoes.quorum(raft.term, voters, self.replica.0, now));
             let since = since[0].min(since[1]);
             if since > 0 {
-                valid_until = since + lease::length_ns(&self.settings);
+                valid_until = since + self.settings.lease_ns();
             }
         }
         self.lease.publish(raft.term, valid_until);
