@@ -1,8 +1,8 @@
 //! What a leader does: proposals, read rounds, handing its leadership over.
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Message, MessageType};
 use raft::Ready;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Message, MessageType};
 
 use crate::marks;
 

@@ -91,7 +91,10 @@ pub(super) fn switch(setting: &mut bool, arguments: &Arguments<'_>, index: usize
     Ok(*setting)
 }
 
-pub(super) fn encode_invalid_numbers(settings: &mut Settings, arguments: &Arguments<'_>) -> mlua::Result<Value> {
+pub(super) fn encode_invalid_numbers(
+    settings: &mut Settings,
+    arguments: &Arguments<'_>,
+) -> mlua::Result<Value> {
     at_most(arguments, 1)?;
     match arguments.value(1) {
         Value::String(text) if text.as_bytes() == *b"null" => settings.encode_invalid = Invalid::AsNull,
