@@ -7,7 +7,8 @@ use bytes::Bytes;
 use moonraft_proto::{Effect, entry::BatchWriter};
 
 pub(crate) use self::harness::{LAST_OWN_SLOT, ShardHarness};
-use super::{DiskRoom, Event, SessionId, ShardSettings, State};
+use super::{Event, SessionId, ShardSettings, State};
+use crate::keyspace::tx::DiskRoom;
 
 /// An entry of another leader: these effects.
 fn batch(effects: &[Effect<'_>]) -> Bytes {
