@@ -27,10 +27,12 @@
 
 pub mod client;
 pub mod clock;
+pub mod connections;
 pub mod events;
 pub mod execute;
 pub mod messages;
 pub mod outbox;
+mod place;
 pub mod scripting;
 pub mod session;
 pub mod settings;
@@ -39,6 +41,7 @@ pub mod speculation;
 pub mod state;
 pub mod statistics;
 pub mod surroundings;
+mod units;
 pub mod waits;
 
 #[cfg(test)]
@@ -47,12 +50,11 @@ pub(crate) mod tests;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use moonraft_proto::Reply;
-use moonraft_router::{Network, Redirect, ReplicaPlace, SlotMap};
 use slab::Slab;
 
 pub use self::{
     client::Client,
+    connections::{Backlog, TOO_MANY_CLIENTS},
     messages::{CommittedEntry, Event, Output, Standing},
     session::SessionId,
     settings::{PlantedFault, ShardSettings},
@@ -61,7 +63,7 @@ pub use self::{
 };
 use self::{
     clock::Clock,
-    outbox::{BatchId, Fate, Outbox, ReadReply},
+    outbox::{BatchId, Fate, ReadReply},
     scripting::SeenScripts,
     session::Session,
     snapshot::{Installing, Snapshots},
@@ -71,29 +73,10 @@ use self::{
 };
 pub use crate::keyspace::tx::DiskRoom;
 use crate::{
-    keyspace::{
-        Keyspace, Tx,
-        tx::{Publication, Unit},
-    },
+    keyspace::{Keyspace, Tx, tx::Publication},
     script::{Engine, Limits},
     subscriptions::Subscriptions,
 };
-
-/// What a client is told that is one too many, before its connection is closed.
-pub const TOO_MANY_CLIENTS: &str = "-ERR max number of clients reached\r\n";
-
-/// What waits for a client.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Backlog {
-    /// Bytes of replies and messages that have not left.
-    pub bytes: usize,
-    /// Bytes of requests that wait for `EXEC`.
-    pub queued_bytes: usize,
-    /// It asked not to be closed when clients together take too much: `CLIENT NO-EVICT`.
-    pub stays: bool,
-    /// It is subscribed to something.
-    pub listens: bool,
-}
 
 /// Requests are left unread for a while: `CLIENT PAUSE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,93 +233,6 @@ impl Shard {
         &mut self.tx_mut().listeners
     }
 
-    /// The place of this replica in the map.
-    fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
-        let shard = map.shards.get(self.settings.shard as usize)?;
-        shard.replicas.iter().find(|place| place.replica == self.settings.replica).cloned()
-    }
-
-    // ---- connections ----------------------------------------------------------
-
-    /// A client connected, from `network`.
-    ///
-    /// # Errors
-    /// There are too many: the text to send it before its connection is closed.
-    pub fn connect(
-        &mut self,
-        peer_address: String,
-        local_address: String,
-        network: Network,
-    ) -> Result<SessionId, &'static str> {
-        if self.sessions.len() >= self.settings.clients_max {
-            self.statistics.refused += 1;
-            return Err(TOO_MANY_CLIENTS);
-        }
-        self.statistics.connections += 1;
-        self.sessions_ever += 1;
-        let now_us = self.surroundings.unix_us();
-        let session = Session::new(self.sessions_ever, peer_address, local_address, network, now_us);
-        Ok(self.sessions.insert(session))
-    }
-
-    /// The connection of a session is gone.
-    pub fn disconnect(&mut self, id: SessionId) {
-        if !self.sessions.contains(id) {
-            return;
-        }
-        self.unwatch(id);
-        self.forget_wait(id);
-        let session = self.sessions.remove(id);
-        if session.is_parked {
-            self.parked.retain(|&other| other != id);
-        }
-        self.listeners_mut().forget(id, &session.listening);
-    }
-
-    /// Bytes that may be written to the client now.
-    pub fn writable(&self, id: SessionId) -> &[u8] {
-        self.sessions.get(id).map_or(&[], |session| session.outbox.writable())
-    }
-
-    /// So many of the writable bytes were written.
-    pub fn written(&mut self, id: SessionId, count: usize) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        session.outbox.written(count);
-        self.statistics.bytes_out += count as u64;
-        if session.is_full && session.outbox.len() <= self.settings.outbox_bytes_full / 2 {
-            session.is_full = false;
-            self.outputs.push(Output::Resume(id));
-        }
-    }
-
-    /// Whether the connection is to be closed: nothing more will be sent.
-    pub fn should_close(&self, id: SessionId) -> bool {
-        self.sessions.get(id).is_none_or(|session| session.closing && session.outbox.is_empty())
-    }
-
-    /// Whether a reply of this session is held: nothing may be sent past it.
-    pub fn is_holding(&self, id: SessionId) -> bool {
-        self.sessions.get(id).is_some_and(|session| session.outbox.is_holding() || !session.outbox.is_empty())
-    }
-
-    /// What waits for this session's client.
-    pub fn backlog(&self, id: SessionId) -> Backlog {
-        self.sessions.get(id).map_or(Backlog::default(), |session| Backlog {
-            bytes: session.outbox.len(),
-            queued_bytes: session.queue.as_ref().map_or(0, |queue| queue.bytes),
-            stays: session.no_evict,
-            listens: session.listening.count() > 0,
-        })
-    }
-
-    /// The connection of a session is about to be closed: nothing more is sent there or executed.
-    pub fn drop_replies(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.closing = true;
-            session.outbox = Outbox::default();
-        }
-    }
-
     /// Takes changed settings over, for what comes from now on.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut ShardSettings)) {
         change(&mut self.settings);
@@ -347,105 +243,6 @@ impl Shard {
         for (key, _) in watches {
             self.tx_mut().keyspace_mut().watched.unwatch(&key);
         }
-    }
-
-    // ---- units ------------------------------------------------------------------
-
-    /// Begins a unit at the shard's present time.
-    fn begin_unit(&mut self) {
-        let wall_us = self.surroundings.unix_us();
-        let now_us = match self.settings.fault {
-            Some(PlantedFault::ClockBackwards) => wall_us,
-            _ => self.clock.read(wall_us),
-        };
-        let leading = self.is_serving();
-        self.tx_mut().begin_unit(now_us, leading);
-    }
-
-    /// Settles what a unit's reply waits for. `None`: for nothing.
-    fn settle_unit(&mut self, unit: Unit) -> Option<BatchId> {
-        // A leader that does not serve yet has no batch that could cover anything.
-        let Standing::Leading { term, serving: true } = self.standing else {
-            self.publish(unit.publications);
-            return None;
-        };
-        let mut sequence = unit.depends_on;
-        if unit.read_clock && !self.clock.is_covered() {
-            let covering = match self.speculation.newest() {
-                Some(newest) if self.clock.will_be_covered() => newest.batch.sequence,
-                _ => self.tx().open_sequence(),
-            };
-            sequence = sequence.max(covering);
-        }
-        // What waits for the open batch needs it sealed, effects or not: those it
-        // saw may have been rolled back.
-        self.stamp_wanted |= sequence == self.tx().open_sequence();
-        if sequence == 0 {
-            self.publish(unit.publications);
-            return None;
-        }
-        let batch = BatchId { term, sequence };
-        // What was taken back in this turn may leave a batch without effects that
-        // is waited for all the same: it is sealed for its stamp.
-        self.stamp_wanted |= sequence == self.tx().open_sequence();
-        match self.speculation.get_mut(batch) {
-            Some(in_flight) => in_flight.publications.extend(unit.publications),
-            None => self.open_publications.extend(unit.publications),
-        }
-        Some(batch)
-    }
-
-    /// The reply that session `id` put out since `start` waits for `batch`.
-    fn hold(&mut self, id: SessionId, start: u64, batch: BatchId, slot: Option<u16>) {
-        let silent = self.sessions[id].outbox.end() == start;
-        if silent || self.settings.fault == Some(PlantedFault::ReplyBeforeCommit) {
-            return;
-        }
-        let waiting = match self.speculation.get_mut(batch) {
-            Some(in_flight) => &mut in_flight.waiting,
-            None => &mut self.open_waiting,
-        };
-        if waiting.last() != Some(&id) {
-            waiting.push(id);
-        }
-        self.sessions[id].outbox.hold(start, batch, slot);
-    }
-
-    fn publish(&mut self, publications: Vec<Publication>) {
-        if !publications.is_empty() {
-            self.outputs.push(Output::Publish(publications));
-        }
-    }
-
-    /// What a client from `network` is told whose request is not for here. One
-    /// without keys belongs where all the shard's slots do.
-    fn redirect(&self, network: Network, slot: Option<u16>) -> Redirect {
-        let map = self.surroundings.map(network);
-        let any = || self.keyspace().owned().ranges().first().map(|&(first, _)| first);
-        let Some(slot) = slot.or_else(any) else { return Redirect::Down };
-        let shard = match map.shard_of(slot) {
-            Some(shard) => &map.shards[shard],
-            None => return Redirect::NotServed,
-        };
-        let here = self.keyspace().owned().contains(slot);
-        let leader = match self.standing {
-            Standing::Following { leader: Some(leader) } if here && self.leader_answers() => {
-                shard.replicas.iter().find(|place| place.replica == leader)
-            }
-            Standing::Following { leader: None } if here => None,
-            Standing::Leading { .. } if here => {
-                shard.replicas.iter().find(|place| place.replica == self.settings.replica)
-            }
-            _ => shard.master_place(),
-        };
-        match leader {
-            Some(place) => Redirect::Moved { slot, address: place.address.clone() },
-            None => Redirect::Down,
-        }
-    }
-
-    fn redirect_reply(&self, network: Network, slot: Option<u16>) -> Reply<'static> {
-        Reply::Error(self.redirect(network, slot).to_string().into())
     }
 
     fn fate(&self, batch: BatchId) -> Fate {
