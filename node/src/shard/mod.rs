@@ -34,6 +34,7 @@ pub mod messages;
 pub mod outbox;
 mod place;
 pub mod scripting;
+pub mod seen_scripts;
 pub mod session;
 pub mod settings;
 pub mod snapshot;
@@ -64,7 +65,7 @@ pub use self::{
 use self::{
     clock::Clock,
     outbox::{BatchId, Fate, ReadReply},
-    scripting::SeenScripts,
+    seen_scripts::SeenScripts,
     session::Session,
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
