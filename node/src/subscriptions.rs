@@ -10,8 +10,9 @@ use bytes::Bytes;
 
 use crate::glob;
 
-/// Who listens: the number of a session in its shard.
-pub type ListenerId = usize;
+/// A session's number in its shard. A number is used again after its session
+/// has ended.
+pub type SessionId = usize;
 
 /// Names of one kind of subscription.
 pub type Names = BTreeSet<Bytes>;
@@ -35,7 +36,7 @@ impl Listening {
 }
 
 /// Listeners by name, of one kind of subscription.
-pub type Listeners = BTreeMap<Bytes, Vec<ListenerId>>;
+pub type Listeners = BTreeMap<Bytes, Vec<SessionId>>;
 
 /// The listeners of a replica.
 #[derive(Debug, Default)]
@@ -49,12 +50,12 @@ pub struct Subscriptions {
 }
 
 /// Adds a listener, who does not listen to `name` yet.
-pub fn add(listeners: &mut Listeners, name: &Bytes, id: ListenerId) {
+pub fn add(listeners: &mut Listeners, name: &Bytes, id: SessionId) {
     listeners.entry(name.clone()).or_default().push(id);
 }
 
 /// Takes a listener away.
-pub fn remove(listeners: &mut Listeners, name: &Bytes, id: ListenerId) {
+pub fn remove(listeners: &mut Listeners, name: &Bytes, id: SessionId) {
     if let Some(sessions) = listeners.get_mut(name) {
         sessions.retain(|&other| other != id);
         if sessions.is_empty() {
@@ -74,7 +75,7 @@ impl Subscriptions {
     }
 
     /// A session has ended.
-    pub fn forget(&mut self, id: ListenerId, listening: &Listening) {
+    pub fn forget(&mut self, id: SessionId, listening: &Listening) {
         listening.channels.iter().for_each(|name| remove(&mut self.channels, name, id));
         listening.patterns.iter().for_each(|name| remove(&mut self.patterns, name, id));
         listening.shard_channels.iter().for_each(|name| remove(&mut self.shard_channels, name, id));

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
-use super::session::SessionId;
-use crate::keyspace::{
-    Keyspace,
-    tx::{DiskRoom, Publication},
+use crate::{
+    keyspace::{
+        Keyspace,
+        tx::{DiskRoom, Publication},
+    },
+    subscriptions::SessionId,
 };
 
 /// What this replica is at the moment.

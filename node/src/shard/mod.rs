@@ -57,7 +57,6 @@ pub use self::{
     client::Client,
     connections::{Backlog, TOO_MANY_CLIENTS},
     messages::{CommittedEntry, Event, Output, Standing},
-    session::SessionId,
     settings::{PlantedFault, ShardSettings},
     state::State,
     surroundings::{Busy, ProcessFacts, Surroundings},
@@ -72,7 +71,7 @@ use self::{
     statistics::{Details, Rates, Statistics},
     waits::Waits,
 };
-pub use crate::keyspace::tx::DiskRoom;
+pub use crate::{keyspace::tx::DiskRoom, subscriptions::SessionId};
 use crate::{
     keyspace::{Keyspace, Tx, tx::Publication},
     script::{Engine, Limits},

@@ -5,15 +5,7 @@ use moonraft_proto::Protocol;
 use moonraft_router::Network;
 
 use super::outbox::Outbox;
-use crate::{
-    command::Command,
-    keyspace::Blob,
-    subscriptions::{ListenerId, Listening},
-};
-
-/// A session's number in its shard. A number is used again after its session
-/// has ended.
-pub type SessionId = ListenerId;
+use crate::{command::Command, keyspace::Blob, subscriptions::Listening};
 
 /// What `CLIENT REPLY` asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

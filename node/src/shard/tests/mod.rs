@@ -7,8 +7,7 @@ use bytes::Bytes;
 use moonraft_proto::{Effect, entry::BatchWriter};
 
 pub(crate) use self::harness::{LAST_OWN_SLOT, ShardHarness};
-use super::{Event, SessionId, ShardSettings, State};
-use crate::keyspace::tx::DiskRoom;
+use super::{DiskRoom, Event, SessionId, ShardSettings, State};
 
 /// An entry of another leader: these effects.
 fn batch(effects: &[Effect<'_>]) -> Bytes {
