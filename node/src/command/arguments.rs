@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::CommandError;
+pub use crate::keyspace::integer::parse_integer;
 
 /// A 64-bit integer, written as Redis wants it: no blanks, no plus sign, no
 /// leading zeros.
@@ -11,32 +12,6 @@ use super::CommandError;
 /// It is none.
 pub fn integer(word: &[u8]) -> Result<i64, CommandError> {
     parse_integer(word).ok_or(CommandError::NotInteger)
-}
-
-/// The integer that `word` is the text of; see [`integer`].
-pub fn parse_integer(word: &[u8]) -> Option<i64> {
-    // "-9223372036854775808" is the longest.
-    if word.is_empty() || word.len() > 20 {
-        return None;
-    }
-    let (negative, digits) = match word.split_first() {
-        Some((b'-', digits)) => (true, digits),
-        _ => (false, word),
-    };
-    match digits {
-        [b'0'] => return (!negative).then_some(0),
-        [b'1'..=b'9', ..] => {}
-        _ => return None,
-    }
-    let mut magnitude = 0_u64;
-    for &byte in digits {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        magnitude = magnitude.checked_mul(10)?.checked_add(digit.into())?;
-    }
-    if negative { 0_i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
 }
 
 /// A double as C's `strtod` reads it, all of the word; never NaN.
@@ -209,27 +184,6 @@ pub fn deadline(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn integers_are_read_as_redis_reads_them() {
-        for (word, number) in [
-            ("0", Some(0)),
-            ("-1", Some(-1)),
-            ("9223372036854775807", Some(i64::MAX)),
-            ("-9223372036854775808", Some(i64::MIN)),
-            ("9223372036854775808", None),
-            ("", None),
-            ("-", None),
-            ("+1", None),
-            ("01", None),
-            ("-0", None),
-            (" 1", None),
-            ("1 ", None),
-            ("1.0", None),
-        ] {
-            assert_eq!(parse_integer(word.as_bytes()), number, "{word:?}");
-        }
-    }
 
     #[test]
     fn spans_count_from_either_end() {

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use moonraft_router::Redirect;
 
+use crate::keyspace::WrongType;
+
 /// Why a request was refused. `Display` writes the exact text of the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -43,6 +45,12 @@ pub enum CommandError {
     /// Any other refusal: the whole text, its code first.
     #[error("{0}")]
     Text(Cow<'static, str>),
+}
+
+impl From<WrongType> for CommandError {
+    fn from(_: WrongType) -> Self {
+        CommandError::WrongType
+    }
 }
 
 impl CommandError {

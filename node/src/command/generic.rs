@@ -9,9 +9,11 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is},
     facts::{KeyFlag, uses},
-    glob,
 };
-use crate::keyspace::{Entry, Tx};
+use crate::{
+    glob,
+    keyspace::{Entry, Tx},
+};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Command::BASE };
@@ -19,47 +21,27 @@ const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Comma
 /// Clients split these by slot and add the replies up.
 const SPLIT: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
 
+/// A row of commands on any number of keys.
+const MANY: Command = Command { arity: Arity::AtLeast(2), keys: Keys::ALL, tips: SPLIT, ..ROW };
+
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "del",
-        arity: Arity::AtLeast(2),
-        keys: Keys::ALL,
-        key_flags: &[uses::REMOVE],
-        run: Run::Write(del),
-        tips: SPLIT,
-        ..ROW
-    },
+    Command { name: "del", key_flags: &[uses::REMOVE], run: Run::Write(del), ..MANY },
     Command {
         name: "unlink",
-        arity: Arity::AtLeast(2),
-        keys: Keys::ALL,
         key_flags: &[uses::REMOVE],
         flags: &[Flag::Fast],
         run: Run::Write(del),
-        tips: SPLIT,
-        ..ROW
+        ..MANY
     },
     Command {
         name: "exists",
-        arity: Arity::AtLeast(2),
-        keys: Keys::ALL,
         key_flags: &[uses::LOOK],
         flags: &[Flag::Fast],
         run: Run::Read(exists),
-        tips: SPLIT,
-        ..ROW
+        ..MANY
     },
-    Command {
-        name: "touch",
-        arity: Arity::AtLeast(2),
-        keys: Keys::ALL,
-        key_flags: &[uses::LOOK],
-        flags: &[Flag::Fast],
-        run: Run::Read(exists),
-        tips: SPLIT,
-        ..ROW
-    },
+    Command { name: "touch", key_flags: &[uses::LOOK], flags: &[Flag::Fast], run: Run::Read(exists), ..MANY },
     Command {
         name: "type",
         arity: Arity::Exactly(2),

@@ -8,12 +8,12 @@ use super::{
     arguments::is,
     documentation,
     facts::{Begin, Find, KeyFlag, KeySpec},
-    find, find_child, glob,
+    find, find_child,
     inspect::help,
     resolve, rows,
     table::children,
 };
-use crate::keyspace::Tx;
+use crate::{glob, keyspace::Tx};
 
 /// A row of this family.
 const ROW: Command = Command {

@@ -14,7 +14,6 @@
 pub mod arguments;
 pub mod error;
 pub mod facts;
-pub mod glob;
 pub mod table;
 
 mod bitmap;

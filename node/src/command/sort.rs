@@ -14,9 +14,11 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is, parse_float},
     facts::uses,
-    glob,
 };
-use crate::keyspace::{Tx, Value};
+use crate::{
+    glob,
+    keyspace::{Tx, Value},
+};
 
 /// A row of this family.
 const ROW: Command = Command {

@@ -12,14 +12,12 @@ use bytes::Bytes;
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Command, Family, Flag, Outcome, Run, facts::KeyFlag, glob, help::help};
+use super::{Arity, Command, Family, Flag, Outcome, Run, facts::KeyFlag, help::help};
 use crate::{
+    glob,
     keyspace::Tx,
-    shard::{
-        Client, SessionId,
-        session::{Listening, Names},
-        subscriptions::{self, Listeners, Subscriptions},
-    },
+    shard::{Client, SessionId},
+    subscriptions::{self, Listeners, Listening, Names, Subscriptions},
 };
 
 /// A row of this family.
@@ -34,23 +32,41 @@ const PUBSUB: Command = Command { parent: Some("pubsub"), flags: &[Flag::PubSub,
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command { name: "subscribe", arity: Arity::AtLeast(2), run: Run::Session(subscribe), ..ROW },
-    Command { name: "psubscribe", arity: Arity::AtLeast(2), run: Run::Session(psubscribe), ..ROW },
+    Command {
+        name: "subscribe",
+        arity: Arity::AtLeast(2),
+        run: Run::Session(|client, words| begin(client, &CHANNELS, &words[1..])),
+        ..ROW
+    },
+    Command {
+        name: "psubscribe",
+        arity: Arity::AtLeast(2),
+        run: Run::Session(|client, words| begin(client, &PATTERNS, &words[1..])),
+        ..ROW
+    },
     Command {
         name: "ssubscribe",
         arity: Arity::AtLeast(2),
         keys: Keys::ALL,
         key_flags: &[&[KeyFlag::NotKey]],
-        run: Run::Session(ssubscribe),
+        run: Run::Session(|client, words| begin(client, &SHARD_CHANNELS, &words[1..])),
         ..ROW
     },
-    Command { name: "unsubscribe", run: Run::Session(unsubscribe), ..ROW },
-    Command { name: "punsubscribe", run: Run::Session(punsubscribe), ..ROW },
+    Command {
+        name: "unsubscribe",
+        run: Run::Session(|client, words| end(client, &CHANNELS, &words[1..])),
+        ..ROW
+    },
+    Command {
+        name: "punsubscribe",
+        run: Run::Session(|client, words| end(client, &PATTERNS, &words[1..])),
+        ..ROW
+    },
     Command {
         name: "sunsubscribe",
         keys: Keys::ALL,
         key_flags: &[&[KeyFlag::NotKey]],
-        run: Run::Session(sunsubscribe),
+        run: Run::Session(|client, words| end(client, &SHARD_CHANNELS, &words[1..])),
         ..ROW
     },
     Command {
@@ -160,36 +176,6 @@ fn end(client: &mut Client<'_>, kind: &Kind, names: &[&[u8]]) -> Outcome<'static
         replies.push(confirmation(kind.end, Some(name), (kind.count)(&client.session().listening)));
     }
     Ok(Reply::Several(replies))
-}
-
-/// `SUBSCRIBE channel [channel …]`
-fn subscribe(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    begin(client, &CHANNELS, &words[1..])
-}
-
-/// `PSUBSCRIBE pattern [pattern …]`
-fn psubscribe(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    begin(client, &PATTERNS, &words[1..])
-}
-
-/// `SSUBSCRIBE channel [channel …]`
-fn ssubscribe(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    begin(client, &SHARD_CHANNELS, &words[1..])
-}
-
-/// `UNSUBSCRIBE [channel …]`
-fn unsubscribe(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    end(client, &CHANNELS, &words[1..])
-}
-
-/// `PUNSUBSCRIBE [pattern …]`
-fn punsubscribe(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    end(client, &PATTERNS, &words[1..])
-}
-
-/// `SUNSUBSCRIBE [channel …]`
-fn sunsubscribe(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    end(client, &SHARD_CHANNELS, &words[1..])
 }
 
 /// Ends all subscriptions of a session, silently: `RESET`.

@@ -1,17 +1,20 @@
 //! What a node is told from outside: the cluster file and the settings.
 //!
-//! * [`settings`]: every setting, its default, its kind and its meaning; `CONFIG
-//!   GET` and `CONFIG SET` read and write the same table.
+//! * [`settings`]: every setting and its default; [`rows`]: its name, its kind and its
+//!   meaning; [`change`]: `CONFIG GET` and `CONFIG SET` read and write the same table.
 //! * [`cluster_file`]: the TOML file that is the same for all nodes.
 //!
 //! INVARIANT: what has been read has been checked. No other module asks again
 //! whether a port is free of clashes or a number within its range.
 
+pub mod change;
 pub mod cluster_file;
+pub mod rows;
 pub mod settings;
 
+pub use change::SettingError;
 pub use cluster_file::{ClusterFile, FileError, NodeEntry, OutsideEntry};
-pub use settings::{OutputLimit, Reads, SettingError, Settings};
+pub use settings::{OutputLimit, Reads, Settings};
 
 /// The known name that someone who wrote `unknown` probably meant.
 pub(crate) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

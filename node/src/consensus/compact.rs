@@ -11,7 +11,7 @@ use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType};
 
 use crate::log::fatal;
 
-use super::group::Group;
+use super::group::{Group, HOME_PATIENCE_TICKS_MIN};
 use super::settings::Settings;
 use super::types::*;
 
@@ -135,7 +135,7 @@ impl Group {
         }
         if self.home == Some(node) {
             // It has stopped: when it is back, it is as good as any that kept up.
-            self.home_patience = super::lead::HOME_PATIENCE_TICKS_MIN;
+            self.home_patience = HOME_PATIENCE_TICKS_MIN;
             self.home_ticks = 0;
         }
         let ids: Vec<u64> = self.raw.raft.prs().iter().map(|(id, _)| *id).collect();

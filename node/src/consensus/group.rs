@@ -4,8 +4,8 @@
 //! the writes durable, and [`Group::persisted`] ends the `Ready`: answers and votes leave, commits become visible.
 //! The protocol is raft-rs' synchronous one; nothing is stepped between the two halves.
 //!
-//! The other halves of a group: `receive` (messages, the vote guard), `lead` (proposals, rounds, hand-over), and
-//! `compact` (snapshots, truncation, members).
+//! The other halves of a group: `receive` (messages, the vote guard), `lead` (proposals, rounds, hand-over),
+//! `succession` (who leads next), and `compact` (snapshots, truncation, members).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,11 +16,22 @@ use raft::{Config, RawNode, Ready, StateRole};
 
 use crate::log::{GroupWrite, LogReader};
 
-use super::lease::{self, Echoes, LeaseCell};
+use super::lease::{Echoes, LeaseCell};
 use super::parts::{Queue, Whole};
 use super::settings::{GroupSettings, PlantedFault, Settings};
 use super::storage::GroupStorage;
 use super::types::*;
+
+/// The home replica must have kept up for this many ticks before it is handed the leadership: one that flaps
+/// costs less as a follower.
+pub(super) const HOME_PATIENCE_TICKS_MIN: u32 = 20;
+
+/// Where the home replica itself gave the leadership away, it is about to stop: it gets it back once
+/// it has come back, or if it still has not gone after this time.
+pub(super) const HOME_PATIENCE_TICKS_GIVEN: u32 = 300;
+
+/// After hand-overs that failed the patience doubles, up to a minute.
+pub(super) const HOME_PATIENCE_TICKS_MAX: u32 = 1200;
 
 pub(super) struct Group {
     pub(super) id: ShardId,
@@ -171,7 +182,7 @@ impl Group {
             rounds_term: 0,
             next_attempt: 0,
             home_ticks: 0,
-            home_patience: super::lead::HOME_PATIENCE_TICKS_MIN,
+            home_patience: HOME_PATIENCE_TICKS_MIN,
             snapshot_asked: false,
             snapshot_asked_growth: 0,
             snapshot_retry: None,
@@ -440,7 +451,7 @@ impl Group {
             Role::Follower { leader: Some(leader) } => {
                 self.leader_seen = true;
                 if Some(leader.node()) == self.home {
-                    self.home_patience = super::lead::HOME_PATIENCE_TICKS_MIN;
+                    self.home_patience = HOME_PATIENCE_TICKS_MIN;
                 }
             }
             Role::Leader => self.leader_seen = true,
@@ -461,7 +472,7 @@ impl Group {
                 .map(|voters| self.echoes.quorum(raft.term, voters, self.replica.0, now));
             let since = since[0].min(since[1]);
             if since > 0 {
-                valid_until = since + lease::length_ns(&self.settings);
+                valid_until = since + self.settings.lease_ns();
             }
         }
         self.lease.publish(raft.term, valid_until);

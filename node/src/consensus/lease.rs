@@ -52,7 +52,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::settings::{PlantedFault, Settings};
 use super::types::BootTime;
 
 /// A group's lease, shared with the shard's thread.
@@ -130,18 +129,6 @@ impl Echoes {
             voters.iter().map(|voter| if *voter == me { now } else { self.of(term, *voter) }).collect();
         times.sort_unstable();
         times[(times.len() - 1) / 2]
-    }
-}
-
-/// How long a lease lasts from S, on the leader's clock.
-pub(super) fn length_ns(settings: &Settings) -> u64 {
-    let tick_ns = settings.tick_ns();
-    match settings.fault {
-        PlantedFault::LeaseWithoutMargin => u64::from(settings.election_ticks_max) * tick_ns,
-        _ => {
-            let ticks = u64::from(settings.election_ticks_min) - 1;
-            ticks * tick_ns / 100 * (100 - settings.lease_drift_percent)
-        }
     }
 }
 

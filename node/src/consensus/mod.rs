@@ -24,7 +24,8 @@
 //!
 //! * `lease`: reads without a round trip, and why that is safe;
 //! * `receive`: which messages are believed, who may be voted for when;
-//! * `lead`: proposals bound to a term, read rounds, graceful hand-over, the home leader;
+//! * `lead`: proposals bound to a term, read rounds, graceful hand-over;
+//! * `succession`: who leads when the leader is gone, and how leadership gets home;
 //! * `join`: a node whose disk is new takes the place of what it was;
 //! * `parts`: proposals too large to be one entry;
 //! * `compact`: snapshots, truncation, members;
@@ -51,6 +52,7 @@ mod parts;
 mod receive;
 mod settings;
 mod storage;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -17,7 +17,6 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use raft::eraftpb::Entry;
 
-use super::group::Group;
 use super::types::*;
 
 /// A larger proposal is parted. At 100 MB/s, written and sent in a fraction of the shortest election timeout.
@@ -44,65 +43,52 @@ impl Queue {
         self.waiting.is_empty()
     }
 
-    fn ahead_bytes(&self) -> usize {
-        self.ahead.iter().map(|(_, bytes)| bytes).sum()
+    /// The term of the proposals that wait.
+    pub(super) fn term(&self) -> u64 {
+        self.term
     }
-}
 
-impl Group {
     /// Puts a proposal behind those that wait.
-    pub(super) fn queue(&mut self, term: u64, sequence: u64, data: Bytes) {
-        if self.queue.term != term {
-            self.queue = Queue { term, ..Queue::default() };
+    pub(super) fn push(&mut self, term: u64, sequence: u64, data: Bytes) {
+        if self.term != term {
+            *self = Queue { term, ..Queue::default() };
         }
-        self.queue.waiting.push_back((sequence, data));
+        self.waiting.push_back((sequence, data));
     }
 
-    /// Whether something of the queue can be appended now.
-    pub(super) fn can_feed(&self) -> bool {
-        let committed = self.raw.raft.raft_log.committed;
-        let ahead = self.queue.ahead.iter().filter(|(index, _)| *index > committed);
-        !self.queue.is_empty() && ahead.map(|(_, bytes)| bytes).sum::<usize>() < AHEAD_BYTES
+    /// Whether something can be appended once the log is committed up to `committed`.
+    pub(super) fn has_next(&self, committed: u64) -> bool {
+        let ahead = self.ahead.iter().filter(|(index, _)| *index > committed);
+        !self.is_empty() && ahead.map(|(_, bytes)| bytes).sum::<usize>() < AHEAD_BYTES
     }
 
-    /// Appends the next part: one a turn, since what is proposed in one turn is written and sent as one. Small
-    /// proposals behind the last part go along.
-    pub(super) fn feed(&mut self, outputs: &mut Vec<Output>) {
-        if self.queue.is_empty() {
-            return;
+    /// The log is committed up to here.
+    pub(super) fn committed(&mut self, index: u64) {
+        self.ahead.retain(|(part, _)| *part > index);
+    }
+
+    /// Takes the next part, as an entry, and the number of its proposal. The log caches its last
+    /// `cache_bytes_max`.
+    pub(super) fn next(&mut self, cache_bytes_max: u64) -> Option<(u64, Entry)> {
+        if self.ahead.iter().map(|(_, bytes)| bytes).sum::<usize>() >= AHEAD_BYTES {
+            return None;
         }
-        if !self.leads() || self.retiring || self.term() != self.queue.term {
-            // The role that is told, or was, says as much to the shard.
-            self.queue = Queue::default();
-            return;
+        let (sequence, mut data) = self.waiting.pop_front()?;
+        let mut part = data.split_to(data.len().min(PART_BYTES));
+        if (data.len() as u64) < cache_bytes_max {
+            // The last ones stay in the log's cache, and would keep the whole proposal in memory.
+            part = Bytes::copy_from_slice(&part);
         }
-        let committed = self.raw.raft.raft_log.committed;
-        self.queue.ahead.retain(|(index, _)| *index > committed);
-        let mut fed = 0;
-        while fed < PART_BYTES
-            && self.queue.ahead_bytes() < AHEAD_BYTES
-            && let Some((sequence, mut data)) = self.queue.waiting.pop_front()
-        {
-            let mut part = data.split_to(data.len().min(PART_BYTES));
-            let bytes = part.len();
-            if (data.len() as u64) < self.settings.cache_bytes_max {
-                // The last ones stay in the log's cache, and would keep the whole proposal in memory.
-                part = Bytes::copy_from_slice(&part);
-            }
-            let context = if data.is_empty() { Bytes::new() } else { Bytes::from_static(MORE) };
-            if !self.append(Entry { data: part, context, ..Entry::default() }) {
-                let (group, term) = (self.id, self.queue.term);
-                self.queue = Queue::default();
-                self.retire(outputs);
-                outputs.push(Output::Refused { group, term, sequence });
-                return;
-            }
-            self.queue.ahead.push_back((self.raw.raft.raft_log.last_index(), bytes));
-            if !data.is_empty() {
-                self.queue.waiting.push_front((sequence, data));
-            }
-            fed += bytes;
+        let context = if data.is_empty() { Bytes::new() } else { Bytes::from_static(MORE) };
+        if !data.is_empty() {
+            self.waiting.push_front((sequence, data));
         }
+        Some((sequence, Entry { data: part, context, ..Entry::default() }))
+    }
+
+    /// A part was appended.
+    pub(super) fn appended(&mut self, index: u64, bytes: usize) {
+        self.ahead.push_back((index, bytes));
     }
 }
 

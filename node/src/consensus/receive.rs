@@ -7,7 +7,7 @@ use raft::{CAMPAIGN_TRANSFER, StateRole};
 use crate::log::fatal;
 use crate::marks;
 
-use super::group::Group;
+use super::group::{Group, HOME_PATIENCE_TICKS_GIVEN};
 use super::settings::PlantedFault;
 use super::types::*;
 
@@ -45,7 +45,7 @@ impl Group {
         }
         let (kind, from, term) = (message.get_msg_type(), message.from, message.term);
         if kind == MessageType::MsgTimeoutNow && self.home == Some(ReplicaId(from).node()) {
-            self.home_patience = super::lead::HOME_PATIENCE_TICKS_GIVEN;
+            self.home_patience = HOME_PATIENCE_TICKS_GIVEN;
         }
         // Errors are of unknown senders and of lost leaders: nothing to be done.
         let _ = self.raw.step(message);

@@ -84,6 +84,17 @@ impl Settings {
     pub(super) fn vote_guard_ns(&self) -> u64 {
         u64::from(self.election_ticks_min) * self.tick_ns()
     }
+
+    /// How long a lease lasts from S, on the leader's clock; see `lease`.
+    pub(super) fn lease_ns(&self) -> u64 {
+        match self.fault {
+            PlantedFault::LeaseWithoutMargin => u64::from(self.election_ticks_max) * self.tick_ns(),
+            _ => {
+                let ticks = u64::from(self.election_ticks_min) - 1;
+                ticks * self.tick_ns() / 100 * (100 - self.lease_drift_percent)
+            }
+        }
+    }
 }
 
 /// A mistake built in on purpose: a simulation that does not find it is no good.

@@ -116,13 +116,7 @@ fn missing(topology: &Topology, me: u64, there: impl Fn(u64) -> bool) -> BTreeSe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ClusterFile;
-
-    fn topology(nodes: u32, shards: u32, replicas: u32) -> Topology {
-        let mut cluster = ClusterFile::local(nodes, shards, 7001).unwrap();
-        cluster.replicas = replicas;
-        Topology::new(cluster)
-    }
+    use crate::control::tests::topology;
 
     /// A peer that tells the same of all its shards.
     fn memory(topology: &Topology, peer: u64, recollection: Recollection) -> (u64, Memory) {

@@ -205,7 +205,7 @@ fn has(place: &ShardPlace, replica: u64) -> bool {
 mod tests {
     use super::*;
 
-    fn topology(nodes: u32, shards: u32, replicas: u32) -> Topology {
+    pub(super) fn topology(nodes: u32, shards: u32, replicas: u32) -> Topology {
         let mut cluster = ClusterFile::local(nodes, shards, 7001).unwrap();
         cluster.replicas = replicas;
         Topology::new(cluster)

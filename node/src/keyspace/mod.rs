@@ -23,6 +23,7 @@ pub mod deadlines;
 pub mod digest;
 pub mod dump;
 pub mod hash;
+pub mod integer;
 pub mod list;
 pub mod scan;
 pub mod scripts;
@@ -53,7 +54,7 @@ pub use self::{
     set::Set,
     slots::SlotSet,
     sorted::SortedSet,
-    tx::Tx,
+    tx::{Tx, WrongType},
     undo::Undo,
     value::{Entry, Object, Value},
     walk::Walk,

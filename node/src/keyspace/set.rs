@@ -10,10 +10,11 @@ use std::{
 use hashbrown::hash_table;
 
 use super::{
-    Blob, scan, small,
+    Blob,
+    integer::parse_integer,
+    scan, small,
     table::{Table, shuffle_first},
 };
-use crate::command::arguments::parse_integer;
 
 /// Integers that Redis keeps in an intset; `set-max-intset-entries`.
 const INTEGERS_MAX: usize = 512;

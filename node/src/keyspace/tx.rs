@@ -27,7 +27,7 @@ use moonraft_proto::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Blob, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value};
-use crate::{command::CommandError, marks, shard::subscriptions::Subscriptions};
+use crate::{marks, subscriptions::Subscriptions};
 
 /// A message that leaves when its unit commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ pub struct Publication {
     /// Published with `SPUBLISH`: heard by this shard's subscribers only.
     pub sharded: bool,
 }
+
+/// A key holds a value of another type than was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongType;
 
 /// What a finished unit did and saw.
 #[derive(Debug, Default)]
@@ -431,60 +435,49 @@ impl Tx {
     ///
     /// # Errors
     /// It holds another type; so below.
-    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, CommandError> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::Str(string)) => Ok(Some(string)),
-            Some(_) => Err(CommandError::WrongType),
-        }
+    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        self.typed(key, |value| if let Value::Str(string) = value { Some(&**string) } else { None })
     }
 
     /// The list a key holds.
     ///
     /// # Errors
     /// It holds another type.
-    pub fn list(&self, key: &[u8]) -> Result<Option<&List>, CommandError> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::List(list)) => Ok(Some(list)),
-            Some(_) => Err(CommandError::WrongType),
-        }
+    pub fn list(&self, key: &[u8]) -> Result<Option<&List>, WrongType> {
+        self.typed(key, |value| if let Value::List(list) = value { Some(&**list) } else { None })
     }
 
     /// The hash a key holds.
     ///
     /// # Errors
     /// It holds another type.
-    pub fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, CommandError> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::Hash(hash)) => Ok(Some(hash)),
-            Some(_) => Err(CommandError::WrongType),
-        }
+    pub fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, WrongType> {
+        self.typed(key, |value| if let Value::Hash(hash) = value { Some(&**hash) } else { None })
     }
 
     /// The set a key holds.
     ///
     /// # Errors
     /// It holds another type.
-    pub fn set(&self, key: &[u8]) -> Result<Option<&Set>, CommandError> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::Set(set)) => Ok(Some(set)),
-            Some(_) => Err(CommandError::WrongType),
-        }
+    pub fn set(&self, key: &[u8]) -> Result<Option<&Set>, WrongType> {
+        self.typed(key, |value| if let Value::Set(set) = value { Some(&**set) } else { None })
     }
 
     /// The sorted set a key holds.
     ///
     /// # Errors
     /// It holds another type.
-    pub fn sorted(&self, key: &[u8]) -> Result<Option<&SortedSet>, CommandError> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::Sorted(sorted)) => Ok(Some(sorted)),
-            Some(_) => Err(CommandError::WrongType),
-        }
+    pub fn sorted(&self, key: &[u8]) -> Result<Option<&SortedSet>, WrongType> {
+        self.typed(key, |value| if let Value::Sorted(sorted) = value { Some(&**sorted) } else { None })
+    }
+
+    /// What `of` sees in the value of a key: nothing in one of another type.
+    fn typed<'a, T: ?Sized>(
+        &'a self,
+        key: &[u8],
+        of: impl FnOnce(&'a Value) -> Option<&'a T>,
+    ) -> Result<Option<&'a T>, WrongType> {
+        self.value(key).map(|value| of(value).ok_or(WrongType)).transpose()
     }
 
     /// The whole keyspace, for commands that look at more than the keys they

@@ -20,7 +20,7 @@ use moonraft_proto::reply::double_text;
 use moonraft_proto::{Protocol, Reply};
 
 use super::fault;
-use super::json::NESTING_MAX;
+use super::json::settings::NESTING_MAX;
 use super::number::truncated;
 use super::state::{KillReason, RunState};
 

@@ -9,9 +9,9 @@ use mlua::{Function, Lua, LuaString, MultiValue, Value};
 use moonraft_proto::Reply;
 
 use super::convert::{Fields, to_reply};
-use super::fault::settle;
 use super::globals::{self, Globals};
 use super::header::{self, Flags};
+use super::settle::settle;
 use super::state::{KillReason, RunState};
 use super::{Host, Limits, sha1_hex};
 

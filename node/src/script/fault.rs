@@ -3,20 +3,12 @@
 //! An `Err` of a safe callback reaches Lua as a userdata, where a script expects
 //! a string or a table. So it travels as a [`Fault`], and every place that can
 //! catch it (`pcall`, `xpcall`, `coroutine.resume`, the end of the run) turns it
-//! into the value that Redis would have raised: [`settle`].
-//!
-//! INVARIANT: a stopped run is never settled. [`Fault::Stop`] is raised again by
-//! whoever catches it, so nothing in a script survives a kill.
+//! into the value that Redis would have raised; see `settle`.
 
 use mlua::{Lua, Table, Value};
 
-use super::state::{KillReason, RunState};
-
 /// The chunk name of the prelude. Its frames do not count in error positions.
 pub(super) const PRELUDE: &str = "moonraft-prelude";
-
-/// What Lua says when an allocation fails; whatever caught it, the run is over.
-const OUT_OF_MEMORY: &[u8] = b"not enough memory";
 
 /// An error on its way through Lua.
 #[derive(Debug, thiserror::Error)]
@@ -89,33 +81,6 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// The value a script sees of something caught, or `Err` if the run is over.
-pub(super) fn settle(state: &RunState, lua: &Lua, caught: Value) -> mlua::Result<Value> {
-    if state.stopped().is_some() {
-        return Err(Fault::Stop.into());
-    }
-    let text = match caught {
-        Value::Error(error) => match error.downcast_ref::<Fault>() {
-            Some(Fault::Reply(text, counted)) => return reply(lua, text, *counted).map(Value::Table),
-            Some(Fault::Text(text)) => text.clone(),
-            Some(Fault::Stop) => return Err(Fault::Stop.into()),
-            None => foreign(state, lua, &error)?,
-        },
-        Value::String(text) => {
-            let bytes = text.as_bytes();
-            if bytes.ends_with(OUT_OF_MEMORY) {
-                return Err(state.stop(lua, KillReason::Memory));
-            }
-            match without_prelude(&bytes) {
-                None => return Ok(Value::String(text.clone())),
-                Some(rest) => return lua.create_string(rest).map(Value::String),
-            }
-        }
-        other => return Ok(other),
-    };
-    lua.create_string(text).map(Value::String)
-}
-
 /// `{err = text}`, as an error reply looks in a script.
 pub(super) fn reply(lua: &Lua, text: &str, counted: bool) -> mlua::Result<Table> {
     let table = lua.create_table_with_capacity(0, 2)?;
@@ -124,24 +89,4 @@ pub(super) fn reply(lua: &Lua, text: &str, counted: bool) -> mlua::Result<Table>
         table.raw_set("ignore_error_stats_update", true)?;
     }
     Ok(table)
-}
-
-/// The text of an error that mlua itself made.
-fn foreign(state: &RunState, lua: &Lua, error: &mlua::Error) -> mlua::Result<String> {
-    match error {
-        mlua::Error::MemoryError(_) => Err(state.stop(lua, KillReason::Memory)),
-        mlua::Error::CallbackError { cause, .. } => foreign(state, lua, cause),
-        mlua::Error::RuntimeError(text) if text.as_bytes().ends_with(OUT_OF_MEMORY) => {
-            Err(state.stop(lua, KillReason::Memory))
-        }
-        mlua::Error::RuntimeError(text) => Ok(text.clone()),
-        other => Ok(other.to_string()),
-    }
-}
-
-/// A message without a position in the prelude, if it has one: `name:12: text`.
-fn without_prelude(text: &[u8]) -> Option<&[u8]> {
-    let rest = text.strip_prefix(PRELUDE.as_bytes())?.strip_prefix(b":")?;
-    let end = memchr::memmem::find(rest, b": ")?;
-    Some(&rest[end + 2..])
 }

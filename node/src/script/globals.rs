@@ -18,7 +18,8 @@ use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value};
 
 use super::arguments::Arguments;
-use super::fault::{PRELUDE, bad_argument, fault, settle, type_name};
+use super::fault::{PRELUDE, bad_argument, fault, type_name};
+use super::settle::settle;
 use super::state::{KillReason, Place, RunState};
 use super::{bits, json, message_pack, redis, strings, structs};
 

@@ -13,7 +13,7 @@ use mlua::{Lua, LuaString, MultiValue, Table, Value};
 
 use super::arguments::Arguments;
 use super::fault::fault;
-use super::json::NESTING_MAX;
+use super::json::settings::NESTING_MAX;
 use super::state::{KillReason, RunState};
 
 /// Deeper tables are packed as nil, as in the original.

@@ -38,6 +38,7 @@ mod message_pack;
 mod number;
 mod pattern;
 mod redis;
+mod settle;
 mod state;
 mod strings;
 mod structs;

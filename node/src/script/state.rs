@@ -14,7 +14,8 @@ use mlua::{HookTriggers, Lua, VmState};
 use moonraft_proto::Protocol;
 
 use super::fault::Fault;
-use super::{Host, Limits, Verdict, json};
+use super::json::settings::Settings;
+use super::{Host, Limits, Verdict};
 
 /// Instructions between two questions to the host: about 5 us of plain code, so
 /// that a loop over large strings, too, is asked every few seconds at worst.
@@ -61,7 +62,7 @@ pub(super) struct RunState {
     pub protocol: Cell<Protocol>,
     pub random: Cell<u64>,
     /// The settings of the global `cjson`.
-    pub json: std::rc::Rc<RefCell<json::Settings>>,
+    pub json: std::rc::Rc<RefCell<Settings>>,
     pub place: RefCell<Option<Place>>,
     stopped: Cell<Option<KillReason>>,
     work: Cell<usize>,
@@ -89,7 +90,7 @@ impl RunState {
         state.random.set(host.random_seed());
         *state.host.borrow_mut() = Some(host);
         state.protocol.set(Protocol::Resp2);
-        state.json.replace(json::Settings::default());
+        state.json.replace(Settings::default());
         state.place.take();
         state.stopped.set(None);
         state.work.set(0);

@@ -1,10 +1,5 @@
 //! One client connection on its shard's thread: bytes in, bytes out.
 //!
-//! A task of its own reads the socket, lets the shard execute what came, and
-//! writes what may leave at once. Replies that are held leave later, written
-//! by whoever released them ([`Replica::drive`]). Only when the socket takes no
-//! more does a second task wait for it.
-//!
 //! Bytes are read into one buffer that all connections of the thread share; only
 //! what is left of an incomplete or parked request moves into a buffer of the
 //! connection's own. So ten thousand idle clients cost no buffers.
@@ -15,7 +10,6 @@ use std::{
     cell::{Cell, RefCell},
     io,
     pin::pin,
-    rc::Rc,
     task::{Poll, Waker},
 };
 
@@ -29,18 +23,13 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::replica::Replica;
-use crate::shard::{SessionId, execute::Received};
+use crate::shard::SessionId;
 
 /// Bytes read at a time, and kept free in the shared buffer: Redis's 16 KiB, four
 /// times, as one buffer serves all.
 pub const READ_BYTES: usize = 64 << 10;
 /// A request that is not complete gets room as it grows, at most this much ahead.
 const GROWTH_BYTES_MAX: usize = 4 << 20;
-
-/// Bytes of requests that are read ahead from a client that leaves its replies unread; then its
-/// socket is left alone.
-const AHEAD_BYTES_MAX: usize = 64 << 20;
 
 /// A connection, as its tasks and the thread's other parts share it.
 pub struct Connection {
@@ -78,9 +67,12 @@ enum Signal {
 }
 
 /// Why a task that waited for bytes goes on.
-enum Woken {
+pub enum Woken {
+    /// So many bytes came; none: the client has ended.
     Read(usize),
+    /// Requests that were left in the buffer may be received now.
     Resume,
+    /// It is to end at once.
     Close,
 }
 
@@ -157,7 +149,10 @@ impl Connection {
 
     /// Waits for a signal, or for bytes if `reads`, which are put at the end of
     /// `shared` if the connection has none of its own, else there.
-    async fn wait(&self, shared: &RefCell<BytesMut>, reads: bool, needed: usize) -> io::Result<Woken> {
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn wait(&self, shared: &RefCell<BytesMut>, reads: bool, needed: usize) -> io::Result<Woken> {
         std::future::poll_fn(|context| {
             match self.signal.take() {
                 Signal::Close => return Poll::Ready(Ok(Woken::Close)),
@@ -178,70 +173,5 @@ impl Connection {
             pin!(reader.read_buf(input)).poll(context).map_ok(Woken::Read)
         })
         .await
-    }
-}
-
-/// Serves a connection until it ends.
-pub async fn serve(replica: Rc<Replica>, connection: Rc<Connection>) {
-    let (mut needed, mut reads, mut is_full) = (1, true, false);
-    loop {
-        match connection.wait(&replica.shared_input, reads, needed).await {
-            Ok(Woken::Read(0)) | Ok(Woken::Close) | Err(_) => break,
-            Ok(Woken::Read(_)) => connection.active_ns.set(replica.now_ns()),
-            Ok(Woken::Resume) if connection.input.borrow().is_empty() => continue,
-            Ok(Woken::Resume) => {}
-        }
-        let received = receive(&replica, &connection, needed);
-        needed = received.needed;
-        reads = !received.parked || received.reads && connection.input.borrow().len() < AHEAD_BYTES_MAX;
-        replica.flush(&connection);
-        replica.drive();
-        let was_full = std::mem::replace(&mut is_full, received.parked && received.reads);
-        if is_full && !was_full {
-            replica.check_clients();
-        }
-        if received.close {
-            drain(&replica, &connection).await;
-            break;
-        }
-    }
-    replica.end(&connection);
-}
-
-/// Lets the shard execute what is there. What it leaves moves into the connection's own buffer.
-fn receive(replica: &Replica, connection: &Connection, needed: usize) -> Received {
-    let mut own = connection.input.borrow_mut();
-    let mut shared = replica.shared_input.borrow_mut();
-    let input = if own.is_empty() { &mut *shared } else { &mut *own };
-    if input.len() < needed && input.len() <= replica.query_bytes_max.get() {
-        let received = Received { needed, parked: false, reads: true, close: false };
-        keep(&mut own, &mut shared);
-        return received;
-    }
-    let received = replica.shard.borrow_mut().receive(connection.id, input);
-    if input.len() > replica.query_bytes_max.get() && !received.parked {
-        connection.close();
-    }
-    keep(&mut own, &mut shared);
-    received
-}
-
-/// Moves what is left in the shared buffer into the connection's own.
-fn keep(own: &mut BytesMut, shared: &mut BytesMut) {
-    if !shared.is_empty() {
-        own.extend_from_slice(shared);
-        shared.clear();
-    } else if own.is_empty() && own.capacity() > 0 {
-        *own = BytesMut::new();
-    }
-}
-
-/// Waits until all replies have left: the last words of a connection that is to be closed.
-async fn drain(replica: &Replica, connection: &Rc<Connection>) {
-    while !replica.shard.borrow().should_close(connection.id) {
-        match connection.wait(&replica.shared_input, false, 1).await {
-            Ok(Woken::Close) | Err(_) => return,
-            Ok(_) => {}
-        }
     }
 }

@@ -15,10 +15,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -27,14 +24,13 @@ use super::{
     disk::DiskHealth,
     mailbox::{DriverInbox, DriverMessage, Progress, ShardMailbox, ShardMessage},
     peers::Outgoing,
-    shared::{NodeShared, ReplicaHandle},
+    shared::{DriverFigures, NodeShared, ReplicaHandle},
     view::View,
     writer::SnapshotWriter,
 };
 use crate::{
     consensus::{
-        Consensus, GroupSettings, GroupStatus, Input, Members, NodeId, Output, ReplicaId, Role, Settings,
-        ShardId, Work,
+        Consensus, GroupSettings, Input, Members, NodeId, Output, ReplicaId, Role, Settings, ShardId, Work,
     },
     control::birth::Memory,
     log::Log,
@@ -57,21 +53,6 @@ struct Member {
     told_applied: u64,
     /// The term it leads, and whether an entry of that term is committed.
     leads: Option<(u64, bool)>,
-}
-
-/// Figures of consensus, for those who ask.
-#[derive(Debug, Default)]
-pub struct DriverFigures {
-    /// Groups that this node leads.
-    pub led: AtomicU64,
-    /// Turns that wrote the log.
-    pub writes: AtomicU64,
-    /// Nanoseconds spent writing it.
-    pub write_ns: AtomicU64,
-    /// Bytes of all its files.
-    pub log_bytes: AtomicU64,
-    /// Where each group stands.
-    pub groups: std::sync::Mutex<BTreeMap<ShardId, GroupStatus>>,
 }
 
 /// Consensus with all that it works with.

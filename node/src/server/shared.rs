@@ -12,14 +12,32 @@ use arc_swap::ArcSwap;
 
 use super::{
     disk::DiskHealth,
-    driver::DriverFigures,
     mailbox::{DriverMailbox, Progress, ShardMailbox},
     peers::Outgoing,
     snapshots::SnapshotFiles,
     view::View,
     writer::SnapshotWriter,
 };
-use crate::{config::Settings, consensus::ShardId, keyspace::tx::Publication};
+use crate::{
+    config::Settings,
+    consensus::{GroupStatus, ShardId},
+    keyspace::tx::Publication,
+};
+
+/// Figures of consensus, for those who ask.
+#[derive(Debug, Default)]
+pub struct DriverFigures {
+    /// Groups that this node leads.
+    pub led: AtomicU64,
+    /// Turns that wrote the log.
+    pub writes: AtomicU64,
+    /// Nanoseconds spent writing it.
+    pub write_ns: AtomicU64,
+    /// Bytes of all its files.
+    pub log_bytes: AtomicU64,
+    /// Where each group stands.
+    pub groups: Mutex<BTreeMap<ShardId, GroupStatus>>,
+}
 
 /// Figures of one replica, for those who ask.
 #[derive(Debug, Default)]

@@ -6,9 +6,9 @@ use moonraft_router::{Network, SlotMap};
 
 use super::{busy::Clients, clock, facts, shared::NodeShared};
 use crate::{
-    command::glob,
     config::SettingError,
     consensus::LeaseCell,
+    glob,
     shard::{Busy, ProcessFacts, Surroundings},
 };
 

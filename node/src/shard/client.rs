@@ -8,12 +8,12 @@ use super::{
     Output, Pause, ProcessFacts, SessionId, Shard, ShardSettings, Standing, Surroundings,
     session::Session,
     statistics::{Details, Rates, Statistics},
-    subscriptions::Subscriptions,
     waits::Unblocked,
 };
 use crate::{
     command::{Command, Outcome},
     keyspace::Tx,
+    subscriptions::Subscriptions,
 };
 
 /// A client's turn: its session and its shard.

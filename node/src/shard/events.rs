@@ -9,7 +9,7 @@ use super::{
     speculation::InFlight,
 };
 use crate::{
-    command::glob,
+    glob,
     keyspace::{Keyspace, Tx, tx::Publication},
     marks,
 };

@@ -5,11 +5,12 @@ use moonraft_proto::{
     Reply,
     resp::{self, Parsed},
 };
-use moonraft_router::{Network, Redirect, single_slot};
+use moonraft_router::{Redirect, single_slot};
 
 use super::{
     Client, Output, SessionId, Shard, Standing,
     outbox::{Instead, ReadReply, RoundId},
+    place::Place,
     session::{Queued, ReplyMode},
 };
 use crate::command::{self, Command, CommandError, Flag, Outcome, Run};
@@ -51,14 +52,6 @@ impl UnitLimit {
         let Self { name, bytes } = self;
         format!("ERR the changes of this request exceed {name} ({bytes}); nothing was changed")
     }
-}
-
-/// Where a request is executed.
-enum Place {
-    Here,
-    Elsewhere(Redirect),
-    /// Nobody knows yet.
-    Wait,
 }
 
 impl Shard {
@@ -288,76 +281,6 @@ impl Shard {
         }
     }
 
-    /// Whether a request looks at data: that asks for leadership, or for leave to
-    /// read what a follower has.
-    fn is_on_data(&self, id: SessionId, command: &Command, slot: Option<u16>) -> bool {
-        match command.run {
-            // `TIME` and its like are answered from the request alone.
-            Run::Read(_) => slot.is_some() || command.reads_data(),
-            Run::Write(_) | Run::Script(..) => true,
-            Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| !queue.requests.is_empty()),
-            Run::Session(_) | Run::Container => slot.is_some(),
-        }
-    }
-
-    /// Where a request with keys in `slot` is executed.
-    fn place_of(&self, id: SessionId, command: &Command, slot: Option<u16>) -> Place {
-        let owned = slot.is_none_or(|slot| self.keyspace().owned().contains(slot));
-        if !self.is_on_data(id, command, slot) || self.is_serving() && owned {
-            return Place::Here;
-        }
-        let Some(slot) = slot else { return self.place_of_keyless(command) };
-        if !owned {
-            return Place::Elsewhere(self.redirect(self.sessions[id].network, Some(slot)));
-        }
-        if command.has(Flag::PubSub) {
-            // Messages of a shard are heard at each of its replicas.
-            return Place::Here;
-        }
-        match self.standing {
-            Standing::Following { leader: Some(_) }
-                if self.is_caught_up() && self.reads_here(id, command) =>
-            {
-                Place::Here
-            }
-            Standing::Following { leader: Some(_) } if self.leader_answers() => {
-                Place::Elsewhere(self.redirect(self.sessions[id].network, Some(slot)))
-            }
-            _ => Place::Wait,
-        }
-    }
-
-    /// Whether the leader that is followed can be sent clients: its node answers.
-    /// If it does not, an election is due, and its port would refuse them.
-    pub(super) fn leader_answers(&self) -> bool {
-        let Standing::Following { leader: Some(leader) } = self.standing else { return false };
-        let map = self.surroundings.map(Network::Inside);
-        let Some(place) = map.shards.get(self.settings.shard as usize) else { return true };
-        let node = place.replicas.iter().find(|it| it.replica == leader).map(|it| it.node);
-        node.is_none_or(|node| !place.failed.contains(&node))
-    }
-
-    /// Commands without keys are for the replica that was asked.
-    fn place_of_keyless(&self, command: &Command) -> Place {
-        match self.standing {
-            _ if command.has(Flag::Stale) => Place::Here,
-            Standing::Following { leader: Some(_) } if self.is_caught_up() => Place::Here,
-            _ => Place::Wait,
-        }
-    }
-
-    /// Whether a follower serves this request: the client asked for stale reads.
-    fn reads_here(&self, id: SessionId, command: &Command) -> bool {
-        let session = &self.sessions[id];
-        let reads = match (&session.queue, command.run) {
-            (Some(queue), Run::Queue(_)) => !queue.writes,
-            // `WATCH` of a reader.
-            (_, Run::Session(_)) => true,
-            _ => command.is_read(),
-        };
-        session.read_only && reads
-    }
-
     /// Whether a request that nobody can serve now may wait: not if none could for long. All that
     /// wait share the time, or each request of a pipeline would wait as long again.
     fn may_wait(&mut self) -> bool {
@@ -481,11 +404,7 @@ impl Shard {
 }
 
 /// Executes a command on data: what a single request, `EXEC` and scripts share.
-pub(super) fn run_on_data<'a>(
-    tx: &'a mut Tx,
-    command: &Command,
-    words: &[&'a [u8]],
-) -> Outcome<'a> {
+pub(super) fn run_on_data<'a>(tx: &'a mut Tx, command: &Command, words: &[&'a [u8]]) -> Outcome<'a> {
     if command.is_write() && !tx.is_leading() && !command.has(Flag::PubSub) {
         return Err(CommandError::text("READONLY You can't write against a read only replica."));
     }

@@ -27,374 +27,56 @@
 
 pub mod client;
 pub mod clock;
+pub mod connections;
 pub mod events;
 pub mod execute;
+pub mod messages;
 pub mod outbox;
+mod place;
 pub mod scripting;
+pub mod seen_scripts;
 pub mod session;
+pub mod settings;
 pub mod snapshot;
 pub mod speculation;
 pub mod state;
 pub mod statistics;
-pub mod subscriptions;
+pub mod surroundings;
+mod units;
 pub mod waits;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use bytes::Bytes;
-use moonraft_proto::{Reply, resp};
-use moonraft_router::{Network, Redirect, ReplicaPlace, SlotMap};
 use slab::Slab;
 
-pub use self::{client::Client, session::SessionId, state::State};
+pub use self::{
+    client::Client,
+    connections::{Backlog, TOO_MANY_CLIENTS},
+    messages::{CommittedEntry, Event, Output, Standing},
+    settings::{PlantedFault, ShardSettings},
+    state::State,
+    surroundings::{Busy, ProcessFacts, Surroundings},
+};
 use self::{
     clock::Clock,
-    outbox::{BatchId, Fate, Outbox, ReadReply},
-    scripting::SeenScripts,
+    outbox::{BatchId, Fate, ReadReply},
+    seen_scripts::SeenScripts,
     session::Session,
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
     statistics::{Details, Rates, Statistics},
-    subscriptions::Subscriptions,
     waits::Waits,
 };
+pub use crate::{keyspace::tx::DiskRoom, subscriptions::SessionId};
 use crate::{
-    keyspace::{
-        Keyspace, Tx,
-        tx::{DiskRoom, Publication, Unit},
-    },
+    keyspace::{Keyspace, Tx, tx::Publication},
     script::{Engine, Limits},
+    subscriptions::Subscriptions,
 };
-
-/// What a client is told that is one too many, before its connection is closed.
-pub const TOO_MANY_CLIENTS: &str = "-ERR max number of clients reached\r\n";
-
-/// What a shard sees of the world around it.
-pub trait Surroundings {
-    /// The wall clock, Unix microseconds. May jump.
-    fn unix_us(&self) -> u64;
-    /// A clock that only goes forward, suspend included, in nanoseconds.
-    fn boot_ns(&self) -> u64;
-    /// Whether this replica, leading `term`, has a lease at this very moment: the
-    /// clock is read in here.
-    fn lease_covers(&self, term: u64) -> bool;
-    /// The cluster as this node knows it, with the addresses of one network.
-    fn map(&self, network: Network) -> Arc<SlotMap>;
-    /// Facts about the process, for `INFO`.
-    fn facts(&self) -> ProcessFacts;
-    /// Settings whose names match a glob pattern.
-    fn settings(&self, pattern: &[u8]) -> Vec<(String, String)>;
-    /// Changes settings, all or none.
-    ///
-    /// # Errors
-    /// The text of the wire: unknown name, bad value, not to be changed.
-    fn change_settings(&self, changes: &[(&[u8], &[u8])]) -> Result<(), String>;
-    /// Called now and then while a script runs longer than its time: answers
-    /// other clients that the shard is busy, and says whether one asked to kill.
-    fn while_busy(&self) -> Busy;
-}
-
-/// Whether a long script goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
-    /// It does.
-    Continue,
-    /// `SCRIPT KILL` was received.
-    Kill,
-}
-
-/// Facts about the process.
-#[derive(Clone, Debug, Default)]
-pub struct ProcessFacts {
-    /// Process id.
-    pub process_id: u32,
-    /// 40 hexadecimal digits, drawn at start.
-    pub run_id: String,
-    /// Unix microseconds of the start.
-    pub started_us: u64,
-    /// Resident bytes.
-    pub resident_bytes: u64,
-    /// Bytes of the machine.
-    pub total_bytes: u64,
-    /// Seconds of processor time in user mode and in the kernel.
-    pub cpu_seconds: (f64, f64),
-    /// The client port of this replica.
-    pub port: u16,
-    /// Kernel and machine, as `uname` says.
-    pub system: String,
-    /// The executable's path.
-    pub executable: String,
-}
-
-/// What does not change while a shard runs.
-#[derive(Clone, Debug)]
-pub struct ShardSettings {
-    /// Number of the shard.
-    pub shard: u32,
-    /// This replica's Raft id.
-    pub replica: u64,
-    /// The node it lives on.
-    pub node: u64,
-    /// Every read waits for a round: `reads = "read-index"`.
-    pub read_index: bool,
-    /// How long requests wait for a leader before clients are told that there is
-    /// none; about two election timeouts.
-    pub park_ms: u64,
-    /// How long a reply is held whose fate the log does not tell.
-    pub settle_ms: u64,
-    /// Clients at a time; `maxclients`.
-    pub clients_max: usize,
-    /// Bytes of effects in one batch before it is sealed within a turn.
-    pub batch_bytes_max: usize,
-    /// Bytes of effects of one unit; `max-unit-bytes`.
-    pub unit_bytes_max: usize,
-    /// Bytes that one unit adds to memory with small effects; `max-unit-copied-bytes`.
-    pub unit_copied_bytes_max: usize,
-    /// Resident bytes of the process above which commands that need memory are
-    /// refused; `maxmemory`.
-    pub memory_bytes_max: u64,
-    /// Bytes of a snapshot that wait to be written before its walk pauses and writers wait: see
-    /// [`snapshot`].
-    pub snapshot_pending_bytes_max: u64,
-    /// Bytes of batches in flight before no more requests are executed.
-    pub in_flight_bytes_max: usize,
-    /// Bytes of replies that a client may leave unread; `client-output-buffer-limit normal`.
-    pub outbox_bytes_max: usize,
-    /// The same of one that listens to messages; `client-output-buffer-limit pubsub`.
-    pub outbox_listening_bytes_max: usize,
-    /// Bytes of replies, held or unread, with which no more of a client's requests are executed
-    /// until half of them have left.
-    pub outbox_bytes_full: usize,
-    /// Bytes of words in one `MULTI`.
-    pub queue_bytes_max: usize,
-    /// After how long a script makes the shard busy, in milliseconds;
-    /// `busy-reply-threshold`.
-    pub busy_ms: u64,
-    /// Limits of a request.
-    pub requests: resp::Limits,
-    /// For tests of the tests: breaks a promise on purpose.
-    pub fault: Option<PlantedFault>,
-}
-
-impl Default for ShardSettings {
-    fn default() -> Self {
-        Self {
-            shard: 0,
-            replica: 1,
-            node: 1,
-            read_index: false,
-            park_ms: 2000,
-            settle_ms: 10_000,
-            clients_max: 10_000,
-            batch_bytes_max: 1 << 20,
-            unit_bytes_max: 544 << 20,
-            unit_copied_bytes_max: 1 << 30,
-            memory_bytes_max: u64::MAX,
-            // A quarter of a second at the speed of a slow disk.
-            snapshot_pending_bytes_max: 16 << 20,
-            in_flight_bytes_max: 128 << 20,
-            outbox_bytes_max: 1 << 30,
-            outbox_listening_bytes_max: 32 << 20,
-            // More than clients leave unread that read at all; a client that sends all requests of
-            // a long pipeline before it reads may go on sending (see `Received::reads`).
-            outbox_bytes_full: 32 << 20,
-            queue_bytes_max: 1 << 30,
-            busy_ms: 5000,
-            requests: resp::Limits::default(),
-            fault: None,
-        }
-    }
-}
-
-/// A promise that is broken on purpose, to show that the checkers notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlantedFault {
-    /// Replies leave before their batch is committed.
-    ReplyBeforeCommit,
-    /// What was speculative stays when leadership is lost.
-    UndoSkipped,
-    /// A follower leaves out the first effect of some entries.
-    EffectDropped,
-    /// A snapshot is taken though changes in it are not committed.
-    SnapshotBeforeCommit,
-    /// The shard's clock shows what the node's clock shows.
-    ClockBackwards,
-}
-
-/// What this replica is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It follows; `None`: no leader is known, or it is a candidate.
-    Following {
-        /// The leader's replica id.
-        leader: Option<u64>,
-    },
-    /// It leads.
-    Leading {
-        /// In this term.
-        term: u64,
-        /// An entry of the term is applied: it may serve.
-        serving: bool,
-    },
-}
-
-impl Standing {
-    /// Whether it leads, serving or not.
-    pub const fn is_leading(self) -> bool {
-        matches!(self, Standing::Leading { .. })
-    }
-}
-
-/// An entry that is committed.
-#[derive(Clone, Debug)]
-pub struct CommittedEntry {
-    /// Its place in the log.
-    pub index: u64,
-    /// The term it was proposed in.
-    pub term: u64,
-    /// A batch, a part of one, or nothing.
-    pub data: Bytes,
-    /// The batch goes on in the next entry, which is told in the same event.
-    pub more: bool,
-}
-
-/// What a shard is told.
-#[derive(Debug)]
-pub enum Event {
-    /// The replica leads `term` now.
-    Lead {
-        /// The new term.
-        term: u64,
-    },
-    /// The replica does not lead (any more).
-    Follow {
-        /// The leader's replica id, if one is known.
-        leader: Option<u64>,
-    },
-    /// Entries are committed; in order, each once.
-    Committed(Vec<CommittedEntry>),
-    /// A quorum has confirmed that this replica led `term` after `round` began.
-    RoundConfirmed {
-        /// The term.
-        term: u64,
-        /// The round.
-        round: u64,
-    },
-    /// The log is long: a snapshot is wanted.
-    TakeSnapshot,
-    /// Chunks of a snapshot of ours need no memory any more.
-    SnapshotTaken {
-        /// Which.
-        number: u64,
-        /// Their bytes.
-        bytes: u64,
-    },
-    /// A snapshot of ours cannot be kept.
-    SnapshotFailed {
-        /// Which.
-        number: u64,
-    },
-    /// The state is that of this snapshot. A large one is better installed step by step: see
-    /// [`Shard::begin_install`].
-    InstallSnapshot {
-        /// The last entry in it.
-        index: u64,
-        /// That entry's term.
-        term: u64,
-        /// Batches whose effects make the state.
-        chunks: Vec<Bytes>,
-    },
-    /// What each follower has of the log of `term`; only while it is wanted.
-    Followers {
-        /// The term.
-        term: u64,
-        /// The last entry that each of them has, durably.
-        matched: Vec<u64>,
-    },
-    /// Messages for subscribers here.
-    Deliver(Vec<Publication>),
-    /// Leaders or failures have changed.
-    MapChanged,
-    /// The node's disk has this much room now.
-    DiskRoom(DiskRoom),
-    /// Some milliseconds have passed.
-    Tick,
-}
-
-/// What a shard wants done.
-#[derive(Debug)]
-pub enum Output {
-    /// Propose a batch.
-    Propose {
-        /// Only in this term.
-        term: u64,
-        /// Its number in the term.
-        sequence: u64,
-        /// The entry.
-        data: Bytes,
-    },
-    /// Confirm with a quorum that this replica still leads.
-    ReadRound {
-        /// Only in this term.
-        term: u64,
-        /// Its number in the term.
-        round: u64,
-    },
-    /// Tell what followers have, or do so no more: [`Event::Followers`].
-    WatchFollowers(bool),
-    /// Send messages to all subscribers.
-    Publish(Vec<Publication>),
-    /// More may be written to this session's client.
-    Flush(SessionId),
-    /// Requests of this session that were left unread may be received now.
-    Resume(SessionId),
-    /// Close this session's connection at once.
-    Close(SessionId),
-    /// All entries up to here are applied.
-    Applied {
-        /// The last one.
-        index: u64,
-    },
-    /// The next chunk of a snapshot that is being taken: a batch. [`Event::SnapshotTaken`] is to follow.
-    SnapshotChunk {
-        /// Which snapshot of this shard.
-        number: u64,
-        /// The chunk.
-        data: Bytes,
-    },
-    /// The chunks of this number are a snapshot.
-    Snapshot {
-        /// Which.
-        number: u64,
-        /// The last entry in it.
-        index: u64,
-        /// That entry's term.
-        term: u64,
-    },
-    /// The chunks of this number are of no use.
-    SnapshotGivenUp {
-        /// Which.
-        number: u64,
-    },
-    /// This state is of no use. Letting go of a large one takes a while, so it is better done elsewhere.
-    Discard(Box<Keyspace>),
-}
-
-/// What waits for a client.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Backlog {
-    /// Bytes of replies and messages that have not left.
-    pub bytes: usize,
-    /// Bytes of requests that wait for `EXEC`.
-    pub queued_bytes: usize,
-    /// It asked not to be closed when clients together take too much: `CLIENT NO-EVICT`.
-    pub stays: bool,
-    /// It is subscribed to something.
-    pub listens: bool,
-}
 
 /// Requests are left unread for a while: `CLIENT PAUSE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -551,93 +233,6 @@ impl Shard {
         &mut self.tx_mut().listeners
     }
 
-    /// The place of this replica in the map.
-    fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
-        let shard = map.shards.get(self.settings.shard as usize)?;
-        shard.replicas.iter().find(|place| place.replica == self.settings.replica).cloned()
-    }
-
-    // ---- connections ----------------------------------------------------------
-
-    /// A client connected, from `network`.
-    ///
-    /// # Errors
-    /// There are too many: the text to send it before its connection is closed.
-    pub fn connect(
-        &mut self,
-        peer_address: String,
-        local_address: String,
-        network: Network,
-    ) -> Result<SessionId, &'static str> {
-        if self.sessions.len() >= self.settings.clients_max {
-            self.statistics.refused += 1;
-            return Err(TOO_MANY_CLIENTS);
-        }
-        self.statistics.connections += 1;
-        self.sessions_ever += 1;
-        let now_us = self.surroundings.unix_us();
-        let session = Session::new(self.sessions_ever, peer_address, local_address, network, now_us);
-        Ok(self.sessions.insert(session))
-    }
-
-    /// The connection of a session is gone.
-    pub fn disconnect(&mut self, id: SessionId) {
-        if !self.sessions.contains(id) {
-            return;
-        }
-        self.unwatch(id);
-        self.forget_wait(id);
-        let session = self.sessions.remove(id);
-        if session.is_parked {
-            self.parked.retain(|&other| other != id);
-        }
-        self.listeners_mut().forget(id, &session.listening);
-    }
-
-    /// Bytes that may be written to the client now.
-    pub fn writable(&self, id: SessionId) -> &[u8] {
-        self.sessions.get(id).map_or(&[], |session| session.outbox.writable())
-    }
-
-    /// So many of the writable bytes were written.
-    pub fn written(&mut self, id: SessionId, count: usize) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        session.outbox.written(count);
-        self.statistics.bytes_out += count as u64;
-        if session.is_full && session.outbox.len() <= self.settings.outbox_bytes_full / 2 {
-            session.is_full = false;
-            self.outputs.push(Output::Resume(id));
-        }
-    }
-
-    /// Whether the connection is to be closed: nothing more will be sent.
-    pub fn should_close(&self, id: SessionId) -> bool {
-        self.sessions.get(id).is_none_or(|session| session.closing && session.outbox.is_empty())
-    }
-
-    /// Whether a reply of this session is held: nothing may be sent past it.
-    pub fn is_holding(&self, id: SessionId) -> bool {
-        self.sessions.get(id).is_some_and(|session| session.outbox.is_holding() || !session.outbox.is_empty())
-    }
-
-    /// What waits for this session's client.
-    pub fn backlog(&self, id: SessionId) -> Backlog {
-        self.sessions.get(id).map_or(Backlog::default(), |session| Backlog {
-            bytes: session.outbox.len(),
-            queued_bytes: session.queue.as_ref().map_or(0, |queue| queue.bytes),
-            stays: session.no_evict,
-            listens: session.listening.count() > 0,
-        })
-    }
-
-    /// The connection of a session is about to be closed: nothing more is sent there or executed.
-    pub fn drop_replies(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.closing = true;
-            session.outbox = Outbox::default();
-        }
-    }
-
     /// Takes changed settings over, for what comes from now on.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut ShardSettings)) {
         change(&mut self.settings);
@@ -648,105 +243,6 @@ impl Shard {
         for (key, _) in watches {
             self.tx_mut().keyspace_mut().watched.unwatch(&key);
         }
-    }
-
-    // ---- units ------------------------------------------------------------------
-
-    /// Begins a unit at the shard's present time.
-    fn begin_unit(&mut self) {
-        let wall_us = self.surroundings.unix_us();
-        let now_us = match self.settings.fault {
-            Some(PlantedFault::ClockBackwards) => wall_us,
-            _ => self.clock.read(wall_us),
-        };
-        let leading = self.is_serving();
-        self.tx_mut().begin_unit(now_us, leading);
-    }
-
-    /// Settles what a unit's reply waits for. `None`: for nothing.
-    fn settle_unit(&mut self, unit: Unit) -> Option<BatchId> {
-        // A leader that does not serve yet has no batch that could cover anything.
-        let Standing::Leading { term, serving: true } = self.standing else {
-            self.publish(unit.publications);
-            return None;
-        };
-        let mut sequence = unit.depends_on;
-        if unit.read_clock && !self.clock.is_covered() {
-            let covering = match self.speculation.newest() {
-                Some(newest) if self.clock.will_be_covered() => newest.batch.sequence,
-                _ => self.tx().open_sequence(),
-            };
-            sequence = sequence.max(covering);
-        }
-        // What waits for the open batch needs it sealed, effects or not: those it
-        // saw may have been rolled back.
-        self.stamp_wanted |= sequence == self.tx().open_sequence();
-        if sequence == 0 {
-            self.publish(unit.publications);
-            return None;
-        }
-        let batch = BatchId { term, sequence };
-        // What was taken back in this turn may leave a batch without effects that
-        // is waited for all the same: it is sealed for its stamp.
-        self.stamp_wanted |= sequence == self.tx().open_sequence();
-        match self.speculation.get_mut(batch) {
-            Some(in_flight) => in_flight.publications.extend(unit.publications),
-            None => self.open_publications.extend(unit.publications),
-        }
-        Some(batch)
-    }
-
-    /// The reply that session `id` put out since `start` waits for `batch`.
-    fn hold(&mut self, id: SessionId, start: u64, batch: BatchId, slot: Option<u16>) {
-        let silent = self.sessions[id].outbox.end() == start;
-        if silent || self.settings.fault == Some(PlantedFault::ReplyBeforeCommit) {
-            return;
-        }
-        let waiting = match self.speculation.get_mut(batch) {
-            Some(in_flight) => &mut in_flight.waiting,
-            None => &mut self.open_waiting,
-        };
-        if waiting.last() != Some(&id) {
-            waiting.push(id);
-        }
-        self.sessions[id].outbox.hold(start, batch, slot);
-    }
-
-    fn publish(&mut self, publications: Vec<Publication>) {
-        if !publications.is_empty() {
-            self.outputs.push(Output::Publish(publications));
-        }
-    }
-
-    /// What a client from `network` is told whose request is not for here. One
-    /// without keys belongs where all the shard's slots do.
-    fn redirect(&self, network: Network, slot: Option<u16>) -> Redirect {
-        let map = self.surroundings.map(network);
-        let any = || self.keyspace().owned().ranges().first().map(|&(first, _)| first);
-        let Some(slot) = slot.or_else(any) else { return Redirect::Down };
-        let shard = match map.shard_of(slot) {
-            Some(shard) => &map.shards[shard],
-            None => return Redirect::NotServed,
-        };
-        let here = self.keyspace().owned().contains(slot);
-        let leader = match self.standing {
-            Standing::Following { leader: Some(leader) } if here && self.leader_answers() => {
-                shard.replicas.iter().find(|place| place.replica == leader)
-            }
-            Standing::Following { leader: None } if here => None,
-            Standing::Leading { .. } if here => {
-                shard.replicas.iter().find(|place| place.replica == self.settings.replica)
-            }
-            _ => shard.master_place(),
-        };
-        match leader {
-            Some(place) => Redirect::Moved { slot, address: place.address.clone() },
-            None => Redirect::Down,
-        }
-    }
-
-    fn redirect_reply(&self, network: Network, slot: Option<u16>) -> Reply<'static> {
-        Reply::Error(self.redirect(network, slot).to_string().into())
     }
 
     fn fate(&self, batch: BatchId) -> Fate {

@@ -1,17 +1,11 @@
 //! The state of one client connection.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use moonraft_proto::Protocol;
 use moonraft_router::Network;
 
 use super::outbox::Outbox;
-use crate::{command::Command, keyspace::Blob};
-
-/// A session's number in its shard. A number is used again after its session
-/// has ended.
-pub type SessionId = usize;
+use crate::{command::Command, keyspace::Blob, subscriptions::Listening};
 
 /// What `CLIENT REPLY` asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,27 +45,6 @@ pub struct Queue {
     pub broken: bool,
     /// Bytes of its words.
     pub bytes: usize,
-}
-
-/// Names of one kind of subscription.
-pub type Names = BTreeSet<Bytes>;
-
-/// Names a session listens to.
-#[derive(Default)]
-pub struct Listening {
-    /// `SUBSCRIBE`
-    pub channels: Names,
-    /// `PSUBSCRIBE`
-    pub patterns: Names,
-    /// `SSUBSCRIBE`
-    pub shard_channels: Names,
-}
-
-impl Listening {
-    /// How many names.
-    pub fn count(&self) -> usize {
-        self.channels.len() + self.patterns.len() + self.shard_channels.len()
-    }
 }
 
 /// One client.

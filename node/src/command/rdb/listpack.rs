@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::read::Bytes;
-use crate::command::arguments::parse_integer;
+use super::bytes::Bytes;
+use crate::keyspace::integer::parse_integer;
 
 /// An element: bytes of the block, or the text of an integer.
 pub type Element<'a> = Cow<'a, [u8]>;

@@ -6,12 +6,13 @@
 //! lists, sets, hashes and sorted sets since version 2.6, compressed or not.
 //!
 //! INVARIANT: no bytes, however broken, make the decoder panic, or allocate more
-//! than [`read::DECODED_BYTES_MAX`] (a compressed string is up to 88 times its own
+//! than [`bytes::DECODED_BYTES_MAX`] (a compressed string is up to 88 times its own
 //! length). A value that no command could make (empty, a member twice, a score
 //! that is no number) is refused.
 //!
 //! Sources: `rdb.c`, `listpack.c`, `ziplist.c`, `intset.c`, `lzf_d.c` of Redis 7.2.
 
+mod bytes;
 mod checksum;
 mod listpack;
 mod lzf;

@@ -3,10 +3,7 @@
 use moonraft_proto::reply::double_text;
 
 use super::{FOOTER_BYTES, LISTPACK_BYTES_MAX, VERSION_WRITTEN, checksum, kind, listpack};
-use crate::{
-    command::arguments::parse_integer,
-    keyspace::{Hash, List, Set, SortedSet, Value},
-};
+use crate::keyspace::{Hash, List, Set, SortedSet, Value, integer::parse_integer};
 
 /// The payload of a value.
 pub fn dump(value: &Value) -> Vec<u8> {

@@ -8,7 +8,7 @@ use super::super::{
     arguments::{is, parse_integer},
 };
 use crate::keyspace::{
-    Blob, Seed, Set, Tx,
+    Blob, Seed, Set, Tx, WrongType,
     set::{Iter, Member},
 };
 
@@ -16,7 +16,7 @@ type Members<'a> = HashSet<Member<'a>, Seed>;
 
 /// The sets that keys hold, in the order of the keys; `None` where a key is not
 /// there. All are checked for their type.
-fn sets<'a>(tx: &'a Tx, keys: &[&[u8]]) -> Result<Vec<Option<&'a Set>>, CommandError> {
+fn sets<'a>(tx: &'a Tx, keys: &[&[u8]]) -> Result<Vec<Option<&'a Set>>, WrongType> {
     keys.iter().map(|key| tx.set(key)).collect()
 }
 

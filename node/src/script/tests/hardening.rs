@@ -295,7 +295,7 @@ fn deep_values_end_in_an_error_not_in_the_stack() {
     let Outcome::Done(mut reply) = run(&mut engine, &format!("{deep} return t")) else {
         panic!("it is answered")
     };
-    for _ in 0..json::NESTING_MAX {
+    for _ in 0..json::settings::NESTING_MAX {
         let Reply::Array(items) = reply else { panic!("so deep it is an array") };
         reply = items.into_iter().next().expect("of one");
     }

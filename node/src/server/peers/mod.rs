@@ -10,7 +10,8 @@
 //! promised no more, hints are said again and again. So queues are bounded,
 //! and what does not fit is dropped: nothing ever waits for a peer.
 //!
-//! * [`outgoing`]: queues, and the tasks that carry them to the peers.
+//! * [`lanes`]: queues of what waits for a peer.
+//! * [`outgoing`]: what is put there, and the tasks that carry it to the peers.
 //! * [`incoming`]: the service that other nodes call.
 //! * [`transfer`]: snapshot files, in chunks, resumed where they broke off.
 //!
@@ -18,6 +19,7 @@
 //! not at all.
 
 pub mod incoming;
+pub mod lanes;
 pub mod outgoing;
 pub mod transfer;
 

@@ -15,9 +15,12 @@ use bytes::Bytes;
 use moonraft_proto::peer::{SnapshotChunk, peer_client::PeerClient};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
-use super::{Incoming, outgoing::Target};
+use super::Incoming;
 use crate::{
     consensus::{Input, PeerMessage, ReplicaId, snapshot_position},
     server::snapshots::{SnapshotFiles, SnapshotName},
@@ -54,7 +57,7 @@ pub enum TransferError {
 /// # Errors
 /// It did not arrive, after some attempts.
 pub(super) async fn send(
-    target: &Target,
+    peer: &Endpoint,
     cluster: &str,
     files: &SnapshotFiles,
     name: SnapshotName,
@@ -79,7 +82,7 @@ pub(super) async fn send(
             tokio::time::sleep(patience).await;
         }
         let outcome = async {
-            let mut client = PeerClient::new(target.endpoint.connect().await?);
+            let mut client = PeerClient::new(peer.connect().await?);
             let received = client.send_snapshot(tokio_stream::once(first.clone())).await?;
             let offset = received.into_inner().received.min(total);
             send_from(client, File::open(&path)?, &first, offset, message).await

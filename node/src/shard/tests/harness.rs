@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use moonraft_router::{Address, Network, ReplicaPlace, ShardPlace, SlotMap};
 
 use crate::{
-    command::glob,
+    glob,
     keyspace::tx::Publication,
     shard::{
         Busy, CommittedEntry, Event, Output, ProcessFacts, SessionId, Shard, ShardSettings, State,

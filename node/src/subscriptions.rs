@@ -1,17 +1,44 @@
-//! Who listens to what, on this replica.
+//! Who listens to what, on one replica.
+//!
+//! It is kept from both sides: [`Listening`] are the names of one listener,
+//! [`Subscriptions`] the listeners by name. A transaction asks how many hear a
+//! message, and the shard sends it to them once it is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::session::{Listening, SessionId};
-use crate::command::glob;
+use crate::glob;
+
+/// A session's number in its shard. A number is used again after its session
+/// has ended.
+pub type SessionId = usize;
+
+/// Names of one kind of subscription.
+pub type Names = BTreeSet<Bytes>;
+
+/// Names a session listens to.
+#[derive(Default)]
+pub struct Listening {
+    /// `SUBSCRIBE`
+    pub channels: Names,
+    /// `PSUBSCRIBE`
+    pub patterns: Names,
+    /// `SSUBSCRIBE`
+    pub shard_channels: Names,
+}
+
+impl Listening {
+    /// How many names.
+    pub fn count(&self) -> usize {
+        self.channels.len() + self.patterns.len() + self.shard_channels.len()
+    }
+}
 
 /// Listeners by name, of one kind of subscription.
 pub type Listeners = BTreeMap<Bytes, Vec<SessionId>>;
 
-/// The listeners of a replica. Each session's own lists say the same from the
-/// other side.
+/// The listeners of a replica.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     /// `SUBSCRIBE`, by channel.

@@ -1,0 +1,249 @@
+//! The table of settings.
+//!
+//! A row says a setting's name, when it may change, what it takes and which
+//! field of [`Settings`] it is. The cluster file, `--set`, `CONFIG GET` and
+//! `CONFIG SET` go through the rows and through nothing else. Names and units
+//! are those of redis.conf where Redis has the setting.
+//!
+//! Rows of the kind [`Kind::Fixed`] are settings that clients and tools ask
+//! after and that Moonraft cannot change: they show what is true here
+//! (`appendonly yes`), and setting them to something else is refused.
+//!
+//! Source: `config.c` of Redis 7.2 for names and kinds.
+
+use super::settings::{LOG_LEVELS, Reads, Settings};
+
+/// What `reads` takes.
+const READS: &[&str] = &["lease", "read-index"];
+
+/// Whether a setting may change while the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// At any time, by `CONFIG SET`.
+    Anytime,
+    /// Only by the cluster file or `--set`: it shapes what is made at the start.
+    AtStart,
+}
+
+/// What a setting takes, and where it is kept.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// An integer.
+    Number(RangeBounds, fn(&mut Settings) -> &mut u64),
+    /// An integer that may be negative.
+    Signed(i64, i64, fn(&mut Settings) -> &mut i64),
+    /// A number of bytes, with `k`, `kb`, `m`, `mb`, `g`, `gb` as units.
+    Bytes(RangeBounds, fn(&mut Settings) -> &mut u64),
+    /// One of some words.
+    Choice(&'static [&'static str], fn(&Settings) -> usize, fn(&mut Settings, usize)),
+    /// `client-output-buffer-limit`.
+    OutputLimits,
+    /// Always this; see the module's header.
+    Fixed(&'static str),
+}
+
+/// The least and the largest value.
+type RangeBounds = (u64, u64);
+
+/// One setting.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// An older name that Redis still takes.
+    pub alias: Option<&'static str>,
+    /// When it may change.
+    pub change: Change,
+    /// What it takes.
+    pub kind: Kind,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+const fn row(name: &'static str, change: Change, kind: Kind, doc: &'static str) -> Row {
+    Row { name, alias: None, change, kind, doc }
+}
+
+const fn fixed(name: &'static str, value: &'static str, doc: &'static str) -> Row {
+    row(name, AtStart, Kind::Fixed(value), doc)
+}
+
+/// Milliseconds of an hour: longer waits than that are mistakes.
+const HOUR_MS: u64 = 3_600_000;
+
+/// More than any machine has.
+const BYTES_MAX: u64 = 1 << 50;
+
+use Change::{Anytime, AtStart};
+
+/// The settings that can be set.
+pub const ROWS: &[Row] = &[
+    row(
+        "reads",
+        AtStart,
+        Kind::Choice(
+            READS,
+            |settings| usize::from(settings.reads == Reads::ReadIndex),
+            |settings, choice| settings.reads = [Reads::Lease, Reads::ReadIndex][choice],
+        ),
+        "How a read is made linearizable: by the leader's lease, or by a round of heartbeats.",
+    ),
+    row(
+        "maxclients",
+        Anytime,
+        Kind::Number((1, 1_000_000), |settings| &mut settings.clients_max),
+        "Connections a replica takes at once.",
+    ),
+    row(
+        "proto-max-bulk-len",
+        Anytime,
+        Kind::Bytes((1 << 20, 4 << 30), |settings| &mut settings.bulk_bytes_max),
+        "Bytes of the longest word of a request, and of the longest string.",
+    ),
+    row(
+        "client-query-buffer-limit",
+        Anytime,
+        Kind::Bytes((1 << 20, BYTES_MAX), |settings| &mut settings.query_bytes_max),
+        "Bytes of a request that is not complete yet.",
+    ),
+    row(
+        "client-output-buffer-limit",
+        Anytime,
+        Kind::OutputLimits,
+        "Bytes of replies a client may leave unread: class, hard limit, soft limit, seconds.",
+    ),
+    row(
+        "timeout",
+        Anytime,
+        Kind::Number((0, 1 << 31), |settings| &mut settings.idle_seconds_max),
+        "Seconds after which an idle client is disconnected; 0 for never.",
+    ),
+    row(
+        "tcp-keepalive",
+        Anytime,
+        Kind::Number((0, 1 << 31), |settings| &mut settings.keepalive_seconds),
+        "Seconds of silence after which the system asks whether a client is still there; 0 for never.",
+    ),
+    row(
+        "tcp-backlog",
+        AtStart,
+        Kind::Number((1, 65_535), |settings| &mut settings.backlog),
+        "Connections that wait to be accepted.",
+    ),
+    row(
+        "maxmemory-clients",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.client_memory_bytes_max),
+        "Bytes that wait for a replica's clients, requests and replies: above, those who take most are disconnected; 0 for no limit.",
+    ),
+    row(
+        "maxmemory",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.memory_bytes_max),
+        "Resident bytes of the process above which commands that need memory are refused; 0 for no limit.",
+    ),
+    Row {
+        alias: Some("lua-time-limit"),
+        ..row(
+            "busy-reply-threshold",
+            Anytime,
+            Kind::Number((0, HOUR_MS), |settings| &mut settings.busy_after_ms),
+            "Milliseconds of a script after which other clients are answered -BUSY; 0 for never.",
+        )
+    },
+    row(
+        "cluster-node-timeout",
+        AtStart,
+        Kind::Number((200, 60_000), |settings| &mut settings.node_timeout_ms),
+        "Milliseconds of silence after which a node counts as failed; its followers elect after half of it at the earliest. The same on all nodes.",
+    ),
+    row(
+        "lease-drift-percent",
+        AtStart,
+        Kind::Number((1, 50), |settings| &mut settings.lease_drift_percent),
+        "How much faster one node's clock may run than another's. The same on all nodes.",
+    ),
+    row(
+        "max-unit-bytes",
+        AtStart,
+        Kind::Bytes((1 << 20, 2 << 30), |settings| &mut settings.unit_bytes_max),
+        "Bytes of the effects of one command, script or transaction; more is refused whole.",
+    ),
+    row(
+        "max-unit-copied-bytes",
+        AtStart,
+        Kind::Bytes((1 << 20, 1 << 40), |settings| &mut settings.unit_copied_bytes_max),
+        "Bytes that one command, script or transaction adds to memory without sending them: copies of values, gaps in strings; more is refused whole.",
+    ),
+    row(
+        "log-bytes-max",
+        AtStart,
+        Kind::Bytes((1 << 20, 64 << 30), |settings| &mut settings.log_bytes_max),
+        "Bytes of a shard's log since its last snapshot, before the next is taken.",
+    ),
+    row(
+        "log-entries-max",
+        AtStart,
+        Kind::Number((1000, 1 << 32), |settings| &mut settings.log_entries_max),
+        "The same in entries.",
+    ),
+    row(
+        "log-purge-bytes",
+        AtStart,
+        Kind::Bytes((64 << 20, 1 << 40), |settings| &mut settings.log_purge_bytes),
+        "Bytes of a node's log files above which old ones are given up.",
+    ),
+    row(
+        "min-free-disk",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.disk_bytes_min),
+        "Free bytes of the data directory's disk below which commands that may grow the data are refused with -MISCONF, and below a quarter of which all writes are; 0 for off.",
+    ),
+    row(
+        "snapshot-bytes-per-second",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.snapshot_rate),
+        "Bytes a second that a shard writes while it takes a snapshot; 0 for as many as the disk takes.",
+    ),
+    row(
+        "shutdown-timeout",
+        Anytime,
+        Kind::Number((0, 3600), |settings| &mut settings.shutdown_seconds),
+        "Seconds that a stopping node gives to handing its leaderships over and answering clients.",
+    ),
+    row(
+        "loglevel",
+        AtStart,
+        Kind::Choice(
+            LOG_LEVELS,
+            |settings| settings.log_level,
+            |settings, choice| settings.log_level = choice,
+        ),
+        "How much the node tells on its standard error.",
+    ),
+    fixed("appendonly", "yes", "Every write is in the Raft log before it is acknowledged."),
+    fixed("appendfsync", "always", "Every write is synced on a majority before it is acknowledged."),
+    fixed("save", "", "Snapshots follow the size of the log, not a timetable."),
+    fixed("databases", "1", "A cluster has one."),
+    fixed("cluster-enabled", "yes", "Always."),
+    fixed("cluster-require-full-coverage", "no", "A shard serves whether or not others do."),
+    fixed("cluster-allow-reads-when-down", "no", "A read that could be stale is refused."),
+    fixed("maxmemory-policy", "noeviction", "Nothing acknowledged is evicted."),
+    fixed("protected-mode", "no", "The node listens where the cluster file says."),
+    fixed("replica-read-only", "yes", "Only the leader writes."),
+    fixed("slave-read-only", "yes", "The older name of replica-read-only."),
+    fixed("replica-serve-stale-data", "yes", "After READONLY a replica answers from what it has."),
+    fixed("hash-max-listpack-entries", "512", "Fields of a hash in the small form."),
+    fixed("hash-max-listpack-value", "64", "Bytes of a field or value in the small form."),
+    fixed("zset-max-listpack-entries", "128", "Members of a sorted set in the small form."),
+    fixed("zset-max-listpack-value", "64", "Bytes of a member in the small form."),
+    fixed("set-max-listpack-entries", "128", "Members of a set in the small form."),
+    fixed("set-max-listpack-value", "64", "Bytes of a member in the small form."),
+    fixed("set-max-intset-entries", "512", "Integers of a set in the form for integers."),
+];
+
+/// The row of this name, in any case.
+pub fn find(name: &str) -> Option<&'static Row> {
+    let is = |other: &str| other.eq_ignore_ascii_case(name);
+    ROWS.iter().find(|row| is(row.name) || row.alias.is_some_and(is))
+}

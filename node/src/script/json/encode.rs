@@ -1,0 +1,186 @@
+//! Lua values as JSON.
+
+use mlua::{Lua, LuaString, MultiValue, Table, Value};
+
+use super::settings::{Invalid, NESTING_MAX, Settings};
+use crate::script::{
+    arguments::Arguments,
+    fault::{fault, type_name},
+    number,
+    state::{KillReason, RunState},
+};
+
+/// `cjson.encode`
+pub(super) fn encode(
+    state: &RunState,
+    settings: &Settings,
+    lua: &Lua,
+    values: MultiValue,
+) -> mlua::Result<LuaString> {
+    let arguments = Arguments::new(lua, values);
+    if arguments.len() != 1 {
+        return Err(arguments.error(1, "expected 1 argument"));
+    }
+    let mut writer = Writer { state, lua, settings, out: Vec::new(), charged: 0 };
+    writer.value(arguments.value(1), 0)?;
+    lua.create_string(writer.out)
+}
+
+struct Writer<'a> {
+    state: &'a RunState,
+    lua: &'a Lua,
+    settings: &'a Settings,
+    out: Vec<u8>,
+    /// How much of `out` was charged.
+    charged: usize,
+}
+
+/// Bytes written between two charges.
+const CHARGE_BYTES: usize = 4096;
+
+impl Writer<'_> {
+    fn refuse<T>(&self, value: &Value, reason: &str) -> mlua::Result<T> {
+        Err(fault(self.lua, format!("Cannot serialise {}: {reason}", type_name(value))))
+    }
+
+    fn value(&mut self, value: &Value, depth: usize) -> mlua::Result<()> {
+        let written = self.out.len() - self.charged;
+        if written > CHARGE_BYTES {
+            self.charged = self.out.len();
+            if self.out.len() > self.state.limits.memory_bytes {
+                return Err(self.state.stop(self.lua, KillReason::Memory));
+            }
+            self.state.charge(self.lua, written)?;
+        }
+        match value {
+            Value::Nil => self.out.extend_from_slice(b"null"),
+            Value::LightUserData(pointer) if pointer.0.is_null() => self.out.extend_from_slice(b"null"),
+            Value::Boolean(true) => self.out.extend_from_slice(b"true"),
+            Value::Boolean(false) => self.out.extend_from_slice(b"false"),
+            Value::Integer(n) => self.number(*n as f64, value)?,
+            Value::Number(x) => self.number(*x, value)?,
+            Value::String(text) => self.text(&text.as_bytes()),
+            Value::Table(table) => self.table(table, depth + 1)?,
+            other => return self.refuse(other, "type not supported"),
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, x: f64, value: &Value) -> mlua::Result<()> {
+        if !x.is_finite() {
+            match self.settings.encode_invalid {
+                Invalid::Refuse => return self.refuse(value, "must not be NaN or Inf"),
+                Invalid::AsNull => {
+                    self.out.extend_from_slice(b"null");
+                    return Ok(());
+                }
+                Invalid::AsText if x.is_nan() => {
+                    self.out.extend_from_slice(b"nan");
+                    return Ok(());
+                }
+                Invalid::AsText => {}
+            }
+        }
+        self.out.extend_from_slice(number::general(x, self.settings.precision).as_bytes());
+        Ok(())
+    }
+
+    fn text(&mut self, bytes: &[u8]) {
+        self.out.push(b'"');
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|byte| needs_escape(*byte)) {
+            self.out.extend_from_slice(&rest[..at]);
+            let short = match rest[at] {
+                b'"' => Some(b'"'),
+                b'\\' => Some(b'\\'),
+                b'/' => Some(b'/'),
+                0x08 => Some(b'b'),
+                0x0c => Some(b'f'),
+                b'\n' => Some(b'n'),
+                b'\r' => Some(b'r'),
+                b'\t' => Some(b't'),
+                _ => None,
+            };
+            match short {
+                Some(letter) => self.out.extend_from_slice(&[b'\\', letter]),
+                None => self.out.extend_from_slice(format!("\\u{:04x}", rest[at]).as_bytes()),
+            }
+            rest = &rest[at + 1..];
+        }
+        self.out.extend_from_slice(rest);
+        self.out.push(b'"');
+    }
+
+    fn table(&mut self, table: &Table, depth: usize) -> mlua::Result<()> {
+        if depth as i64 > self.settings.encode_depth || depth > NESTING_MAX {
+            return Err(fault(self.lua, format!("Cannot serialise, excessive nesting ({depth})")));
+        }
+        match self.array_length(table)? {
+            Some(length) => self.array(table, length, depth),
+            None => self.object(table, depth),
+        }
+    }
+
+    /// The length of a table that is to be an array: not an empty one, nor one
+    /// with other keys than positive whole numbers.
+    fn array_length(&self, table: &Table) -> mlua::Result<Option<i64>> {
+        let (mut largest, mut items) = (0_i64, 0_i64);
+        for pair in table.pairs::<Value, Value>() {
+            match pair?.0 {
+                Value::Integer(n) if n >= 1 => largest = largest.max(n),
+                // Whole, but beyond what is exact: surely too sparse.
+                Value::Number(x) if x >= 1.0 && x.floor() == x => largest = i64::MAX,
+                _ => return Ok(None),
+            }
+            items += 1;
+        }
+        let Settings { sparse_ratio, sparse_safe, sparse_convert, .. } = *self.settings;
+        if sparse_ratio > 0 && largest > items.saturating_mul(sparse_ratio) && largest > sparse_safe {
+            if !sparse_convert {
+                return self.refuse(&Value::Table(table.clone()), "excessively sparse array");
+            }
+            return Ok(None);
+        }
+        Ok((largest > 0).then_some(largest))
+    }
+
+    fn array(&mut self, table: &Table, length: i64, depth: usize) -> mlua::Result<()> {
+        self.out.push(b'[');
+        for index in 1..=length {
+            if index > 1 {
+                self.out.push(b',');
+            }
+            self.value(&table.raw_get(index)?, depth)?;
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn object(&mut self, table: &Table, depth: usize) -> mlua::Result<()> {
+        self.out.push(b'{');
+        let mut first = true;
+        for pair in table.pairs::<Value, Value>() {
+            let (key, value) = pair?;
+            if !std::mem::take(&mut first) {
+                self.out.push(b',');
+            }
+            match &key {
+                Value::Integer(_) | Value::Number(_) => {
+                    self.out.push(b'"');
+                    self.value(&key, depth)?;
+                    self.out.push(b'"');
+                }
+                Value::String(text) => self.text(&text.as_bytes()),
+                other => return self.refuse(other, "table key must be a number or string"),
+            }
+            self.out.push(b':');
+            self.value(&value, depth)?;
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+}
+
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || matches!(byte, b'"' | b'\\' | b'/' | 0x7f)
+}

@@ -1,0 +1,229 @@
+//! The thread of one replica: a [`Shard`], its clients, and what connects it to the node.
+//!
+//! Everything here runs on one thread as local tasks: one a connection, one for
+//! messages of other threads, one that ends turns, one that ticks, one that accepts.
+//!
+//! A turn is what the tasks that were ready executed. The first of them wakes the
+//! turn's task, which comes after all of them in the queue and seals what they
+//! did into one batch.
+//!
+//! INVARIANT: the shard is borrowed for one call at a time and never across an `await`.
+
+mod clients;
+mod inbox;
+mod run;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::BytesMut;
+use moonraft_proto::resp;
+use tokio::{sync::Notify, task::spawn_blocking};
+
+use super::{
+    busy::Clients, clock, connection::READ_BYTES, mailbox::ShardMessage, shared::NodeShared,
+    snapshots::SnapshotName,
+};
+use crate::{
+    config::{Reads, Settings},
+    consensus::Input,
+    shard::{Output, Shard, ShardSettings},
+};
+
+/// A snapshot that was held up makes so much time good, and no more.
+const WALK_BURST_NS: u64 = 10_000_000;
+
+/// A replica on its thread.
+pub struct Replica {
+    /// Its state machine.
+    pub shard: RefCell<Shard>,
+    /// The buffer that connections read into; see [`connection`].
+    pub shared_input: RefCell<BytesMut>,
+    /// `client-query-buffer-limit`
+    pub query_bytes_max: Cell<usize>,
+    clients: Rc<Clients>,
+    node: Arc<NodeShared>,
+    number: u32,
+    is_turn_due: Cell<bool>,
+    turn: Notify,
+    settings: RefCell<Arc<Settings>>,
+    /// Bytes of entries handed over and not yet reported as applied, and the newest of their terms.
+    handed: Cell<(u64, u64)>,
+    begins_term: Cell<bool>,
+    /// A snapshot is being installed: what comes after it in the log waits.
+    is_installing: Cell<bool>,
+    /// Messages of the log that wait, oldest first; bounded by what consensus hands over at once.
+    deferred: RefCell<VecDeque<ShardMessage>>,
+    /// Wakes the task that goes on with a snapshot.
+    walking: Notify,
+    /// Before this, boot clock, no more of it is written.
+    walk_from_ns: Cell<u64>,
+    /// How long its longest step took.
+    longest_step_ns: Cell<u64>,
+    stop: Notify,
+    /// No client is taken in any more.
+    is_closed: Cell<bool>,
+}
+
+/// What the shard's settings are under the node's.
+pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings {
+    let bytes = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let unlimited = |bytes_max: u64| if bytes_max == 0 { usize::MAX } else { bytes(bytes_max) };
+    ShardSettings {
+        read_index: settings.reads == Reads::ReadIndex,
+        // About two election timeouts: the longest that a failover takes when all goes well.
+        park_ms: 2 * settings.node_timeout_ms,
+        clients_max: bytes(settings.clients_max),
+        unit_bytes_max: bytes(settings.unit_bytes_max),
+        unit_copied_bytes_max: bytes(settings.unit_copied_bytes_max),
+        memory_bytes_max: if settings.memory_bytes_max == 0 { u64::MAX } else { settings.memory_bytes_max },
+        outbox_bytes_max: unlimited(settings.output_normal.hard_bytes),
+        outbox_listening_bytes_max: unlimited(settings.output_pubsub.hard_bytes),
+        busy_ms: if settings.busy_after_ms == 0 { u64::MAX / 1_000_000 } else { settings.busy_after_ms },
+        requests: resp::Limits { bulk_bytes_max: bytes(settings.bulk_bytes_max), ..base.requests },
+        ..base
+    }
+}
+
+impl Replica {
+    /// A replica of shard `number`, with no clients yet.
+    pub fn new(shard: Shard, clients: Rc<Clients>, node: Arc<NodeShared>, number: u32) -> Rc<Self> {
+        let settings = node.settings.load_full();
+        Rc::new(Self {
+            shard: RefCell::new(shard),
+            shared_input: RefCell::new(BytesMut::with_capacity(READ_BYTES)),
+            query_bytes_max: Cell::new(settings.query_bytes_max as usize),
+            clients,
+            node,
+            number,
+            is_turn_due: Cell::new(false),
+            turn: Notify::new(),
+            settings: RefCell::new(settings),
+            handed: Cell::new((0, 0)),
+            begins_term: Cell::new(false),
+            is_installing: Cell::new(false),
+            deferred: RefCell::default(),
+            walking: Notify::new(),
+            walk_from_ns: Cell::new(0),
+            longest_step_ns: Cell::new(0),
+            stop: Notify::new(),
+            is_closed: Cell::new(false),
+        })
+    }
+
+    /// The boot clock.
+    pub fn now_ns(&self) -> u64 {
+        clock::boot_ns()
+    }
+
+    /// Does what the shard wants done.
+    pub fn drive(self: &Rc<Self>) {
+        if self.clients.take_news() {
+            self.welcome();
+        }
+        loop {
+            let outputs = self.shard.borrow_mut().take_outputs();
+            if outputs.is_empty() {
+                break;
+            }
+            for output in outputs {
+                self.carry_out(output);
+            }
+        }
+        self.schedule_turn();
+    }
+
+    /// So many bytes of a snapshot are on their way: the next step waits until they fit the rate.
+    fn pace_walk(&self, bytes: usize) {
+        let rate = self.settings.borrow().snapshot_rate;
+        let took = (bytes as u64 * 1_000_000_000).checked_div(rate).unwrap_or(0);
+        let from = self.walk_from_ns.get().max(self.now_ns().saturating_sub(WALK_BURST_NS));
+        self.walk_from_ns.set(from + took);
+    }
+
+    /// Wakes the task that ends turns, if this one has something to seal; and that of the snapshot.
+    fn schedule_turn(&self) {
+        self.refresh_settings();
+        if self.shard.borrow().wants_walk() {
+            self.walking.notify_one();
+        }
+        if self.shard.borrow().wants_turn() && !self.is_turn_due.replace(true) {
+            self.turn.notify_one();
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, output: Output) {
+        let group = self.number;
+        match output {
+            Output::Propose { term, sequence, data } => {
+                self.node.driver.send(Input::Propose { group, term, sequence, data });
+            }
+            Output::ReadRound { term, round } => {
+                self.node.driver.send(Input::ReadRound { group, term, round });
+            }
+            Output::WatchFollowers(watched) => {
+                self.node.driver.send(Input::WatchFollowers { group, watched });
+            }
+            Output::Publish(publications) => self.node.publish(group, publications),
+            Output::Flush(id) => {
+                if let Some(connection) = self.clients.get(id) {
+                    self.flush(&connection);
+                }
+            }
+            Output::Resume(id) => {
+                if let Some(connection) = self.clients.get(id) {
+                    connection.resume();
+                }
+            }
+            Output::Close(id) => {
+                if let Some(connection) = self.clients.get(id) {
+                    connection.close();
+                }
+            }
+            Output::Applied { index } => self.report_applied(index),
+            Output::SnapshotChunk { number, data } => {
+                self.pace_walk(data.len());
+                self.node.writer.write(group, number, data);
+            }
+            Output::Snapshot { number, index, term } => {
+                let longest_step_us = self.longest_step_ns.take() / 1000;
+                tracing::info!(shard = group, index, longest_step_us, "snapshot taken");
+                self.node.writer.publish(SnapshotName { shard: group, index, term }, number);
+            }
+            Output::SnapshotGivenUp { number } => self.node.writer.give_up(group, number),
+            Output::Discard(state) => drop(spawn_blocking(move || drop(state))),
+        }
+    }
+
+    fn report_applied(&self, index: u64) {
+        let (bytes, term) = self.handed.replace((0, self.handed.get().1));
+        let begins_term = self.begins_term.replace(false);
+        let driver = &self.node.driver;
+        self.node.progress(self.number).applied(index, bytes, begins_term, driver);
+        self.node.note_replica(self.number, index, term, self.shard.borrow().is_serving());
+    }
+
+    /// Whether the node's disk hangs: others lead by now, and this node cannot tell who; see `disk`.
+    fn is_stuck(&self) -> bool {
+        let patience_ns = self.settings.borrow().node_timeout_ms * 1_000_000;
+        self.node.disk.is_hanging(self.now_ns(), patience_ns)
+    }
+
+    /// Takes settings over that have changed.
+    fn refresh_settings(&self) {
+        let current = self.node.settings.load();
+        if Arc::ptr_eq(&current, &self.settings.borrow()) {
+            return;
+        }
+        let current = Arc::clone(&current);
+        self.query_bytes_max.set(current.query_bytes_max as usize);
+        self.shard
+            .borrow_mut()
+            .reconfigure(|settings| *settings = shard_settings(settings.clone(), &current));
+        *self.settings.borrow_mut() = current;
+    }
+}

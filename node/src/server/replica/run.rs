@@ -1,0 +1,112 @@
+//! A replica's life on its thread: its tasks, and its end.
+
+use std::{rc::Rc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, spawn_local},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{Replica, clients::accept, inbox::listen};
+use crate::{
+    server::{connection::Connection, listen::Doors, mailbox::ShardInbox},
+    shard::Event,
+};
+
+/// How often the shard is told that time has passed: Redis's `hz 10`.
+const TICK: Duration = Duration::from_millis(100);
+/// What one step of a snapshot may cost: about a fifth of a millisecond.
+const WALK_STEP: usize = 64 << 10;
+/// How long a stopping replica waits for replies that are held or unread, and for
+/// clients to learn from a redirect where to go.
+const FAREWELL: Duration = Duration::from_millis(1000);
+/// A client that has sent nothing for so long will not notice that its connection is closed
+/// while it waits for a reply.
+const QUIET_NS: u64 = 100_000_000;
+/// How often it looks.
+const FAREWELL_STEP: Duration = Duration::from_millis(5);
+
+impl Replica {
+    /// Runs until it is told to stop, and its clients have their replies.
+    pub async fn run(self: Rc<Self>, doors: Doors<TcpListener>, inbox: ShardInbox) {
+        let accept_all = |(network, listener)| spawn_local(accept(Rc::clone(&self), network, listener));
+        let mut tasks: Vec<_> = doors.into_iter().map(accept_all).collect();
+        tasks.push(spawn_local(end_turns(Rc::clone(&self))));
+        tasks.push(spawn_local(tick(Rc::clone(&self))));
+        tasks.push(spawn_local(walk(Rc::clone(&self))));
+        tasks.push(spawn_local(listen(Rc::clone(&self), inbox)));
+        self.stop.notified().await;
+        // Clients may come until the end: they are told where to go. A port that is open and
+        // answers nobody would keep them waiting.
+        self.farewell().await;
+        tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    /// Waits, not for ever, until every reply that is due has left and no client
+    /// is in the midst of something; then closes.
+    async fn farewell(self: &Rc<Self>) {
+        let until = self.now_ns() + FAREWELL.as_nanos() as u64;
+        while self.now_ns() < until && self.is_any_client_busy() {
+            sleep(FAREWELL_STEP).await;
+        }
+        self.is_closed.set(true);
+        for connection in self.clients.all() {
+            connection.close();
+        }
+        let until = self.now_ns() + FAREWELL.as_nanos() as u64;
+        while !self.clients.is_empty() && self.now_ns() < until {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_any_client_busy(&self) -> bool {
+        let (now, shard) = (self.now_ns(), self.shard.borrow());
+        let is_busy = |connection: &Rc<Connection>| {
+            shard.is_holding(connection.id) || now < connection.active_ns.get() + QUIET_NS
+        };
+        self.clients.all().iter().any(is_busy)
+    }
+}
+
+async fn end_turns(replica: Rc<Replica>) {
+    loop {
+        replica.turn.notified().await;
+        replica.is_turn_due.set(false);
+        replica.shard.borrow_mut().end_turn();
+        replica.drive();
+    }
+}
+
+/// Goes on with a snapshot while there is one to take: a small step, and everybody else's turn.
+async fn walk(replica: Rc<Replica>) {
+    loop {
+        replica.walking.notified().await;
+        while replica.shard.borrow().wants_walk() {
+            let wait_ns = replica.walk_from_ns.get().saturating_sub(replica.now_ns());
+            if wait_ns > 0 {
+                sleep(Duration::from_nanos(wait_ns)).await;
+            }
+            let began_ns = replica.now_ns();
+            replica.shard.borrow_mut().walk(WALK_STEP);
+            let took_ns = replica.now_ns() - began_ns;
+            replica.longest_step_ns.set(replica.longest_step_ns.get().max(took_ns));
+            replica.drive();
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn tick(replica: Rc<Replica>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        replica.shard.borrow_mut().handle(Event::Tick);
+        replica.drive();
+        replica.check_clients();
+        if replica.is_stuck() {
+            replica.clients.all().iter().for_each(|connection| connection.close());
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Where a request is executed: here, elsewhere, or nobody knows yet.
+
+use moonraft_proto::Reply;
+use moonraft_router::{Network, Redirect, ReplicaPlace, SlotMap};
+
+use super::{SessionId, Shard, Standing};
+use crate::command::{Command, Flag, Run};
+
+/// Where a request is executed.
+pub(super) enum Place {
+    Here,
+    Elsewhere(Redirect),
+    /// Nobody knows yet.
+    Wait,
+}
+
+impl Shard {
+    /// Whether a request looks at data: that asks for leadership, or for leave to
+    /// read what a follower has.
+    pub(super) fn is_on_data(&self, id: SessionId, command: &Command, slot: Option<u16>) -> bool {
+        match command.run {
+            // `TIME` and its like are answered from the request alone.
+            Run::Read(_) => slot.is_some() || command.reads_data(),
+            Run::Write(_) | Run::Script(..) => true,
+            Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| !queue.requests.is_empty()),
+            Run::Session(_) | Run::Container => slot.is_some(),
+        }
+    }
+
+    /// Where a request with keys in `slot` is executed.
+    pub(super) fn place_of(&self, id: SessionId, command: &Command, slot: Option<u16>) -> Place {
+        let owned = slot.is_none_or(|slot| self.keyspace().owned().contains(slot));
+        if !self.is_on_data(id, command, slot) || self.is_serving() && owned {
+            return Place::Here;
+        }
+        let Some(slot) = slot else { return self.place_of_keyless(command) };
+        if !owned {
+            return Place::Elsewhere(self.redirect(self.sessions[id].network, Some(slot)));
+        }
+        if command.has(Flag::PubSub) {
+            // Messages of a shard are heard at each of its replicas.
+            return Place::Here;
+        }
+        match self.standing {
+            Standing::Following { leader: Some(_) }
+                if self.is_caught_up() && self.reads_here(id, command) =>
+            {
+                Place::Here
+            }
+            Standing::Following { leader: Some(_) } if self.leader_answers() => {
+                Place::Elsewhere(self.redirect(self.sessions[id].network, Some(slot)))
+            }
+            _ => Place::Wait,
+        }
+    }
+
+    /// Whether the leader that is followed can be sent clients: its node answers.
+    /// If it does not, an election is due, and its port would refuse them.
+    pub(super) fn leader_answers(&self) -> bool {
+        let Standing::Following { leader: Some(leader) } = self.standing else { return false };
+        let map = self.surroundings.map(Network::Inside);
+        let Some(place) = map.shards.get(self.settings.shard as usize) else { return true };
+        let node = place.replicas.iter().find(|it| it.replica == leader).map(|it| it.node);
+        node.is_none_or(|node| !place.failed.contains(&node))
+    }
+
+    /// Commands without keys are for the replica that was asked.
+    fn place_of_keyless(&self, command: &Command) -> Place {
+        match self.standing {
+            _ if command.has(Flag::Stale) => Place::Here,
+            Standing::Following { leader: Some(_) } if self.is_caught_up() => Place::Here,
+            _ => Place::Wait,
+        }
+    }
+
+    /// Whether a follower serves this request: the client asked for stale reads.
+    fn reads_here(&self, id: SessionId, command: &Command) -> bool {
+        let session = &self.sessions[id];
+        let reads = match (&session.queue, command.run) {
+            (Some(queue), Run::Queue(_)) => !queue.writes,
+            // `WATCH` of a reader.
+            (_, Run::Session(_)) => true,
+            _ => command.is_read(),
+        };
+        session.read_only && reads
+    }
+
+    /// What a client from `network` is told whose request is not for here. One
+    /// without keys belongs where all the shard's slots do.
+    pub(super) fn redirect(&self, network: Network, slot: Option<u16>) -> Redirect {
+        let map = self.surroundings.map(network);
+        let any = || self.keyspace().owned().ranges().first().map(|&(first, _)| first);
+        let Some(slot) = slot.or_else(any) else { return Redirect::Down };
+        let shard = match map.shard_of(slot) {
+            Some(shard) => &map.shards[shard],
+            None => return Redirect::NotServed,
+        };
+        let here = self.keyspace().owned().contains(slot);
+        let leader = match self.standing {
+            Standing::Following { leader: Some(leader) } if here && self.leader_answers() => {
+                shard.replicas.iter().find(|place| place.replica == leader)
+            }
+            Standing::Following { leader: None } if here => None,
+            Standing::Leading { .. } if here => {
+                shard.replicas.iter().find(|place| place.replica == self.settings.replica)
+            }
+            _ => shard.master_place(),
+        };
+        match leader {
+            Some(place) => Redirect::Moved { slot, address: place.address.clone() },
+            None => Redirect::Down,
+        }
+    }
+
+    pub(super) fn redirect_reply(&self, network: Network, slot: Option<u16>) -> Reply<'static> {
+        Reply::Error(self.redirect(network, slot).to_string().into())
+    }
+
+    /// The place of this replica in the map.
+    pub(super) fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
+        let shard = map.shards.get(self.settings.shard as usize)?;
+        shard.replicas.iter().find(|place| place.replica == self.settings.replica).cloned()
+    }
+}

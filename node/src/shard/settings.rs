@@ -1,0 +1,98 @@
+//! What a shard is set to.
+
+use moonraft_proto::resp;
+
+/// What does not change while a shard runs.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// Number of the shard.
+    pub shard: u32,
+    /// This replica's Raft id.
+    pub replica: u64,
+    /// The node it lives on.
+    pub node: u64,
+    /// Every read waits for a round: `reads = "read-index"`.
+    pub read_index: bool,
+    /// How long requests wait for a leader before clients are told that there is
+    /// none; about two election timeouts.
+    pub park_ms: u64,
+    /// How long a reply is held whose fate the log does not tell.
+    pub settle_ms: u64,
+    /// Clients at a time; `maxclients`.
+    pub clients_max: usize,
+    /// Bytes of effects in one batch before it is sealed within a turn.
+    pub batch_bytes_max: usize,
+    /// Bytes of effects of one unit; `max-unit-bytes`.
+    pub unit_bytes_max: usize,
+    /// Bytes that one unit adds to memory with small effects; `max-unit-copied-bytes`.
+    pub unit_copied_bytes_max: usize,
+    /// Resident bytes of the process above which commands that need memory are
+    /// refused; `maxmemory`.
+    pub memory_bytes_max: u64,
+    /// Bytes of a snapshot that wait to be written before its walk pauses and writers wait: see
+    /// [`super::snapshot`].
+    pub snapshot_pending_bytes_max: u64,
+    /// Bytes of batches in flight before no more requests are executed.
+    pub in_flight_bytes_max: usize,
+    /// Bytes of replies that a client may leave unread; `client-output-buffer-limit normal`.
+    pub outbox_bytes_max: usize,
+    /// The same of one that listens to messages; `client-output-buffer-limit pubsub`.
+    pub outbox_listening_bytes_max: usize,
+    /// Bytes of replies, held or unread, with which no more of a client's requests are executed
+    /// until half of them have left.
+    pub outbox_bytes_full: usize,
+    /// Bytes of words in one `MULTI`.
+    pub queue_bytes_max: usize,
+    /// After how long a script makes the shard busy, in milliseconds;
+    /// `busy-reply-threshold`.
+    pub busy_ms: u64,
+    /// Limits of a request.
+    pub requests: resp::Limits,
+    /// For tests of the tests: breaks a promise on purpose.
+    pub fault: Option<PlantedFault>,
+}
+
+impl Default for ShardSettings {
+    fn default() -> Self {
+        Self {
+            shard: 0,
+            replica: 1,
+            node: 1,
+            read_index: false,
+            park_ms: 2000,
+            settle_ms: 10_000,
+            clients_max: 10_000,
+            batch_bytes_max: 1 << 20,
+            unit_bytes_max: 544 << 20,
+            unit_copied_bytes_max: 1 << 30,
+            memory_bytes_max: u64::MAX,
+            // A quarter of a second at the speed of a slow disk.
+            snapshot_pending_bytes_max: 16 << 20,
+            in_flight_bytes_max: 128 << 20,
+            outbox_bytes_max: 1 << 30,
+            outbox_listening_bytes_max: 32 << 20,
+            // More than clients leave unread that read at all; a client that sends all requests of
+            // a long pipeline before it reads may go on sending (see `Received::reads`).
+            outbox_bytes_full: 32 << 20,
+            queue_bytes_max: 1 << 30,
+            busy_ms: 5000,
+            requests: resp::Limits::default(),
+            fault: None,
+        }
+    }
+}
+
+/// A promise that is broken on purpose, to show that the checkers notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedFault {
+    /// Replies leave before their batch is committed.
+    ReplyBeforeCommit,
+    /// What was speculative stays when leadership is lost.
+    UndoSkipped,
+    /// A follower leaves out the first effect of some entries.
+    EffectDropped,
+    /// A snapshot is taken though changes in it are not committed.
+    SnapshotBeforeCommit,
+    /// The shard's clock shows what the node's clock shows.
+    ClockBackwards,
+}

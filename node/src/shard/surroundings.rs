@@ -1,0 +1,62 @@
+//! The world around a shard, as it sees it: clocks, the lease, the cluster, the process.
+
+use std::sync::Arc;
+
+use moonraft_router::{Network, SlotMap};
+
+/// What a shard sees of the world around it.
+pub trait Surroundings {
+    /// The wall clock, Unix microseconds. May jump.
+    fn unix_us(&self) -> u64;
+    /// A clock that only goes forward, suspend included, in nanoseconds.
+    fn boot_ns(&self) -> u64;
+    /// Whether this replica, leading `term`, has a lease at this very moment: the
+    /// clock is read in here.
+    fn lease_covers(&self, term: u64) -> bool;
+    /// The cluster as this node knows it, with the addresses of one network.
+    fn map(&self, network: Network) -> Arc<SlotMap>;
+    /// Facts about the process, for `INFO`.
+    fn facts(&self) -> ProcessFacts;
+    /// Settings whose names match a glob pattern.
+    fn settings(&self, pattern: &[u8]) -> Vec<(String, String)>;
+    /// Changes settings, all or none.
+    ///
+    /// # Errors
+    /// The text of the wire: unknown name, bad value, not to be changed.
+    fn change_settings(&self, changes: &[(&[u8], &[u8])]) -> Result<(), String>;
+    /// Called now and then while a script runs longer than its time: answers
+    /// other clients that the shard is busy, and says whether one asked to kill.
+    fn while_busy(&self) -> Busy;
+}
+
+/// Whether a long script goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// It does.
+    Continue,
+    /// `SCRIPT KILL` was received.
+    Kill,
+}
+
+/// Facts about the process.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessFacts {
+    /// Process id.
+    pub process_id: u32,
+    /// 40 hexadecimal digits, drawn at start.
+    pub run_id: String,
+    /// Unix microseconds of the start.
+    pub started_us: u64,
+    /// Resident bytes.
+    pub resident_bytes: u64,
+    /// Bytes of the machine.
+    pub total_bytes: u64,
+    /// Seconds of processor time in user mode and in the kernel.
+    pub cpu_seconds: (f64, f64),
+    /// The client port of this replica.
+    pub port: u16,
+    /// Kernel and machine, as `uname` says.
+    pub system: String,
+    /// The executable's path.
+    pub executable: String,
+}
