@@ -11,6 +11,7 @@ use super::{
 use crate::{
     command::glob,
     keyspace::{Keyspace, Tx, tx::Publication},
+    log::Newer,
     marks,
 };
 
@@ -175,6 +176,9 @@ impl Shard {
             self.parts.push(entry.data.clone());
         } else if !entry.data.is_empty() {
             let data = self.join_parts(entry);
+            if let Some(newer) = Newer::in_entry(self.settings.shard, entry.index, &data) {
+                newer.stop();
+            }
             let batch = Batch::decode(&data).unwrap_or_else(|error| self.fatal(entry, &error));
             let id = BatchId { term: entry.term, sequence: batch.sequence };
             let led = matches!(self.standing, Standing::Leading { term, .. } if term == entry.term);

@@ -3,11 +3,17 @@
 mod harness;
 mod networks;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
-use moonraft_proto::{Effect, entry::BatchWriter};
+use moonraft_proto::{
+    Effect,
+    entry::{BatchWriter, FORMAT_VERSION},
+};
 
 pub(crate) use self::harness::{LAST_OWN_SLOT, ShardHarness};
 use super::{DiskRoom, Event, SessionId, ShardSettings, State};
+use crate::log::newer_of;
 
 /// An entry of another leader: these effects.
 fn batch(effects: &[Effect<'_>]) -> Bytes {
@@ -1328,4 +1334,15 @@ fn short_of_disk_what_grows_the_data_is_refused_and_at_last_every_write() {
     assert_eq!(shard.send(client, "SET k w"), "");
     shard.commit_all();
     assert_eq!(shard.read(client), "+OK");
+}
+
+#[test]
+fn an_entry_of_a_newer_leader_stops_the_node_by_name() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.commit(1, batch(&[put(b"k", b"v")]));
+    let mut newer = batch(&[put(b"k", b"w")]).to_vec();
+    newer[0] = FORMAT_VERSION + 1;
+    let stopped = catch_unwind(AssertUnwindSafe(|| shard.commit(2, newer.into()))).unwrap_err();
+    let line = "shard 0, entry 2 of the log is of format 2; this build reads up to format 1. Start the build that wrote it, or a newer one";
+    assert_eq!(newer_of(&*stopped).as_deref(), Some(line));
 }
