@@ -142,7 +142,7 @@ impl Shard {
     }
 
     pub(super) fn resume_parked(&mut self) {
-        if self.is_serving() || self.leader_answers() {
+        if self.is_serving() || self.leader_answers() && self.is_caught_up() {
             self.leaderless_since = None;
         }
         for id in std::mem::take(&mut self.parked) {

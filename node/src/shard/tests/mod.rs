@@ -1307,6 +1307,32 @@ fn a_replica_that_has_started_is_read_only_when_it_has_what_its_log_held() {
 }
 
 #[test]
+fn a_replica_that_has_not_caught_up_is_loading() {
+    let loading = |shard: &mut ShardHarness, client| {
+        let info = shard.send(client, "INFO persistence");
+        info[info.find("loading:").unwrap()..].starts_with("loading:1")
+    };
+    let mut shard = ShardHarness::starting_with_log((2, 1));
+    let client = shard.connect();
+    shard.handle(Event::Follow { leader: Some(2) });
+    assert!(loading(&mut shard, client));
+    // What has keys is sent on. What is for this replica waits, but not for ever.
+    assert_eq!(shard.send(client, "GET {t}1"), "-MOVED 15891 127.0.0.1:7101");
+    assert_eq!(shard.send(client, "DBSIZE"), "");
+    shard.pass_ms(1900);
+    assert_eq!(shard.read(client), "");
+    shard.pass_ms(200);
+    assert_eq!(shard.read(client), "-LOADING Redis is loading the dataset in memory");
+    let other = shard.connect();
+    assert_eq!(shard.send(other, "DBSIZE"), "-LOADING Redis is loading the dataset in memory");
+    shard.commit(1, batch(&[put(b"{t}1", b"v")]));
+    assert!(loading(&mut shard, client));
+    shard.commit(1, batch(&[put(b"{t}2", b"v")]));
+    assert!(!loading(&mut shard, client));
+    assert_eq!(shard.send(client, "DBSIZE"), ":2");
+}
+
+#[test]
 fn short_of_disk_what_grows_the_data_is_refused_and_at_last_every_write() {
     let mut shard = ShardHarness::leading();
     let client = shard.connect();
