@@ -16,12 +16,12 @@ use std::{
     io,
     pin::pin,
     rc::Rc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::BytesMut;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, Interest},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -60,6 +60,8 @@ pub struct Connection {
     pub is_holding: Cell<bool>,
     signal: Cell<Signal>,
     waker: RefCell<Option<Waker>>,
+    /// Nothing is read from it now: requests that came wait to be executed.
+    is_left_alone: Cell<bool>,
     /// When bytes last came, boot clock.
     pub active_ns: Cell<u64>,
     /// Since when the soft output limit is exceeded, boot clock; 0 if it is not.
@@ -99,6 +101,7 @@ impl Connection {
             is_holding: Cell::new(false),
             signal: Cell::default(),
             waker: RefCell::default(),
+            is_left_alone: Cell::new(false),
             active_ns: Cell::new(now_ns),
             over_since_ns: Cell::new(0),
         }
@@ -148,6 +151,16 @@ impl Connection {
         self.signal.get() == Signal::Close
     }
 
+    /// Whether its client has gone while nothing is read from it: that is seen only if somebody looks.
+    pub fn is_abandoned(&self) -> bool {
+        if !self.is_left_alone.get() {
+            return false;
+        }
+        let ready = pin!(self.stream().ready(Interest::READABLE));
+        let ready = ready.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
     fn tell(&self, signal: Signal) {
         self.signal.set(signal);
         if let Some(waker) = self.waker.borrow_mut().take() {
@@ -194,6 +207,7 @@ pub async fn serve(replica: Rc<Replica>, connection: Rc<Connection>) {
         let received = receive(&replica, &connection, needed);
         needed = received.needed;
         reads = !received.parked || received.reads && connection.input.borrow().len() < AHEAD_BYTES_MAX;
+        connection.is_left_alone.set(!reads);
         replica.flush(&connection);
         replica.drive();
         let was_full = std::mem::replace(&mut is_full, received.parked && received.reads);

@@ -382,9 +382,9 @@ impl Replica {
         *self.settings.borrow_mut() = current;
     }
 
-    /// Ends connections that are idle for too long or leave too much unread, and the largest if all
-    /// together take too much. At every tick, and when a client leaves many replies unread: between
-    /// two ticks there could be many such.
+    /// Ends connections that are idle for too long, leave too much unread, or whose clients have gone while a
+    /// request of theirs waits; and the largest if all together take too much. At every tick, and when a
+    /// client leaves many replies unread: between two ticks there could be many such.
     pub fn check_clients(&self) {
         let settings = Arc::clone(&self.settings.borrow());
         let idle_ns = settings.idle_seconds_max * 1_000_000_000;
@@ -397,7 +397,8 @@ impl Replica {
             total += memory_of(connection, &backlog);
             let limit = if backlog.listens { settings.output_pubsub } else { settings.output_normal };
             let idle = idle_ns > 0 && !backlog.listens && now - connection.active_ns.get().min(now) > idle_ns;
-            if idle || exceeds(connection, backlog.bytes as u64, limit, now) {
+            let is_over = idle || connection.is_abandoned();
+            if is_over || exceeds(connection, backlog.bytes as u64, limit, now) {
                 connection.close();
             }
         }
