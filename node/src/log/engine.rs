@@ -107,6 +107,7 @@ impl OpenError {
 /// The durable log of a node.
 pub struct Log {
     engine: Arc<Engine<LogFiles>>,
+    files: Arc<LogFiles>,
     directory: PathBuf,
     identity: Identity,
     batch: LogBatch,
@@ -151,7 +152,8 @@ impl Log {
             batch_compression_threshold: ReadableSize(0),
             ..Config::default()
         };
-        let engine = Engine::open_with_file_system(config, Arc::default())
+        let log_files = Arc::<LogFiles>::default();
+        let engine = Engine::open_with_file_system(config, Arc::clone(&log_files))
             .map_err(|error| refused(error.to_string()))?;
         let mut groups = BTreeMap::new();
         for region in engine.raft_groups() {
@@ -164,7 +166,8 @@ impl Log {
             groups.insert(group, recovered);
         }
         let directory = directory.to_owned();
-        let log = Log { engine: Arc::new(engine), directory, identity, batch: LogBatch::default() };
+        let engine = Arc::new(engine);
+        let log = Log { engine, files: log_files, directory, identity, batch: LogBatch::default() };
         Ok((log, groups))
     }
 
@@ -194,6 +197,11 @@ impl Log {
         if let Err(error) = self.engine.write(&mut self.batch, true) {
             disk_failed(format!("{} cannot be written: {}", self.newest_file().display(), explain(&error)));
         }
+    }
+
+    /// From now on `told` is called after each piece of a large write that has reached the disk; once.
+    pub fn on_piece(&self, told: impl Fn() + Send + Sync + 'static) {
+        self.files.on_piece(told);
     }
 
     /// The file that is written now.

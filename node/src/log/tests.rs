@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use moonraft_proto::entry::{FORMAT_VERSION, MORE};
@@ -133,6 +137,28 @@ fn a_torn_tail_is_cut() {
         drop(log);
         assert_eq!(open(directory.path()).1[&0].last_index, 11);
     }
+}
+
+#[test]
+fn a_large_write_reaches_the_disk_in_pieces() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(directory.path());
+    let pieces = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&pieces);
+    log.on_piece(move || drop(counter.fetch_add(1, Ordering::Relaxed)));
+    let mut write = |index, bytes| {
+        let entries = entries(index..index + 1, 1, bytes);
+        log.write(&one(GroupWrite { hard_state: hard_state(1, 0), entries, ..GroupWrite::new(0) }));
+        pieces.swap(0, Ordering::Relaxed)
+    };
+    assert_eq!(write(1, 100), 0);
+    assert_eq!(write(2, 5 << 20), 5, "and the rest");
+    assert_eq!(write(3, 100), 0);
+    let (log, found) = open(killed(directory.path()).path());
+    assert_eq!(found[&0].last_index, 3);
+    let mut read = Vec::new();
+    log.reader().read(0, 1, 4, u64::MAX, &mut read);
+    assert!(read == [entries(1..2, 1, 100), entries(2..3, 1, 5 << 20), entries(3..4, 1, 100)].concat());
 }
 
 #[test]
