@@ -202,7 +202,8 @@ impl Run {
 
 fn show(verdict: &Verdict) {
     for outcomes in &verdict.outcomes {
-        let Outcomes { name, counts: [done, failed, unknown], violations, surprises, unserved, .. } = outcomes;
+        let Outcomes { name, counts: [done, failed, unknown], violations, surprises, unserved, .. } =
+            outcomes;
         let wrong = violations.len() + surprises.len() + usize::from(unserved.is_some());
         let (fault, seconds) = (verdict.fault.name(), verdict.seconds);
         println!("| {fault} | {name} | {seconds:.0} | {done} | {failed} | {unknown} | {wrong} |");

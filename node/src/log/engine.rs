@@ -22,7 +22,8 @@ use super::files::LogFiles;
 use super::identity::{self, Identity, IdentityError};
 use super::inspect::{self, DamageError};
 use super::{
-    EntryId, GroupId, GroupWrite, LogReader, LogWrites, Newer, RecoveredGroup, TermRuns, disk_failed, failure, fatal,
+    EntryId, GroupId, GroupWrite, LogReader, LogWrites, Newer, RecoveredGroup, TermRuns, disk_failed,
+    failure, fatal,
 };
 
 const HARD_STATE: &[u8] = b"hard";

@@ -249,6 +249,9 @@ mod tests {
         let stopped = std::panic::catch_unwind(|| files.accept(NAME)).unwrap_err();
         let line = newer_of(&*stopped).unwrap();
         assert!(line.contains("00002-") && line.contains("this build reads up to 1"), "{line}");
-        assert!(files.part(NAME).exists() && !files.path(NAME).exists(), "it waits for a build that reads it");
+        assert!(
+            files.part(NAME).exists() && !files.path(NAME).exists(),
+            "it waits for a build that reads it"
+        );
     }
 }

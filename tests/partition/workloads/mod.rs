@@ -185,7 +185,8 @@ async fn drive<W: Workload>(workload: W, phase: &Phase, signals: &Signals) -> Ch
     Box::new(move || {
         let unserved = finished.err();
         let violations = if unserved.is_none() { workload.check() } else { Vec::new() };
-        surprises.extend(journal.surprises.take().into_iter().map(|text| format!("unexpected reply: {text}")));
+        surprises
+            .extend(journal.surprises.take().into_iter().map(|text| format!("unexpected reply: {text}")));
         Outcomes {
             name: W::NAME,
             counts: [journal.done.get(), journal.failed.get(), journal.unknown.get()],
