@@ -1,7 +1,7 @@
 //! The command line of `moonraft`.
 //!
-//! Exit codes: 0 after a clean stop, 2 if it does not start (with one line on
-//! standard error that says what to mend), 74 (`EX_IOERR` of sysexits.h) if the
+//! Exit codes: 0 after a clean stop, 2 if it does not start or can no longer read what a
+//! newer build writes (with one line on standard error that says what to mend), 74 (`EX_IOERR` of sysexits.h) if the
 //! disk fails under a running node, 134 (abort) if it cannot go on for another reason.
 //! `moonraft health` ends with 1 if the node is not ready.
 //!
@@ -13,13 +13,15 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use moonraft::{
     config::{ClusterFile, settings::LOG_LEVELS},
-    log::disk_failure_of,
+    log::{disk_failure_of, newer_of},
     server::{health, rebuild, run},
 };
 use tracing_subscriber::EnvFilter;
 
 /// The disk has failed or is full; a supervisor may start the node again once it is not.
 const EXIT_DISK: i32 = 74;
+/// It cannot run as it is told, with the data that are there.
+const EXIT_REFUSED: i32 = 2;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -101,7 +103,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("moonraft: {error}");
-            ExitCode::from(2)
+            ExitCode::from(EXIT_REFUSED as u8)
         }
     }
 }
@@ -190,6 +192,10 @@ fn begin(cluster: &ClusterFile) {
         if let Some(line) = disk_failure_of(panic.payload()) {
             eprintln!("moonraft: the disk has failed: {line}");
             std::process::exit(EXIT_DISK);
+        }
+        if let Some(line) = newer_of(panic.payload()) {
+            eprintln!("moonraft: {line}");
+            std::process::exit(EXIT_REFUSED);
         }
         report(panic);
         std::process::abort();

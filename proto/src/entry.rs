@@ -12,7 +12,9 @@
 //! * `sequence` numbers the batches that a leader proposed in one term, from 1.
 //!   With the entry's term it tells a leader which of its batches committed.
 //!
-//! An entry without data is Raft's own (a new leader's first) and no batch.
+//! An entry without data is Raft's own (a new leader's first) and no batch. A large
+//! batch is several entries of one term, its parts; all but the last have the
+//! context [`MORE`], and only the first has the head.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -20,6 +22,14 @@ use crate::{DecodeError, Effect, effect::Effects, wire::Reader};
 
 /// The format that this build writes, and the newest that it reads.
 pub const FORMAT_VERSION: u8 = 1;
+
+/// The context of an entry with more parts of its batch behind it.
+pub const MORE: &[u8] = b"+";
+
+/// The format of an entry's data, if it is newer than this build reads.
+pub fn newer_version(data: &[u8]) -> Option<u8> {
+    data.first().copied().filter(|&version| version > FORMAT_VERSION)
+}
 
 /// Bytes before the effects.
 pub const HEADER_BYTES: usize = 1 + 8 + 8;

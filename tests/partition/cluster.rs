@@ -46,6 +46,15 @@ pub enum Product {
     Redis,
 }
 
+/// What is wrong with the replicas of shards.
+#[derive(Clone, Debug, Default)]
+pub struct Levels {
+    /// Two that answer hold different data.
+    pub differing: Vec<String>,
+    /// Those that answer hold the same; others do not answer.
+    pub silent: Vec<String>,
+}
+
 /// What the world shall be like.
 #[derive(Clone, Debug, Default)]
 pub struct Plight {
@@ -265,30 +274,39 @@ impl Cluster {
         self.hosts().into_iter().find(|&host| address(host).to_string() == name)
     }
 
-    /// Waits until all replicas of each shard hold the same; what is different if they never do.
-    pub fn compare_replicas(&self, within: Duration) -> Vec<String> {
+    /// Waits until all replicas of each shard answer that they hold the same; what is wrong if they
+    /// never do.
+    pub fn compare_replicas(&self, within: Duration) -> Levels {
         if self.is_redis() {
-            return Vec::new();
+            return Levels::default();
         }
         let until = Instant::now() + within;
         loop {
-            let differing: Vec<String> =
-                (0..self.shards).filter_map(|shard| self.difference(shard)).collect();
-            if differing.is_empty() || Instant::now() > until {
-                return differing;
+            let mut levels = Levels::default();
+            (0..self.shards).for_each(|shard| self.compare(shard, &mut levels));
+            if levels.differing.is_empty() && levels.silent.is_empty() || Instant::now() > until {
+                return levels;
             }
             std::thread::sleep(STEP);
         }
     }
 
-    fn difference(&self, shard: usize) -> Option<String> {
-        let digest = |host: &Host| {
+    fn compare(&self, shard: usize, levels: &mut Levels) {
+        let digest = |&host: &Host| {
             let port = PORT + shard as u16;
-            ask(SocketAddrV4::new(address(*host), port).into(), "DEBUG DIGEST")
+            match ask(SocketAddrV4::new(address(host), port).into(), "DEBUG DIGEST") {
+                Some(Value::Error(_)) | None => None,
+                digest => digest,
+            }
         };
         let digests: Vec<_> = self.hosts().iter().map(digest).collect();
-        let same = digests.iter().all(|digest| digest.is_some() && *digest == digests[0]);
-        (!same).then(|| format!("replicas of shard {shard} differ: {digests:?}"))
+        let mut told = digests.iter().flatten();
+        let first = told.next();
+        if told.any(|digest| Some(digest) != first) {
+            levels.differing.push(format!("replicas of shard {shard} differ: {digests:?}"));
+        } else if digests.contains(&None) {
+            levels.silent.push(format!("replicas of shard {shard} do not answer: {digests:?}"));
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-use cluster::{Cluster, Product};
+use cluster::{Cluster, Levels, Product};
 use delay::Delay;
 use nemesis::Fault;
 use network::{CLIENTS, Network};
@@ -90,26 +90,28 @@ struct Verdict {
     fault: Fault,
     seconds: f64,
     outcomes: Vec<Outcomes>,
-    /// Of the cluster as a whole.
-    violations: Vec<String>,
+    /// Replicas that hold different data.
+    differing: Vec<String>,
+    /// What else is wrong with the cluster as a whole: processes that ended or do not answer.
+    broken: Vec<String>,
 }
 
 impl Verdict {
     fn violations(&self) -> impl Iterator<Item = &String> {
-        let each =
-            self.outcomes.iter().flat_map(|outcomes| outcomes.violations.iter().chain(&outcomes.unserved));
-        self.violations.iter().chain(each)
+        let each = self.outcomes.iter().flat_map(|outcomes| {
+            outcomes.violations.iter().chain(&outcomes.surprises).chain(&outcomes.unserved)
+        });
+        self.differing.iter().chain(&self.broken).chain(each)
     }
 
-    /// A broken promise about data: not an end of a process, nor a request that is not served, nor a
-    /// promise that a system without durable times never gave.
+    /// A broken promise about data: not an end of a process, nor one that does not answer, nor a request
+    /// that is not served or answered strangely, nor a promise that a system without durable times never gave.
     fn damage(&self) -> Option<String> {
-        let differing = self.violations.iter().find(|text| text.starts_with("replicas of")).cloned();
         let kept = self.outcomes.iter().filter(|outcomes| !["time", "lock"].contains(&outcomes.name));
         let seen = kept.flat_map(|outcomes| {
             outcomes.violations.iter().map(|violation| format!("{}: {violation}", outcomes.name))
         });
-        differing.into_iter().chain(seen).next()
+        self.differing.iter().cloned().chain(seen).next()
     }
 }
 
@@ -160,11 +162,12 @@ impl Run {
         signals.healed.store(true, Ordering::Relaxed);
         let outcomes = clients.join().map_err(|_| anyhow::anyhow!("the clients' thread ended"))??;
         let deeds = deeds?;
-        let mut violations: Vec<String> = ready.err().map(|error| error.to_string()).into_iter().collect();
-        violations.extend(self.cluster.compare_replicas(LEVEL_WITHIN));
-        violations.append(&mut self.cluster.deaths);
+        let mut broken: Vec<String> = ready.err().map(|error| error.to_string()).into_iter().collect();
+        let Levels { differing, silent } = self.cluster.compare_replicas(LEVEL_WITHIN);
+        broken.extend(silent);
+        broken.append(&mut self.cluster.deaths);
         let seconds = began.elapsed().as_secs_f64();
-        let verdict = Verdict { fault, seconds, outcomes, violations };
+        let verdict = Verdict { fault, seconds, outcomes, differing, broken };
         if verdict.violations().next().is_some() {
             self.keep(&verdict, &deeds)?;
         }
@@ -198,12 +201,14 @@ impl Run {
 }
 
 fn show(verdict: &Verdict) {
-    for Outcomes { name, counts: [done, failed, unknown], violations, unserved, .. } in &verdict.outcomes {
-        let wrong = violations.len() + usize::from(unserved.is_some());
+    for outcomes in &verdict.outcomes {
+        let Outcomes { name, counts: [done, failed, unknown], violations, surprises, unserved, .. } =
+            outcomes;
+        let wrong = violations.len() + surprises.len() + usize::from(unserved.is_some());
         let (fault, seconds) = (verdict.fault.name(), verdict.seconds);
         println!("| {fault} | {name} | {seconds:.0} | {done} | {failed} | {unknown} | {wrong} |");
     }
-    let wrong = verdict.violations.len();
+    let wrong = verdict.differing.len() + verdict.broken.len();
     println!("| {} | replicas, processes | {:.0} | | | | {wrong} |", verdict.fault.name(), verdict.seconds);
 }
 

@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use moonraft_proto::entry::MORE;
 use raft::eraftpb::Entry;
 
 use super::types::*;
@@ -24,9 +25,6 @@ pub(super) const PART_BYTES: usize = 4 << 20;
 
 /// Parts appended and not yet committed: enough that the disks of leader and followers work at the same time.
 const AHEAD_BYTES: usize = 4 * PART_BYTES;
-
-/// The context of an entry with more parts behind it.
-const MORE: &[u8] = b"+";
 
 /// Proposals of one term that wait for earlier ones to be appended whole.
 #[derive(Debug, Default)]

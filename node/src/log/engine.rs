@@ -13,7 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
+use moonraft_proto::entry::MORE;
+use raft::eraftpb::{Entry, EntryType, HardState, SnapshotMetadata};
 use raft_engine::internals::LogQueue;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
@@ -21,7 +22,8 @@ use super::files::LogFiles;
 use super::identity::{self, Identity, IdentityError};
 use super::inspect::{self, DamageError};
 use super::{
-    EntryId, GroupId, GroupWrite, LogReader, LogWrites, RecoveredGroup, TermRuns, disk_failed, failure, fatal,
+    EntryId, GroupId, GroupWrite, LogReader, LogWrites, Newer, RecoveredGroup, TermRuns, disk_failed,
+    failure, fatal,
 };
 
 const HARD_STATE: &[u8] = b"hard";
@@ -65,6 +67,14 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// A newer build wrote an entry.
+    #[error("the log in {path} is of a newer build: {newer}", path = .path.display())]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// What it wrote.
+        newer: Newer,
+    },
     /// The directory could not be read or created.
     #[error("cannot access {path}: {source}", path = .path.display())]
     Io {
@@ -98,6 +108,7 @@ impl OpenError {
 /// The durable log of a node.
 pub struct Log {
     engine: Arc<Engine<LogFiles>>,
+    files: Arc<LogFiles>,
     directory: PathBuf,
     identity: Identity,
     batch: LogBatch,
@@ -142,18 +153,22 @@ impl Log {
             batch_compression_threshold: ReadableSize(0),
             ..Config::default()
         };
-        let engine = Engine::open_with_file_system(config, Arc::default())
+        let log_files = Arc::<LogFiles>::default();
+        let engine = Engine::open_with_file_system(config, Arc::clone(&log_files))
             .map_err(|error| refused(error.to_string()))?;
         let mut groups = BTreeMap::new();
         for region in engine.raft_groups() {
             let group = GroupId::try_from(region - 1)
                 .map_err(|_| refused(format!("it holds a group of number {region}")))?;
-            let recovered =
-                recover(&engine, region).map_err(|detail| refused(format!("group {group}: {detail}")))?;
+            let recovered = recover(&engine, region).map_err(|error| match error {
+                RecoverError::Newer(newer) => OpenError::Newer { path: files.clone(), newer },
+                RecoverError::Misfit(detail) => refused(format!("group {group}: {detail}")),
+            })?;
             groups.insert(group, recovered);
         }
         let directory = directory.to_owned();
-        let log = Log { engine: Arc::new(engine), directory, identity, batch: LogBatch::default() };
+        let engine = Arc::new(engine);
+        let log = Log { engine, files: log_files, directory, identity, batch: LogBatch::default() };
         Ok((log, groups))
     }
 
@@ -183,6 +198,11 @@ impl Log {
         if let Err(error) = self.engine.write(&mut self.batch, true) {
             disk_failed(format!("{} cannot be written: {}", self.newest_file().display(), explain(&error)));
         }
+    }
+
+    /// From now on `told` is called after each piece of a large write that has reached the disk; once.
+    pub fn on_piece(&self, told: impl Fn() + Send + Sync + 'static) {
+        self.files.on_piece(told);
     }
 
     /// The file that is written now.
@@ -271,8 +291,20 @@ fn position(index: u64, term: u64) -> SnapshotMetadata {
     SnapshotMetadata { index, term, ..SnapshotMetadata::default() }
 }
 
-fn recover(engine: &Engine<LogFiles>, region: u64) -> Result<RecoveredGroup, String> {
-    let text = |error: raft_engine::Error| error.to_string();
+/// Why a group cannot go on with what the log holds of it.
+enum RecoverError {
+    Newer(Newer),
+    Misfit(String),
+}
+
+/// Whether an entry begins a batch, or is one.
+fn begins_batch(entry: &Entry, before: Option<&(u64, bool)>) -> bool {
+    let goes_on = before.is_some_and(|&(term, more)| more && term == entry.term);
+    entry.get_entry_type() == EntryType::EntryNormal && !goes_on
+}
+
+fn recover(engine: &Engine<LogFiles>, region: u64) -> Result<RecoveredGroup, RecoverError> {
+    let text = |error: raft_engine::Error| RecoverError::Misfit(error.to_string());
     let hard_state = engine.get_message::<HardState>(region, HARD_STATE).map_err(text)?;
     let snapshot = engine.get_message::<SnapshotMetadata>(region, SNAPSHOT).map_err(text)?;
     let truncated = engine.get_message::<SnapshotMetadata>(region, TRUNCATED).map_err(text)?;
@@ -283,11 +315,14 @@ fn recover(engine: &Engine<LogFiles>, region: u64) -> Result<RecoveredGroup, Str
     let first = engine.first_index(region).unwrap_or(truncated.index + 1);
     let last_index = engine.last_index(region).unwrap_or(0).max(truncated.index);
     if last_index > truncated.index && first > truncated.index + 1 {
-        return Err(format!("entries {}..{first} are missing", truncated.index + 1));
+        let detail = format!("entries {}..{first} are missing", truncated.index + 1);
+        return Err(RecoverError::Misfit(detail));
     }
     let mut recovered = RecoveredGroup { terms: TermRuns::new(truncated), ..RecoveredGroup::default() };
     let mut next = truncated.index + 1;
     let mut entries = Vec::new();
+    // The term of the entry before, if it is to be replayed, and whether more parts follow it.
+    let mut before = None;
     while next <= last_index {
         engine
             .fetch_entries_to::<RaftEntry>(region, next, last_index + 1, Some(RECOVERY_BYTES), &mut entries)
@@ -296,16 +331,22 @@ fn recover(engine: &Engine<LogFiles>, region: u64) -> Result<RecoveredGroup, Str
             recovered.terms.push(EntryId { index: entry.index, term: entry.term });
             if entry.index > snapshot.index {
                 recovered.bytes_after_snapshot += entry.data.len() as u64;
+                if begins_batch(&entry, before.as_ref())
+                    && let Some(newer) = Newer::in_entry((region - 1) as GroupId, entry.index, &entry.data)
+                {
+                    return Err(RecoverError::Newer(newer));
+                }
+                before = Some((entry.term, *entry.context == *MORE));
             }
             next = entry.index + 1;
         }
     }
     hard_state.commit = hard_state.commit.max(snapshot.index);
     if truncated.index > snapshot.index || hard_state.commit > last_index {
-        return Err(format!(
+        return Err(RecoverError::Misfit(format!(
             "its records disagree: truncated at {}, snapshot at {}, committed to {}, last entry {last_index}",
             truncated.index, snapshot.index, hard_state.commit
-        ));
+        )));
     }
     recovered.hard_state = hard_state;
     recovered.snapshot = snapshot;

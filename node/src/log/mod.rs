@@ -22,6 +22,7 @@ mod files;
 mod identity;
 mod inspect;
 mod memory;
+mod newer;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use failure::{DiskFailure, disk_failed, disk_failure_of};
 pub use identity::{Identity, IdentityError, read as read_identity};
 pub use inspect::DamageError;
 pub use memory::MemoryLog;
+pub use newer::{Newer, newer_of};
 pub use terms::TermRuns;
 
 /// Which group; the same number as its shard. One is reserved, see [`RESERVED_GROUP`].

@@ -4,9 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
+use bytes::Bytes;
+use moonraft_proto::entry::{FORMAT_VERSION, MORE};
 use proptest::prelude::*;
-use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
+use raft::eraftpb::{Entry, EntryType, HardState, SnapshotMetadata};
 
 use super::*;
 
@@ -38,9 +44,13 @@ fn killed(directory: &Path) -> tempfile::TempDir {
 }
 
 fn entries(range: std::ops::Range<u64>, term: u64, bytes: usize) -> Vec<Entry> {
-    range
-        .map(|index| Entry { index, term, data: vec![index as u8; bytes].into(), ..Entry::default() })
-        .collect()
+    range.map(|index| Entry { index, term, data: payload(index, bytes), ..Entry::default() }).collect()
+}
+
+/// Data that begin as those of a batch do.
+fn payload(index: u64, bytes: usize) -> Bytes {
+    let noise = (0..bytes as u64).map(|byte| ((byte * byte * index) >> 3) as u8);
+    std::iter::once(FORMAT_VERSION).chain(noise.skip(1)).take(bytes).collect()
 }
 
 fn hard_state(term: u64, commit: u64) -> Option<HardState> {
@@ -128,6 +138,30 @@ fn a_torn_tail_is_cut() {
 }
 
 #[test]
+fn a_large_write_reaches_the_disk_in_pieces() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(directory.path());
+    let pieces = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&pieces);
+    log.on_piece(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut write = |index, bytes| {
+        let entries = entries(index..index + 1, 1, bytes);
+        log.write(&one(GroupWrite { hard_state: hard_state(1, 0), entries, ..GroupWrite::new(0) }));
+        pieces.swap(0, Ordering::Relaxed)
+    };
+    assert_eq!(write(1, 100), 0);
+    assert_eq!(write(2, 5 << 20), 5, "and the rest");
+    assert_eq!(write(3, 100), 0);
+    let (log, found) = open(killed(directory.path()).path());
+    assert_eq!(found[&0].last_index, 3);
+    let mut read = Vec::new();
+    log.reader().read(0, 1, 4, u64::MAX, &mut read);
+    assert!(read == [entries(1..2, 1, 100), entries(2..3, 1, 5 << 20), entries(3..4, 1, 100)].concat());
+}
+
+#[test]
 fn a_flipped_bit_in_the_last_batch_is_a_torn_tail() {
     let (directory, file, begins) = ten_batches();
     flip(&file, begins[9] + 50);
@@ -155,12 +189,9 @@ fn damage_in_an_older_file_is_refused() {
     {
         let (mut log, _) = Log::open(directory.path(), &identity(), &settings).unwrap();
         for index in 1..=30 {
-            let mut noise = entries(index..index + 1, 1, 1_000);
-            noise[0].data =
-                (0..1_000u64).map(|byte| ((byte * byte * index) >> 3) as u8).collect::<Vec<_>>().into();
             log.write(&one(GroupWrite {
                 hard_state: hard_state(1, 0),
-                entries: noise,
+                entries: entries(index..index + 1, 1, 1_000),
                 ..GroupWrite::new(0)
             }));
         }
@@ -173,6 +204,60 @@ fn damage_in_an_older_file_is_refused() {
     };
     assert_eq!(damage.file, first);
     assert!(damage.to_string().contains("0000000000000001.raftlog, offset "));
+}
+
+#[test]
+fn an_entry_of_a_newer_format_refuses_the_start() {
+    use EntryType::{EntryConfChangeV2, EntryNormal};
+    const NEWER: u8 = FORMAT_VERSION + 1;
+    // Kind, term, context and first byte of each entry; the snapshot reaches to entry 2.
+    let opened = |rest: &[(EntryType, u64, &'static [u8], u8)]| {
+        let directory = tempfile::tempdir().unwrap();
+        let none = &b""[..];
+        let all = [&[(EntryNormal, 1, none, NEWER), (EntryNormal, 1, none, 1)], rest].concat();
+        let entry = |(index, (kind, term, context, byte)): (u64, (EntryType, u64, &'static [u8], u8))| {
+            let mut entry = Entry { index, term, ..Entry::default() };
+            (entry.context, entry.data) = (Bytes::from_static(context), vec![byte; 20].into());
+            entry.set_entry_type(kind);
+            entry
+        };
+        let (mut log, _) = open(directory.path());
+        log.write(&one(GroupWrite {
+            hard_state: hard_state(2, 2),
+            snapshot: Some(SnapshotMetadata { index: 2, term: 1, ..SnapshotMetadata::default() }),
+            entries: (1..).zip(all).map(entry).collect(),
+            ..GroupWrite::new(5)
+        }));
+        drop(log);
+        // On a thread of its own: the engine caches the last block that a thread has read, of whichever log.
+        let reopen = || Log::open(directory.path(), &identity(), &LogSettings::default()).err();
+        std::thread::scope(|scope| scope.spawn(reopen).join().expect("it does not panic"))
+    };
+    for fine in [
+        &[(EntryNormal, 1, &b""[..], FORMAT_VERSION)][..],
+        &[(EntryConfChangeV2, 1, b"", NEWER)],
+        &[
+            (EntryNormal, 1, MORE, FORMAT_VERSION),
+            (EntryNormal, 1, MORE, NEWER),
+            (EntryNormal, 1, b"", NEWER),
+        ],
+    ] {
+        assert!(opened(fine).is_none(), "{fine:?}");
+    }
+    for (newer, index) in [
+        (&[(EntryNormal, 1, &b""[..], NEWER)][..], 3),
+        (&[(EntryNormal, 1, MORE, NEWER), (EntryNormal, 1, b"", 1)], 3),
+        // A part that was given up with its term, and what comes in the next.
+        (&[(EntryNormal, 1, MORE, FORMAT_VERSION), (EntryNormal, 2, b"", NEWER)], 4),
+    ] {
+        let refusal = opened(newer).expect("the log is refused");
+        assert!(!refusal.is_damage(), "its peers have nothing better");
+        let text = refusal.to_string();
+        let (_, line) = text.split_once("/log is of a newer build: ").expect("the place comes first");
+        let expected =
+            format!("shard 5, entry {index} of the log is of format 2; this build reads up to format 1.");
+        assert!(line.starts_with(&expected), "{line}; {newer:?}");
+    }
 }
 
 #[test]
@@ -221,9 +306,6 @@ fn old_files_are_given_up_and_what_is_needed_survives() {
             }),
         );
         for round in 0..2_000u64 {
-            let mut entry = entries(round + 1..round + 2, 1, 1_000);
-            entry[0].data =
-                (0..1_000u64).map(|byte| ((byte * byte * round) >> 3) as u8).collect::<Vec<_>>().into();
             let snapshot = (round % 100 == 99).then(|| SnapshotMetadata {
                 index: round,
                 term: 1,
@@ -236,7 +318,7 @@ fn old_files_are_given_up_and_what_is_needed_survives() {
                     hard_state: hard_state(1, round),
                     snapshot,
                     truncate,
-                    entries: entry,
+                    entries: entries(round + 1..round + 2, 1, 1_000),
                     ..GroupWrite::new(0)
                 }),
             );

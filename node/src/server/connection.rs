@@ -10,12 +10,12 @@ use std::{
     cell::{Cell, RefCell},
     io,
     pin::pin,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::BytesMut;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, Interest},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -138,6 +138,13 @@ impl Connection {
     /// Whether it has been told to end, and has not yet.
     pub fn is_closing(&self) -> bool {
         self.signal.get() == Signal::Close
+    }
+
+    /// Whether its client sends nothing more: where nothing is read that is seen only if somebody looks.
+    pub fn has_ended(&self) -> bool {
+        let ready = pin!(self.stream().ready(Interest::READABLE));
+        let ready = ready.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     fn tell(&self, signal: Signal) {

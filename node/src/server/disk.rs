@@ -31,7 +31,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 const LAST_SHARE: u64 = 4;
 /// A disk has room again when there is a tenth more than it takes.
 const RETURN_PERCENT: u64 = 110;
-/// After a slow write, the disk must have done well for so long before it is trusted again: ten elections' time.
+/// After a slow piece of a write, the disk must have done well for so long before it is trusted again: ten elections' time.
 const SLOW_REST_NS: u64 = 10_000_000_000;
 
 /// What is known of the disk, for all threads.
@@ -41,8 +41,10 @@ pub struct DiskHealth {
     is_short: AtomicBool,
     is_last: AtomicBool,
     slow_until_ns: AtomicU64,
-    /// Since when a write of the log lasts, boot clock; 0 if none does.
-    writing_since_ns: AtomicU64,
+    /// Since when nothing of a write of the log has reached the disk, boot clock; 0 if nothing is written.
+    waiting_since_ns: AtomicU64,
+    /// The longest that a piece of this write took.
+    longest_ns: AtomicU64,
 }
 
 impl DiskHealth {
@@ -67,22 +69,34 @@ impl DiskHealth {
 
     /// A write of the log begins.
     pub fn begin_write(&self, now_ns: u64) {
-        self.writing_since_ns.store(now_ns, Ordering::Relaxed);
+        self.longest_ns.store(0, Ordering::Relaxed);
+        self.waiting_since_ns.store(now_ns, Ordering::Relaxed);
     }
 
-    /// It is done; others have elected after `patience_ns` without a leader. Returns how long it took.
-    pub fn end_write(&self, now_ns: u64, patience_ns: u64) -> u64 {
-        let took_ns = now_ns - self.writing_since_ns.swap(0, Ordering::Relaxed);
+    /// A piece of it has reached the disk. A large write takes as long as it is large: that tells nothing of
+    /// the disk.
+    pub fn note_piece(&self, now_ns: u64) {
+        let since_ns = self.waiting_since_ns.load(Ordering::Relaxed);
+        if since_ns > 0 {
+            self.longest_ns.fetch_max(now_ns - since_ns, Ordering::Relaxed);
+            self.waiting_since_ns.store(now_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// All of it has; others have elected after `patience_ns` without a leader.
+    pub fn end_write(&self, now_ns: u64, patience_ns: u64) {
+        self.note_piece(now_ns);
+        self.waiting_since_ns.store(0, Ordering::Relaxed);
+        let took_ns = self.longest_ns.load(Ordering::Relaxed);
         if took_ns > patience_ns && self.note_slow(now_ns) {
             let milliseconds = took_ns / 1_000_000;
             tracing::warn!(milliseconds, "a write of the log was slow: this node leads no shard for a while");
         }
-        took_ns
     }
 
-    /// Whether a write has lasted for longer than `patience_ns`.
+    /// Whether nothing of a write has reached the disk for longer than `patience_ns`.
     pub fn is_hanging(&self, now_ns: u64, patience_ns: u64) -> bool {
-        let since_ns = self.writing_since_ns.load(Ordering::Relaxed);
+        let since_ns = self.waiting_since_ns.load(Ordering::Relaxed);
         since_ns > 0 && now_ns.saturating_sub(since_ns) > patience_ns
     }
 
@@ -160,8 +174,25 @@ mod tests {
         disk.begin_write(1_000);
         assert!(!disk.is_hanging(1_010, 10));
         assert!(disk.is_hanging(1_011, 10));
-        assert_eq!(disk.end_write(1_011, 10), 11);
+        disk.end_write(1_011, 10);
         assert!(!disk.is_hanging(2_000, 10) && !disk.is_fit(2_000));
+    }
+
+    #[test]
+    fn a_large_write_that_progresses_is_not_slow() {
+        let disk = DiskHealth::default();
+        disk.begin_write(1_000);
+        (1_010..1_100).step_by(10).for_each(|now_ns| disk.note_piece(now_ns));
+        assert!(!disk.is_hanging(1_100, 10));
+        assert!(disk.is_hanging(1_101, 10), "since the last piece");
+        disk.end_write(1_100, 10);
+        assert!(disk.is_fit(1_100));
+        disk.note_piece(1_500);
+        assert!(!disk.is_hanging(1_600, 10), "of old files that are purged, perhaps");
+        disk.begin_write(2_000);
+        disk.note_piece(2_011);
+        disk.end_write(2_012, 10);
+        assert!(!disk.is_fit(2_012), "one piece was slow");
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct Driver {
     disk: Arc<DiskHealth>,
     node: NodeId,
     is_fit: bool,
-    /// A write that takes longer is slow: the longest election timeout.
+    /// A write of which nothing reaches the disk for longer is slow: the longest election timeout.
     patience_ns: u64,
     next_purge: u64,
     next_status: u64,
@@ -87,6 +87,8 @@ impl Driver {
     ) -> Self {
         let incarnation = log.identity().incarnation.expect("decided before the groups begin");
         let patience_ns = u64::from(settings.election_ticks_max) * settings.tick_ms * 1_000_000;
+        let disk = Arc::clone(&shared.disk);
+        log.on_piece(move || disk.note_piece(clock::boot_ns()));
         let mut consensus = Consensus::new(settings, groups, log.reader(), clock::boot_ns());
         snapshot_bytes.iter().for_each(|(&shard, &bytes)| consensus.note_snapshot_bytes(shard, bytes));
         let member = |(&shard, replica): (&ShardId, &ReplicaHandle)| {
@@ -200,11 +202,13 @@ impl Driver {
             if sends {
                 flush().await;
             }
-            self.disk.begin_write(clock::boot_ns());
+            let began_ns = clock::boot_ns();
+            self.disk.begin_write(began_ns);
             self.log.write(&writes);
-            let took_ns = self.disk.end_write(clock::boot_ns(), self.patience_ns);
+            let ended_ns = clock::boot_ns();
+            self.disk.end_write(ended_ns, self.patience_ns);
             self.figures.writes.fetch_add(1, Ordering::Relaxed);
-            self.figures.write_ns.fetch_add(took_ns, Ordering::Relaxed);
+            self.figures.write_ns.fetch_add(ended_ns - began_ns, Ordering::Relaxed);
             let positions =
                 writes.groups.iter().filter_map(|it| Some((it.group, it.snapshot.as_ref()?.index)));
             positions.for_each(|(group, index)| self.writer.prune(group, index));

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crc32fast::Hasher;
-use moonraft_proto::entry::Batch;
+use moonraft_proto::entry::{Batch, newer_version};
 
 const MAGIC: &[u8; 8] = b"MOONSNAP";
 /// The format that this build writes, and the only one that it reads.
@@ -58,6 +58,8 @@ pub enum SnapshotError {
         path: PathBuf,
         /// Which format, and which would do.
         what: String,
+        /// Newer than this build's.
+        is_newer: bool,
     },
 }
 
@@ -65,6 +67,11 @@ impl SnapshotError {
     /// Whether what the node needs of it is lost: then only its peers can make it good.
     pub const fn is_damage(&self) -> bool {
         matches!(self, SnapshotError::Io { .. } | SnapshotError::Damaged { .. })
+    }
+
+    /// Whether a newer build wrote it.
+    pub const fn is_newer(&self) -> bool {
+        matches!(self, SnapshotError::Format { is_newer: true, .. })
     }
 }
 
@@ -182,7 +189,7 @@ impl SnapshotReader {
             FORMAT => Ok(reader),
             other => {
                 let what = format!("snapshot format {other}; this build reads format {FORMAT}");
-                Err(SnapshotError::Format { path: reader.path, what })
+                Err(SnapshotError::Format { path: reader.path, what, is_newer: other > FORMAT })
             }
         }
     }
@@ -233,7 +240,8 @@ impl SnapshotReader {
         self.chunks += 1;
         self.data_bytes += u64::from(length);
         if let Err(error) = Batch::decode(&data) {
-            return Err(SnapshotError::Format { path: self.path.clone(), what: error.to_string() });
+            let (path, what) = (self.path.clone(), error.to_string());
+            return Err(SnapshotError::Format { path, what, is_newer: newer_version(&data).is_some() });
         }
         Ok(Some(data))
     }
@@ -356,6 +364,7 @@ mod tests {
         fs::write(&path, &whole).unwrap();
         let error = verify(&path).unwrap_err().to_string();
         assert!(error.contains("snapshot format 3; this build reads format 2"), "{error}");
+        assert!(verify(&path).unwrap_err().is_newer());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{
     data_directory::sync_parent,
     snapshot_file::{SnapshotError, SnapshotReader, SnapshotWriter, verify},
 };
+use crate::log::Newer;
 
 /// The snapshot files of a node.
 #[derive(Clone, Debug)]
@@ -106,13 +107,17 @@ impl SnapshotFiles {
         fs::remove_file(self.beside(shard, number))
     }
 
-    /// A received file is complete: checks it, and gives it its name.
+    /// A received file is complete: checks it, and gives it its name. One of a newer build stops the
+    /// process: what this replica lacks it could never read.
     ///
     /// # Errors
     /// The disk's, or the file is not what its sender wrote; then it is gone.
     pub fn accept(&self, name: SnapshotName) -> io::Result<()> {
         let part = self.part(name);
         if let Err(error) = verify(&part) {
+            if error.is_newer() {
+                Newer(error.to_string()).stop();
+            }
             let _ = fs::remove_file(&part);
             return Err(io::Error::other(error));
         }
@@ -176,9 +181,10 @@ impl SnapshotFiles {
 
 #[cfg(test)]
 mod tests {
-    use moonraft_proto::entry::BatchWriter;
+    use moonraft_proto::entry::{BatchWriter, FORMAT_VERSION};
 
     use super::*;
+    use crate::log::newer_of;
 
     const NAME: SnapshotName = SnapshotName { shard: 2, index: 70, term: 3 };
 
@@ -228,5 +234,24 @@ mod tests {
         fs::write(files.part(NAME), "MOONSNAP nonsense that is long enough").unwrap();
         assert!(files.accept(NAME).is_err());
         assert!(!files.part(NAME).exists());
+    }
+
+    #[test]
+    fn a_received_file_of_a_newer_build_stops_the_process() {
+        let place = tempfile::tempdir().unwrap();
+        let files = SnapshotFiles::open(place.path()).unwrap();
+        let mut chunk = BatchWriter::default().seal(7, 0).to_vec();
+        chunk[0] = FORMAT_VERSION + 1;
+        let mut writer = files.create(NAME.shard, 1).unwrap();
+        writer.push(&chunk).unwrap();
+        files.publish(writer, 1, NAME).unwrap();
+        fs::rename(files.path(NAME), files.part(NAME)).unwrap();
+        let stopped = std::panic::catch_unwind(|| files.accept(NAME)).unwrap_err();
+        let line = newer_of(&*stopped).unwrap();
+        assert!(line.contains("00002-") && line.contains("this build reads up to 1"), "{line}");
+        assert!(
+            files.part(NAME).exists() && !files.path(NAME).exists(),
+            "it waits for a build that reads it"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Whole nodes in this process, and clients with real sockets.
 
 use std::{
+    cell::RefCell,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
@@ -272,4 +273,24 @@ fn a_stopping_node_hands_over_and_a_follower_redirects() {
     node::stop(vec![running.remove(0)]);
     assert_eq!(Client::connect(port).ask("GET k"), "v");
     node::stop(running);
+}
+
+#[test]
+fn a_client_that_goes_while_it_is_blocked_is_noticed() {
+    let (place, cluster) = (tempfile::tempdir().unwrap(), cluster(1, 1));
+    let running = start(&cluster, 1, place.path());
+    wait_until("ready", || running.is_ready());
+    let port = cluster.nodes[0].port;
+    let watcher = RefCell::new(Client::connect(port));
+    let info = |field: &str| watcher.borrow_mut().ask("INFO clients").contains(field);
+    // One is alone with its request; the other has sent more, which nobody has read.
+    let [mut one, mut other] = [(); 2].map(|()| Client::connect(port));
+    one.send(&[b"WAIT", b"9", b"0"]);
+    other.send(&[b"WAIT", b"9", b"0"]);
+    wait_until("blocked", || info("blocked_clients:2"));
+    other.stream.write_all(&b"PING\r\n".repeat(10)).unwrap();
+    assert!(info("connected_clients:3"));
+    drop((one, other));
+    wait_until("gone", || info("connected_clients:1") && info("blocked_clients:0"));
+    node::stop(vec![running]);
 }

@@ -91,6 +91,11 @@ impl Client<'_> {
         self.shard.pause.filter(|pause| now < pause.until_ns)
     }
 
+    /// Whether the data are not yet what the log held at the start, or a snapshot is being installed.
+    pub fn is_loading(&self) -> bool {
+        !self.shard.is_caught_up()
+    }
+
     /// All sessions of this replica.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Session)> {
         self.shard.sessions.iter()

@@ -18,6 +18,8 @@ pub struct Backlog {
     pub stays: bool,
     /// It is subscribed to something.
     pub listens: bool,
+    /// It waits for something that may never come: `WAIT`.
+    pub is_blocked: bool,
 }
 
 impl Shard {
@@ -89,6 +91,7 @@ impl Shard {
             queued_bytes: session.queue.as_ref().map_or(0, |queue| queue.bytes),
             stays: session.no_evict,
             listens: session.listening.count() > 0,
+            is_blocked: session.blocked,
         })
     }
 

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     glob,
     keyspace::{Keyspace, Tx, tx::Publication},
+    log::Newer,
     marks,
 };
 
@@ -141,7 +142,7 @@ impl Shard {
     }
 
     pub(super) fn resume_parked(&mut self) {
-        if self.is_serving() || self.leader_answers() {
+        if self.is_serving() || self.leader_answers() && self.is_caught_up() {
             self.leaderless_since = None;
         }
         for id in std::mem::take(&mut self.parked) {
@@ -175,6 +176,9 @@ impl Shard {
             self.parts.push(entry.data.clone());
         } else if !entry.data.is_empty() {
             let data = self.join_parts(entry);
+            if let Some(newer) = Newer::in_entry(self.settings.shard, entry.index, &data) {
+                newer.stop();
+            }
             let batch = Batch::decode(&data).unwrap_or_else(|error| self.fatal(entry, &error));
             let id = BatchId { term: entry.term, sequence: batch.sequence };
             let led = matches!(self.standing, Standing::Leading { term, .. } if term == entry.term);

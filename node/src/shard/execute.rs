@@ -174,7 +174,7 @@ impl Shard {
         }
         match self.place_of(id, command, slot) {
             Place::Wait if self.may_wait() => return Done::Parked,
-            Place::Wait => self.reject(id, command, &Redirect::Down.into()),
+            Place::Wait => self.reject(id, command, &self.unserved()),
             Place::Elsewhere(redirect) => self.reject(id, command, &redirect.into()),
             Place::Here => {
                 self.sessions[id].last_command = Some(command);
@@ -278,6 +278,15 @@ impl Shard {
             Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| queue.writes),
             Run::Write(_) | Run::Script(_, false) => !self.is_queued(id, command),
             _ => false,
+        }
+    }
+
+    /// What a request is told that has waited for too long.
+    fn unserved(&self) -> CommandError {
+        // What has keys has been sent to a leader that answers; the rest is for this replica.
+        match self.leader_answers() && !self.is_caught_up() {
+            true => CommandError::text("LOADING Redis is loading the dataset in memory"),
+            false => Redirect::Down.into(),
         }
     }
 

@@ -87,6 +87,8 @@ pub struct Outcomes {
     pub counts: [u64; 3],
     /// What is wrong.
     pub violations: Vec<String>,
+    /// Replies that no client should ever be given, and clients that did not survive one.
+    pub surprises: Vec<String>,
     /// A request that was not served though the faults were over; nothing was checked then.
     pub unserved: Option<String>,
     /// All requests, as lines of JSON.
@@ -170,26 +172,26 @@ async fn drive<W: Workload>(workload: W, phase: &Phase, signals: &Signals) -> Ch
             }
         }));
     }
-    let mut broken = Vec::new();
+    let mut surprises = Vec::new();
     wait_for(&signals.stop).await;
     stop.set(true);
     for worker in workers {
         if let Err(error) = worker.await {
-            broken.push(format!("a client ended: {error}"));
+            surprises.push(format!("a client ended: {error}"));
         }
     }
     wait_for(&signals.healed).await;
     let finished = workload.finish(&mut client()).await;
     Box::new(move || {
         let unserved = finished.err();
-        if unserved.is_none() {
-            broken.extend(workload.check());
-        }
-        broken.extend(journal.surprises.take().into_iter().map(|text| format!("unexpected reply: {text}")));
+        let violations = if unserved.is_none() { workload.check() } else { Vec::new() };
+        surprises
+            .extend(journal.surprises.take().into_iter().map(|text| format!("unexpected reply: {text}")));
         Outcomes {
             name: W::NAME,
             counts: [journal.done.get(), journal.failed.get(), journal.unknown.get()],
-            violations: broken,
+            violations,
+            surprises,
             unserved,
             history: journal.lines.take().iter().map(ToString::to_string).collect(),
         }

@@ -210,7 +210,8 @@ fn memory(lines: &mut Lines, client: &Client<'_>) {
 /// What is acknowledged is in the log of a majority: there is nothing to save.
 fn persistence(lines: &mut Lines, client: &Client<'_>) {
     let facts = client.facts();
-    lines.zeros(&["loading", "async_loading", "current_cow_size", "current_fork_perc"]);
+    lines.add("loading", u8::from(client.is_loading()));
+    lines.zeros(&["async_loading", "current_cow_size", "current_fork_perc"]);
     lines.all(&[
         ("rdb_changes_since_last_save", &0),
         ("rdb_bgsave_in_progress", &0),

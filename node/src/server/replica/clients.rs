@@ -142,9 +142,9 @@ impl Replica {
         self.drive();
     }
 
-    /// Ends connections that are idle for too long or leave too much unread, and the largest if all
-    /// together take too much. At every tick, and when a client leaves many replies unread: between
-    /// two ticks there could be many such.
+    /// Ends connections that are idle for too long, leave too much unread, or whose clients have gone while
+    /// they were blocked; and the largest if all together take too much. At every tick, and when a client
+    /// leaves many replies unread: between two ticks there could be many such.
     pub fn check_clients(&self) {
         let settings = Arc::clone(&self.settings.borrow());
         let idle_ns = settings.idle_seconds_max * 1_000_000_000;
@@ -157,7 +157,8 @@ impl Replica {
             total += memory_of(connection, &backlog);
             let limit = if backlog.listens { settings.output_pubsub } else { settings.output_normal };
             let idle = idle_ns > 0 && !backlog.listens && now - connection.active_ns.get().min(now) > idle_ns;
-            if idle || exceeds(connection, backlog.bytes as u64, limit, now) {
+            let gone = backlog.is_blocked && connection.has_ended();
+            if idle || gone || exceeds(connection, backlog.bytes as u64, limit, now) {
                 connection.close();
             }
         }

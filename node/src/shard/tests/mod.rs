@@ -3,11 +3,17 @@
 mod harness;
 mod networks;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
-use moonraft_proto::{Effect, entry::BatchWriter};
+use moonraft_proto::{
+    Effect,
+    entry::{BatchWriter, FORMAT_VERSION},
+};
 
 pub(crate) use self::harness::{LAST_OWN_SLOT, ShardHarness};
 use super::{DiskRoom, Event, SessionId, ShardSettings, State};
+use crate::log::newer_of;
 
 /// An entry of another leader: these effects.
 fn batch(effects: &[Effect<'_>]) -> Bytes {
@@ -1301,6 +1307,32 @@ fn a_replica_that_has_started_is_read_only_when_it_has_what_its_log_held() {
 }
 
 #[test]
+fn a_replica_that_has_not_caught_up_is_loading() {
+    let loading = |shard: &mut ShardHarness, client| {
+        let info = shard.send(client, "INFO persistence");
+        info[info.find("loading:").unwrap()..].starts_with("loading:1")
+    };
+    let mut shard = ShardHarness::starting_with_log((2, 1));
+    let client = shard.connect();
+    shard.handle(Event::Follow { leader: Some(2) });
+    assert!(loading(&mut shard, client));
+    // What has keys is sent on. What is for this replica waits, but not for ever.
+    assert_eq!(shard.send(client, "GET {t}1"), "-MOVED 15891 127.0.0.1:7101");
+    assert_eq!(shard.send(client, "DBSIZE"), "");
+    shard.pass_ms(1900);
+    assert_eq!(shard.read(client), "");
+    shard.pass_ms(200);
+    assert_eq!(shard.read(client), "-LOADING Redis is loading the dataset in memory");
+    let other = shard.connect();
+    assert_eq!(shard.send(other, "DBSIZE"), "-LOADING Redis is loading the dataset in memory");
+    shard.commit(1, batch(&[put(b"{t}1", b"v")]));
+    assert!(loading(&mut shard, client));
+    shard.commit(1, batch(&[put(b"{t}2", b"v")]));
+    assert!(!loading(&mut shard, client));
+    assert_eq!(shard.send(client, "DBSIZE"), ":2");
+}
+
+#[test]
 fn short_of_disk_what_grows_the_data_is_refused_and_at_last_every_write() {
     let mut shard = ShardHarness::leading();
     let client = shard.connect();
@@ -1328,4 +1360,15 @@ fn short_of_disk_what_grows_the_data_is_refused_and_at_last_every_write() {
     assert_eq!(shard.send(client, "SET k w"), "");
     shard.commit_all();
     assert_eq!(shard.read(client), "+OK");
+}
+
+#[test]
+fn an_entry_of_a_newer_leader_stops_the_node_by_name() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.commit(1, batch(&[put(b"k", b"v")]));
+    let mut newer = batch(&[put(b"k", b"w")]).to_vec();
+    newer[0] = FORMAT_VERSION + 1;
+    let stopped = catch_unwind(AssertUnwindSafe(|| shard.commit(2, newer.into()))).unwrap_err();
+    let line = "shard 0, entry 2 of the log is of format 2; this build reads up to format 1. Start the build that wrote it, or a newer one";
+    assert_eq!(newer_of(&*stopped).as_deref(), Some(line));
 }
