@@ -481,11 +481,7 @@ impl Shard {
 }
 
 /// Executes a command on data: what a single request, `EXEC` and scripts share.
-pub(super) fn run_on_data<'a>(
-    tx: &'a mut Tx,
-    command: &Command,
-    words: &[&'a [u8]],
-) -> Outcome<'a> {
+pub(super) fn run_on_data<'a>(tx: &'a mut Tx, command: &Command, words: &[&'a [u8]]) -> Outcome<'a> {
     if command.is_write() && !tx.is_leading() && !command.has(Flag::PubSub) {
         return Err(CommandError::text("READONLY You can't write against a read only replica."));
     }
