@@ -92,6 +92,11 @@ fn a_torn_tail_that_is_taken_is_found() {
 }
 
 #[test]
+fn a_snapshot_that_counts_before_it_is_durable_is_found() {
+    is_found(Fault::SnapshotUnsynced);
+}
+
+#[test]
 fn an_incarnation_that_comes_back_is_found() {
     is_found(Fault::IncarnationReused);
 }

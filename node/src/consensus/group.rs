@@ -334,6 +334,8 @@ impl Group {
                 let snapshot = &self.storage().snapshot;
                 let (index, term) = (snapshot.index, snapshot.term);
                 let group = self.id;
+                let members = Members::from_raft(snapshot.get_conf_state());
+                work.outputs.push(Output::Members { group, index, members });
                 work.outputs.push(Output::InstallSnapshot { group, index, term });
                 // Raft must not look for what the snapshot replaced, however long the shard takes to install it.
                 self.raw.advance_apply_to(index);

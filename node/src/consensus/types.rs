@@ -307,7 +307,7 @@ pub enum Output {
         /// The last entry that each of them has.
         matched: Vec<u64>,
     },
-    /// The members of the group changed, as of the entry at `index`.
+    /// The members of the group changed, as of the entry or the received snapshot at `index`.
     Members {
         /// The group.
         group: ShardId,

@@ -63,6 +63,70 @@ pub enum Verdict {
     Joins(u32),
 }
 
+impl Memory {
+    /// Of a node that has not begun. It knows the whole past of its groups if it is one of their first voters.
+    pub fn before_begin(decided: Option<u32>, shards: impl IntoIterator<Item = u32>) -> Self {
+        let recollection = Recollection { begun: false, voter: decided == Some(0), incarnation: 0 };
+        let shards = shards.into_iter().map(|shard| (shard, recollection)).collect();
+        Self { decided: decided.is_some(), shards }
+    }
+}
+
+/// The way of a node to its begin. Who drives it asks the peers, tells it their answers, and keeps its decision.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    me: u64,
+    decided: Option<u32>,
+    answers: BTreeMap<u64, Memory>,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To ask all peers, once more: the word of these is missing.
+    Ask(BTreeSet<u64>),
+    /// To make this incarnation durable, and then to say so: [`Birth::decide`].
+    Decide(u32),
+    /// To begin, in the incarnation that was decided.
+    Begin,
+}
+
+impl Birth {
+    /// Of node `me`, whose disk says which life it is in, or does not.
+    pub fn new(me: u64, decided: Option<u32>) -> Self {
+        Self { me, decided, answers: BTreeMap::new() }
+    }
+
+    /// A peer has answered, as it must have done in this life of the process.
+    pub fn heard(&mut self, peer: u64, memory: Memory) {
+        self.answers.insert(peer, memory);
+    }
+
+    /// The decision is durable.
+    pub fn decide(&mut self, incarnation: u32) {
+        assert_eq!(self.decided, None, "an incarnation is decided once");
+        self.decided = Some(incarnation);
+    }
+
+    /// The incarnation, once it is durable.
+    pub fn decided(&self) -> Option<u32> {
+        self.decided
+    }
+
+    /// What is to be done, as far as the answers tell.
+    pub fn next(&self, topology: &Topology) -> Step {
+        let Some(incarnation) = self.decided else {
+            return match verdict(topology, self.me, &self.answers) {
+                Verdict::Wait(peers) => Step::Ask(peers),
+                Verdict::First => Step::Decide(0),
+                Verdict::Joins(incarnation) => Step::Decide(incarnation),
+            };
+        };
+        let awaited = awaited(topology, self.me, &self.answers);
+        if incarnation > 0 || awaited.is_empty() { Step::Begin } else { Step::Ask(awaited) }
+    }
+}
+
 /// What the answers so far say of the life that node `me` is in.
 pub fn verdict(topology: &Topology, me: u64, answers: &BTreeMap<u64, Memory>) -> Verdict {
     let remembered = shared(topology, me, answers);
@@ -187,6 +251,28 @@ mod tests {
         assert!(!seven.shards_of(4).any(|shard| seven.shards_of(1).any(|mine| mine == shard)));
         assert_eq!(verdict(&seven, 1, &answers), Verdict::First);
         assert!(awaited(&seven, 1, &answers).is_empty(), "all have decided");
+    }
+
+    #[test]
+    fn a_node_asks_decides_and_begins() {
+        let topology = topology(3, 3, 3);
+        let mut birth = Birth::new(1, None);
+        assert_eq!(birth.next(&topology), Step::Ask(BTreeSet::from([2, 3])));
+        for peer in [2, 3] {
+            birth.heard(peer, Memory::before_begin(None, topology.shards_of(peer)));
+        }
+        assert_eq!(birth.next(&topology), Step::Decide(0));
+        birth.decide(0);
+        assert_eq!(birth.next(&topology), Step::Ask(BTreeSet::from([2, 3])), "they have not decided");
+        birth.heard(2, memory(&topology, 2, OLD).1);
+        assert_eq!(birth.next(&topology), Step::Begin);
+
+        let mut birth = Birth::new(1, None);
+        birth.heard(2, memory(&topology, 2, OLD).1);
+        assert_eq!(birth.next(&topology), Step::Decide(1));
+        birth.decide(1);
+        assert_eq!(birth.next(&topology), Step::Begin, "its peers have begun");
+        assert_eq!(Birth::new(1, Some(4)).next(&topology), Step::Begin);
     }
 
     #[test]

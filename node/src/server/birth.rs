@@ -18,7 +18,7 @@ use crate::{
     consensus::{GroupSettings, Recollection, ShardId},
     control::{
         Topology,
-        birth::{self, Memory, Verdict},
+        birth::{Birth, Memory, Step},
     },
     log::Log,
 };
@@ -34,38 +34,31 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn settle(
     node: Arc<NodeShared>,
     topology: Arc<Topology>,
-    mut decided: Option<u32>,
+    decided: Option<u32>,
     patience: Duration,
 ) {
     let me = node.node;
-    let mut answers: BTreeMap<u64, Memory> = BTreeMap::new();
+    let mut birth = Birth::new(me, decided);
     let mut interval = ASK_INTERVAL;
     loop {
-        if decided.is_none() {
-            match birth::verdict(&topology, me, &answers) {
-                Verdict::Wait(peers) => {
-                    tell(&node, "waits to hear", &peers, "before it knows whether it is new")
-                }
-                Verdict::First => decided = Some(0),
-                Verdict::Joins(incarnation) => {
+        match birth.next(&topology) {
+            Step::Decide(incarnation) => {
+                if incarnation > 0 {
                     tracing::warn!(
                         "node {me} joins its peers anew as {me}.{incarnation}: its disk is new, but it is not"
                     );
-                    decided = Some(incarnation);
                 }
+                if node.driver.decide(incarnation).await.is_none() {
+                    return; // the node stops
+                }
+                birth.decide(incarnation);
+                continue;
             }
-            if let Some(incarnation) = decided
-                && node.driver.decide(incarnation).await.is_none()
-            {
-                return; // the node stops
+            Step::Begin => break,
+            Step::Ask(peers) if birth.decided().is_none() => {
+                tell(&node, "waits to hear", &peers, "before it knows whether it is new");
             }
-        }
-        if let Some(incarnation) = decided {
-            let awaited = birth::awaited(&topology, me, &answers);
-            if incarnation > 0 || awaited.is_empty() {
-                break;
-            }
-            tell(&node, "awaits", &awaited, "before the cluster begins");
+            Step::Ask(peers) => tell(&node, "awaits", &peers, "before the cluster begins"),
         }
         let asked = node.outgoing.endpoints().map(|(peer, endpoint)| {
             let cluster = topology.name().to_owned();
@@ -73,7 +66,7 @@ pub async fn settle(
         });
         for asking in asked.map(tokio::spawn).collect::<Vec<_>>() {
             if let Ok((peer, Ok(Ok(memory)))) = asking.await {
-                answers.insert(peer, memory);
+                birth.heard(peer, memory);
             }
         }
         tokio::time::sleep(interval).await;
@@ -146,11 +139,7 @@ impl Unborn {
         driver.run().await;
     }
 
-    /// A node that has not begun knows the whole past of its groups if it is one of their first voters.
     fn memory(&self) -> Memory {
-        let decided = self.log.identity().incarnation;
-        let recollection = Recollection { begun: false, voter: decided == Some(0), incarnation: 0 };
-        let shards = self.shared.replicas.keys().map(|&shard| (shard, recollection)).collect();
-        Memory { decided: decided.is_some(), shards }
+        Memory::before_begin(self.log.identity().incarnation, self.shared.replicas.keys().copied())
     }
 }

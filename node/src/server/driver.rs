@@ -51,6 +51,9 @@ struct Member {
     mailbox: ShardMailbox,
     progress: Arc<Progress>,
     told_applied: u64,
+    /// The log durably calls the snapshot at this index the newest, and older files are still there: the shard may
+    /// be reading one.
+    newest_snapshot: Option<u64>,
     /// The term it leads, and whether an entry of that term is committed.
     leads: Option<(u64, bool)>,
 }
@@ -96,6 +99,7 @@ impl Driver {
                 replica: ReplicaId::new(shared.node, incarnation),
                 mailbox: replica.mailbox.clone(),
                 told_applied: replica.progress.index(),
+                newest_snapshot: None,
                 progress: Arc::clone(&replica.progress),
                 leads: None,
             };
@@ -191,6 +195,15 @@ impl Driver {
         if index > member.told_applied {
             member.told_applied = index;
             self.consensus.step(Input::Applied { group, index }, now);
+            self.prune(group);
+        }
+    }
+
+    /// Lets snapshots older than the newest go, once the shard needs none of them.
+    fn prune(&mut self, group: ShardId) {
+        let Some(member) = self.members.get_mut(&group) else { return };
+        if let Some(index) = member.newest_snapshot.take_if(|index| *index <= member.told_applied) {
+            self.writer.prune(group, index);
         }
     }
 
@@ -209,9 +222,13 @@ impl Driver {
             self.disk.end_write(ended_ns, self.patience_ns);
             self.figures.writes.fetch_add(1, Ordering::Relaxed);
             self.figures.write_ns.fetch_add(ended_ns - began_ns, Ordering::Relaxed);
-            let positions =
-                writes.groups.iter().filter_map(|it| Some((it.group, it.snapshot.as_ref()?.index)));
-            positions.for_each(|(group, index)| self.writer.prune(group, index));
+            for write in &writes.groups {
+                if let (Some(snapshot), Some(member)) = (&write.snapshot, self.members.get_mut(&write.group))
+                {
+                    member.newest_snapshot = Some(snapshot.index);
+                    self.prune(write.group);
+                }
+            }
         }
         let work = self.consensus.persisted(clock::boot_ns());
         self.send_and_tell(work);

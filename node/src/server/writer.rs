@@ -104,7 +104,12 @@ impl Desk {
     }
 
     fn publish(&mut self, name: SnapshotName, number: u64) {
-        let Some((_, Some(file))) = self.open.remove(&name.shard).filter(|(open, _)| *open == number) else {
+        let Some((_, file)) = self.open.remove(&name.shard).filter(|(open, _)| *open == number) else {
+            return;
+        };
+        let Some(file) = file else {
+            // The shard had sent all of it before it could hear of the failure, and has forgotten it.
+            self.driver.send(Input::SnapshotFailed { group: name.shard });
             return;
         };
         match self.files.publish(file, number, name) {
@@ -157,5 +162,32 @@ impl SnapshotWriter {
     /// The log durably calls the snapshot at `index` the newest of `shard`.
     pub fn prune(&self, shard: ShardId, index: u64) {
         let _ = self.sender.send(Task::Prune(shard, index));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use moonraft_proto::entry::BatchWriter;
+
+    use super::*;
+    use crate::server::mailbox::{DriverMessage, driver_mailbox};
+
+    #[tokio::test]
+    async fn consensus_hears_of_a_snapshot_that_failed_when_its_shard_had_sent_all_of_it() {
+        let place = tempfile::tempdir().unwrap();
+        let files = SnapshotFiles::open(place.path()).unwrap();
+        let (driver, inbox) = driver_mailbox();
+        let mut desk = Desk { files, driver, shards: BTreeMap::new(), open: BTreeMap::new() };
+        let chunk = BatchWriter::default().seal(7, 0);
+        let name = SnapshotName { shard: 2, index: 70, term: 3 };
+        std::fs::remove_dir(place.path().join("snapshots")).unwrap();
+        desk.write(name.shard, 1, &chunk);
+        desk.publish(name, 1);
+        let mut messages = Vec::new();
+        inbox.receive(&mut messages, Duration::ZERO).await;
+        let told = matches!(messages[..], [DriverMessage::Input(Input::SnapshotFailed { group: 2 })]);
+        assert!(told, "{messages:?}");
     }
 }

@@ -40,9 +40,11 @@ pub struct Part {
 /// A disk.
 #[derive(Default)]
 pub struct Disk {
+    /// Which life of the node's disk it is, once that is decided.
+    pub identity: Option<u32>,
     /// The log of all groups.
     pub log: MemoryLog,
-    /// Snapshot files by group, oldest first.
+    /// Snapshot files by group.
     snapshots: BTreeMap<u32, Vec<SnapshotFile>>,
     /// Files that are being received, by group.
     pub parts: BTreeMap<u32, Part>,
@@ -62,19 +64,28 @@ impl Disk {
         self.snapshots.get(&group)?.iter().find(|file| file.index == index)
     }
 
-    /// A snapshot file is durable. The newest few are kept.
+    /// A snapshot file is durable.
     pub fn keep_snapshot(&mut self, group: u32, file: SnapshotFile) {
-        const KEPT: usize = 4;
         let files = self.snapshots.entry(group).or_default();
         files.retain(|other| other.index != file.index);
         files.push(file);
-        files.sort_by_key(|file| file.index);
-        let over = files.len().saturating_sub(KEPT);
-        files.drain(..over);
+    }
+
+    /// The log durably calls the snapshot at `index` the newest: older files go.
+    pub fn prune(&mut self, group: u32, index: u64) {
+        if let Some(files) = self.snapshots.get_mut(&group) {
+            files.retain(|file| file.index >= index);
+        }
+        if self.parts.get(&group).is_some_and(|part| part.index < index) {
+            self.parts.remove(&group);
+        }
     }
 
     /// A chunk of a snapshot was received. Whether it is the one that was awaited.
     pub fn receive(&mut self, group: u32, file: &SnapshotFile, offset: usize, bytes: usize) -> bool {
+        if self.has(group, file) {
+            return true;
+        }
         let new = || Part { index: file.index, term: file.term, data: Vec::new() };
         let part = self.parts.entry(group).or_insert_with(new);
         if (part.index, part.term) != (file.index, file.term) {
@@ -87,16 +98,26 @@ impl Disk {
         true
     }
 
-    /// How much is here of a file that is being received.
+    /// How much is here of a file that is being received: all of it, if it came whole before.
     pub fn received(&self, group: u32, file: &SnapshotFile) -> usize {
+        if self.has(group, file) {
+            return file.bytes().len();
+        }
         let part = self.parts.get(&group);
         part.filter(|part| (part.index, part.term) == (file.index, file.term))
             .map_or(0, |part| part.data.len())
     }
 
+    fn has(&self, group: u32, file: &SnapshotFile) -> bool {
+        self.snapshot(group, file.index).is_some_and(|other| other.term == file.term)
+    }
+
     /// A received file is complete. Whether it is what its sender has: the checksum
     /// of the whole says so.
     pub fn accept(&mut self, group: u32, file: &SnapshotFile) -> bool {
+        if self.has(group, file) {
+            return true;
+        }
         let part = self.parts.remove(&group);
         let whole = part.is_some_and(|part| part.data == file.bytes());
         if whole {

@@ -55,6 +55,7 @@ enum FaultName {
     ClockBackwards,
     TornTailAccepted,
     IncarnationReused,
+    SnapshotUnsynced,
 }
 
 impl From<FaultName> for Fault {
@@ -70,6 +71,7 @@ impl From<FaultName> for Fault {
             FaultName::ClockBackwards => Fault::ClockBackwards,
             FaultName::TornTailAccepted => Fault::TornTailAccepted,
             FaultName::IncarnationReused => Fault::IncarnationReused,
+            FaultName::SnapshotUnsynced => Fault::SnapshotUnsynced,
         }
     }
 }

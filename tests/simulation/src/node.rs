@@ -10,7 +10,9 @@ use std::{
 use bytes::Bytes;
 
 use moonraft::{
-    consensus::{Consensus, GroupSettings, Input, LeaseCell, ReplicaId},
+    consensus::{Consensus, GroupSettings, GroupStatus, Input, LeaseCell, ReplicaId},
+    control::{Topology, birth::Birth},
+    log::RecoveredGroup,
     shard::{Busy, Event, ProcessFacts, Shard, ShardSettings, State, Surroundings},
 };
 use moonraft_router::{Network, SlotMap};
@@ -60,22 +62,64 @@ impl Surroundings for World {
     }
 }
 
+/// What a shard's thread is told.
+pub enum Mail {
+    /// What its shard is told at once.
+    Event(Event),
+    /// This snapshot is to be installed.
+    Install {
+        /// The last entry in it.
+        index: u64,
+        /// That entry's term.
+        term: u64,
+    },
+}
+
+/// What consensus tells a shard, and what of it waits.
+#[derive(Default)]
+pub struct Intake {
+    /// What waits for the shard's thread, where it is busy.
+    pub mailbox: Option<VecDeque<Mail>>,
+    /// What waits for a snapshot to be installed, or, on a follower, to be written.
+    pub deferred: VecDeque<Mail>,
+    /// A snapshot is being installed.
+    pub installing: bool,
+}
+
+/// What the consensus thread is told.
+pub enum Told {
+    /// What its groups are told.
+    Input(Input),
+    /// A peer, in this life, asks what is known of it.
+    Recall(usize, u32),
+}
+
 /// What runs on a node while it is up.
 pub struct Running {
-    /// All its groups.
-    pub consensus: Consensus,
+    /// All its groups, once they have begun.
+    pub consensus: Option<Consensus>,
+    /// What is known before.
+    pub birth: Birth,
+    /// Groups that this node's replica is to become a voter of.
+    pub joining: BTreeSet<u32>,
     /// Its replicas, by shard.
     pub shards: Vec<Shard>,
-    /// What waits for each shard's thread, where it is busy.
-    pub mailboxes: Vec<Option<VecDeque<Event>>>,
+    /// The way to each of them.
+    pub intakes: Vec<Intake>,
+    /// Their leases.
+    leases: Vec<Arc<LeaseCell>>,
     /// What waits for the consensus thread.
-    pub inbox: VecDeque<Input>,
-    /// A write is being synced.
-    pub syncing: bool,
+    pub inbox: VecDeque<Told>,
+    /// A write is being synced: the snapshots that it calls the newest, group and index.
+    pub syncing: Option<Vec<(u32, u64)>>,
+    /// What the log durably calls the newest snapshots, where older ones may still be there.
+    pub newest_snapshots: BTreeMap<u32, u64>,
     /// Groups it led in this life.
     pub led: BTreeSet<u32>,
-    /// Chunks of the snapshot that each shard is taking, and its number.
-    pub taking: BTreeMap<u32, (u64, Vec<Bytes>)>,
+    /// The snapshot of each shard that is being written: its number, its chunks; none if it has failed.
+    pub writing: BTreeMap<u32, (u64, Option<Vec<Bytes>>)>,
+    /// When the thread that writes snapshots has done all that it was told.
+    pub written_at: u64,
 }
 
 /// One node.
@@ -94,83 +138,88 @@ pub struct Node {
     pub map: Rc<RefCell<Arc<SlotMap>>>,
     /// Scripts that run now are killed.
     pub kills: Rc<Cell<bool>>,
-    /// Counts its disks.
-    pub incarnation: u32,
     /// `None` while it is down.
     pub running: Option<Running>,
 }
 
 /// What a node is started with.
 pub struct Start<'a> {
-    /// Numbers of consensus.
-    pub consensus: &'a moonraft::consensus::Settings,
     /// Numbers of shards.
     pub shard: &'a ShardSettings,
-    /// The node count.
-    pub nodes: u64,
-    /// The shard count.
-    pub shards: usize,
-    /// Election timeouts by shard, in ticks.
-    pub election_ticks: Vec<u32>,
     /// What is drawn at random, by shard.
     pub seeds: Vec<u64>,
 }
 
 impl Node {
-    /// Starts the node from what its disk holds.
-    pub fn start(&mut self, start: &Start<'_>) {
+    /// Starts the node from what its disk holds, as the server does. Returns whether its groups have begun, and the
+    /// snapshots that its shards are to install.
+    pub fn start(&mut self, start: &Start<'_>) -> (bool, Vec<(usize, Mail)>) {
         self.life += 1;
         let recovered = self.disk.log.recover();
-        let replica = self.replica();
-        let groups = (0..start.shards as u32).map(|group| GroupSettings {
-            group,
-            replica,
-            voters: (1..=start.nodes).map(|node| ReplicaId::new(node, 0)).collect(),
-            home: Some(1 + u64::from(group) % start.nodes),
-            election_ticks: Some(start.election_ticks[group as usize]),
-            lease: Arc::default(),
-            recovered: recovered.get(&group).cloned(),
-        });
-        let reader = Arc::new(self.disk.log.clone());
-        let consensus =
-            Consensus::new(start.consensus.clone(), groups.collect(), reader, self.clock.boot_ns());
-        let shards = (0..start.shards).map(|shard| {
+        let leases: Vec<Arc<LeaseCell>> = start.seeds.iter().map(|_| Arc::default()).collect();
+        let shards = start.seeds.iter().enumerate().map(|(shard, &seed)| {
             let group = shard as u32;
-            let index = recovered.get(&group).map_or(0, |group| group.snapshot.index);
             let last = recovered.get(&group).map(|it| (it.last_index, it.terms.term(it.last_index)));
-            let acknowledged = last.unwrap_or_default();
-            let state = State { acknowledged, ..self.restore(group, index, start.shards) };
-            let lease = consensus.lease(group).expect("the group was made just now");
+            let slots = SlotMap::even_range(shard, start.seeds.len());
+            let state = State { acknowledged: last.unwrap_or_default(), ..State::of_new_shard(&[slots]) };
             let world = World {
                 clock: Rc::clone(&self.clock),
-                lease,
+                lease: Arc::clone(&leases[shard]),
                 map: Rc::clone(&self.map),
                 kills: Rc::clone(&self.kills),
             };
             let settings =
-                ShardSettings { shard: group, replica: replica.0, node: self.id, ..start.shard.clone() };
-            Shard::new(settings, Rc::new(world), state, start.seeds[shard])
+                ShardSettings { shard: group, replica: self.id, node: self.id, ..start.shard.clone() };
+            Shard::new(settings, Rc::new(world), state, seed)
         });
-        let shards = shards.collect();
-        let mailboxes = (0..start.shards).map(|_| None).collect();
+        let snapshots = recovered.iter().filter(|(_, it)| it.snapshot.index > 0).map(|(&group, it)| {
+            (group as usize, Mail::Install { index: it.snapshot.index, term: it.snapshot.term })
+        });
         self.running = Some(Running {
-            consensus,
-            shards,
-            mailboxes,
+            consensus: None,
+            birth: Birth::new(self.id, self.disk.identity),
+            joining: BTreeSet::new(),
+            shards: shards.collect(),
+            intakes: leases.iter().map(|_| Intake::default()).collect(),
+            leases,
             inbox: VecDeque::new(),
-            syncing: false,
+            syncing: None,
+            newest_snapshots: BTreeMap::new(),
             led: BTreeSet::new(),
-            taking: BTreeMap::new(),
+            writing: BTreeMap::new(),
+            written_at: 0,
         });
+        let has_begun = recovered.values().any(RecoveredGroup::has_begun);
+        (has_begun, snapshots.collect())
     }
 
-    /// The state of the snapshot at `index`, or of a new shard.
-    fn restore(&self, group: u32, index: u64, shards: usize) -> State {
-        if index == 0 {
-            return State::of_new_shard(&[SlotMap::even_range(group as usize, shards)]);
-        }
-        let file = self.disk.snapshot(group, index).expect("the log names a snapshot that is durable");
-        State::from_snapshot(file.index, file.term, &file.chunks).expect("a snapshot was written just so")
+    /// The node knows which life of its disk it is in: its groups begin.
+    pub fn begin(
+        &mut self,
+        settings: &moonraft::consensus::Settings,
+        topology: &Topology,
+        election_ticks: &[u32],
+    ) {
+        let (replica, now) = (self.replica(), self.clock.boot_ns());
+        let mut recovered = self.disk.log.recover();
+        let running = self.running.as_mut().expect("it is up");
+        let groups = topology.shards_of(self.id).map(|group| GroupSettings {
+            group,
+            replica,
+            voters: topology.nodes_of(group).map(|entry| ReplicaId::new(entry.id, 0)).collect(),
+            home: Some(topology.home(group)),
+            election_ticks: Some(election_ticks[group as usize]),
+            lease: Arc::clone(&running.leases[group as usize]),
+            recovered: recovered.remove(&group),
+        });
+        let groups: Vec<GroupSettings> = groups.collect();
+        let ids: Vec<u32> = groups.iter().map(|group| group.group).collect();
+        let reader = Arc::new(self.disk.log.clone());
+        let consensus = Consensus::new(settings.clone(), groups, reader, now);
+        let is_voter =
+            |group: &u32| consensus.status(*group).is_some_and(|status| status.members.is_voter(replica));
+        running.joining = ids.into_iter().filter(|group| !is_voter(group)).collect();
+        running.consensus = Some(consensus);
     }
 
     /// The power goes.
@@ -181,8 +230,13 @@ impl Node {
         self.disk.crash(rng, torn_is_taken);
     }
 
-    /// The group's replica here, as it calls itself.
+    /// The groups' replica here, as it calls itself once it knows.
     pub fn replica(&self) -> ReplicaId {
-        ReplicaId::new(self.id, self.incarnation)
+        ReplicaId::new(self.id, self.disk.identity.expect("which life it is in has been decided"))
+    }
+
+    /// Where a group stands here, if it has begun.
+    pub fn status(&self, group: u32) -> Option<GroupStatus> {
+        self.running.as_ref()?.consensus.as_ref()?.status(group)
     }
 }

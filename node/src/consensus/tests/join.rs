@@ -74,6 +74,29 @@ fn a_lost_disk_is_filled_from_a_snapshot_that_knows_the_new_member() {
 }
 
 #[test]
+fn a_replica_that_became_a_voter_in_what_a_snapshot_holds_is_told() {
+    let mut plan = Plan::default();
+    (plan.settings.log_entries_max, plan.settings.slack_entries_max) = (10, 0);
+    let mut network = Network::new(3, plan);
+    let leader = network.wait_for_leader(0);
+    let lost = follower_of(leader);
+    network.wipe(lost);
+    let changes =
+        network.run_until_ms(5_000, |network| !network.status(leader, 0).members.outgoing.is_empty());
+    assert!(changes);
+    network.isolate(lost);
+    let settled =
+        network.run_until_ms(5_000, |network| network.status(leader, 0).members.outgoing.is_empty());
+    assert!(settled);
+    fill(&mut network, 1..60);
+    assert!(!network.votes(lost), "it has not heard");
+    network.cut.clear();
+    wait_until_back(&mut network, lost);
+    assert!(network.shard(lost, 0).installed > 0);
+    assert_eq!(network.shard(lost, 0).members, Some(network.status(lost, 0).members));
+}
+
+#[test]
 fn a_disk_that_is_lost_again_and_again_gives_a_new_id_each_time() {
     let mut network = three();
     let leader = network.wait_for_leader(0);

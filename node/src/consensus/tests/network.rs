@@ -85,6 +85,8 @@ pub struct Shard {
     pub installed: u32,
     pub snapshots_asked: u32,
     pub hold_applied: bool,
+    /// As last told.
+    pub members: Option<Members>,
 }
 
 pub struct Node {
@@ -566,7 +568,9 @@ impl Network {
                 answers.push(Input::Applied { group, index });
             }
             Output::Followers { matched, .. } => self.followers.push(matched),
-            Output::Members { .. } => {}
+            Output::Members { group, members, .. } => {
+                node.shards.get_mut(&group).unwrap().members = Some(members);
+            }
         }
         self.nodes.get_mut(&id).unwrap().inbox.extend(answers);
     }

@@ -51,12 +51,7 @@ impl Replica {
         self.is_installing.get() || !shard.standing().is_leading() && shard.is_writer_behind()
     }
 
-    fn awaits_snapshot(&self) -> bool {
-        self.deferred.borrow().iter().any(|message| matches!(message, ShardMessage::Install { .. }))
-    }
-
-    /// Takes what has waited for long enough. What comes before another snapshot need not be taken any more,
-    /// and its file may be gone.
+    /// Takes what has waited for long enough. What comes before another snapshot need not be taken any more.
     fn take_deferred(self: &Rc<Self>) {
         {
             let mut deferred = self.deferred.borrow_mut();
@@ -131,8 +126,6 @@ async fn install(replica: Rc<Replica>, index: u64, term: u64) {
     let read = reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     match read {
         Ok(()) => replica.shard.borrow_mut().end_install(),
-        // A newer one has come and made its file go.
-        Err(_) if replica.awaits_snapshot() => {}
         Err(error) => panic!("shard {shard}: {error}"),
     }
     replica.begins_term.set(true);

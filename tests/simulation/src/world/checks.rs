@@ -68,9 +68,10 @@ impl World {
         let show = |node: &Node| match &node.running {
             None => format!("{} down", node.id),
             Some(running) => {
-                let shards = running.shards.iter().enumerate().map(|(shard, state)| {
-                    format!("{:?} {:?}", state.standing(), running.consensus.status(shard as u32))
-                });
+                let shards =
+                    running.shards.iter().enumerate().map(|(shard, state)| {
+                        format!("{:?} {:?}", state.standing(), node.status(shard as u32))
+                    });
                 format!("{} {}", node.id, shards.collect::<Vec<_>>().join(" "))
             }
         };
@@ -80,7 +81,7 @@ impl World {
     /// Lets replicas catch up, then compares them and checks the history.
     pub(super) fn finish(mut self) -> Result<Report, String> {
         let deadline = self.now.get() + HEALED_WITHIN;
-        while self.replaced.is_some() || !self.replicas_are_level() {
+        while self.misses_a_voter() || !self.replicas_are_level() {
             if self.now.get() > deadline {
                 return Err(format!("replicas do not catch up: {}", self.describe()));
             }
@@ -124,7 +125,8 @@ impl World {
             let applied = |node: &Node| node.running.as_ref().map(|running| running.shards[shard].applied());
             let first = applied(&self.nodes[0]);
             let settled = |node: &Node| {
-                node.running.as_ref().is_some_and(|running| !running.shards[shard].is_speculating())
+                let state = node.running.as_ref().map(|running| &running.shards[shard]);
+                state.is_some_and(|state| state.is_caught_up() && !state.is_speculating())
             };
             first.is_some() && self.nodes.iter().all(|node| applied(node) == first && settled(node))
         })

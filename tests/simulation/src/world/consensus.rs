@@ -4,19 +4,27 @@ use std::sync::Arc;
 
 use moonraft::{
     consensus::{Input, Output, ReplicaId, Role},
+    control::birth::Memory,
     log::LogWrites,
     shard::{self, Event as ShardEvent},
 };
 use moonraft_router::SlotMap;
 use rand::RngExt;
 
-use super::{Event, World};
-use crate::marks::mark;
+use super::{Event, World, network::Parcel};
+use crate::{
+    marks::mark,
+    node::{Mail, Told},
+};
 
 impl World {
     pub(super) fn input(&mut self, node: usize, input: Input) {
+        self.tell_consensus(node, Told::Input(input));
+    }
+
+    pub(super) fn tell_consensus(&mut self, node: usize, told: Told) {
         if let Some(running) = &mut self.nodes[node].running {
-            running.inbox.push_back(input);
+            running.inbox.push_back(told);
             let life = self.nodes[node].life;
             let at = self.nodes[node].paused_until;
             self.at(at, Event::Process(node, life));
@@ -28,16 +36,15 @@ impl World {
         loop {
             let now = self.nodes[node].clock.boot_ns();
             let Some(running) = &mut self.nodes[node].running else { return };
-            if running.syncing {
+            if running.syncing.is_some() {
                 return;
             }
-            while let Some(input) = running.inbox.pop_front() {
-                running.consensus.step(input, now);
+            while let Some(told) = self.nodes[node].running.as_mut().and_then(|it| it.inbox.pop_front()) {
+                self.take(node, told, now);
             }
-            if !running.consensus.has_work() {
-                return;
-            }
-            let work = running.consensus.collect(now);
+            let Some(running) = &mut self.nodes[node].running else { return };
+            let Some(consensus) = running.consensus.as_mut().filter(|it| it.has_work()) else { return };
+            let work = consensus.collect(now);
             let writes = work.writes;
             self.send(node, work.messages);
             self.consensus_outputs(node, work.outputs);
@@ -48,23 +55,58 @@ impl World {
         }
     }
 
+    fn take(&mut self, node: usize, told: Told, now: u64) {
+        let (shards, decided) = (self.shards as u32, self.nodes[node].disk.identity);
+        let Some(running) = &mut self.nodes[node].running else { return };
+        match (told, &mut running.consensus) {
+            (Told::Input(input), Some(consensus)) => consensus.step(input, now),
+            // Whoever wants something of groups that have not begun says it again.
+            (Told::Input(_), None) => {}
+            (Told::Recall(from, life), consensus) => {
+                let asker = from as u64 + 1;
+                let memory = match consensus {
+                    None => Memory::before_begin(decided, 0..shards),
+                    Some(consensus) => {
+                        let recall = |group| Some((group, consensus.recollect(group, asker)?));
+                        Memory { decided: true, shards: (0..shards).filter_map(recall).collect() }
+                    }
+                };
+                self.send_parcel(node, from, &Parcel::Memory(life, node, memory));
+            }
+        }
+    }
+
     /// Writes to the log. A write that fails stops the node: what is on the disk is
     /// only known again after a start.
     fn write(&mut self, node: usize, writes: &LogWrites) {
-        let now = self.now.get();
-        let disk = &mut self.nodes[node].disk;
-        disk.log.write(writes);
-        let full = disk.full_until > now;
-        if std::mem::take(&mut disk.broken) || full {
-            mark(if full { "full disk stopped a node" } else { "disk error stopped a node" });
+        self.nodes[node].disk.log.write(writes);
+        if self.disk_fails(node) {
             return self.crash(node);
         }
-        let hung = disk.hung_until.saturating_sub(now);
-        let (low, high) = self.weather.sync;
-        let delay = hung + self.rng.random_range(low..high);
+        let delay = self.draw_sync(node);
         let life = self.nodes[node].life;
-        self.nodes[node].running.as_mut().expect("it is up").syncing = true;
+        let newest = writes.groups.iter().filter_map(|it| Some((it.group, it.snapshot.as_ref()?.index)));
+        self.nodes[node].running.as_mut().expect("it is up").syncing = Some(newest.collect());
         self.after(delay, Event::Synced(node, life));
+    }
+
+    /// Whether a write of what a node cannot do without fails.
+    pub(super) fn disk_fails(&mut self, node: usize) -> bool {
+        let now = self.now.get();
+        let disk = &mut self.nodes[node].disk;
+        let full = disk.full_until > now;
+        let fails = std::mem::take(&mut disk.broken) || full;
+        if fails {
+            mark(if full { "full disk stopped a node" } else { "disk error stopped a node" });
+        }
+        fails
+    }
+
+    /// How long a sync takes on a node's disk.
+    pub(super) fn draw_sync(&mut self, node: usize) -> u64 {
+        let hung = self.nodes[node].disk.hung_until.saturating_sub(self.now.get());
+        let (low, high) = self.weather.sync;
+        hung + self.rng.random_range(low..high)
     }
 
     pub(super) fn synced(&mut self, node: usize, life: u32) {
@@ -74,16 +116,35 @@ impl World {
         if self.is_paused(node) {
             return self.at(self.nodes[node].paused_until, Event::Synced(node, life));
         }
-        self.nodes[node].disk.log.sync();
-        self.nodes[node].running.as_mut().expect("it is up").syncing = false;
+        let state = &mut self.nodes[node];
+        state.disk.log.sync();
+        let newest = state.running.as_mut().and_then(|running| running.syncing.take());
+        if let Some(running) = &mut state.running {
+            running.newest_snapshots.extend(newest.into_iter().flatten());
+        }
+        for group in 0..self.shards {
+            self.prune(node, group);
+        }
         self.persisted(node);
         self.process(node);
     }
 
+    /// Snapshots older than the newest go, once the shard needs none of them.
+    pub(super) fn prune(&mut self, node: usize, shard: usize) {
+        let (state, group) = (&mut self.nodes[node], shard as u32);
+        let Some(running) = &mut state.running else { return };
+        let Some(&index) = running.newest_snapshots.get(&group) else { return };
+        if index <= running.shards[shard].applied().0 {
+            running.newest_snapshots.remove(&group);
+            state.disk.prune(group, index);
+        }
+    }
+
     pub(super) fn persisted(&mut self, node: usize) {
         let now = self.nodes[node].clock.boot_ns();
-        let Some(running) = &mut self.nodes[node].running else { return };
-        let work = running.consensus.persisted(now);
+        let running = self.nodes[node].running.as_mut();
+        let Some(consensus) = running.and_then(|running| running.consensus.as_mut()) else { return };
+        let work = consensus.persisted(now);
         self.send(node, work.messages);
         self.consensus_outputs(node, work.outputs);
     }
@@ -116,17 +177,14 @@ impl World {
                 Output::TakeSnapshot { group } => self.post(node, group as usize, ShardEvent::TakeSnapshot),
                 Output::SendSnapshot { index, message, .. } => self.send_snapshot(node, index, message),
                 Output::InstallSnapshot { group, index, term } => {
-                    mark("snapshot installed");
                     if self.nodes[node].running.as_ref().is_some_and(|running| running.led.contains(&group)) {
                         mark("snapshot installed by one that led before");
                     }
-                    let file =
-                        self.nodes[node].disk.snapshot(group, index).expect("it was kept before").clone();
+                    let file = self.nodes[node].disk.snapshot(group, index).expect("it was kept before");
                     assert_eq!(file.term, term, "a snapshot file is named by index and term");
-                    let event = ShardEvent::InstallSnapshot { index, term, chunks: file.chunks };
-                    self.post(node, group as usize, event);
+                    self.post_mail(node, group as usize, Mail::Install { index, term });
                 }
-                Output::Members { members, .. } => self.members_changed(node, &members),
+                Output::Members { group, members, .. } => self.members_changed(node, group, &members),
                 Output::Refused { .. } | Output::RoundRefused { .. } => {}
             }
         }
@@ -160,6 +218,9 @@ impl World {
         }
         if let Some(running) = &mut self.nodes[node].running {
             running.led.insert(group);
+        }
+        if self.lost.iter().any(|&lost| lost != node) {
+            mark("leader elected while a node was joining");
         }
         if *self.leaders.entry((group, term)).or_insert(node) != node {
             self.wrong = Some(format!("two leaders of group {group} in term {term}"));

@@ -55,9 +55,6 @@ const KINDS: [Kind; 18] = [
     Kind::LoseDisk,
 ];
 
-/// A node that cannot do without its disk yet loses it later: after so long it is looked at again.
-const LOSE_DISK_AGAIN: u64 = 200 * MS;
-
 /// How many kinds there are.
 pub(super) const FAULT_KINDS: usize = KINDS.len();
 
@@ -118,9 +115,7 @@ impl World {
         if self.nodes[node].running.is_none() {
             return;
         }
-        if self.is_in_joint_configuration(node) {
-            mark("crash in a joint configuration");
-        }
+        self.mark_crash(node);
         let torn_is_taken = self.fault == Some(Fault::TornTailAccepted);
         self.nodes[node].crash(&mut self.rng, torn_is_taken);
         self.connections_close(node);
@@ -136,30 +131,20 @@ impl World {
         }
     }
 
-    fn is_in_joint_configuration(&self, node: usize) -> bool {
-        let Some(running) = &self.nodes[node].running else { return false };
-        (0..self.shards as u32)
-            .filter_map(|group| running.consensus.status(group))
-            .any(|status| !status.members.outgoing.is_empty())
-    }
-
-    /// The disk is gone for good, and the node comes back with an empty one. One at a
-    /// time, for the others must be able to bring it up.
-    pub(super) fn lose_disk(&mut self, node: usize) {
-        if self.calm || self.replaced.is_some() || self.nodes.len() < 3 {
-            return;
+    fn mark_crash(&self, node: usize) {
+        let Some(running) = &self.nodes[node].running else { return };
+        let statuses = (0..self.shards as u32).filter_map(|group| self.nodes[node].status(group));
+        if statuses.into_iter().any(|status| !status.members.outgoing.is_empty()) {
+            mark("crash in a joint configuration");
         }
-        if !self.may_lose_disk(node) {
-            return self.after(LOSE_DISK_AGAIN, Event::LoseDisk(node));
+        if running.intakes.iter().any(|intake| intake.installing) {
+            mark("crash while a snapshot was installed");
         }
-        mark("disk lost");
-        self.crash(node);
-        let state = &mut self.nodes[node];
-        state.disk = crate::disk::Disk::default();
-        if self.fault != Some(Fault::IncarnationReused) {
-            state.incarnation += 1;
-            self.replaced = Some(node);
-            self.after(100 * MS, Event::Operate);
+        if running.consensus.is_none() {
+            mark("crash before the groups began");
+        }
+        if !running.joining.is_empty() {
+            mark("crash of a joiner");
         }
     }
 

@@ -1,80 +1,106 @@
-//! A node that lost its disk is replaced by itself in its next incarnation: it is taken in
-//! as a learner, brought up, and made a voter in the place of the one it was, by joint
-//! consensus. What asks for it, asks again until it is so: leaders change and nodes crash
-//! meanwhile.
+//! Which life of its disk a node is in, and how it gets back into its groups: the ways of the product
+//! (`control::birth`, `consensus::join`), driven as the server drives them. Which node loses its disk, and when, is
+//! drawn here; leaders change, nodes crash and links are cut meanwhile.
 
-use moonraft::consensus::{GroupStatus, Input, ReplicaId, Role};
+use moonraft::{
+    consensus::{GroupStatus, Members, ReplicaId, Role},
+    control::birth::Step,
+};
 use rand::RngExt;
 
-use super::{Event, MS, World};
-use crate::marks::mark;
+use super::{Event, Fault, MS, World, network::Parcel};
+use crate::{disk::Disk, marks::mark};
 
-/// A learner that lacks no more entries than this is made a voter.
-const LAG_ENTRIES_MAX: u64 = 8;
+/// Between two rounds of questions.
+const ASK_INTERVAL_MS: (u64, u64) = (20, 200);
+/// Ticks between two requests to be taken in: a quarter of the longest election timeout.
+const JOIN_TICKS: u64 = 5;
 
 impl World {
-    /// All groups are led by others, so that they can do without it and bring it up.
-    pub(super) fn may_lose_disk(&self, node: usize) -> bool {
-        (0..self.shards as u32).all(|group| {
-            self.leader_of(group)
-                .is_some_and(|(leader, status)| leader != node && status.members.outgoing.is_empty())
-        })
-    }
+    // ---- the begin ----------------------------------------------------------------
 
-    /// The newest leader of a group, and where it stands.
-    fn leader_of(&self, group: u32) -> Option<(usize, GroupStatus)> {
-        let status = |node: usize| self.nodes[node].running.as_ref()?.consensus.status(group);
-        let leaders = (0..self.nodes.len()).filter_map(|node| status(node).map(|status| (node, status)));
-        leaders.filter(|(_, status)| status.role == Role::Leader).max_by_key(|(_, status)| status.term)
-    }
-
-    /// One step towards the members that there should be, in each group.
-    pub(super) fn operate(&mut self) {
-        let Some(node) = self.replaced else { return };
-        let mut done = true;
-        for group in 0..self.shards as u32 {
-            done &= self.operate_on(group, node);
+    /// The next step of a node that has not begun.
+    pub(super) fn be_born(&mut self, node: usize, life: u32) {
+        if self.nodes[node].life != life {
+            return;
         }
-        if done {
-            self.replaced = None;
-        } else {
-            self.after(100 * MS, Event::Operate);
+        if self.is_paused(node) {
+            return self.at(self.nodes[node].paused_until, Event::BeBorn(node, life));
         }
-    }
-
-    /// Whether the group's members are as they should be.
-    fn operate_on(&mut self, group: u32, node: usize) -> bool {
-        let Some((leader, status)) = self.leader_of(group) else { return false };
-        let replica = self.nodes[node].replica();
-        let is_joiner = |id: &ReplicaId| *id == replica;
-        let members = &status.members;
-        let old = |id: &&ReplicaId| id.node() == replica.node() && !is_joiner(id);
-        if members.voters.contains(&replica) && members.outgoing.is_empty() {
-            return !members.voters.iter().any(|id| old(&id));
-        }
-        let (mut voters, mut learners) = (members.voters.clone(), members.learners.clone());
-        if members.learners.contains(&replica) {
-            let matched =
-                status.matched.iter().find(|(id, _)| *id == replica).map_or(0, |(_, matched)| *matched);
-            if matched + LAG_ENTRIES_MAX < status.last {
-                return false;
+        let Some(running) = &self.nodes[node].running else { return };
+        match running.birth.next(&self.topology) {
+            Step::Ask(_) => {
+                self.send_to_all(node, &Parcel::Recall(node, life));
+                let (low, high) = ASK_INTERVAL_MS;
+                let delay = self.rng.random_range(low..high) * MS;
+                self.after(delay, Event::BeBorn(node, life));
             }
-            voters.retain(|id| id.node() != replica.node());
-            voters.push(replica);
-            learners.retain(|id| id.node() != replica.node());
-        } else {
-            learners.push(replica);
+            Step::Decide(incarnation) => {
+                let delay = self.draw_sync(node);
+                self.after(delay, Event::Decided(node, life, incarnation));
+            }
+            Step::Begin => self.groups_begin(node),
         }
-        let change = Input::ChangeMembers { group, term: status.term, sequence: 0, voters, learners };
-        self.input(leader, change);
-        false
+    }
+
+    /// The decision has been written, if the disk does that.
+    pub(super) fn decided(&mut self, node: usize, life: u32, incarnation: u32) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        let fails = self.disk_fails(node);
+        let state = &mut self.nodes[node];
+        let Some(running) = &mut state.running else { return };
+        if fails {
+            mark("crash before the incarnation was durable");
+            return self.crash(node);
+        }
+        state.disk.identity = Some(incarnation);
+        running.birth.decide(incarnation);
+        self.be_born(node, life);
+    }
+
+    /// The groups of a node begin.
+    pub(super) fn groups_begin(&mut self, node: usize) {
+        let election_ticks = self.draw_election_ticks(node);
+        self.nodes[node].begin(&self.consensus, &self.topology, &election_ticks);
+        let life = self.nodes[node].life;
+        self.after(0, Event::Process(node, life));
+        self.after(0, Event::AskToJoin(node, life));
+    }
+
+    // ---- joining --------------------------------------------------------------------
+
+    /// A replica that does not vote says that it wants to.
+    pub(super) fn ask_to_join(&mut self, node: usize, life: u32) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        if self.is_paused(node) {
+            return self.at(self.nodes[node].paused_until, Event::AskToJoin(node, life));
+        }
+        let replica = self.nodes[node].replica();
+        let Some(running) = &self.nodes[node].running else { return };
+        for group in running.joining.clone() {
+            self.send_to_all(node, &Parcel::Joining(group, replica));
+        }
+        self.after(JOIN_TICKS * self.consensus.tick_ms * MS, Event::AskToJoin(node, life));
     }
 
     /// The members of a group changed, as a replica of it sees them.
-    pub(super) fn members_changed(&mut self, node: usize, members: &moonraft::consensus::Members) {
+    pub(super) fn members_changed(&mut self, node: usize, group: u32, members: &Members) {
+        let replica = self.nodes[node].replica();
+        let life = self.nodes[node].life;
+        if let Some(running) = &mut self.nodes[node].running {
+            if members.is_voter(replica) {
+                running.joining.remove(&group);
+            } else {
+                running.joining.insert(group);
+            }
+        }
         if !members.outgoing.is_empty() && self.draw(self.weather.crash_in_change) {
             let delay = self.rng.random_range(0..3 * MS);
-            self.after(delay, Event::Crash(node, self.nodes[node].life));
+            self.after(delay, Event::Crash(node, life));
         }
         let new = |id: &ReplicaId| id.incarnation() > 0;
         if members.learners.iter().any(new) {
@@ -82,6 +108,57 @@ impl World {
         }
         if members.outgoing.is_empty() && members.voters.iter().any(new) {
             mark("learner became a voter");
+        }
+    }
+
+    /// The newest leader of a group, and where it stands.
+    fn leader_of(&self, group: u32) -> Option<GroupStatus> {
+        let statuses = self.nodes.iter().filter_map(|node| node.status(group));
+        statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)
+    }
+
+    /// Whether a node votes in all its groups, and none is between two configurations: it is as good as it was
+    /// before it lost its disk.
+    fn is_back(&self, node: usize) -> bool {
+        let state = &self.nodes[node];
+        state.disk.identity.is_some()
+            && (0..self.shards as u32).all(|group| {
+                self.leader_of(group).is_some_and(|status| {
+                    status.members.is_voter(state.replica()) && status.members.outgoing.is_empty()
+                })
+            })
+    }
+
+    /// Whether some node has lost its disk and has not come back.
+    pub(super) fn misses_a_voter(&mut self) -> bool {
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.retain(|&node| !self.is_back(node));
+        self.lost = lost;
+        !self.lost.is_empty()
+    }
+
+    // ---- losing ---------------------------------------------------------------------
+
+    /// The disk is gone for good, and the node starts with an empty one: no more at a time than leave a majority,
+    /// but the same one again, before it is back.
+    pub(super) fn lose_disk(&mut self, node: usize) {
+        self.misses_a_voter();
+        let others = self.lost.iter().filter(|&&other| other != node).count();
+        if self.calm || others >= (self.nodes.len() - 1) / 2 {
+            return;
+        }
+        mark("disk lost");
+        if !self.lost.insert(node) {
+            mark("disk lost again before its node was back");
+        }
+        if !(0..self.shards as u32).any(|group| self.leader_of(group).is_some()) {
+            mark("disk lost while nobody led");
+        }
+        self.crash(node);
+        let identity = self.nodes[node].disk.identity;
+        self.nodes[node].disk = Disk::default();
+        if self.fault == Some(Fault::IncarnationReused) {
+            self.nodes[node].disk.identity = identity;
         }
     }
 }

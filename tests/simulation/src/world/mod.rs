@@ -32,7 +32,9 @@ use std::{
 
 use bytes::BytesMut;
 use moonraft::{
-    consensus::{Input, PeerMessage, Settings as ConsensusSettings},
+    config::ClusterFile,
+    consensus::{Input, Settings as ConsensusSettings},
+    control::Topology,
     shard::{self, ShardSettings},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -40,11 +42,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 pub use self::settings::{Fault, Report, Settings};
 use self::{
     clients::{Client, Connection},
+    network::Parcel,
     queue::Queue,
-    snapshots::Transfer,
+    snapshots::{Install, Task, Transfer},
     weather::Weather,
 };
-use crate::{disk::SnapshotFile, history::History, node::Node};
+use crate::{history::History, node::Node};
 
 const MS: u64 = 1_000_000;
 /// Once faults have ended, a client gives a request up after this time.
@@ -60,11 +63,11 @@ enum Event {
     Tick(usize, u32),
     ShardTick(usize, u32),
     Process(usize, u32),
-    Deliver(usize, PeerMessage),
+    Deliver(usize, Box<Parcel>),
     Synced(usize, u32),
     ReadMail(usize, u32, usize),
-    SnapshotChunkTaken(usize, u32, usize, u64, u64),
-    SnapshotWritten(usize, u32, u32, SnapshotFile),
+    WriteSnapshot(usize, u32, Box<Task>),
+    InstallStep(usize, u32, usize, Install),
     SnapshotChunk(Box<Transfer>),
     SnapshotDone(usize, u32, Input),
     Start(usize, u32),
@@ -78,11 +81,12 @@ enum Event {
     ConnectionBreaks(usize, usize),
     DoFault,
     Crash(usize, u32),
-    LoseDisk(usize),
     /// Leader and the node whose word its lease rests on.
     RestartSupporter(usize, usize),
-    /// A step towards the members that there should be.
-    Operate,
+    BeBorn(usize, u32),
+    /// The incarnation that a node decided on has been written.
+    Decided(usize, u32, u32),
+    AskToJoin(usize, u32),
 }
 
 /// The world. See the module.
@@ -93,6 +97,7 @@ pub struct World {
     weather: Weather,
     nodes: Vec<Node>,
     shards: usize,
+    topology: Topology,
     /// Links that are cut, from and to.
     cut: BTreeSet<(usize, usize)>,
     clients: Vec<Client>,
@@ -113,8 +118,8 @@ pub struct World {
     retired: BTreeMap<(u32, u64), usize>,
     /// What replicas of each shard held when they had applied up to an index.
     levels: BTreeMap<(usize, u64), String>,
-    /// The node that lost its disk and is being brought up.
-    replaced: Option<usize>,
+    /// Nodes that lost their disks and are not yet back.
+    lost: BTreeSet<usize>,
     fault: Option<Fault>,
     /// Until then clients only read.
     lull_until: u64,
@@ -141,6 +146,11 @@ pub fn run(settings: &Settings) -> Result<Report, String> {
     })
 }
 
+/// The cluster file's word: every node has a replica of every shard.
+fn topology(nodes: usize, shards: usize) -> Topology {
+    Topology::new(ClusterFile::local(nodes as u32, shards as u32, 7001).expect("it is a small cluster"))
+}
+
 impl World {
     fn new(settings: &Settings) -> Self {
         let mut rng = StdRng::seed_from_u64(settings.seed);
@@ -164,6 +174,7 @@ impl World {
             weather,
             nodes,
             shards,
+            topology: topology(count, shards),
             cut: BTreeSet::new(),
             clients,
             waiting: BTreeMap::new(),
@@ -179,7 +190,7 @@ impl World {
             leaders: BTreeMap::new(),
             retired: BTreeMap::new(),
             levels: BTreeMap::new(),
-            replaced: None,
+            lost: BTreeSet::new(),
             fault: settings.fault,
             lull_until: 0,
             outputs: VecDeque::new(),
@@ -190,14 +201,19 @@ impl World {
     }
 
     fn run(mut self) -> Result<Report, String> {
+        let apart = if self.rng.random_bool(0.3) { 1000 } else { 1 };
         for node in 0..self.nodes.len() {
-            self.start(node);
+            let at = self.rng.random_range(0..apart) * MS;
+            self.at(at, Event::Start(node, 0));
         }
         for client in 0..self.clients.len() {
             let at = self.rng.random_range(0..500) * MS;
             self.at(at, Event::ClientBegins(client));
         }
-        self.at(300 * MS, Event::DoFault);
+        // Now and then before the cluster has begun.
+        let (low, high) = if self.rng.random_bool(0.15) { (0, 300) } else { (apart + 300, apart + 600) };
+        let first = self.rng.random_range(low..high) * MS;
+        self.at(first, Event::DoFault);
         while self.now.get() < self.faults_until {
             self.next()?;
         }
@@ -231,10 +247,8 @@ impl World {
             Event::Deliver(node, message) => self.deliver(node, message),
             Event::Synced(node, life) => self.synced(node, life),
             Event::ReadMail(node, life, shard) => self.read_mail(node, life, shard),
-            Event::SnapshotChunkTaken(node, life, shard, number, bytes) => {
-                self.snapshot_chunk_taken(node, life, shard, number, bytes);
-            }
-            Event::SnapshotWritten(node, life, group, file) => self.snapshot_written(node, life, group, file),
+            Event::WriteSnapshot(node, life, task) => self.write_snapshot(node, life, *task),
+            Event::InstallStep(node, life, shard, install) => self.install_step(node, life, shard, install),
             Event::SnapshotChunk(transfer) => self.snapshot_chunk(*transfer),
             Event::SnapshotDone(node, life, input) => {
                 if self.nodes[node].life == life {
@@ -261,9 +275,10 @@ impl World {
                     self.crash(node);
                 }
             }
-            Event::LoseDisk(node) => self.lose_disk(node),
             Event::RestartSupporter(leader, supporter) => self.restart_supporter(leader, supporter),
-            Event::Operate => self.operate(),
+            Event::BeBorn(node, life) => self.be_born(node, life),
+            Event::Decided(node, life, incarnation) => self.decided(node, life, incarnation),
+            Event::AskToJoin(node, life) => self.ask_to_join(node, life),
         }
     }
 }

@@ -1,23 +1,51 @@
 //! The network between nodes: messages are lost, doubled, delayed and so reordered;
 //! links are cut, one way or both; connections break.
 
-use moonraft::consensus::{Input, PeerMessage};
+use moonraft::{
+    consensus::{Input, PeerMessage, ReplicaId},
+    control::birth::Memory,
+};
 use rand::RngExt;
 
 use super::{Event, MS, World};
+use crate::node::Told;
+
+/// What a node sends to another.
+#[derive(Clone)]
+pub(super) enum Parcel {
+    /// To one of its groups.
+    Raft(PeerMessage),
+    /// This replica wants to be a voter of this group.
+    Joining(u32, ReplicaId),
+    /// A node, in this life, asks what is known of it.
+    Recall(usize, u32),
+    /// The answer, to that life of the asker: who answers, and what.
+    Memory(u32, usize, Memory),
+}
 
 impl World {
     pub(super) fn send(&mut self, from: usize, messages: Vec<PeerMessage>) {
         for message in messages {
             let to = message.to.node() as usize - 1;
-            let copies = if self.draw(self.weather.duplicate) { 2 } else { 1 };
-            for _ in 0..copies {
-                if self.cut.contains(&(from, to)) || self.draw(self.weather.drop) {
-                    continue;
-                }
-                let delay = self.draw_delay();
-                self.after(delay, Event::Deliver(to, message.clone()));
+            self.send_parcel(from, to, &Parcel::Raft(message));
+        }
+    }
+
+    pub(super) fn send_parcel(&mut self, from: usize, to: usize, parcel: &Parcel) {
+        let copies = if self.draw(self.weather.duplicate) { 2 } else { 1 };
+        for _ in 0..copies {
+            if self.cut.contains(&(from, to)) || self.draw(self.weather.drop) {
+                continue;
             }
+            let delay = self.draw_delay();
+            self.after(delay, Event::Deliver(to, Box::new(parcel.clone())));
+        }
+    }
+
+    /// To all other nodes.
+    pub(super) fn send_to_all(&mut self, from: usize, parcel: &Parcel) {
+        for to in (0..self.nodes.len()).filter(|&to| to != from) {
+            self.send_parcel(from, to, parcel);
         }
     }
 
@@ -63,14 +91,22 @@ impl World {
         !self.calm && likely > 0.0 && self.rng.random_bool(likely)
     }
 
-    pub(super) fn deliver(&mut self, node: usize, message: PeerMessage) {
-        if self.nodes[node].running.is_none() {
-            return;
-        }
-        if self.is_paused(node) {
+    pub(super) fn deliver(&mut self, node: usize, parcel: Box<Parcel>) {
+        let is_paused = self.is_paused(node);
+        let (paused_until, life) = (self.nodes[node].paused_until, self.nodes[node].life);
+        let Some(running) = &mut self.nodes[node].running else { return };
+        if is_paused {
             // A process that is stopped still has its sockets' buffers.
-            return self.at(self.nodes[node].paused_until, Event::Deliver(node, message));
+            return self.at(paused_until, Event::Deliver(node, parcel));
         }
-        self.input(node, Input::Message(message));
+        match *parcel {
+            Parcel::Raft(message) => self.input(node, Input::Message(message)),
+            Parcel::Joining(group, replica) => self.input(node, Input::JoinWanted { group, replica }),
+            Parcel::Recall(from, life) => self.tell_consensus(node, Told::Recall(from, life)),
+            Parcel::Memory(asked_in, from, memory) if asked_in == life => {
+                running.birth.heard(from as u64 + 1, memory);
+            }
+            Parcel::Memory(..) => {}
+        }
     }
 }

@@ -19,21 +19,20 @@ use crate::{
 
 impl World {
     pub(super) fn start(&mut self, node: usize) {
-        let election_ticks = self.draw_election_ticks(node);
         let seeds = (0..self.shards).map(|_| self.rng.random()).collect();
-        let start = Start {
-            consensus: &self.consensus,
-            shard: &self.shard_settings,
-            nodes: self.nodes.len() as u64,
-            shards: self.shards,
-            election_ticks,
-            seeds,
-        };
-        self.nodes[node].start(&start);
+        let start = Start { shard: &self.shard_settings, seeds };
+        let (has_begun, snapshots) = self.nodes[node].start(&start);
         let life = self.nodes[node].life;
+        for (shard, mail) in snapshots {
+            self.post_mail(node, shard, mail);
+        }
         self.after(self.consensus.tick_ms * MS, Event::Tick(node, life));
         self.after(SHARD_TICK, Event::ShardTick(node, life));
-        self.after(0, Event::Process(node, life));
+        if has_begun {
+            self.groups_begin(node);
+        } else {
+            self.after(0, Event::BeBorn(node, life));
+        }
     }
 
     /// Timeouts that differ between the replicas of a group: the crate's own draw
@@ -103,7 +102,6 @@ pub(super) fn new_node(
         clock: Rc::new(clock),
         map: Rc::new(RefCell::new(Arc::new(slot_map(count, shards)))),
         kills: Rc::default(),
-        incarnation: 0,
         running: None,
     }
 }

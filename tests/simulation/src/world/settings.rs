@@ -31,6 +31,8 @@ pub enum Fault {
     TornTailAccepted,
     /// A node that lost its disk comes back as the replica it was.
     IncarnationReused,
+    /// A snapshot counts, and the log before it goes, while it is not on the disk.
+    SnapshotUnsynced,
 }
 
 /// What a run is made of.
@@ -90,14 +92,15 @@ pub(super) fn product_settings(
         read_index,
         batch_bytes_max: draw(usual.batch_bytes_max as u64, (20, 500)) as usize,
         in_flight_bytes_max: draw(usual.in_flight_bytes_max as u64, (200, 2000)) as usize,
-        snapshot_pending_bytes_max: draw(usual.snapshot_pending_bytes_max, (0, 500)),
+        snapshot_pending_bytes_max: draw(usual.snapshot_pending_bytes_max, (0, 50)),
         settle_ms: draw(usual.settle_ms, (500, 3000)),
         // A script asks at once whether it is to be killed.
         busy_ms: 0,
         ..usual
     };
-    consensus.log_entries_max = rng.random_range(5..200);
-    consensus.slack_entries_max = rng.random_range(0..30);
+    let short = rng.random_bool(0.5);
+    consensus.log_entries_max = rng.random_range(5..if short { 30 } else { 200 });
+    consensus.slack_entries_max = rng.random_range(0..if short { 5 } else { 30 });
     match fault {
         Some(Fault::LeaseWithoutMargin) => consensus.fault = consensus::PlantedFault::LeaseWithoutMargin,
         Some(Fault::LeaseKeptInTransfer) => consensus.fault = consensus::PlantedFault::LeaseKeptInTransfer,
@@ -107,7 +110,7 @@ pub(super) fn product_settings(
         Some(Fault::EffectDropped) => shard.fault = Some(shard::PlantedFault::EffectDropped),
         Some(Fault::SnapshotBeforeCommit) => shard.fault = Some(shard::PlantedFault::SnapshotBeforeCommit),
         Some(Fault::ClockBackwards) => shard.fault = Some(shard::PlantedFault::ClockBackwards),
-        Some(Fault::TornTailAccepted | Fault::IncarnationReused) | None => {}
+        Some(Fault::TornTailAccepted | Fault::IncarnationReused | Fault::SnapshotUnsynced) | None => {}
     }
     (consensus, shard)
 }

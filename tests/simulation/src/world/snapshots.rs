@@ -1,10 +1,13 @@
-//! Snapshot files: written, sent chunk by chunk to those who lag, taken in.
+//! Snapshots: written to files, sent chunk by chunk to those who lag, installed chunk by chunk.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
 use moonraft::consensus::{Input, PeerMessage, snapshot_position};
 use moonraft::shard::Event as ShardEvent;
 use rand::RngExt;
 
-use super::{Event, MS, World};
+use super::{Event, Fault, MS, World};
 use crate::{disk::SnapshotFile, marks::mark};
 
 /// A transfer is done in so many chunks at most.
@@ -24,43 +27,159 @@ pub(super) struct Transfer {
     offset: usize,
 }
 
+/// A snapshot that a shard takes in.
+pub(super) struct Install {
+    pub(super) index: u64,
+    pub(super) term: u64,
+    pub(super) step: Step,
+}
+
+/// What is done next of an installation.
+pub(super) enum Step {
+    Begin,
+    Open,
+    Chunks(VecDeque<Bytes>),
+}
+
+/// What the thread that writes snapshots is to do, as in the server.
+pub(super) enum Task {
+    /// Write the next chunk of a group's snapshot of this number.
+    Chunk(u32, u64, Bytes),
+    /// That snapshot is complete.
+    Publish { group: u32, number: u64, index: u64, term: u64 },
+    /// It is of no use.
+    GiveUp(u32, u64),
+}
+
 impl World {
-    /// A chunk of a snapshot that is being taken goes to the disk, which may be slow or full.
-    pub(super) fn write_snapshot_chunk(&mut self, node: usize, shard: usize, number: u64, bytes: u64) {
+    // ---- writing ------------------------------------------------------------------
+
+    /// The writer does one thing after the other, and the disk may be slow.
+    pub(super) fn have_written(&mut self, node: usize, task: Task) {
         let hung = self.nodes[node].disk.hung_until.saturating_sub(self.now.get());
-        let delay = hung + self.rng.random_range(0..5 * MS);
+        let longest = if matches!(task, Task::Publish { .. }) { 100 * MS } else { 5 * MS };
+        let delay = hung + self.rng.random_range(0..longest);
         let life = self.nodes[node].life;
-        self.after(delay, Event::SnapshotChunkTaken(node, life, shard, number, bytes));
+        if let (Some(Fault::SnapshotUnsynced), &Task::Publish { group, index, .. }) = (self.fault, &task) {
+            self.input(node, Input::SnapshotPublished { group, index, bytes: 0 });
+        }
+        let Some(running) = &mut self.nodes[node].running else { return };
+        running.written_at = running.written_at.max(self.now.get()) + delay;
+        let at = running.written_at;
+        self.at(at, Event::WriteSnapshot(node, life, Box::new(task)));
     }
 
-    pub(super) fn snapshot_chunk_taken(
-        &mut self,
-        node: usize,
-        life: u32,
-        shard: usize,
-        number: u64,
-        bytes: u64,
-    ) {
+    pub(super) fn write_snapshot(&mut self, node: usize, life: u32, task: Task) {
         if self.nodes[node].life != life {
             return;
         }
-        if self.nodes[node].disk.files_full_until > self.now.get() {
-            mark("snapshot without space");
-            self.post(node, shard, ShardEvent::SnapshotFailed { number });
+        let full = self.nodes[node].disk.files_full_until > self.now.get();
+        let fails = full || self.draw(self.weather.file_error);
+        let Some(running) = &mut self.nodes[node].running else { return };
+        match task {
+            Task::Chunk(group, number, data) => {
+                let (open, chunks) = running.writing.entry(group).or_default();
+                if *open != number {
+                    (*open, *chunks) = (number, Some(Vec::new()));
+                }
+                let bytes = data.len() as u64;
+                match chunks {
+                    Some(_) if fails => {
+                        mark(if full { "snapshot without space" } else { "snapshot not written" });
+                        *chunks = None;
+                        self.post(node, group as usize, ShardEvent::SnapshotFailed { number });
+                    }
+                    Some(chunks) => chunks.push(data),
+                    None => {}
+                }
+                self.post(node, group as usize, ShardEvent::SnapshotTaken { number, bytes });
+            }
+            Task::Publish { group, number, index, term } => {
+                let open = running.writing.remove(&group).filter(|(open, _)| *open == number);
+                let Some((_, chunks)) = open else { return };
+                if chunks.is_none() {
+                    mark("snapshot failed after its walk had ended");
+                }
+                match chunks.filter(|_| !fails) {
+                    Some(chunks) => self.publish(node, group, SnapshotFile { index, term, chunks }),
+                    None => {
+                        mark("snapshot not published");
+                        self.input(node, Input::SnapshotFailed { group });
+                    }
+                }
+            }
+            Task::GiveUp(group, number) => {
+                if running.writing.get(&group).is_some_and(|(open, _)| *open == number) {
+                    running.writing.remove(&group);
+                }
+            }
         }
-        self.post(node, shard, ShardEvent::SnapshotTaken { number, bytes });
     }
 
-    pub(super) fn snapshot_written(&mut self, node: usize, life: u32, group: u32, file: SnapshotFile) {
-        let state = &mut self.nodes[node];
-        if state.life != life {
-            return;
-        }
+    fn publish(&mut self, node: usize, group: u32, file: SnapshotFile) {
         mark("snapshot taken");
         let (index, bytes) = (file.index, file.bytes().len() as u64);
-        state.disk.keep_snapshot(group, file);
+        self.nodes[node].disk.keep_snapshot(group, file);
         self.input(node, Input::SnapshotPublished { group, index, bytes });
     }
+
+    // ---- installing ---------------------------------------------------------------
+
+    /// A shard takes in a snapshot, one turn after the other: much happens meanwhile.
+    pub(super) fn install_step(&mut self, node: usize, life: u32, shard: usize, install: Install) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        if self.is_paused(node) {
+            let until = self.nodes[node].paused_until;
+            return self.at(until, Event::InstallStep(node, life, shard, install));
+        }
+        let state = &mut self.nodes[node];
+        let Some(running) = &mut state.running else { return };
+        let machine = &mut running.shards[shard];
+        let step = match install.step {
+            Step::Begin => {
+                machine.begin_install(install.index, install.term);
+                Some(Step::Open)
+            }
+            // From here on it is read, whether it keeps its name or not.
+            Step::Open => {
+                let file = state.disk.snapshot(shard as u32, install.index);
+                file.map(|file| Step::Chunks(file.chunks.clone().into()))
+            }
+            Step::Chunks(mut chunks) => match chunks.pop_front() {
+                Some(chunk) => {
+                    machine.install_chunk(&chunk).expect("a snapshot was written just so");
+                    Some(Step::Chunks(chunks))
+                }
+                None => {
+                    mark("snapshot installed");
+                    machine.end_install();
+                    return self.installed(node, shard);
+                }
+            },
+        };
+        match step {
+            Some(step) => {
+                let hung = self.nodes[node].disk.hung_until.saturating_sub(self.now.get());
+                let longest = if self.calm { MS } else { self.weather.install_for };
+                let delay = hung + self.rng.random_range(0..longest);
+                self.after(delay, Event::InstallStep(node, life, shard, Install { step, ..install }));
+            }
+            None => self.wrong = Some(format!("snapshot {} of shard {shard} is gone", install.index)),
+        }
+        self.end_turn(node, shard);
+    }
+
+    /// What came after the snapshot is taken now.
+    fn installed(&mut self, node: usize, shard: usize) {
+        let Some(running) = &mut self.nodes[node].running else { return };
+        running.intakes[shard].installing = false;
+        self.take_deferred(node, shard);
+        self.end_turn(node, shard);
+    }
+
+    // ---- sending ------------------------------------------------------------------
 
     pub(super) fn send_snapshot(&mut self, node: usize, index: u64, message: PeerMessage) {
         let to = message.to.node() as usize - 1;
@@ -94,8 +213,14 @@ impl World {
         let bytes = left.min(self.weather.chunk_bytes.max(size / CHUNKS_MAX));
         let now = self.now.get();
         let lost = self.draw(self.weather.chunk_loss);
-        let broken = !connected || lost || self.nodes[to.0].disk.files_full_until > now;
-        if broken || !self.nodes[to.0].disk.receive(group, &transfer.file, transfer.offset, bytes) {
+        let receiver = &mut self.nodes[to.0].disk;
+        let full = receiver.files_full_until > now;
+        if connected && full {
+            // Half of a snapshot is of no use there.
+            receiver.parts.remove(&group);
+        }
+        let broken = !connected || lost || full;
+        if broken || !receiver.receive(group, &transfer.file, transfer.offset, bytes) {
             mark("snapshot transfer broken off");
             return self.snapshot_sent(&transfer.message, from, false);
         }
@@ -105,7 +230,12 @@ impl World {
             return self.after(delay, Event::SnapshotChunk(Box::new(transfer)));
         }
         let Transfer { file, message, .. } = transfer;
-        let whole = self.nodes[to.0].disk.accept(group, &file);
+        mark("snapshot received");
+        let kept = self.weather.file_error == 0.0 || !self.draw(0.3);
+        let whole = kept && self.nodes[to.0].disk.accept(group, &file);
+        if !kept {
+            mark("received snapshot not kept");
+        }
         if whole {
             assert_eq!(snapshot_position(&message), Some((file.index, file.term)));
             self.input(to.0, Input::SnapshotReceived(message.clone()));

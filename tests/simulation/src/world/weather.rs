@@ -38,6 +38,10 @@ pub(super) struct Weather {
     /// Bytes of a chunk of a snapshot, and how likely the transfer ends before it.
     pub(super) chunk_bytes: usize,
     pub(super) chunk_loss: f64,
+    /// How long a turn takes, at most, in which a shard takes in a part of a snapshot.
+    pub(super) install_for: u64,
+    /// How likely a file of a snapshot cannot be written.
+    pub(super) file_error: f64,
     /// How likely a leader hands over, in vain, while a client thinks about what it watches.
     pub(super) hand_over_in_watch: f64,
 }
@@ -62,6 +66,8 @@ fn lease_weather(rng: &mut StdRng) -> Weather {
         election_spread: 3,
         chunk_bytes: 4096,
         chunk_loss: 0.0,
+        install_for: MS,
+        file_error: 0.0,
         hand_over_in_watch: 0.0,
     }
 }
@@ -94,6 +100,8 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
         election_spread: 10,
         chunk_bytes: 1 << rng.random_range(4..12),
         chunk_loss: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.3) },
+        install_for: rng.random_range(1..if slow_disk { 500 } else { 50 }) * MS,
+        file_error: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.15) },
         hand_over_in_watch: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.2) },
     }
 }
