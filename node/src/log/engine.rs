@@ -10,8 +10,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use moonraft_proto::entry::MORE;
 use raft::eraftpb::{Entry, EntryType, HardState, SnapshotMetadata};
@@ -156,16 +158,10 @@ impl Log {
         let log_files = Arc::<LogFiles>::default();
         let engine = Engine::open_with_file_system(config, Arc::clone(&log_files))
             .map_err(|error| refused(error.to_string()))?;
-        let mut groups = BTreeMap::new();
-        for region in engine.raft_groups() {
-            let group = GroupId::try_from(region - 1)
-                .map_err(|_| refused(format!("it holds a group of number {region}")))?;
-            let recovered = recover(&engine, region).map_err(|error| match error {
-                RecoverError::Newer(newer) => OpenError::Newer { path: files.clone(), newer },
-                RecoverError::Misfit(detail) => refused(format!("group {group}: {detail}")),
-            })?;
-            groups.insert(group, recovered);
-        }
+        let groups = recover_apart(&engine).map_err(|error| match error {
+            RecoverError::Newer(newer) => OpenError::Newer { path: files.clone(), newer },
+            RecoverError::Misfit(detail) => refused(detail),
+        })?;
         let directory = directory.to_owned();
         let engine = Arc::new(engine);
         let log = Log { engine, files: log_files, directory, identity, batch: LogBatch::default() };
@@ -301,6 +297,27 @@ enum RecoverError {
 fn begins_batch(entry: &Entry, before: Option<&(u64, bool)>) -> bool {
     let goes_on = before.is_some_and(|&(term, more)| more && term == entry.term);
     entry.get_entry_type() == EntryType::EntryNormal && !goes_on
+}
+
+/// Recovers all groups, on a thread of its own: the engine keeps the block that a thread has read last, known
+/// by its place in a file, of whichever log that was. Nodes of one process have files of the same names.
+fn recover_apart(engine: &Engine<LogFiles>) -> Result<BTreeMap<GroupId, RecoveredGroup>, RecoverError> {
+    let recovered = thread::scope(|scope| scope.spawn(|| recover_all(engine)).join());
+    recovered.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+fn recover_all(engine: &Engine<LogFiles>) -> Result<BTreeMap<GroupId, RecoveredGroup>, RecoverError> {
+    let mut groups = BTreeMap::new();
+    for region in engine.raft_groups() {
+        let group = GroupId::try_from(region - 1)
+            .map_err(|_| RecoverError::Misfit(format!("it holds a group of number {region}")))?;
+        let recovered = recover(engine, region).map_err(|error| match error {
+            RecoverError::Misfit(detail) => RecoverError::Misfit(format!("group {group}: {detail}")),
+            newer => newer,
+        })?;
+        groups.insert(group, recovered);
+    }
+    Ok(groups)
 }
 
 fn recover(engine: &Engine<LogFiles>, region: u64) -> Result<RecoveredGroup, RecoverError> {
