@@ -41,7 +41,7 @@ const WALK_BURST_NS: u64 = 10_000_000;
 pub struct Replica {
     /// Its state machine.
     pub shard: RefCell<Shard>,
-    /// The buffer that connections read into; see [`connection`].
+    /// The buffer that connections read into; see `server::connection`.
     pub shared_input: RefCell<BytesMut>,
     /// `client-query-buffer-limit`
     pub query_bytes_max: Cell<usize>,
