@@ -117,16 +117,21 @@ impl World {
         statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)
     }
 
-    /// Whether a node votes in all its groups, and none is between two configurations: it is as good as it was
-    /// before it lost its disk.
+    /// Whether a node votes in all its groups and none is between two configurations, as the leader and a majority
+    /// have applied it: it is as good as it was before it lost its disk. Who has not applied that a change has ended
+    /// needs a majority of the old members too to be elected.
     fn is_back(&self, node: usize) -> bool {
-        let state = &self.nodes[node];
-        state.disk.identity.is_some()
-            && (0..self.shards as u32).all(|group| {
-                self.leader_of(group).is_some_and(|status| {
-                    status.members.is_voter(state.replica()) && status.members.outgoing.is_empty()
-                })
-            })
+        if self.nodes[node].disk.identity.is_none() {
+            return false;
+        }
+        let replica = self.nodes[node].replica();
+        let votes =
+            |status: &GroupStatus| status.members.is_voter(replica) && status.members.outgoing.is_empty();
+        (0..self.shards as u32).all(|group| {
+            let statuses = self.nodes.iter().filter_map(|node| node.status(group));
+            2 * statuses.filter(votes).count() > self.nodes.len()
+                && self.leader_of(group).is_some_and(|status| votes(&status))
+        })
     }
 
     /// Whether some node has lost its disk and has not come back.
