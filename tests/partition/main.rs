@@ -104,14 +104,16 @@ impl Verdict {
         self.differing.iter().chain(&self.broken).chain(each)
     }
 
-    /// A broken promise about data: not an end of a process, nor one that does not answer, nor a request
-    /// that is not served or answered strangely, nor a promise that a system without durable times never gave.
+    /// A broken promise about data, or a node that ended by itself: the product's own assertions find some
+    /// faults before any client does. Not one that does not answer, nor a request that is not served or answered
+    /// strangely, nor a promise that a system without durable times never gave.
     fn damage(&self) -> Option<String> {
         let kept = self.outcomes.iter().filter(|outcomes| !["time", "lock"].contains(&outcomes.name));
         let seen = kept.flat_map(|outcomes| {
             outcomes.violations.iter().map(|violation| format!("{}: {violation}", outcomes.name))
         });
-        self.differing.iter().cloned().chain(seen).next()
+        let ended = self.broken.iter().filter(|text| text.contains("ended by itself"));
+        self.differing.iter().chain(ended).cloned().chain(seen).next()
     }
 }
 
