@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use moonraft_tests::{Fault, Report, Settings, marks, run};
 
 #[derive(Parser)]
@@ -31,7 +31,7 @@ struct Arguments {
     faulty_ms: u64,
     /// Break a promise of the product on purpose, to see it found.
     #[arg(long)]
-    fault: Option<FaultName>,
+    fault: Option<Fault>,
     /// Tell what came of each seed.
     #[arg(long)]
     reports: bool,
@@ -41,39 +41,6 @@ struct Arguments {
     /// Go on after a violation.
     #[arg(long)]
     go_on: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum FaultName {
-    ReplyBeforeCommit,
-    LeaseWithoutMargin,
-    LeaseKeptInTransfer,
-    VoteAfterRestart,
-    UndoSkipped,
-    EffectDropped,
-    SnapshotBeforeCommit,
-    ClockBackwards,
-    TornTailAccepted,
-    IncarnationReused,
-    SnapshotUnsynced,
-}
-
-impl From<FaultName> for Fault {
-    fn from(name: FaultName) -> Self {
-        match name {
-            FaultName::ReplyBeforeCommit => Fault::ReplyBeforeCommit,
-            FaultName::LeaseWithoutMargin => Fault::LeaseWithoutMargin,
-            FaultName::LeaseKeptInTransfer => Fault::LeaseKeptInTransfer,
-            FaultName::VoteAfterRestart => Fault::VoteAfterRestart,
-            FaultName::UndoSkipped => Fault::UndoSkipped,
-            FaultName::EffectDropped => Fault::EffectDropped,
-            FaultName::SnapshotBeforeCommit => Fault::SnapshotBeforeCommit,
-            FaultName::ClockBackwards => Fault::ClockBackwards,
-            FaultName::TornTailAccepted => Fault::TornTailAccepted,
-            FaultName::IncarnationReused => Fault::IncarnationReused,
-            FaultName::SnapshotUnsynced => Fault::SnapshotUnsynced,
-        }
-    }
 }
 
 /// At most one seed in so many may be too entangled to be checked.
@@ -139,7 +106,7 @@ fn main() -> std::process::ExitCode {
         let settings = Settings {
             seed,
             faulty_ms: arguments.faulty_ms,
-            fault: arguments.fault.map(Fault::from),
+            fault: arguments.fault,
             lease_weather: arguments.lease_weather,
         };
         match run(&settings) {

@@ -9,7 +9,7 @@ use moonraft::{
 use rand::{RngExt, rngs::StdRng};
 
 /// A fault planted in the product or its disk, which a run must find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
     /// Replies leave before their batch is committed.
     ReplyBeforeCommit,
