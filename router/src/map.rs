@@ -72,6 +72,16 @@ impl ShardPlace {
         self.replicas.iter().find(|place| place.replica == replica)
     }
 
+    /// Whether a replica's node answers.
+    pub fn answers(&self, replica: &ReplicaPlace) -> bool {
+        !self.failed.contains(&replica.node)
+    }
+
+    /// Whether a majority of its replicas lives on nodes that answer.
+    pub fn has_quorum(&self) -> bool {
+        2 * self.replicas.iter().filter(|place| self.answers(place)).count() > self.replicas.len()
+    }
+
     /// The replica that clients are sent to: the leader while its node answers.
     ///
     /// While the leader's node does not answer, this is the first replica whose
@@ -81,7 +91,7 @@ impl ShardPlace {
     /// tries ten times without a pause), long before any election ends; and named
     /// nobody, they see a hole in the map, which several refuse.
     pub fn master_place(&self) -> Option<&ReplicaPlace> {
-        let answers = |place: &&ReplicaPlace| !self.failed.contains(&place.node);
+        let answers = |place: &&ReplicaPlace| self.answers(place);
         let leader = self.leader_place();
         let standing_in = || self.replicas.iter().find(answers);
         leader.filter(answers).or_else(standing_in).or(leader).or(self.replicas.first())

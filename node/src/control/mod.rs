@@ -160,12 +160,8 @@ impl Directory {
     /// it answers, and so does a majority.
     pub fn is_served(&self, shard: u32) -> bool {
         let Some(place) = self.map.shards.get(shard as usize) else { return false };
-        let Some((leader, term)) = place.leader else { return false };
-        let answers = |it: &ReplicaPlace| !place.failed.contains(&it.node);
-        let answering = place.replicas.iter().filter(|it| answers(it)).count();
-        self.serving.get(&shard) == Some(&term)
-            && place.replicas.iter().any(|it| it.replica == leader && answers(it))
-            && 2 * answering > place.replicas.len()
+        let serves = place.leader.is_some_and(|(_, term)| self.serving.get(&shard) == Some(&term));
+        serves && place.has_quorum() && place.leader_place().is_some_and(|leader| place.answers(leader))
     }
 
     /// Node `node` was heard. Returns whether the map changed.

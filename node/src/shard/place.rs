@@ -60,8 +60,8 @@ impl Shard {
         let Standing::Following { leader: Some(leader) } = self.standing else { return false };
         let map = self.surroundings.map(Network::Inside);
         let Some(place) = map.shards.get(self.settings.shard as usize) else { return true };
-        let node = place.replicas.iter().find(|it| it.replica == leader).map(|it| it.node);
-        node.is_none_or(|node| !place.failed.contains(&node))
+        let leader = place.replicas.iter().find(|it| it.replica == leader);
+        leader.is_none_or(|leader| place.answers(leader))
     }
 
     /// Commands without keys are for the replica that was asked.

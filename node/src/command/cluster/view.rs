@@ -131,8 +131,7 @@ impl<'a> Shard<'a> {
 
     /// Whether a majority of its replicas lives on nodes that answer.
     pub fn has_quorum(&self) -> bool {
-        let online = self.members().filter(|member| member.health() == Health::Online).count();
-        2 * online > self.place.replicas.len()
+        self.place.has_quorum()
     }
 }
 
@@ -149,7 +148,7 @@ impl<'a> Member<'a> {
 
     /// Whether its node answers.
     pub fn health(&self) -> Health {
-        if self.shard.place.failed.contains(&self.place.node) { Health::Failed } else { Health::Online }
+        if self.shard.place.answers(self.place) { Health::Online } else { Health::Failed }
     }
 }
 
