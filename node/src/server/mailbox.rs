@@ -243,10 +243,11 @@ impl DriverMailbox {
 
 impl DriverInbox {
     /// Puts all that waits into `messages`, which is empty. If nothing does, it
-    /// waits for something, at most this long.
+    /// waits for something, at most this long. Either way the thread's other tasks, which
+    /// bring what peers say, have their turn.
     pub async fn receive(&self, messages: &mut Vec<DriverMessage>, patience: Duration) {
         if self.take(messages, true) {
-            return;
+            return tokio::task::yield_now().await;
         }
         let _ = tokio::time::timeout(patience, self.queue.arrived.notified()).await;
         self.take(messages, false);

@@ -14,11 +14,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use moonraft_proto::peer::peer_server::PeerServer;
 use moonraft_router::SlotMap;
 use tokio::{net::TcpListener, sync::watch, task::LocalSet};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
 
 use super::{
     birth::{self, Unborn},
@@ -31,7 +28,7 @@ use super::{
     listen::{self, Doors, ListenError, Listeners},
     mailbox::{Progress, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox},
     peers::{
-        CONNECTION_WINDOW_BYTES, ENVELOPE_BYTES_MAX, Incoming, STREAM_WINDOW_BYTES,
+        Incoming, listener,
         outgoing::{Carriers, outgoing, tell_hints},
     },
     replica::{Replica, shard_settings},
@@ -416,20 +413,8 @@ fn serve_peers(
         files: shared.files.clone(),
         stopping: stopping.clone(),
     };
-    let service = PeerServer::new(incoming).max_decoding_message_size(ENVELOPE_BYTES_MAX);
-    let server = Server::builder()
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(silence_max))
-        .http2_keepalive_timeout(Some(silence_max))
-        .add_service(service);
-    let listener = TcpListener::from_std(peers).expect("a listener that does not block");
-    tokio::spawn(async move {
-        if let Err(error) = server.serve_with_incoming(TcpListenerStream::new(listener)).await {
-            panic!("the service for peers ended: {error}");
-        }
-    });
+    let peers = TcpListener::from_std(peers).expect("a listener that does not block");
+    tokio::spawn(listener::serve(peers, incoming, silence_max));
     let http_listener = TcpListener::from_std(http_listener).expect("a listener that does not block");
     let pages = http::router(Arc::clone(&shared));
     tokio::spawn(async move {

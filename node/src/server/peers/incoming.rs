@@ -1,10 +1,10 @@
-//! From other nodes to this one: the gRPC service.
+//! From other nodes to this one: what is done with it, and the gRPC service.
 
 use std::sync::Arc;
 
 use moonraft_proto::peer::{
-    Delivered, Envelope, Joining, Memory as WireMemory, Publication as WirePublication, RaftMessage,
-    RecallRequest, Recollection as WireRecollection, SnapshotChunk, SnapshotReceipt, peer_server::Peer,
+    Envelope, Joining, Memory as WireMemory, Publication as WirePublication, RaftMessage, RecallRequest,
+    Recollection as WireRecollection, SnapshotChunk, SnapshotReceipt, peer_server::Peer,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -36,25 +36,28 @@ pub struct Incoming {
     pub view: Arc<View>,
     /// For snapshots.
     pub files: SnapshotFiles,
-    /// Turns true when the node stops: streams end then.
+    /// Turns true when the node stops: connections end then.
     pub stopping: watch::Receiver<bool>,
 }
 
 impl Incoming {
     /// The peer that says it is this one.
-    fn introduce(&self, cluster: &str, node: u64) -> Result<u64, Status> {
-        if cluster != self.topology.name() {
-            let (theirs, ours) = (cluster, self.topology.name());
-            let text = format!("this is cluster '{ours}', not '{theirs}'");
-            return Err(Status::permission_denied(text));
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub(super) fn introduce(&self, cluster: &str, node: u64) -> Result<u64, String> {
+        let ours = self.topology.name();
+        if cluster != ours {
+            return Err(format!("this is cluster '{ours}', not '{cluster}'"));
         }
         match self.topology.node(node) {
             Some(entry) if entry.id != self.me => Ok(entry.id),
-            _ => Err(Status::permission_denied(format!("node {} is no peer of node {}", node, self.me))),
+            _ => Err(format!("node {node} is no peer of node {}", self.me)),
         }
     }
 
-    fn take(&self, sender: u64, envelope: Envelope) {
+    /// Does what `sender`, a peer, asks for.
+    pub(super) fn take(&self, sender: u64, envelope: Envelope) {
         let from_sender = |message: &RaftMessage| message.from & u64::from(u32::MAX) == sender;
         let raft: Vec<_> = envelope.raft.into_iter().filter(from_sender).map(from_wire).collect();
         if !raft.is_empty() {
@@ -100,31 +103,9 @@ impl Incoming {
 
 #[tonic::async_trait]
 impl Peer for Incoming {
-    async fn deliver(&self, request: Request<Streaming<Envelope>>) -> Result<Response<Delivered>, Status> {
-        let mut stopping = self.stopping.clone();
-        let mut stream = request.into_inner();
-        let mut sender = None;
-        loop {
-            let envelope = tokio::select! {
-                envelope = stream.message() => envelope?,
-                _ = stopping.wait_for(|stopping| *stopping) => return Err(Status::unavailable("the node stops")),
-            };
-            let Some(envelope) = envelope else { return Ok(Response::new(Delivered {})) };
-            let known = match &sender {
-                Some((known, _)) => *known,
-                None => {
-                    let known = self.introduce(&envelope.cluster, envelope.node)?;
-                    sender = Some((known, self.view.begin_stream(known)));
-                    known
-                }
-            };
-            self.take(known, envelope);
-        }
-    }
-
     async fn recall(&self, request: Request<RecallRequest>) -> Result<Response<WireMemory>, Status> {
         let RecallRequest { cluster, node } = request.into_inner();
-        let node = self.introduce(&cluster, node)?;
+        let node = self.introduce(&cluster, node).map_err(Status::permission_denied)?;
         let memory = self.driver.recall(node).await;
         let Memory { decided, shards } = memory.ok_or_else(|| Status::unavailable("the node stops"))?;
         let wire = |(shard, Recollection { begun, voter, incarnation })| WireRecollection {

@@ -1,160 +1,166 @@
-//! Lanes: bounded queues in which messages wait for a stream to a peer.
+//! Lanes: bounded queues of what waits for a connection to a peer.
+//!
+//! Who has something to say writes it to the socket itself: a task that did it would cost a switch to it, and what
+//! consensus sends before it waits for the disk has left by then. Only what the socket does not take waits, for the
+//! lane's task (`outgoing::carry`).
+//!
+//! INVARIANT: frames leave whole and in the order they were put there. Only the first that waits may have left in
+//! part, and it never leaves on another connection.
 
 use std::{
-    pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+    collections::VecDeque,
+    io::{self, IoSlice},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use moonraft_proto::peer::{Envelope, Joining, LeaderHint, Publication as WirePublication, RaftMessage};
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
+use bytes::{Buf, Bytes};
+use tokio::{net::TcpStream, sync::Notify};
 
-use super::ENVELOPE_BYTES;
-use crate::consensus::NodeId;
+use super::frames;
 
-/// Parcels that wait for one lane.
-const LANE_PARCELS_MAX: usize = 4096;
+/// Frames that wait for one lane.
+const LANE_FRAMES_MAX: usize = 4096;
 /// Bytes that wait for one lane: a few of the largest entries.
 const LANE_BYTES_MAX: usize = 256 << 20;
 /// Bytes that wait for one lane with which no more published messages are taken: those of Raft must
 /// not be lost to them.
 const LANE_PUBLICATION_BYTES_MAX: usize = 32 << 20;
-/// Parcels that are kept free for messages of Raft.
-const LANE_RAFT_PARCELS: usize = LANE_PARCELS_MAX / 2;
-/// Parcels that are merged into one envelope at most.
-const ENVELOPE_PARCELS_MAX: usize = 256;
-/// What a message costs besides its payload.
-const MESSAGE_OVERHEAD_BYTES: usize = 32;
+/// Frames that are kept free for messages of Raft.
+const LANE_RAFT_FRAMES: usize = LANE_FRAMES_MAX / 2;
+/// Frames that one write takes along.
+const FRAMES_A_WRITE: usize = 16;
 
-/// What is sent together.
+/// One lane to one peer. Connections come and go; it stays.
 #[derive(Default)]
-pub(super) struct Parcel {
-    pub(super) raft: Vec<RaftMessage>,
-    pub(super) publications: Vec<WirePublication>,
-    pub(super) leaders: Vec<LeaderHint>,
-    pub(super) joining: Vec<Joining>,
-    pub(super) fit: Option<bool>,
-}
-
-impl Parcel {
-    fn bytes(&self) -> usize {
-        let raft = self.raft.iter().map(|message| message.data.len() + MESSAGE_OVERHEAD_BYTES);
-        let publications = self.publications.iter();
-        let publications =
-            publications.map(|it| it.channel.len() + it.message.len() + MESSAGE_OVERHEAD_BYTES);
-        let said = self.leaders.len() + self.joining.len();
-        raft.chain(publications).sum::<usize>() + said * MESSAGE_OVERHEAD_BYTES
-    }
-}
-
-/// One lane to one peer.
-#[derive(Clone)]
 pub(super) struct Lane {
-    sender: mpsc::Sender<(usize, Parcel)>,
-    bytes: Arc<AtomicUsize>,
+    waiting: Mutex<Waiting>,
+    /// The task has something to do.
+    changed: Notify,
 }
 
-/// The other end of a [`Lane`]. Streams come and go; it stays.
-#[derive(Clone)]
-pub(super) struct LaneQueue {
-    receiver: Arc<Mutex<mpsc::Receiver<(usize, Parcel)>>>,
-    bytes: Arc<AtomicUsize>,
-}
-
-/// Both ends of a lane.
-pub(super) fn lane() -> (Lane, LaneQueue) {
-    let (sender, receiver) = mpsc::channel(LANE_PARCELS_MAX);
-    let bytes = Arc::new(AtomicUsize::new(0));
-    let queue = LaneQueue { receiver: Arc::new(Mutex::new(receiver)), bytes: Arc::clone(&bytes) };
-    (Lane { sender, bytes }, queue)
+#[derive(Default)]
+struct Waiting {
+    socket: Option<Arc<TcpStream>>,
+    frames: VecDeque<Bytes>,
+    bytes: usize,
 }
 
 impl Lane {
-    /// Puts a parcel there, or drops it if too much waits.
-    pub(super) fn put(&self, parcel: Parcel) {
-        let bytes = parcel.bytes();
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let too_much = before > 0 && before + bytes > LANE_BYTES_MAX;
-        if too_much || self.sender.try_send((bytes, parcel)).is_err() {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no thread panics holding it")
+    }
+
+    /// Sends a frame, or lets it wait, or drops it if too much waits.
+    pub(super) fn put(&self, frame: Bytes) {
+        let mut waiting = self.lock();
+        let too_much = waiting.bytes > 0 && waiting.bytes + frame.len() > LANE_BYTES_MAX;
+        if too_much || waiting.frames.len() >= LANE_FRAMES_MAX {
+            return;
+        }
+        let was_idle = waiting.frames.is_empty();
+        waiting.push(frame);
+        // A failure is the task's to find out.
+        let is_left = !was_idle || waiting.write().is_err() || !waiting.frames.is_empty();
+        if was_idle && is_left && waiting.socket.is_some() {
+            drop(waiting);
+            self.changed.notify_one();
         }
     }
 
-    /// Puts published messages there, or drops them if they would be in the way of Raft.
-    pub(super) fn put_publications(&self, publications: Vec<WirePublication>) {
-        let waiting = self.bytes.load(Ordering::Relaxed);
-        if waiting < LANE_PUBLICATION_BYTES_MAX && self.sender.capacity() > LANE_RAFT_PARCELS {
-            self.put(Parcel { publications, ..Parcel::default() });
+    /// Sends published messages, or drops them if they would be in the way of Raft.
+    pub(super) fn put_publications(&self, frame: Bytes) {
+        let waiting = self.lock();
+        let has_room = waiting.bytes < LANE_PUBLICATION_BYTES_MAX && waiting.frames.len() < LANE_RAFT_FRAMES;
+        drop(waiting);
+        if has_room {
+            self.put(frame);
         }
+    }
+
+    /// Says that this node lives, if it does not say so anyhow.
+    pub(super) fn keep_alive(&self) {
+        if !self.is_waiting() {
+            self.put(frames::ALIVE);
+        }
+    }
+
+    /// The lane has a new connection, which begins with `hello`. What came since the last [`Lane::detach`] is sent
+    /// after it.
+    pub(super) fn attach(&self, socket: &Arc<TcpStream>, hello: Bytes) {
+        let mut waiting = self.lock();
+        waiting.socket = Some(Arc::clone(socket));
+        waiting.bytes += hello.len();
+        waiting.frames.push_front(hello);
+    }
+
+    /// The lane has no connection, and drops what waits: it is too old to be of use.
+    pub(super) fn detach(&self) {
+        let mut waiting = self.lock();
+        waiting.socket = None;
+        waiting.clear();
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(super) fn write(&self) -> io::Result<()> {
+        self.lock().write()
+    }
+
+    /// Whether something waits for the socket.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.lock().frames.is_empty()
+    }
+
+    /// Waits until something waits that did not.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 }
 
-impl LaneQueue {
-    /// The next parcels, as many as make a good envelope. `None` when nothing comes any more.
-    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Parcel>> {
-        let mut receiver = self.receiver.lock().expect("no thread panics holding it");
-        let Some((mut bytes, mut parcel)) = std::task::ready!(receiver.poll_recv(context)) else {
-            return Poll::Ready(None);
-        };
-        let mut parcels = 1;
-        while bytes < ENVELOPE_BYTES
-            && parcels < ENVELOPE_PARCELS_MAX
-            && let Ok((more_bytes, more)) = receiver.try_recv()
-        {
-            bytes += more_bytes;
-            parcels += 1;
-            parcel.raft.extend(more.raft);
-            parcel.publications.extend(more.publications);
-            if more.fit.is_some() {
-                // What is said again replaces what was said.
-                (parcel.leaders, parcel.joining, parcel.fit) = (more.leaders, more.joining, more.fit);
+impl Waiting {
+    fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    fn clear(&mut self) {
+        self.frames.clear();
+        self.bytes = 0;
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        while !self.frames.is_empty() {
+            let mut slices = [IoSlice::new(&[]); FRAMES_A_WRITE];
+            let count = slices
+                .iter_mut()
+                .zip(&self.frames)
+                .map(|(slice, frame)| *slice = IoSlice::new(frame))
+                .count();
+            match socket.try_write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.bytes -= written;
+                    drop_front(&mut self.frames, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        Poll::Ready(Some(parcel))
+        Ok(())
     }
+}
 
-    /// Drops what waits: it is too old to be of use.
-    pub(super) fn drop_waiting(&self) {
-        let mut receiver = self.receiver.lock().expect("no thread panics holding it");
-        while let Ok((bytes, _)) = receiver.try_recv() {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+/// The first `bytes` of these frames have left.
+fn drop_front(frames: &mut VecDeque<Bytes>, mut bytes: usize) {
+    while let Some(front) = frames.front_mut() {
+        if bytes < front.len() {
+            front.advance(bytes);
+            return;
         }
-    }
-}
-
-/// The envelopes of one stream.
-pub(super) struct Envelopes {
-    pub(super) queue: LaneQueue,
-    pub(super) cluster: String,
-    pub(super) node: NodeId,
-    pub(super) begun: bool,
-}
-
-impl Stream for Envelopes {
-    type Item = Envelope;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Envelope>> {
-        let parcel = if self.begun {
-            std::task::ready!(self.queue.poll(context))
-        } else {
-            // The first says who speaks, at once.
-            self.begun = true;
-            let cluster = self.cluster.clone();
-            return Poll::Ready(Some(Envelope { cluster, node: self.node, ..Envelope::default() }));
-        };
-        Poll::Ready(parcel.map(|parcel| Envelope {
-            cluster: String::new(),
-            node: self.node,
-            raft: parcel.raft,
-            publications: parcel.publications,
-            leaders: parcel.leaders,
-            joining: parcel.joining,
-            fit: parcel.fit,
-        }))
+        bytes -= front.len();
+        frames.pop_front();
     }
 }

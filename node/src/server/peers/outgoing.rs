@@ -1,18 +1,18 @@
 //! From this node to the others, and the tasks that carry it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
 
-use moonraft_proto::peer::{
-    Joining, LeaderHint, Publication as WirePublication, RaftMessage, peer_client::PeerClient,
+use bytes::{Bytes, BytesMut};
+use moonraft_proto::peer::{Envelope, Joining, LeaderHint, Publication as WirePublication, RaftMessage};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    sync::{Semaphore, mpsc, watch},
 };
-use tokio::sync::{Semaphore, mpsc, watch};
-use tonic::transport::{Channel, Endpoint};
+use tokio_util::codec::Decoder;
+use tonic::transport::Endpoint;
 
-use super::{
-    CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES,
-    lanes::{Envelopes, Lane, LaneQueue, Parcel, lane},
-    transfer,
-};
+use super::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Silence, frames, lanes::Lane, transfer};
 use crate::{
     consensus::{Input, NodeId, PeerMessage, ReplicaId, ShardId},
     control::Topology,
@@ -38,17 +38,21 @@ const BACKOFF: [Duration; 5] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
 ];
+
 /// A peer, as the tasks that serve it need it.
 #[derive(Clone)]
 struct Target {
     node: NodeId,
+    /// Where its lanes are.
+    address: (String, u16),
+    /// The same place, for calls of gRPC.
     endpoint: Endpoint,
 }
 
 struct Peer {
     target: Target,
-    prompt: Lane,
-    bulk: Lane,
+    prompt: Arc<Lane>,
+    bulk: Arc<Lane>,
 }
 
 /// A snapshot that is to be sent.
@@ -68,7 +72,7 @@ pub struct Outgoing {
 
 /// The tasks' side of [`Outgoing`].
 pub struct Carriers {
-    lanes: Vec<(Target, LaneQueue, bool)>,
+    lanes: Vec<(Target, Arc<Lane>, bool)>,
     sendings: mpsc::UnboundedReceiver<Sending>,
     cluster: String,
     me: NodeId,
@@ -94,11 +98,11 @@ pub fn outgoing(topology: &Arc<Topology>, me: NodeId, silence_max: Duration) -> 
             .http2_keep_alive_interval(silence_max)
             .keep_alive_timeout(silence_max)
             .keep_alive_while_idle(true);
-        let target = Target { node: entry.id, endpoint };
-        let (prompt, prompt_queue) = lane();
-        let (bulk, bulk_queue) = lane();
-        lanes.push((target.clone(), prompt_queue, true));
-        lanes.push((target.clone(), bulk_queue, false));
+        let address = (entry.announce.clone(), entry.peer_port);
+        let target = Target { node: entry.id, address, endpoint };
+        let (prompt, bulk) = (Arc::<Lane>::default(), Arc::<Lane>::default());
+        lanes.push((target.clone(), Arc::clone(&prompt), true));
+        lanes.push((target.clone(), Arc::clone(&bulk), false));
         peers.insert(entry.id, Peer { target, prompt, bulk });
     }
     let (sender, sendings) = mpsc::unbounded_channel();
@@ -120,12 +124,12 @@ impl Outgoing {
             if wire.data.len() <= BULK_BYTES {
                 parcels.entry(node).or_default().push(wire);
             } else if let Some(peer) = self.peers.get(&node) {
-                peer.bulk.put(Parcel { raft: vec![wire], ..Parcel::default() });
+                peer.bulk.put(frames::envelope(&Envelope { raft: vec![wire], ..Envelope::default() }));
             }
         }
         for (node, raft) in parcels {
             if let Some(peer) = self.peers.get(&node) {
-                peer.prompt.put(Parcel { raft, ..Parcel::default() });
+                peer.prompt.put(frames::envelope(&Envelope { raft, ..Envelope::default() }));
             }
         }
     }
@@ -142,7 +146,8 @@ impl Outgoing {
             let heard = publications.iter().filter(|message| of_shard || !message.sharded);
             let publications: Vec<_> = heard.map(wire).collect();
             if !publications.is_empty() {
-                peer.prompt.put_publications(publications);
+                let envelope = Envelope { publications, ..Envelope::default() };
+                peer.prompt.put_publications(frames::envelope(&envelope));
             }
         }
     }
@@ -150,9 +155,11 @@ impl Outgoing {
     /// Tells all nodes what this one leads, where it wants to join, and whether it is fit to lead; no word of it
     /// at all says that it lives.
     pub fn send_hints(&self, leaders: &[LeaderHint], joining: &[Joining], fit: bool) {
+        let (leaders, joining) = (leaders.to_vec(), joining.to_vec());
+        let envelope = Envelope { leaders, joining, fit: Some(fit), ..Envelope::default() };
+        let frame = frames::envelope(&envelope);
         for peer in self.peers.values() {
-            let (leaders, joining) = (leaders.to_vec(), joining.to_vec());
-            peer.prompt.put(Parcel { leaders, joining, fit: Some(fit), ..Parcel::default() });
+            peer.prompt.put(frame.clone());
         }
     }
 
@@ -196,10 +203,11 @@ pub(super) fn from_wire(message: RaftMessage) -> PeerMessage {
 impl Carriers {
     /// Starts all tasks on the runtime of this thread.
     pub fn spawn(self, driver: &DriverMailbox, files: &SnapshotFiles, stopping: &watch::Receiver<bool>) {
-        for (target, queue, is_prompt) in self.lanes {
-            let envelopes = Envelopes { queue, cluster: self.cluster.clone(), node: self.me, begun: false };
+        let hello = frames::hello(&self.cluster, self.me);
+        for (target, lane, is_prompt) in self.lanes {
             let driver = is_prompt.then(|| driver.clone());
-            tokio::spawn(carry(target, envelopes, driver, stopping.clone()));
+            let carrier = Carrier { target, lane, hello: hello.clone(), patience: self.silence_max };
+            tokio::spawn(carrier.carry(driver, stopping.clone()));
         }
         let (driver, files, mut sendings) = (driver.clone(), files.clone(), self.sendings);
         let (cluster, patience) = (self.cluster, self.silence_max);
@@ -223,46 +231,93 @@ impl Carriers {
     }
 }
 
-/// Keeps one stream to one peer open, for ever.
-async fn carry(
+/// Keeps one connection to one peer open.
+struct Carrier {
     target: Target,
-    template: Envelopes,
-    driver: Option<DriverMailbox>,
-    stopping: watch::Receiver<bool>,
-) {
-    let mut failures = 0;
-    loop {
-        let queue = template.queue.clone();
-        let cluster = template.cluster.clone();
-        let envelopes = Envelopes { queue: queue.clone(), cluster, node: template.node, begun: false };
-        let outcome = match target.endpoint.connect().await {
-            Ok(channel) => {
-                failures = 0;
-                deliver(channel, envelopes).await
+    lane: Arc<Lane>,
+    hello: Bytes,
+    /// How long a connection may take to open; also what [`Silence`] counts by.
+    patience: Duration,
+}
+
+impl Carrier {
+    /// Runs until the node stops.
+    async fn carry(self, driver: Option<DriverMailbox>, mut stopping: watch::Receiver<bool>) {
+        let mut failures = 0;
+        loop {
+            let outcome = tokio::select! {
+                outcome = self.connect_and_serve(&mut failures) => outcome,
+                _ = stopping.wait_for(|stopping| *stopping) => return self.lane.detach(),
+            };
+            let Err(error) = outcome;
+            self.lane.detach();
+            if let Some(driver) = &driver {
+                if failures == 0 {
+                    tracing::warn!(node = self.target.node, "a peer cannot be reached: {error}");
+                }
+                driver.send(Input::Unreachable { node: self.target.node });
             }
-            Err(error) => Err(error.to_string()),
-        };
-        let Err(error) = outcome else { return }; // nothing comes any more: the node stops
-        if *stopping.borrow() {
-            return;
+            let wait = BACKOFF[failures.min(BACKOFF.len() - 1)];
+            failures += 1;
+            tokio::time::sleep(wait).await;
+            self.lane.detach();
         }
-        if let Some(driver) = &driver {
-            if failures == 0 {
-                tracing::warn!(node = target.node, "a peer cannot be reached: {error}");
+    }
+
+    async fn connect_and_serve(&self, failures: &mut usize) -> Result<Infallible, CarryError> {
+        let (host, port) = &self.target.address;
+        let connecting = TcpStream::connect((host.as_str(), *port));
+        let socket =
+            tokio::time::timeout(self.patience, connecting).await.map_err(|_| CarryError::Silent)??;
+        socket.set_nodelay(true)?;
+        let socket = Arc::new(socket);
+        self.lane.attach(&socket, self.hello.clone());
+        let (mut heard, mut words) = (BytesMut::new(), frames::words());
+        let mut silence = Silence::new(self.patience);
+        loop {
+            self.lane.write()?;
+            let interest = match self.lane.is_waiting() {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
+            tokio::select! {
+                ready = socket.ready(interest) => if ready?.is_readable() {
+                    silence.broken();
+                    read(&socket, &mut heard)?;
+                },
+                () = self.lane.changed() => {}
+                () = silence.look() => match silence.lasts(heard.len()) {
+                    true => return Err(CarryError::Silent),
+                    false => self.lane.keep_alive(),
+                },
             }
-            driver.send(Input::Unreachable { node: target.node });
+            while let Some(text) = words.decode(&mut heard)? {
+                if !text.is_empty() {
+                    return Err(CarryError::Refused(String::from_utf8_lossy(&text).into_owned()));
+                }
+                *failures = 0; // it knows this node
+            }
         }
-        let wait = BACKOFF[failures.min(BACKOFF.len() - 1)];
-        failures += 1;
-        queue.drop_waiting();
-        tokio::time::sleep(wait).await;
-        queue.drop_waiting();
     }
 }
 
-async fn deliver(channel: Channel, envelopes: Envelopes) -> Result<(), String> {
-    let mut client = PeerClient::new(channel);
-    client.deliver(envelopes).await.map(drop).map_err(|status| status.message().to_owned())
+/// Why a lane has lost its connection, or found none.
+#[derive(Debug, thiserror::Error)]
+enum CarryError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it says nothing")]
+    Silent,
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn read(socket: &TcpStream, heard: &mut BytesMut) -> io::Result<()> {
+    match socket.try_read_buf(heard) {
+        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection")),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Tells the other nodes what this one leads: at every change, and every `interval`.

@@ -10,15 +10,17 @@ use bytes::Bytes;
 use moonraft_proto::{
     Effect,
     entry::BatchWriter,
-    peer::{Envelope, LeaderHint, peer_client::PeerClient, peer_server::PeerServer},
+    peer::{Envelope, LeaderHint},
 };
 use moonraft_router::Network;
-use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 
 use super::{
-    ENVELOPE_BYTES_MAX, Incoming,
+    Incoming, frames, listener,
     outgoing::{Carriers, Outgoing, outgoing},
 };
 use crate::{
@@ -72,9 +74,7 @@ async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear
         files: files.clone(),
         stopping,
     };
-    let service = PeerServer::new(incoming).max_decoding_message_size(ENVELOPE_BYTES_MAX);
-    let server = Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    tokio::spawn(listener::serve(listener, incoming, SILENCE));
     Ear { driver: Told::new(driver_inbox), shards, view, files, _place: place, _stop: stop }
 }
 
@@ -172,29 +172,118 @@ async fn a_node_whose_streams_have_ended_counts_as_failed_until_it_is_heard_agai
     let address = listener.local_addr().unwrap();
     let ear = listen(&topology, 2, listener).await;
     let failed = || ear.view.map(Network::Inside).shards[0].failed.clone();
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let mut streams = Vec::new();
-    for count in 1..=2 {
-        let mut client = PeerClient::new(endpoint.connect().await.unwrap());
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let hint = LeaderHint { shard: 0, term: count, replica: 1 };
-        let cluster = topology.name().to_owned();
-        let envelope = Envelope { cluster, node: 1, leaders: vec![hint], ..Envelope::default() };
-        sender.send(envelope).await.unwrap();
-        let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        streams.push((sender, tokio::spawn(async move { client.deliver(stream).await.map(drop) })));
-        until(|| ear.view.map(Network::Inside).shards[0].leader == Some((1, count))).await;
+    let mut lanes = Vec::new();
+    for term in 1..=2 {
+        let leaders = vec![LeaderHint { shard: 0, term, replica: 1 }];
+        let hint = frames::envelope(&Envelope { leaders, ..Envelope::default() });
+        lanes.push(say(address, &[frames::hello(topology.name(), 1), hint]).await);
+        until(|| ear.view.map(Network::Inside).shards[0].leader == Some((1, term))).await;
     }
-    let (sender, stream) = streams.pop().unwrap();
-    drop(sender);
-    stream.await.unwrap().unwrap();
-    assert!(failed().is_empty(), "there is another stream");
-    // As the sockets of a process that is killed.
-    let (_sender, stream) = streams.pop().unwrap();
-    stream.abort();
+    drop(lanes.pop());
+    // The end of the one is seen before what is said on the other.
+    let leaders = vec![LeaderHint { shard: 0, term: 3, replica: 1 }];
+    let hint = frames::envelope(&Envelope { leaders, ..Envelope::default() });
+    lanes[0].write_all(&hint).await.unwrap();
+    until(|| ear.view.map(Network::Inside).shards[0].leader == Some((1, 3))).await;
+    assert!(failed().is_empty(), "there is another lane");
+    drop(lanes);
     until(|| failed() == [1]).await;
     let _mouth = speak(outgoing(&topology, 1, SILENCE));
     until(|| failed().is_empty()).await;
+}
+
+/// A lane to this address, on which this was said.
+async fn say(address: std::net::SocketAddr, parts: &[Bytes]) -> TcpStream {
+    let mut lane = TcpStream::connect(address).await.unwrap();
+    lane.write_all(&parts.concat()).await.unwrap();
+    lane
+}
+
+/// What is answered on a lane, until it is closed, without the frames that say only that the other end lives.
+async fn answer(mut lane: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, lane.read_to_end(&mut answer)).await;
+    read.expect("it is closed before the test loses its patience").unwrap();
+    let (mut rest, mut text) = (&answer[..], String::new());
+    while let Some((length, more)) = rest.split_first_chunk() {
+        let (frame, more) = more.split_at(u32::from_be_bytes(*length) as usize);
+        text.push_str(std::str::from_utf8(frame).unwrap());
+        rest = more;
+    }
+    text
+}
+
+/// A frame of so many bytes that are no envelope.
+fn noise(length: u32, bytes: usize) -> Bytes {
+    [&length.to_be_bytes()[..], &vec![0xff; bytes]].concat().into()
+}
+
+#[tokio::test]
+async fn a_lane_that_says_what_it_must_not_is_closed_and_told_why() {
+    let (topology, listener) = pair().await;
+    let address = listener.local_addr().unwrap();
+    let ear = listen(&topology, 2, listener).await;
+    let hello = frames::hello(topology.name(), 1);
+    let cases = [
+        (vec![Bytes::from_static(b"MRL2")], "another version"),
+        (vec![frames::hello("another", 1)], "this is cluster"),
+        (vec![frames::hello(topology.name(), 2)], "is no peer of"),
+        (vec![frames::hello(topology.name(), 77)], "is no peer of"),
+        (vec![Bytes::from(frames::PREFACE.to_vec()), noise(1 << 20, 0)], "frame size too big"),
+        (vec![hello.clone(), noise(u32::MAX, 0)], "frame size too big"),
+        (vec![hello.clone(), noise(64, 64)], "decode"),
+        (vec![hello], "nothing was heard"),
+    ];
+    for (said, expected) in cases {
+        let text = answer(say(address, &said).await).await;
+        assert!(text.contains(expected), "{said:?}: {text}");
+    }
+    assert!(ear.driver.is_empty().await);
+}
+
+#[tokio::test]
+async fn a_lane_whose_other_end_says_nothing_is_given_up() {
+    let (topology, listener) = pair().await;
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    let (mut silent, _) = listener.accept().await.unwrap();
+    let told = next(&mouth.driver).await;
+    assert!(matches!(told, DriverMessage::Input(Input::Unreachable { node: 2 })), "{told:?}");
+    let mut said = Vec::new();
+    silent.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said[..frames::PREFACE.len()], frames::PREFACE);
+}
+
+#[tokio::test]
+async fn what_the_socket_does_not_take_leaves_later_whole_and_in_order() {
+    let (topology, listener) = pair().await;
+    let mouth = speak(outgoing(&topology, 1, Duration::from_secs(60)));
+    // Nobody reads yet: most of it has to wait.
+    let (first, second) = (listener.accept().await.unwrap().0, listener.accept().await.unwrap().0);
+    for number in 0..1000 {
+        mouth.outgoing.send_raft(vec![message(number, 100_000)]);
+    }
+    // One of the two is the bulk lane, on which nothing comes.
+    let heard = tokio::select! {
+        heard = prompt_numbers(first, 1000) => heard,
+        heard = prompt_numbers(second, 1000) => heard,
+    };
+    assert_eq!(heard, (0..1000).collect::<Vec<u64>>());
+}
+
+/// The numbers of the messages on a lane, so many. One without any never ends.
+async fn prompt_numbers(mut lane: TcpStream, count: usize) -> Vec<u64> {
+    use prost::Message as _;
+    use tokio_stream::StreamExt as _;
+    lane.read_exact(&mut [0; frames::PREFACE.len()]).await.unwrap();
+    let mut frames = tokio_util::codec::FramedRead::new(lane, frames::envelopes());
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        let frame = frames.next().await.expect("the lane goes on").unwrap();
+        for message in Envelope::decode(Bytes::from(frame)).unwrap().raft {
+            numbers.push(u64::from_le_bytes(message.data[..8].try_into().unwrap()));
+        }
+    }
+    numbers
 }
 
 /// Waits until something is so; each look comes after everybody else's turn.
