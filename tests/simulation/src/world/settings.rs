@@ -95,6 +95,7 @@ pub(super) fn product_settings(
         batch_bytes_max: draw(usual.batch_bytes_max as u64, (20, 500)) as usize,
         in_flight_bytes_max: draw(usual.in_flight_bytes_max as u64, (200, 2000)) as usize,
         snapshot_pending_bytes_max: draw(usual.snapshot_pending_bytes_max, (0, 50)),
+        snapshot_at_once_bytes_max: draw(usual.snapshot_at_once_bytes_max as u64, (0, 100)) as usize,
         settle_ms: draw(usual.settle_ms, (500, 3000)),
         // A script asks at once whether it is to be killed.
         busy_ms: 0,
