@@ -583,9 +583,11 @@ impl Tx {
         }
     }
 
-    /// Removes keys whose time has come, at most `limit`. Returns how many.
+    /// Removes keys whose time has come, at most `limit`. Returns how many. One that a snapshot has to hold and
+    /// that is large stays until it has been written.
     pub fn remove_expired(&mut self, limit: usize) -> usize {
-        let keys: Vec<Blob> = self.keyspace.expired(self.now_us / 1000, limit);
+        let mut keys: Vec<Blob> = self.keyspace.expired(self.now_us / 1000, limit);
+        keys.retain(|key| self.keyspace.prepare_change(key));
         keys.iter().for_each(|key| self.remove_dead(key));
         keys.len()
     }

@@ -13,21 +13,27 @@
 //!   later. In a slot that the walk is done with, and between walks, the number means nothing. So a walk
 //!   that is given up leaves nothing to clean.
 //! * A slot that is cleared is set aside whole, shared with the undo, and walked there.
-//! * A large value is written in slices; one that is to change midway is finished first.
+//! * A large value is written in slices. Who is about to change one asks first ([`Keyspace::prepare_change`]):
+//!   what can be written at once is; the rest is awaited, and its slices come before all else, the values in
+//!   turn. Who did not ask, or could not, has it written to its end at once, however large it is.
 //! * A slot is walked by the places of its table. Places are good until the table is rearranged, which only
 //!   an insertion into a full table does: then the walk of this slot begins again, and what it wrote is
 //!   known by its number.
 //!
-//! INVARIANT: as long as a slot is in `remaining`, each key that was in it when the walk began is in its
-//! table as it was then and without the walk's number, or has been written.
+//! INVARIANTS:
+//! * As long as a slot is in `remaining`, each key that was in it when the walk began is in its table as it
+//!   was then and without the walk's number, or is there as it was and is being sliced, or has been written.
+//! * A slot is remaining as long as something in it is being sliced.
+//! * What is written never depends on who asked before changing.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use moonraft_proto::{Effect, entry::BatchWriter};
-use moonraft_router::SLOT_COUNT;
+use moonraft_router::{SLOT_COUNT, slot_of};
 
-use super::{Blob, Entry, Keyspace, SlotSet, SlotTable, dump::dump_slice};
+use super::{Blob, Entry, Keyspace, Seed, SlotSet, SlotTable, dump::dump_slice};
 
 /// A chunk is closed when it has so many bytes: it is what travels to the writer, is checked when it is
 /// read, and is applied in one go when it is installed (about a millisecond).
@@ -56,13 +62,22 @@ pub struct Walk {
     current: Option<Source>,
     /// The place in its table to go on from.
     place: usize,
-    /// A value of which a part is written.
+    /// A value that the walk has come to, and of which a part is written.
     slicing: Option<Slicing>,
+    /// Values that somebody waits to change.
+    awaited: HashMap<Blob, Slicing, Seed>,
+    /// Their keys in the order of their turns, and some that are written by now.
+    turns: VecDeque<Blob>,
+    /// One that was awaited has been written, or nobody knows what was: see [`Keyspace::take_ready`].
+    ready: bool,
+    /// Bytes that may still be written at once: see [`Keyspace::allow_at_once`].
+    at_once: usize,
     writer: BatchWriter,
     chunks: Vec<Bytes>,
 }
 
 /// Where entries are.
+#[derive(Clone)]
 enum Source {
     /// In the keyspace.
     Slot(u16),
@@ -70,10 +85,21 @@ enum Source {
     Aside(Arc<SlotTable>),
 }
 
+/// A value that is being written in slices.
 struct Slicing {
     key: Blob,
+    source: Source,
     /// Where the next slice begins.
     place: usize,
+    /// Somebody waits to change it.
+    awaited: bool,
+}
+
+impl Slicing {
+    /// Whether it is what this key holds now, rather than what it held before its slot was cleared.
+    fn is_of(&self, key: &[u8]) -> bool {
+        matches!(self.source, Source::Slot(_)) && *self.key == *key
+    }
 }
 
 impl Walk {
@@ -95,6 +121,54 @@ impl Walk {
         dump_slice(&entry.key, &entry.object, place, bytes_max, &mut |effect| self.push(effect))
     }
 
+    /// Writes as much of an entry as may be written at once. Returns where the rest begins.
+    fn write_at_once(&mut self, entry: &Entry) -> Option<usize> {
+        if self.at_once == 0 {
+            return Some(0);
+        }
+        let before = self.bytes();
+        let next = self.write(entry, 0, self.at_once);
+        let cost = ENTRY_COST + self.bytes().saturating_sub(before);
+        self.at_once = self.at_once.saturating_sub(cost);
+        next
+    }
+
+    /// The value whose next slice is due: what is awaited comes first.
+    fn take_due(&mut self) -> Option<Slicing> {
+        while let Some(key) = self.turns.pop_front() {
+            if let Some(slicing) = self.awaited.remove(&key) {
+                return Some(slicing);
+            }
+        }
+        self.slicing.take()
+    }
+
+    /// Takes what is being sliced of this key.
+    fn take_slicing(&mut self, key: &[u8]) -> Option<Slicing> {
+        let own = self.slicing.take_if(|slicing| slicing.is_of(key));
+        own.or_else(|| self.is_awaited(key).then(|| self.awaited.remove(key)).flatten())
+    }
+
+    /// A slice of a value has been written; the next begins at `next`.
+    fn put_back(&mut self, slicing: Slicing, next: Option<usize>) {
+        match next {
+            None => self.ready |= slicing.awaited,
+            Some(place) if slicing.awaited => self.wait_for(Slicing { place, ..slicing }),
+            Some(place) => self.slicing = Some(Slicing { place, ..slicing }),
+        }
+    }
+
+    /// Somebody waits to change this value.
+    fn wait_for(&mut self, slicing: Slicing) {
+        self.turns.push_back(slicing.key.clone());
+        self.awaited.insert(slicing.key.clone(), Slicing { awaited: true, ..slicing });
+    }
+
+    /// Whether somebody waits to change what this key holds.
+    fn is_awaited(&self, key: &[u8]) -> bool {
+        !self.awaited.is_empty() && self.awaited.get(key).is_some_and(|slicing| slicing.is_of(key))
+    }
+
     /// Bytes written and not yet taken.
     fn bytes(&self) -> usize {
         self.writer.effect_bytes() + self.chunks.iter().map(Bytes::len).sum::<usize>()
@@ -114,7 +188,7 @@ impl Walk {
 
     /// Looks for an entry from `place` on and writes it, or a first slice of it. Returns the place where it
     /// was, if it was found, and the cost of looking.
-    fn look(&mut self, table: &SlotTable, bytes_max: usize) -> (Option<usize>, usize) {
+    fn look(&mut self, source: &Source, table: &SlotTable, bytes_max: usize) -> (Option<usize>, usize) {
         let from = self.place;
         let end = table.num_buckets().min(from + PLACES_AT_ONCE);
         let entry = (from..end).find_map(|at| Some((at, table.get_bucket(at)?)));
@@ -125,7 +199,8 @@ impl Walk {
         self.place = at + 1;
         if entry.walked != self.number {
             let next = self.write(entry, 0, bytes_max);
-            self.slicing = next.map(|place| Slicing { key: entry.key.clone(), place });
+            let (key, source) = (entry.key.clone(), source.clone());
+            self.slicing = next.map(|place| Slicing { key, source, place, awaited: false });
         }
         (Some(at), at - from + ENTRY_COST)
     }
@@ -146,6 +221,10 @@ impl Keyspace {
             current: None,
             place: 0,
             slicing: None,
+            awaited: HashMap::default(),
+            turns: VecDeque::new(),
+            ready: true, // whoever waited for the walk before need not any more
+            at_once: 0,
             writer: BatchWriter::default(),
             chunks: Vec::new(),
         };
@@ -188,20 +267,17 @@ impl Keyspace {
     /// `None` at the end.
     fn walk_on(&mut self, walk: &mut Walk, bytes_max: usize) -> Option<usize> {
         let bytes_max = bytes_max.max(SLICE_BYTES_MIN);
-        let source = walk.take_source()?;
-        let table = match &source {
-            Source::Slot(slot) => &self.tables[usize::from(*slot)],
-            Source::Aside(table) => &**table,
-        };
-        if let Some(Slicing { key, place }) = walk.slicing.take() {
-            let entry = table.find(self.hash(&key), |entry| entry.key == key);
+        if let Some(slicing) = walk.take_due() {
+            let table = self.table_of(&slicing.source);
+            let entry = table.find(self.hash(&slicing.key), |entry| entry.key == slicing.key);
             let entry = entry.expect("a value that is to go is finished before");
-            let next = walk.write(entry, place, bytes_max);
-            walk.slicing = next.map(|place| Slicing { key, place });
-            walk.current = Some(source);
+            let next = walk.write(entry, slicing.place, bytes_max);
+            walk.put_back(slicing, next);
             return Some(ENTRY_COST);
         }
-        let (found, cost) = walk.look(table, bytes_max);
+        let source = walk.take_source()?;
+        let table = self.table_of(&source);
+        let (found, cost) = walk.look(&source, table, bytes_max);
         let ended = found.is_none() && walk.place == table.num_buckets();
         match source {
             Source::Slot(slot) if ended => walk.remaining.remove(slot),
@@ -217,12 +293,63 @@ impl Keyspace {
         Some(cost + 1)
     }
 
+    fn table_of<'a>(&'a self, source: &'a Source) -> &'a SlotTable {
+        match source {
+            Source::Slot(slot) => &self.tables[usize::from(*slot)],
+            Source::Aside(table) => table,
+        }
+    }
+
     /// What is written and full, to be taken to where the snapshot is kept.
     pub fn take_chunks(&mut self) -> Vec<Bytes> {
         self.walk.as_mut().map_or(Vec::new(), |walk| std::mem::take(&mut walk.chunks))
     }
 
-    /// A key is about to change: a walk that has not written it does so. Returns what the entry is to carry.
+    /// From here on so many bytes may be written at once for those who are about to change something.
+    pub fn allow_at_once(&mut self, bytes: usize) {
+        if let Some(walk) = &mut self.walk {
+            walk.at_once = bytes;
+        }
+    }
+
+    /// Somebody is about to change what a key holds: a walk that has not written it does so, as far as it may
+    /// at once. Returns whether that was all of it. If not, what is left is awaited from now on, and whoever
+    /// asked had better wait until it is written ([`Keyspace::take_ready`]).
+    pub fn prepare_change(&mut self, key: &[u8]) -> bool {
+        if self.walk.is_none() {
+            return true;
+        }
+        let (hash, slot) = (self.hash(key), slot_of(key));
+        let Some(walk) = &mut self.walk else { return true };
+        if !walk.remaining.contains(slot) {
+            return true;
+        }
+        if let Some(slicing) = walk.slicing.take_if(|slicing| slicing.is_of(key)) {
+            walk.wait_for(slicing);
+        }
+        let table = &mut self.tables[usize::from(slot)];
+        let Some(entry) = table.find_mut(hash, |entry| *entry.key == *key) else { return true };
+        if entry.walked == walk.number {
+            return !walk.is_awaited(key);
+        }
+        entry.walked = walk.number;
+        let Some(place) = walk.write_at_once(entry) else { return true };
+        let key = entry.key.clone();
+        walk.wait_for(Slicing { key, source: Source::Slot(slot), place, awaited: true });
+        false
+    }
+
+    /// Whether somebody waits for the walk.
+    pub fn is_awaited(&self) -> bool {
+        self.walk.as_ref().is_some_and(|walk| !walk.awaited.is_empty())
+    }
+
+    /// Whether something that was awaited may change now that could not when this was asked last.
+    pub fn take_ready(&mut self) -> bool {
+        self.walk.as_mut().is_none_or(|walk| std::mem::take(&mut walk.ready))
+    }
+
+    /// A key is changing: a walk that has not written it does so. Returns what the entry is to carry.
     pub(super) fn preserve(&mut self, hash: u64, slot: u16, key: &[u8]) -> u32 {
         let Some(walk) = &mut self.walk else { return 0 };
         if !walk.remaining.contains(slot) {
@@ -236,9 +363,9 @@ impl Keyspace {
         let Some(entry) = table.find(hash, |entry| *entry.key == *key) else { return walk.number };
         if entry.walked != walk.number {
             walk.write(entry, 0, usize::MAX);
-        } else if walk.slicing.as_ref().is_some_and(|slicing| *slicing.key == *key) {
-            let slicing = walk.slicing.take().expect("it was looked at just now");
-            walk.write(entry, slicing.place, usize::MAX);
+        } else if let Some(slicing) = walk.take_slicing(key) {
+            let next = walk.write(entry, slicing.place, usize::MAX);
+            walk.put_back(slicing, next);
         }
         walk.number
     }
@@ -260,6 +387,11 @@ impl Keyspace {
             return;
         }
         walk.remaining.remove(slot);
+        for slicing in walk.slicing.iter_mut().chain(walk.awaited.values_mut()) {
+            if matches!(slicing.source, Source::Slot(own) if own == slot) {
+                slicing.source = Source::Aside(Arc::clone(table));
+            }
+        }
         match &mut walk.current {
             Some(Source::Slot(current)) if *current == slot => {
                 walk.current = Some(Source::Aside(Arc::clone(table)));

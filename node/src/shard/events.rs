@@ -29,7 +29,7 @@ impl Shard {
         match event {
             Event::Lead { term } => self.lead(term),
             Event::Follow { leader } => self.follow(leader),
-            Event::Committed(entries) => self.commit_all(&entries),
+            Event::Committed(entries) => self.commit_all(entries),
             Event::RoundConfirmed { term, round } => self.confirm_round(term, round),
             Event::TakeSnapshot => self.take_snapshot(),
             Event::InstallSnapshot { index, term, chunks } => self.install(index, term, &chunks),
@@ -78,6 +78,9 @@ impl Shard {
     /// The replica leads; it serves once an entry of the term is applied.
     fn lead(&mut self, term: u64) {
         self.step_down();
+        if !self.held_entries.is_empty() {
+            self.commit_held(false); // only a follower has time to wait
+        }
         self.standing = Standing::Leading { term, serving: false };
         if self.applied.1 == term {
             self.serve();
@@ -155,9 +158,19 @@ impl Shard {
 
     // ---- the log ----------------------------------------------------------------
 
-    fn commit_all(&mut self, entries: &[CommittedEntry]) {
-        for entry in entries {
-            self.commit(entry);
+    fn commit_all(&mut self, entries: Vec<CommittedEntry>) {
+        self.held_entries.extend(entries);
+        self.commit_held(true);
+    }
+
+    /// Applies what is committed, as far as it need not wait for a snapshot, if it may.
+    pub(super) fn commit_held(&mut self, may_wait: bool) {
+        while let Some(entry) = self.held_entries.pop_front() {
+            let entry = self.join_parts(entry);
+            if may_wait && !self.is_entry_ready(&entry) {
+                return self.held_entries.push_front(entry);
+            }
+            self.commit(&entry);
         }
         let index = self.applied.0;
         self.outputs.push(Output::Applied { index });
@@ -175,11 +188,10 @@ impl Shard {
         if entry.more {
             self.parts.push(entry.data.clone());
         } else if !entry.data.is_empty() {
-            let data = self.join_parts(entry);
-            if let Some(newer) = Newer::in_entry(self.settings.shard, entry.index, &data) {
+            if let Some(newer) = Newer::in_entry(self.settings.shard, entry.index, &entry.data) {
                 newer.stop();
             }
-            let batch = Batch::decode(&data).unwrap_or_else(|error| self.fatal(entry, &error));
+            let batch = Batch::decode(&entry.data).unwrap_or_else(|error| self.fatal(entry, &error));
             let id = BatchId { term: entry.term, sequence: batch.sequence };
             let led = matches!(self.standing, Standing::Leading { term, .. } if term == entry.term);
             let own = self.speculation.commit(id);
@@ -203,20 +215,21 @@ impl Shard {
         }
     }
 
-    /// The whole of a batch whose last part is this entry. Who leads its term has
-    /// executed it, and needs but its head.
-    fn join_parts(&mut self, last: &CommittedEntry) -> Bytes {
-        let parts = std::mem::take(&mut self.parts);
-        let leads = matches!(self.standing, Standing::Leading { term, .. } if term == last.term);
-        match parts.first() {
-            None => last.data.clone(),
-            Some(first) if leads => first.clone(),
-            Some(_) => {
-                let mut whole = Vec::with_capacity(parts.iter().chain([&last.data]).map(Bytes::len).sum());
-                parts.iter().chain([&last.data]).for_each(|part| whole.extend_from_slice(part));
-                whole.into()
-            }
+    /// The last entry of a batch with the whole of it. Who leads its term has executed it,
+    /// and needs but its head.
+    fn join_parts(&mut self, last: CommittedEntry) -> CommittedEntry {
+        if last.more || last.data.is_empty() || self.parts.is_empty() {
+            return last;
         }
+        let mut parts = std::mem::take(&mut self.parts);
+        let leads = matches!(self.standing, Standing::Leading { term, .. } if term == last.term);
+        if leads {
+            return CommittedEntry { data: parts.swap_remove(0), ..last };
+        }
+        parts.push(last.data);
+        let mut whole = Vec::with_capacity(parts.iter().map(Bytes::len).sum());
+        parts.iter().for_each(|part| whole.extend_from_slice(part));
+        CommittedEntry { data: whole.into(), ..last }
     }
 
     /// Applies a batch that was executed elsewhere, or here and then taken back.

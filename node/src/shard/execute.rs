@@ -176,6 +176,7 @@ impl Shard {
             Place::Wait if self.may_wait() => return Done::Parked,
             Place::Wait => self.reject(id, command, &self.unserved()),
             Place::Elsewhere(redirect) => self.reject(id, command, &redirect.into()),
+            Place::Here if self.is_held_by_walk(id, command, words) => return Done::Parked,
             Place::Here => {
                 self.sessions[id].last_command = Some(command);
                 self.statistics.requests += 1;
@@ -303,7 +304,7 @@ impl Shard {
         self.leaderless_since.is_some_and(|since| now - since >= park_ns)
     }
 
-    fn is_queued(&self, id: SessionId, command: &Command) -> bool {
+    pub(super) fn is_queued(&self, id: SessionId, command: &Command) -> bool {
         self.sessions[id].queue.is_some() && !command.has(Flag::Immediate)
     }
 

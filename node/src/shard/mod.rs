@@ -33,6 +33,7 @@ pub mod execute;
 pub mod messages;
 pub mod outbox;
 mod place;
+pub mod preparing;
 pub mod scripting;
 pub mod seen_scripts;
 pub mod session;
@@ -48,7 +49,7 @@ pub mod waits;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::rc::Rc;
+use std::{collections::VecDeque, rc::Rc};
 
 use bytes::Bytes;
 use slab::Slab;
@@ -106,6 +107,8 @@ pub struct Shard {
     /// The first parts of a batch whose last part is the next entry to come, or a
     /// later one.
     parts: Vec<Bytes>,
+    /// Entries that are committed and wait for the walk of a snapshot, oldest first; see [`preparing`].
+    held_entries: VecDeque<CommittedEntry>,
     /// Sessions with a reply that waits for the open batch.
     open_waiting: Vec<SessionId>,
     /// Messages that leave with the open batch.
@@ -169,6 +172,7 @@ impl Shard {
             installing: None,
             applied: (0, 0),
             parts: Vec::new(),
+            held_entries: VecDeque::new(),
             open_waiting: Vec::new(),
             open_publications: Vec::new(),
             stamp_wanted: false,
@@ -188,6 +192,7 @@ impl Shard {
 
     /// What is to be done, oldest first.
     pub fn take_outputs(&mut self) -> Vec<Output> {
+        self.resume_awaiting();
         self.collect_chunks();
         std::mem::take(&mut self.outputs)
     }

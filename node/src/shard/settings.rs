@@ -32,6 +32,9 @@ pub struct ShardSettings {
     /// Bytes of a snapshot that wait to be written before its walk pauses and writers wait: see
     /// [`super::snapshot`].
     pub snapshot_pending_bytes_max: u64,
+    /// Bytes that are written at once for a snapshot because they are about to change; who would change more
+    /// waits: see [`super::preparing`].
+    pub snapshot_at_once_bytes_max: usize,
     /// Bytes of batches in flight before no more requests are executed.
     pub in_flight_bytes_max: usize,
     /// Bytes of replies that a client may leave unread; `client-output-buffer-limit normal`.
@@ -68,6 +71,8 @@ impl Default for ShardSettings {
             memory_bytes_max: u64::MAX,
             // A quarter of a second at the speed of a slow disk.
             snapshot_pending_bytes_max: 16 << 20,
+            // About a millisecond.
+            snapshot_at_once_bytes_max: 256 << 10,
             in_flight_bytes_max: 128 << 20,
             outbox_bytes_max: 1 << 30,
             outbox_listening_bytes_max: 32 << 20,

@@ -8,7 +8,8 @@
 //!
 //! What is written leaves as [`Output::SnapshotChunk`]; whoever takes it to the disk says so
 //! ([`Shard::snapshot_taken`]). If too much waits there, the walk pauses, and requests that may write, each
-//! of which may need a key written first, are left unread.
+//! of which may need a key written first, are left unread. Who would change a large value that is not written
+//! yet waits for that alone: see [`super::preparing`].
 //!
 //! A snapshot is installed chunk by chunk too, into an empty keyspace, while the thread goes on answering:
 //! redirects, and what does not look at data. The old state goes first: a node that has memory for its data
@@ -40,6 +41,8 @@ pub(super) struct Snapshots {
     pending_bytes: u64,
     /// Requests are left unread because of them.
     holding: bool,
+    /// Requests are left unread, or entries wait, for values that the walk has yet to write.
+    pub(super) awaiting: bool,
 }
 
 /// A moment of the shard's state.
@@ -74,7 +77,8 @@ impl Shard {
     pub(super) fn begin_snapshot(&mut self) {
         let snapshots = &self.snapshots;
         let idle = !snapshots.wanted || snapshots.point.is_some() || self.installing.is_some();
-        let idle = idle || !self.parts.is_empty(); // between parts of a batch there is no state
+        // Between parts of a batch there is no state.
+        let idle = idle || !self.parts.is_empty() || !self.held_entries.is_empty();
         if idle || self.tx().has_effects() || self.surroundings.boot_ns() < snapshots.not_before_ns {
             return;
         }
@@ -84,7 +88,9 @@ impl Shard {
             Some(newest) => (Point::Batch(newest.batch), newest.stamp_ms),
             None => (Point::Entry(self.applied.0, self.applied.1), self.clock.committed_ms()),
         };
+        let at_once = self.settings.snapshot_at_once_bytes_max;
         self.tx_mut().keyspace_mut().begin_walk(stamp_ms);
+        self.tx_mut().keyspace_mut().allow_at_once(at_once);
         let snapshots = &mut self.snapshots;
         snapshots.wanted = false;
         snapshots.number += 1;
@@ -173,10 +179,12 @@ impl Shard {
         if self.snapshots.point.is_none() {
             return;
         }
+        let at_once = self.settings.snapshot_at_once_bytes_max;
         let keyspace = self.tx_mut().keyspace_mut();
         if !keyspace.is_walking() {
             return self.give_up_snapshot(); // an undo has ended it
         }
+        keyspace.allow_at_once(at_once);
         let chunks = keyspace.take_chunks();
         let snapshots = &mut self.snapshots;
         let number = snapshots.number;
@@ -210,6 +218,7 @@ impl Shard {
         self.give_up_snapshot();
         self.snapshots.wanted = false;
         self.parts.clear();
+        self.held_entries.clear();
         // Until the first chunk tells, redirects go by the slots that were owned.
         let empty = Keyspace::owning(self.keyspace().owned().clone());
         let old = self.tx_mut().replace_keyspace(empty);

@@ -48,6 +48,8 @@ pub const ALL: &[&str] = &[
     "crash while a snapshot was installed",
     "log waited for an install",
     "log waited for a writer",
+    "request waited for a large value of a snapshot",
+    "log waited for a large value of a snapshot",
     "snapshot installed by one that led before",
     "snapshot installed with replies held",
     // Disks.

@@ -20,6 +20,8 @@ enum Step {
     /// Changes so far cannot be taken back any more.
     Commit,
     Walk(usize),
+    /// Somebody is about to change a key, and so many bytes may be written at once.
+    Prepare(usize, usize),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -29,6 +31,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0_usize..20).prop_map(Step::Undo),
         1 => Just(Step::Commit),
         4 => (1_usize..6000).prop_map(Step::Walk),
+        3 => (0..KEYS.len(), 0_usize..5000).prop_map(|(key, at_once)| Step::Prepare(key, at_once)),
     ]
 }
 
@@ -122,6 +125,11 @@ proptest! {
                 }
                 Step::Commit => undos.clear(),
                 Step::Walk(cost) => drop(keyspace.walk(*cost)),
+                Step::Prepare(key, at_once) => {
+                    keyspace.allow_at_once(*at_once);
+                    let ready = keyspace.prepare_change(KEYS[*key]);
+                    prop_assert!(ready || keyspace.is_awaited());
+                }
             }
             chunks.extend(keyspace.take_chunks());
         }
@@ -190,4 +198,152 @@ fn clearing_all_writes_nothing_at_once() {
     chunks.extend(keyspace.take_chunks());
     assert_eq!(digests(&build(&chunks)), expected);
     assert!(keyspace.is_empty());
+}
+
+/// So many elements of 8 bytes in one hash: `elements` * 30 bytes of a snapshot, about.
+fn put_hash(keyspace: &mut Keyspace, key: &[u8], elements: u64) {
+    for number in 0..elements {
+        let field = number.to_be_bytes();
+        keyspace.apply(&Effect::HashPut { key, field: &field, value: &field });
+    }
+}
+
+/// A walk that somebody waits for, and all it has written.
+struct Awaited {
+    keyspace: Keyspace,
+    chunks: Vec<bytes::Bytes>,
+    expected: (String, String),
+}
+
+impl Awaited {
+    /// Beside `keyspace`'s keys there are many small ones. A walk begins.
+    fn begin(mut keyspace: Keyspace) -> Self {
+        (0..10_000).for_each(|number| drop(insert(&mut keyspace, number)));
+        let expected = digests(&keyspace);
+        keyspace.begin_walk(77);
+        keyspace.take_ready();
+        let mut begun = Self { keyspace, chunks: Vec::new(), expected };
+        begun.step(0);
+        begun
+    }
+
+    /// Goes on by a step, after which 10 KB may be written at once.
+    fn step(&mut self, cost: usize) {
+        self.keyspace.walk(cost);
+        self.chunks.extend(self.keyspace.take_chunks());
+        self.keyspace.allow_at_once(10_000);
+    }
+
+    /// Steps until a value that is awaited is written.
+    fn steps_until_ready(&mut self) -> usize {
+        let mut steps = 0;
+        while !self.keyspace.take_ready() {
+            self.step(10_000);
+            steps += 1;
+            assert!(steps < 2000, "nobody goes on");
+        }
+        steps
+    }
+
+    /// Bytes in chunks that are full.
+    fn bytes(&mut self) -> usize {
+        self.chunks.extend(self.keyspace.take_chunks());
+        self.chunks.iter().map(bytes::Bytes::len).sum()
+    }
+
+    fn finish(mut self) {
+        while !self.keyspace.walk(10_000) {}
+        self.chunks.extend(self.keyspace.take_chunks());
+        assert_eq!(digests(&build(&self.chunks)), self.expected);
+        check(&self.keyspace);
+    }
+}
+
+#[test]
+fn a_large_value_that_is_to_change_is_written_in_steps_before_all_else() {
+    let mut keyspace = Keyspace::default();
+    put_hash(&mut keyspace, b"large", 100_000);
+    let mut begun = Awaited::begin(keyspace);
+    assert!(!begun.keyspace.prepare_change(b"large"));
+    assert!(begun.bytes() < 200_000, "more is written at once than may be");
+    assert!(begun.keyspace.prepare_change(b"{t}1"), "a small one waits for the large");
+    begun.keyspace.apply(&Effect::Remove { key: b"{t}1" });
+    let mut before = begun.bytes();
+    for _ in 0..100 {
+        begun.step(10_000);
+        let after = begun.bytes();
+        assert!(after - before < 200_000, "a step of {} bytes", after - before);
+        before = after;
+    }
+    assert!(begun.keyspace.is_awaited() && !begun.keyspace.prepare_change(b"large"));
+    let steps = 100 + begun.steps_until_ready();
+    assert!((120..400).contains(&steps), "{steps} steps for 2.5 MB");
+    assert!(begun.keyspace.prepare_change(b"large") && !begun.keyspace.is_awaited());
+    let before = begun.bytes();
+    begun.keyspace.apply(&Effect::Remove { key: b"large" });
+    assert!(begun.bytes() - before < 200_000, "it is written again");
+    begun.finish();
+}
+
+#[test]
+fn a_large_value_that_the_walk_is_at_is_awaited_too() {
+    let mut keyspace = Keyspace::default();
+    put_hash(&mut keyspace, b"large", 100_000);
+    let expected = digests(&keyspace);
+    keyspace.begin_walk(77);
+    keyspace.walk(100_000);
+    keyspace.allow_at_once(10_000);
+    assert!(!keyspace.prepare_change(b"large"));
+    keyspace.walk(100_000);
+    let mut chunks = keyspace.take_chunks();
+    assert!(chunks.iter().map(bytes::Bytes::len).sum::<usize>() < 400_000);
+    assert!(!keyspace.prepare_change(b"large"));
+    while !keyspace.prepare_change(b"large") {
+        keyspace.walk(100_000);
+    }
+    keyspace.apply(&Effect::Remove { key: b"large" });
+    keyspace.walk(usize::MAX);
+    chunks.extend(keyspace.take_chunks());
+    assert_eq!(digests(&build(&chunks)), expected);
+}
+
+#[test]
+fn values_that_are_awaited_take_turns() {
+    let mut keyspace = Keyspace::default();
+    put_hash(&mut keyspace, b"huge", 100_000);
+    put_hash(&mut keyspace, b"large", 2000);
+    let mut begun = Awaited::begin(keyspace);
+    assert!(!begun.keyspace.prepare_change(b"huge"));
+    assert!(!begun.keyspace.prepare_change(b"large"), "both are written at once");
+    let steps = begun.steps_until_ready();
+    assert!(steps < 30, "{steps} steps for 60 KB");
+    assert!(begun.keyspace.prepare_change(b"large") && !begun.keyspace.prepare_change(b"huge"));
+    begun.finish();
+}
+
+#[test]
+fn who_does_not_wait_for_a_large_value_has_it_written_at_once() {
+    let mut keyspace = Keyspace::default();
+    put_hash(&mut keyspace, b"large", 10_000);
+    let mut begun = Awaited::begin(keyspace);
+    assert!(!begun.keyspace.prepare_change(b"large"));
+    begun.keyspace.apply(&Effect::Remove { key: b"large" });
+    assert!(begun.keyspace.take_ready() && !begun.keyspace.is_awaited());
+    begun.finish();
+}
+
+#[test]
+fn a_large_value_that_is_cleared_while_it_is_awaited_is_written_where_it_is_set_aside() {
+    let mut keyspace = Keyspace::default();
+    put_hash(&mut keyspace, b"large", 10_000);
+    let mut begun = Awaited::begin(keyspace);
+    assert!(!begun.keyspace.prepare_change(b"large"));
+    let undo = begun.keyspace.apply(&Effect::ClearSlots { first: 0, last: 16_383 });
+    // What the key holds then is not in the snapshot.
+    assert!(begun.keyspace.prepare_change(b"large"));
+    put_hash(&mut begun.keyspace, b"large", 3);
+    assert!(begun.keyspace.is_awaited() && begun.bytes() < 200_000, "clearing waits for nothing");
+    drop(undo);
+    assert!(begun.steps_until_ready() > 10);
+    begun.finish();
 }

@@ -60,6 +60,8 @@ pub struct Replica {
     deferred: RefCell<VecDeque<ShardMessage>>,
     /// Wakes the task that goes on with a snapshot.
     walking: Notify,
+    /// Wakes it when it waits for its rate, and somebody for a value.
+    walk_awaited: Notify,
     /// Before this, boot clock, no more of it is written.
     walk_from_ns: Cell<u64>,
     /// How long its longest step took.
@@ -108,6 +110,7 @@ impl Replica {
             is_installing: Cell::new(false),
             deferred: RefCell::default(),
             walking: Notify::new(),
+            walk_awaited: Notify::new(),
             walk_from_ns: Cell::new(0),
             longest_step_ns: Cell::new(0),
             stop: Notify::new(),
@@ -137,7 +140,8 @@ impl Replica {
         self.schedule_turn();
     }
 
-    /// So many bytes of a snapshot are on their way: the next step waits until they fit the rate.
+    /// So many bytes of a snapshot are on their way: the next step waits until they fit the rate, unless
+    /// somebody waits for it.
     fn pace_walk(&self, bytes: usize) {
         let rate = self.settings.borrow().snapshot_rate;
         let took = (bytes as u64 * 1_000_000_000).checked_div(rate).unwrap_or(0);
@@ -150,6 +154,9 @@ impl Replica {
         self.refresh_settings();
         if self.shard.borrow().wants_walk() {
             self.walking.notify_one();
+        }
+        if self.shard.borrow().is_walk_awaited() {
+            self.walk_awaited.notify_one();
         }
         if self.shard.borrow().wants_turn() && !self.is_turn_due.replace(true) {
             self.turn.notify_one();

@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, spawn_local},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{Replica, clients::accept, inbox::listen};
@@ -60,6 +60,18 @@ impl Replica {
         }
     }
 
+    /// Waits until the next step of a snapshot fits the rate, or somebody waits for it.
+    async fn keep_walk_rate(&self) {
+        loop {
+            let wait_ns = self.walk_from_ns.get().saturating_sub(self.now_ns());
+            if wait_ns == 0 || self.shard.borrow().is_walk_awaited() {
+                return;
+            }
+            // Woken or not, it looks again.
+            let _ = timeout(Duration::from_nanos(wait_ns), self.walk_awaited.notified()).await;
+        }
+    }
+
     fn is_any_client_busy(&self) -> bool {
         let (now, shard) = (self.now_ns(), self.shard.borrow());
         let is_busy = |connection: &Rc<Connection>| {
@@ -83,10 +95,7 @@ async fn walk(replica: Rc<Replica>) {
     loop {
         replica.walking.notified().await;
         while replica.shard.borrow().wants_walk() {
-            let wait_ns = replica.walk_from_ns.get().saturating_sub(replica.now_ns());
-            if wait_ns > 0 {
-                sleep(Duration::from_nanos(wait_ns)).await;
-            }
+            replica.keep_walk_rate().await;
             let began_ns = replica.now_ns();
             replica.shard.borrow_mut().walk(WALK_STEP);
             let took_ns = replica.now_ns() - began_ns;

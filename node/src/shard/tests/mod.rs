@@ -2,6 +2,7 @@
 
 mod harness;
 mod networks;
+mod preparing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -18,6 +18,8 @@ enum Kind {
     IsolateLeader,
     CutOneWay,
     CutBridge,
+    /// A node hears nothing until the others have no log for it any more.
+    Outrun,
     /// All connections to a node break, though nothing is wrong with it.
     BreakConnections,
     Pause,
@@ -34,7 +36,7 @@ enum Kind {
     LoseDisk,
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     Kind::Heal,
     Kind::Crash,
     Kind::CrashAll,
@@ -42,6 +44,7 @@ const KINDS: [Kind; 18] = [
     Kind::IsolateLeader,
     Kind::CutOneWay,
     Kind::CutBridge,
+    Kind::Outrun,
     Kind::BreakConnections,
     Kind::Pause,
     Kind::StallInRead,
@@ -92,6 +95,7 @@ impl World {
             Kind::IsolateLeader => self.isolate_leader(),
             Kind::CutOneWay => self.cut_one_way(node),
             Kind::CutBridge => self.cut_bridge(),
+            Kind::Outrun => self.outrun(node),
             Kind::BreakConnections => self.break_connections(node),
             Kind::Pause => self.nodes[node].paused_until = now + self.rng.random_range(50..2000) * MS,
             Kind::StallInRead => self.stall_in_read(),
@@ -169,9 +173,49 @@ impl World {
     fn isolate_leader(&mut self) {
         let Some(leader) = self.leader() else { return };
         self.cut.clear();
-        for other in (0..self.nodes.len()).filter(|&other| other != leader) {
-            self.cut_both_ways(leader, other);
+        self.isolate(leader);
+    }
+
+    fn isolate(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            self.cut_both_ways(node, other);
         }
+    }
+
+    fn outrun(&mut self, node: usize) {
+        let group = self.rng.random_range(0..self.shards) as u32;
+        if let Some(status) = self.nodes[node].status(group) {
+            self.cut_until_newer(node, group, status.last + self.consensus.slack_entries_max);
+        }
+    }
+
+    /// A node that begins to install a snapshot is outrun by the next.
+    pub(super) fn cut_in_install(&mut self, node: usize, group: u32, index: u64) {
+        if !self.calm && self.draw(self.weather.cut_in_install) {
+            self.cut_until_newer(node, group, index + self.consensus.slack_entries_max);
+        }
+    }
+
+    /// A node hears nothing until there is a snapshot beyond this index, or for long enough.
+    fn cut_until_newer(&mut self, node: usize, group: u32, index: u64) {
+        self.isolate(node);
+        let until = self.now.get() + self.rng.random_range(500..2000) * MS;
+        self.after(0, Event::Reconnect { node, group, index, until });
+    }
+
+    pub(super) fn reconnect(&mut self, node: usize, group: u32, index: u64, until: u64) {
+        let status = |other: &Node| other.status(group);
+        if self.now.get() >= until || self.nodes.iter().filter_map(status).any(|other| other.snapshot > index)
+        {
+            return self.cut.retain(|&(from, to)| from != node && to != node);
+        }
+        // Clients do not write so much in so short a time that the log would be too long.
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            if self.nodes[other].status(group).is_some_and(|status| status.applied > index) {
+                self.input(other, Input::CompactWanted { group });
+            }
+        }
+        self.after(20 * MS, Event::Reconnect { node, group, index, until });
     }
 
     fn cut_both_ways(&mut self, one: usize, other: usize) {

@@ -83,6 +83,13 @@ enum Event {
     Crash(usize, u32),
     /// Leader and the node whose word its lease rests on.
     RestartSupporter(usize, usize),
+    /// The links of a node work again, if there is a snapshot beyond this index or it is that late.
+    Reconnect {
+        node: usize,
+        group: u32,
+        index: u64,
+        until: u64,
+    },
     BeBorn(usize, u32),
     /// The incarnation that a node decided on has been written.
     Decided(usize, u32, u32),
@@ -158,8 +165,7 @@ impl World {
         let count = [1, 3, 3, 3, 3, 3, 3, 3, 5, 5][rng.random_range(0..10)];
         let shards = if rng.random_bool(0.7) { 1 } else { 2 };
         let weather = weather::weather(&mut rng, settings.lease_weather);
-        let (consensus, shard_settings) =
-            settings::product_settings(&mut rng, settings.fault, weather.read_index);
+        let (consensus, shard_settings) = settings::product_settings(&mut rng, settings.fault, &weather);
         let drifting = rng.random_bool(0.5);
         let nodes: Vec<Node> =
             (0..count).map(|index| nodes::new_node(&mut rng, &now, index, count, shards, drifting)).collect();
@@ -275,6 +281,7 @@ impl World {
                     self.crash(node);
                 }
             }
+            Event::Reconnect { node, group, index, until } => self.reconnect(node, group, index, until),
             Event::RestartSupporter(leader, supporter) => self.restart_supporter(leader, supporter),
             Event::BeBorn(node, life) => self.be_born(node, life),
             Event::Decided(node, life, incarnation) => self.decided(node, life, incarnation),

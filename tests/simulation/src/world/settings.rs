@@ -8,6 +8,8 @@ use moonraft::{
 };
 use rand::{RngExt, rngs::StdRng};
 
+use super::weather::Weather;
+
 /// A fault planted in the product or its disk, which a run must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
@@ -73,7 +75,7 @@ pub struct Report {
 pub(super) fn product_settings(
     rng: &mut StdRng,
     fault: Option<Fault>,
-    read_index: bool,
+    weather: &Weather,
 ) -> (consensus::Settings, ShardSettings) {
     let mut draw = |usual: u64, small: (u64, u64)| {
         if rng.random_bool(0.7) { usual } else { rng.random_range(small.0..small.1) }
@@ -89,16 +91,18 @@ pub(super) fn product_settings(
     };
     let usual = ShardSettings::default();
     let mut shard = ShardSettings {
-        read_index,
+        read_index: weather.read_index,
         batch_bytes_max: draw(usual.batch_bytes_max as u64, (20, 500)) as usize,
         in_flight_bytes_max: draw(usual.in_flight_bytes_max as u64, (200, 2000)) as usize,
         snapshot_pending_bytes_max: draw(usual.snapshot_pending_bytes_max, (0, 50)),
+        snapshot_at_once_bytes_max: draw(usual.snapshot_at_once_bytes_max as u64, (0, 100)) as usize,
         settle_ms: draw(usual.settle_ms, (500, 3000)),
         // A script asks at once whether it is to be killed.
         busy_ms: 0,
         ..usual
     };
-    let short = rng.random_bool(0.5);
+    // A node that is cut off needs the next snapshot if the log is short.
+    let short = rng.random_bool(0.5) || weather.cut_in_install > 0.0;
     consensus.log_entries_max = rng.random_range(5..if short { 30 } else { 200 });
     consensus.slack_entries_max = rng.random_range(0..if short { 5 } else { 30 });
     match fault {

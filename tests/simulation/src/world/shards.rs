@@ -114,6 +114,7 @@ impl World {
                 let life = self.nodes[node].life;
                 let install = Install { index, term, step: Step::Begin };
                 self.after(0, Event::InstallStep(node, life, shard, install));
+                self.cut_in_install(node, shard as u32, index);
             }
         }
     }

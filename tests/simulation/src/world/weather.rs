@@ -40,6 +40,8 @@ pub(super) struct Weather {
     pub(super) chunk_loss: f64,
     /// How long a turn takes, at most, in which a shard takes in a part of a snapshot.
     pub(super) install_for: u64,
+    /// How likely a node is cut off when it begins to: then the next snapshot comes before it has this one.
+    pub(super) cut_in_install: f64,
     /// How likely a file of a snapshot cannot be written.
     pub(super) file_error: f64,
     /// How likely a leader hands over, in vain, while a client thinks about what it watches.
@@ -67,6 +69,7 @@ fn lease_weather(rng: &mut StdRng) -> Weather {
         chunk_bytes: 4096,
         chunk_loss: 0.0,
         install_for: MS,
+        cut_in_install: 0.0,
         file_error: 0.0,
         hand_over_in_watch: 0.0,
     }
@@ -79,8 +82,10 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
     }
     let weights = draw_weights(rng);
     let (slow_disk, near) = (rng.random_bool(0.2), rng.random_bool(0.5));
-    let mut draw_up_to = |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
     let quiet = weights.iter().all(|&weight| weight == 0);
+    let cut_in_install: f64 = if quiet || rng.random_bool(0.7) { 0.0 } else { rng.random_range(0.3..1.0) };
+    let install_ms = if cut_in_install > 0.0 { 300..1500 } else { 1..if slow_disk { 500 } else { 50 } };
+    let mut draw_up_to = |most: f64| if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..most) };
     let (drop, duplicate) = if quiet { (0.0, 0.0) } else { (draw_up_to(0.15), draw_up_to(0.1)) };
     Weather {
         drop,
@@ -100,7 +105,8 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
         election_spread: 10,
         chunk_bytes: 1 << rng.random_range(4..12),
         chunk_loss: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.3) },
-        install_for: rng.random_range(1..if slow_disk { 500 } else { 50 }) * MS,
+        install_for: rng.random_range(install_ms) * MS,
+        cut_in_install,
         file_error: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.15) },
         hand_over_in_watch: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.2) },
     }

@@ -1,0 +1,119 @@
+//! Large values that a snapshot has yet to write: who would change one waits for it, and for nothing else.
+//!
+//! What is about to change is written first, as it was ([`crate::keyspace::walk`]). Of a value of millions of
+//! elements that takes longer than others should wait. So a request is looked at before it is executed, and an
+//! entry before it is applied: which keys may it change, and are they written? What little is missing is written
+//! at once ([`super::ShardSettings::snapshot_at_once_bytes_max`], anew each time that outputs are taken). For
+//! more, the request is left unread, and a follower holds the entry and those after it; the walk writes the value
+//! in its steps, before all else and whatever its rate, and they go on.
+//!
+//! This is for speed only. Whatever changes without having been asked for is written at once, however large
+//! it is: what a script touches beside its declared keys, what is taken back, what is committed when a replica
+//! begins to lead, which must not wait. Expired keys are removed when they are written.
+//!
+//! INVARIANTS:
+//! * Entries are applied in order, each once, held or not; [`Output::Applied`](super::Output::Applied) follows
+//!   when none is held.
+//! * Who leads holds no entry.
+//! * Whoever waits goes on when the value is written, and when the walk ends, however it does.
+
+use moonraft_proto::{Effect, entry::Batch};
+
+use super::{CommittedEntry, SessionId, Shard};
+use crate::{
+    command::{Command, Run, facts::KeyFlag},
+    keyspace::Keyspace,
+    marks,
+};
+
+impl Shard {
+    /// Whether a request is left unread until the walk has written what it would change.
+    pub(super) fn is_held_by_walk(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
+        // Requests change nothing on a follower, not even what has expired.
+        if !self.is_serving() || !self.keyspace().is_walking() || self.is_queued(id, command) {
+            return false;
+        }
+        let now_ms = self.clock.read(self.surroundings.unix_us()) / 1000;
+        let Self { tx, sessions, .. } = self;
+        let keyspace = tx.as_mut().expect("nothing is asked of a vacant shard").keyspace_mut();
+        let ready = match (command.run, &sessions[id].queue) {
+            // All are asked for before it waits, so that it waits but once.
+            (Run::Queue(_), Some(queue)) => queue.requests.iter().fold(true, |ready, queued| {
+                let words: Vec<&[u8]> = queued.words.iter().map(|word| &**word).collect();
+                prepare(keyspace, queued.command, &words, now_ms) && ready
+            }),
+            _ => prepare(keyspace, command, words, now_ms),
+        };
+        if !ready {
+            marks::reached("request waited for a large value of a snapshot");
+            self.snapshots.awaiting = true;
+        }
+        !ready
+    }
+
+    /// Whether an entry, of a whole batch, can be applied without a large value being written at once.
+    pub(super) fn is_entry_ready(&mut self, entry: &CommittedEntry) -> bool {
+        let keyspace = self.tx.as_mut().expect("nothing is asked of a vacant shard").keyspace_mut();
+        if self.standing.is_leading() || entry.more || !keyspace.is_walking() {
+            return true;
+        }
+        // Whoever applies it tells what is wrong with it.
+        let Ok(batch) = Batch::decode(&entry.data) else { return true };
+        let mut ready = true;
+        let mut last: Option<&[u8]> = None;
+        for effect in batch.effects().map_while(Result::ok) {
+            for key in changed_keys(&effect).into_iter().flatten().filter(|&key| last != Some(key)) {
+                ready &= keyspace.prepare_change(key);
+            }
+            last = effect.key();
+        }
+        if !ready {
+            marks::reached("log waited for a large value of a snapshot");
+            self.snapshots.awaiting = true;
+        }
+        ready
+    }
+
+    /// What waited for a value that is written now goes on; it may have to wait for another.
+    pub(super) fn resume_awaiting(&mut self) {
+        if self.snapshots.awaiting && self.tx_mut().keyspace_mut().take_ready() {
+            self.snapshots.awaiting = false;
+            self.resume_parked();
+            if !self.held_entries.is_empty() {
+                self.commit_held(true);
+            }
+        }
+    }
+
+    /// Whether somebody waits for [`Shard::walk`] to go on, which can.
+    pub fn is_walk_awaited(&self) -> bool {
+        self.wants_walk() && self.keyspace().is_awaited()
+    }
+}
+
+/// Asks for the keys that a request may change. Returns whether it need not wait.
+fn prepare(keyspace: &mut Keyspace, command: &Command, words: &[&[u8]], now_ms: u64) -> bool {
+    let writes = matches!(command.run, Run::Write(_) | Run::Script(_, false));
+    if !writes && keyspace.deadlines().soonest().is_none_or(|at| at > now_ms) {
+        return true;
+    }
+    let Ok(positions) = command.key_positions(words) else { return true };
+    let mut ready = true;
+    for (nth, &at) in positions.iter().enumerate() {
+        let key = words[at];
+        let changes = writes && !command.key_flags_of(nth).contains(&KeyFlag::ReadOnly);
+        // A request that meets an expired key removes it.
+        if changes || keyspace.get(key).is_some_and(|object| object.is_expired(now_ms)) {
+            ready &= keyspace.prepare_change(key);
+        }
+    }
+    ready
+}
+
+fn changed_keys<'a>(effect: &Effect<'a>) -> [Option<&'a [u8]>; 2] {
+    match *effect {
+        Effect::Copy { to, .. } => [None, Some(to)],
+        Effect::Rename { key, to } => [Some(key), Some(to)],
+        _ => [effect.key(), None],
+    }
+}
