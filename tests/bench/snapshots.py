@@ -1,8 +1,8 @@
 """What taking a snapshot costs, and a restart: one node, one shard, filled, written to, probed.
 
-    tests/bench/snapshots.py BINARY [--gigabytes 1] [--dir DIR]
+    tests/bench/snapshots.py BINARY [--gigabytes 1] [--elements 1000000] [--dir DIR]
 
-Fills a node with keys of 16 bytes and values of 100, then waits for a snapshot that is taken while one
+Fills a node with keys of 16 bytes and values of 100, or with lists of so many of those, then waits for a snapshot that is taken while one
 client writes at random and another asks for one key after the other, one request at a time. Prints the
 longest answer with and without the snapshot, the growth of the process, the rate of the file, and how long
 a restart takes until the first write is served. Standard library only.
@@ -94,31 +94,64 @@ class Server:
         self.process.wait()
 
 
-def fill(count):
-    """Sets `count` keys."""
-    client, size = Client(), 500
-    for first in range(0, count, size):
-        client.send(*((b"SET", key(n), VALUE) for n in range(first, min(first + size, count))))
+class Strings:
+    """`count` values, each a string."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def fill(self):
+        """What makes them, in parts."""
+        for first in range(0, self.count, 500):
+            yield [(b"SET", key(n), VALUE) for n in range(first, min(first + 500, self.count))]
+
+    def change(self):
+        """What changes one of them."""
+        return b"SET", key(random.randrange(self.count)), VALUE
+
+    def ask(self):
+        """What asks for one."""
+        return b"STRLEN", key(1)
 
 
-def write(stop, count, written):
+class Lists:
+    """`count` values, in lists of `elements`."""
+
+    def __init__(self, count, elements):
+        self.elements, self.lists = elements, max(1, count // elements)
+
+    def fill(self):
+        """What makes them, in parts."""
+        for first in range(0, self.lists * self.elements, 500):
+            yield [(b"RPUSH", key(first // self.elements), *[VALUE] * 500)]
+
+    def change(self):
+        """What changes one of them, and lets it have as many as before."""
+        return b"LSET", key(random.randrange(self.lists)), b"%d" % random.randrange(self.elements), VALUE
+
+    def ask(self):
+        """What asks for one."""
+        return b"LLEN", key(0)
+
+
+def write(stop, data, written):
     """Writes at random, some requests together, in a process of its own."""
     client = Client()
     while not stop.is_set():
-        client.send(*((b"SET", key(random.randrange(count)), VALUE) for _ in range(50)))
+        client.send(*(data.change() for _ in range(50)))
         written.value += 50
 
 
-def under_load(count, until, limit=600):
+def under_load(data, until, limit=600):
     """Asks for one thing at a time under a load of writes until `until` says so; the answers' times, and writes."""
     stop, written = multiprocessing.Event(), multiprocessing.Value("q", 0)
-    writer = multiprocessing.Process(target=write, args=(stop, count, written))
+    writer = multiprocessing.Process(target=write, args=(stop, data, written))
     writer.start()
     client, took, began = Client(), [], time.monotonic()
     look = began
     while True:
         before = time.monotonic()
-        client.send((b"STRLEN", key(1)))
+        client.send(data.ask())
         after = time.monotonic()
         took.append(after - before)
         if after > look + 0.1:
@@ -141,17 +174,21 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary", type=pathlib.Path)
     parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--elements", type=int, help="lists of so many instead of strings, a multiple of 500")
     parser.add_argument("--dir", type=pathlib.Path, default=pathlib.Path("bench-data"))
     options = parser.parse_args()
     directory = options.dir / f"snapshots-{os.getpid()}"
     directory.mkdir(parents=True)
     count = int(options.gigabytes * 1e9 / (16 + len(VALUE)))
+    data = Lists(count, options.elements) if options.elements else Strings(count)
     server = Server(options.binary, directory)
     try:
         server.wait_until_serving()
-        fill(count)
-        print(f"{count} keys, {options.gigabytes} GB of keys and values; load average {os.getloadavg()[0]:.1f}")
-        measure(server, count)
+        client = Client()
+        for requests in data.fill():
+            client.send(*requests)
+        print(f"{count} values, {options.gigabytes} GB; load average {os.getloadavg()[0]:.1f}")
+        measure(server, data)
         server.kill()
         began = time.monotonic()
         server = Server(options.binary, directory)
@@ -161,7 +198,7 @@ def main():
         server.kill()
 
 
-def measure(server, count):
+def measure(server, data):
     """A while without a snapshot, and one with."""
     pid = server.process.pid
     idle_since = time.monotonic()
@@ -171,12 +208,12 @@ def measure(server, count):
             seen, idle_since = seen + 1, time.monotonic()
         time.sleep(0.1)
     end = time.monotonic() + 5
-    took, written = under_load(count, lambda: time.monotonic() > end)
+    took, written = under_load(data, lambda: time.monotonic() > end)
     tell("without a snapshot", took, written, 5)
     seen, resident = len(server.lines("snapshot written")), memory(pid, "VmRSS")
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak counts from here
     began = time.monotonic()
-    took, written = under_load(count, lambda: len(server.lines("snapshot written")) > seen)
+    took, written = under_load(data, lambda: len(server.lines("snapshot written")) > seen)
     tell("until the next snapshot was there", took, written, time.monotonic() - began)
     peak = memory(pid, "VmHWM")
     print(f"resident {resident / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB: {100 * (peak / resident - 1):.1f} % more")
