@@ -1,6 +1,6 @@
 """What taking a snapshot costs, and a restart: one node, one shard, filled, written to, probed.
 
-    tests/bench/snapshots.py BINARY [--gigabytes 1] [--elements 1000000] [--dir DIR]
+    tests/bench/snapshots.py BINARY [--gigabytes 1] [--elements 1000000] [--clients-on CPU] [--dir DIR]
 
 Fills a node with keys of 16 bytes and values of 100, or with lists of so many of those, then waits for a snapshot that is taken while one
 client writes at random and another asks for one key after the other, one request at a time. Prints the
@@ -175,13 +175,17 @@ def main():
     parser.add_argument("binary", type=pathlib.Path)
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--elements", type=int, help="lists of so many instead of strings, a multiple of 500")
+    parser.add_argument("--clients-on", type=int, help="the processor that both clients share, as if on another machine")
     parser.add_argument("--dir", type=pathlib.Path, default=pathlib.Path("bench-data"))
     options = parser.parse_args()
     directory = options.dir / f"snapshots-{os.getpid()}"
     directory.mkdir(parents=True)
     count = int(options.gigabytes * 1e9 / (16 + len(VALUE)))
     data = Lists(count, options.elements) if options.elements else Strings(count)
+    everywhere = os.sched_getaffinity(0)
     server = Server(options.binary, directory)
+    if options.clients_on is not None:
+        os.sched_setaffinity(0, {options.clients_on})  # its children's, too
     try:
         server.wait_until_serving()
         client = Client()
@@ -191,6 +195,7 @@ def main():
         measure(server, data)
         server.kill()
         began = time.monotonic()
+        os.sched_setaffinity(0, everywhere)  # the server's
         server = Server(options.binary, directory)
         server.wait_until_serving()
         print(f"restart: a write is served after {time.monotonic() - began:.2f} s")

@@ -284,7 +284,7 @@ impl Driver {
             Output::Role { group, term, role } => self.tell_role(group, term, role),
             Output::Retiring { group, term } | Output::Refused { group, term, .. } => {
                 self.view.follow(group);
-                self.to_shard(group, ShardMessage::Retire { term });
+                self.tell_shard(group, ShardMessage::Retire { term });
             }
             Output::Committed { group, entries } => {
                 let convert = |entry: crate::consensus::CommittedEntry| CommittedEntry {
@@ -301,19 +301,19 @@ impl Driver {
                 self.notice_serving(group, newest_term);
             }
             Output::RoundConfirmed { group, term, round, .. } => {
-                self.to_shard(group, Event::RoundConfirmed { term, round }.into());
+                self.tell_shard(group, Event::RoundConfirmed { term, round }.into());
             }
             Output::Followers { group, term, matched } => {
-                self.to_shard(group, Event::Followers { term, matched }.into());
+                self.tell_shard(group, Event::Followers { term, matched }.into());
             }
             // A `Role` that ends the term tells the shard, and its reads are redirected.
             Output::RoundRefused { .. } => {}
-            Output::TakeSnapshot { group } => self.to_shard(group, Event::TakeSnapshot.into()),
+            Output::TakeSnapshot { group } => self.tell_shard(group, Event::TakeSnapshot.into()),
             Output::SendSnapshot { group, to, index, term, message } => {
                 self.outgoing.send_snapshot(group, to, (index, term), message);
             }
             Output::InstallSnapshot { group, index, term } => {
-                self.to_shard(group, ShardMessage::Install { index, term });
+                self.tell_shard(group, ShardMessage::Install { index, term });
             }
             Output::Members { group, index, members } => {
                 tracing::info!(shard = group, index, voters = ?members.voters, learners = ?members.learners, "members");
@@ -341,7 +341,7 @@ impl Driver {
         if role != Role::Leader {
             self.view.follow(group);
         }
-        self.to_shard(group, event.into());
+        self.tell_shard(group, event.into());
         let led = self.members.values().filter(|member| member.leads.is_some()).count();
         self.figures.led.store(led as u64, Ordering::Relaxed);
     }
@@ -365,7 +365,7 @@ impl Driver {
         }
     }
 
-    fn to_shard(&mut self, group: ShardId, message: ShardMessage) {
+    fn tell_shard(&mut self, group: ShardId, message: ShardMessage) {
         if let Some(member) = self.members.get_mut(&group) {
             member.tell(Some(message));
         }

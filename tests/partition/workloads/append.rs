@@ -118,8 +118,21 @@ impl Append {
         lines.push((ended.called, line("invoke", show(None))));
         lines.push((ended.returned, line(kind, show(replies.as_deref()))));
     }
+}
 
-    async fn step(&self, client: &mut Client) {
+impl Workload for Append {
+    fn name(&self) -> &'static str {
+        match self.form {
+            Form::Plain => "append",
+            Form::Multi => "append-multi",
+            Form::Script => "append-script",
+        }
+    }
+    fn workers(&self) -> u64 {
+        if self.form == Form::Plain { 4 } else { 3 }
+    }
+
+    async fn step(&self, client: &mut Client, _: u64) {
         let begun = self.begun.replace(self.begun.get() + 1);
         let first = begun / (GROUPS * TRANSACTIONS_MAX) * GROUPS;
         let group = self.group(first + client.rng.random_range(0..GROUPS));
@@ -169,56 +182,6 @@ fn judge(history: &str) -> Vec<String> {
     let each = report.anomalies.values().flat_map(|all| all.iter().take(TOLD_MAX));
     wrong.extend(each.map(|anomaly| format!("{}: {}", anomaly.kind, anomaly.explanation)));
     wrong
-}
-
-impl Workload for Append {
-    const NAME: &'static str = "append";
-    const WORKERS: usize = 4;
-
-    async fn step(&self, client: &mut Client, _: u64) {
-        Append::step(self, client).await;
-    }
-    async fn finish(&self, client: &mut Client) -> Result<(), String> {
-        Append::finish(self, client).await
-    }
-    fn check(&self) -> Vec<String> {
-        Append::check(self)
-    }
-}
-
-/// The same by `MULTI`.
-pub struct Multi(pub Append);
-/// The same by scripts.
-pub struct Script(pub Append);
-
-impl Workload for Multi {
-    const NAME: &'static str = "append-multi";
-    const WORKERS: usize = 3;
-
-    async fn step(&self, client: &mut Client, _: u64) {
-        self.0.step(client).await;
-    }
-    async fn finish(&self, client: &mut Client) -> Result<(), String> {
-        self.0.finish(client).await
-    }
-    fn check(&self) -> Vec<String> {
-        self.0.check()
-    }
-}
-
-impl Workload for Script {
-    const NAME: &'static str = "append-script";
-    const WORKERS: usize = 3;
-
-    async fn step(&self, client: &mut Client, _: u64) {
-        self.0.step(client).await;
-    }
-    async fn finish(&self, client: &mut Client) -> Result<(), String> {
-        self.0.finish(client).await
-    }
-    fn check(&self) -> Vec<String> {
-        self.0.check()
-    }
 }
 
 #[cfg(test)]

@@ -97,8 +97,12 @@ impl Bank {
 }
 
 impl Workload for Bank {
-    const NAME: &'static str = "bank";
-    const WORKERS: usize = 4;
+    fn name(&self) -> &'static str {
+        "bank"
+    }
+    fn workers(&self) -> u64 {
+        4
+    }
 
     async fn step(&self, client: &mut Client, _: u64) {
         let bank = client.rng.random_range(0..BANKS);

@@ -30,8 +30,12 @@ impl Counter {
 }
 
 impl Workload for Counter {
-    const NAME: &'static str = "counter";
-    const WORKERS: usize = 3;
+    fn name(&self) -> &'static str {
+        "counter"
+    }
+    fn workers(&self) -> u64 {
+        3
+    }
 
     async fn step(&self, client: &mut Client, _: u64) {
         let key = self.names.tag("counter", client.rng.random_range(0..KEYS));

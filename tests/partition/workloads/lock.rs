@@ -69,8 +69,12 @@ impl Lock {
 }
 
 impl Workload for Lock {
-    const NAME: &'static str = "lock";
-    const WORKERS: usize = 4;
+    fn name(&self) -> &'static str {
+        "lock"
+    }
+    fn workers(&self) -> u64 {
+        4
+    }
 
     async fn step(&self, client: &mut Client, _: u64) {
         let lock = client.rng.random_range(0..LOCKS);

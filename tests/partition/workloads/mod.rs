@@ -41,9 +41,9 @@ const THINK_MS: u64 = 40;
 /// One kind of use.
 trait Workload: Sized + 'static {
     /// Its name in reports.
-    const NAME: &'static str;
+    fn name(&self) -> &'static str;
     /// Clients at a time.
-    const WORKERS: usize;
+    fn workers(&self) -> u64;
 
     /// One operation of a worker.
     async fn step(&self, client: &mut Client, worker: u64);
@@ -124,8 +124,8 @@ pub fn run(phase: &Phase, signals: &Signals) -> anyhow::Result<Vec<Outcomes>> {
                 tokio::join!(
                     drive(register::Register::new(&names), phase, signals),
                     drive(append::Append::new(&names, append::Form::Plain), phase, signals),
-                    drive(append::Multi(append::Append::new(&names, append::Form::Multi)), phase, signals),
-                    drive(append::Script(append::Append::new(&names, append::Form::Script)), phase, signals),
+                    drive(append::Append::new(&names, append::Form::Multi), phase, signals),
+                    drive(append::Append::new(&names, append::Form::Script), phase, signals),
                     drive(counter::Counter::new(&names), phase, signals),
                     drive(set::Set::new(&names), phase, signals),
                 )
@@ -154,15 +154,16 @@ async fn drive<W: Workload>(workload: W, phase: &Phase, signals: &Signals) -> Ch
     let workload = Rc::new(workload);
     let journal = Journal::new(phase.start);
     let addresses: Rc<[SocketAddr]> = phase.addresses.clone().into();
-    let name = W::NAME.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
-    let mut seeds = StdRng::seed_from_u64(phase.seed ^ name);
+    let name = workload.name();
+    let number = name.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
+    let mut seeds = StdRng::seed_from_u64(phase.seed ^ number);
     let mut client = || {
         let rng = StdRng::seed_from_u64(seeds.next_u64());
         Client::new(Rc::clone(&addresses), phase.shards, Rc::clone(&journal), rng)
     };
     let stop = Rc::new(Cell::new(false));
     let mut workers = Vec::new();
-    for worker in 0..W::WORKERS as u64 {
+    for worker in 0..workload.workers() {
         let (workload, mut client, stop) = (Rc::clone(&workload), client(), Rc::clone(&stop));
         workers.push(tokio::task::spawn_local(async move {
             while !stop.get() {
@@ -188,7 +189,7 @@ async fn drive<W: Workload>(workload: W, phase: &Phase, signals: &Signals) -> Ch
         surprises
             .extend(journal.surprises.take().into_iter().map(|text| format!("unexpected reply: {text}")));
         Outcomes {
-            name: W::NAME,
+            name,
             counts: [journal.done.get(), journal.failed.get(), journal.unknown.get()],
             violations,
             surprises,

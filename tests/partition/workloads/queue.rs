@@ -30,8 +30,12 @@ impl Queue {
 }
 
 impl Workload for Queue {
-    const NAME: &'static str = "queue";
-    const WORKERS: usize = 4;
+    fn name(&self) -> &'static str {
+        "queue"
+    }
+    fn workers(&self) -> u64 {
+        4
+    }
 
     async fn step(&self, client: &mut Client, worker: u64) {
         let [waiting, taken, done] = self.keys();

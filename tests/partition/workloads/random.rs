@@ -41,8 +41,12 @@ impl Random {
 }
 
 impl Workload for Random {
-    const NAME: &'static str = "random-scripts";
-    const WORKERS: usize = 2;
+    fn name(&self) -> &'static str {
+        "random-scripts"
+    }
+    fn workers(&self) -> u64 {
+        2
+    }
 
     async fn step(&self, client: &mut Client, _: u64) {
         let (number, id) = (client.rng.random_range(0..TAGS), self.names.unique());

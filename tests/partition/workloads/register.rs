@@ -60,8 +60,12 @@ fn answer(action: &Action, value: &Value) -> Option<Answer> {
 }
 
 impl Workload for Register {
-    const NAME: &'static str = "register";
-    const WORKERS: usize = 5;
+    fn name(&self) -> &'static str {
+        "register"
+    }
+    fn workers(&self) -> u64 {
+        5
+    }
 
     async fn step(&self, client: &mut Client, _: u64) {
         let draw = client.rng.random_range(0..KEYS);

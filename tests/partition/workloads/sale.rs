@@ -51,8 +51,12 @@ impl Sale {
 }
 
 impl Workload for Sale {
-    const NAME: &'static str = "flash-sale";
-    const WORKERS: usize = 3;
+    fn name(&self) -> &'static str {
+        "flash-sale"
+    }
+    fn workers(&self) -> u64 {
+        3
+    }
 
     async fn step(&self, client: &mut Client, _: u64) {
         let sale = self.begun.replace(self.begun.get() + 1) / (2 * BUYERS);

@@ -39,8 +39,12 @@ impl Set {
 }
 
 impl Workload for Set {
-    const NAME: &'static str = "set";
-    const WORKERS: usize = 3;
+    fn name(&self) -> &'static str {
+        "set"
+    }
+    fn workers(&self) -> u64 {
+        3
+    }
 
     async fn step(&self, client: &mut Client, _: u64) {
         let begun = self.begun.replace(self.begun.get() + 1);

@@ -25,8 +25,12 @@ impl Time {
 }
 
 impl Workload for Time {
-    const NAME: &'static str = "time";
-    const WORKERS: usize = 3;
+    fn name(&self) -> &'static str {
+        "time"
+    }
+    fn workers(&self) -> u64 {
+        3
+    }
 
     async fn step(&self, client: &mut Client, _: u64) {
         let tag = client.rng.random_range(0..TAGS);
