@@ -164,6 +164,9 @@ impl Group {
             members: Members::from_raft(&members),
         });
         self.members.push_back((entry.index, members));
+        // That it is committed must outlive a crash: who does not know that a change has ended needs a majority of
+        // the old members to be elected, and those may be gone. Nothing else may ever be written here.
+        self.own_write.hard_state = Some(self.storage().hard_state.clone());
     }
 }
 

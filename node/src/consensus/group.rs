@@ -222,6 +222,7 @@ impl Group {
             matched.extend(others.map(|(id, progress)| (ReplicaId(*id), progress.matched)));
             matched.sort_unstable();
         }
+        let (members_since, members) = &self.members[self.members.len() - 1];
         GroupStatus {
             term: raft.term,
             role: self.role(),
@@ -230,7 +231,8 @@ impl Group {
             committed: raft.raft_log.committed,
             applied: self.applied,
             snapshot: self.storage().snapshot.index,
-            members: Members::from_raft(&self.members[self.members.len() - 1].1),
+            members: Members::from_raft(members),
+            members_since: *members_since,
             matched,
         }
     }

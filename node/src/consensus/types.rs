@@ -398,6 +398,8 @@ pub struct GroupStatus {
     pub snapshot: u64,
     /// Who is a member.
     pub members: Members,
+    /// Since which entry.
+    pub members_since: u64,
     /// Of a leader: the last entry each other member is known to have.
     pub matched: Vec<(ReplicaId, u64)>,
 }

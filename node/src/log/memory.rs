@@ -87,6 +87,11 @@ impl MemoryLog {
         self.crash(1);
     }
 
+    /// The commit index that a group would find after a crash, at least.
+    pub fn synced_commit(&self, group: GroupId) -> u64 {
+        self.disk().synced.get(&group).map_or(0, |stored| stored.recover().hard_state.commit)
+    }
+
     /// What every group finds after a restart.
     pub fn recover(&self) -> BTreeMap<GroupId, RecoveredGroup> {
         let disk = self.disk();

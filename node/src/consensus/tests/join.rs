@@ -97,6 +97,33 @@ fn a_replica_that_became_a_voter_in_what_a_snapshot_holds_is_told() {
 }
 
 #[test]
+fn who_has_seen_a_change_end_remembers_it_after_a_crash() {
+    let mut network = three();
+    let leader = network.wait_for_leader(0);
+    fill(&mut network, 1..10);
+    let lost = follower_of(leader);
+    let other = 6 - leader - lost;
+    network.wipe(lost);
+    wait_until_back(&mut network, lost);
+    // Nothing is written any more, with which the commit index would reach the disk.
+    network.run_ms(1_000);
+    for id in 1..=3 {
+        let (status, synced) = (network.status(id, 0), network.nodes[&id].log.synced_commit(0));
+        assert!(synced >= status.members_since, "node {id}: {synced} is on the disk: {status:?}");
+    }
+    network.isolate(leader);
+    network.crash(other, 0);
+    network.wipe(leader);
+    network.start(other);
+    // Those two are a majority of the new members, and not of the old, one of whom is gone and one cut off.
+    let elected = network.run_until_ms(5_000, |network| network.leader(0).is_some_and(|id| id != leader));
+    assert!(elected, "{:?}", network.status(other, 0));
+    network.cut.clear();
+    wait_until_back(&mut network, leader);
+    assert_eq!(network.payloads(leader, 0), (1..10).map(text).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_disk_that_is_lost_again_and_again_gives_a_new_id_each_time() {
     let mut network = three();
     let leader = network.wait_for_leader(0);

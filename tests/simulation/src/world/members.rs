@@ -118,8 +118,8 @@ impl World {
     }
 
     /// Whether a node votes in all its groups and none is between two configurations, as the leader and a majority
-    /// have applied it: it is as good as it was before it lost its disk. Who has not applied that a change has ended
-    /// needs a majority of the old members too to be elected.
+    /// have applied it and would again after a crash: it is as good as it was before it lost its disk. Who does not
+    /// know that a change has ended needs a majority of the old members too to be elected.
     fn is_back(&self, node: usize) -> bool {
         if self.nodes[node].disk.identity.is_none() {
             return false;
@@ -128,8 +128,11 @@ impl World {
         let votes =
             |status: &GroupStatus| status.members.is_voter(replica) && status.members.outgoing.is_empty();
         (0..self.shards as u32).all(|group| {
-            let statuses = self.nodes.iter().filter_map(|node| node.status(group));
-            2 * statuses.filter(votes).count() > self.nodes.len()
+            let remembers = |node: &&crate::node::Node| {
+                let status = node.status(group);
+                status.is_some_and(|it| votes(&it) && node.disk.log.synced_commit(group) >= it.members_since)
+            };
+            2 * self.nodes.iter().filter(remembers).count() > self.nodes.len()
                 && self.leader_of(group).is_some_and(|status| votes(&status))
         })
     }
