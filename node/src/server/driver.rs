@@ -40,7 +40,7 @@ use crate::{
 /// How often old log files are looked after.
 const PURGE_INTERVAL_NS: u64 = 10_000_000_000;
 /// A follower's shard is told of committed entries no more often, unless they are many: it wakes for them alone, and
-/// who reads there does not notice. At 1,000 batches a second its waking cost as much as its applying.
+/// who reads there does not notice.
 const FOLLOWER_REST_NS: u64 = 5_000_000;
 /// Bytes of entries that it is told of at once.
 const FOLLOWER_BYTES: usize = 256 << 10;
@@ -65,13 +65,18 @@ struct Member {
 }
 
 impl Member {
-    /// Tells the shard what it has not been told, and then `message`.
-    fn tell(&mut self, message: Option<ShardMessage>) {
+    /// Tells the shard of the entries that it has not been told of.
+    fn tell_untold(&mut self) {
         let (entries, _) = std::mem::take(&mut self.untold);
         if !entries.is_empty() {
             self.mailbox.send(Event::Committed(entries).into());
         }
-        message.into_iter().for_each(|message| self.mailbox.send(message));
+    }
+
+    /// Tells the shard something, after the entries that came before it.
+    fn tell(&mut self, message: ShardMessage) {
+        self.tell_untold();
+        self.mailbox.send(message);
     }
 
     /// Tells the shard of committed entries, now or in a while.
@@ -80,7 +85,7 @@ impl Member {
         *bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
         untold.extend(entries);
         if self.leads.is_some() || *bytes >= FOLLOWER_BYTES {
-            self.tell(None);
+            self.tell_untold();
         }
         self.tell_in_time(now);
     }
@@ -89,7 +94,7 @@ impl Member {
     fn tell_in_time(&mut self, now: u64) {
         if now >= self.next_told && !self.untold.0.is_empty() {
             self.next_told = now + FOLLOWER_REST_NS;
-            self.tell(None);
+            self.tell_untold();
         }
     }
 }
@@ -367,7 +372,7 @@ impl Driver {
 
     fn tell_shard(&mut self, group: ShardId, message: ShardMessage) {
         if let Some(member) = self.members.get_mut(&group) {
-            member.tell(Some(message));
+            member.tell(message);
         }
     }
 
@@ -450,7 +455,7 @@ mod tests {
         member.tell_committed(entry(6, 1), start + FOLLOWER_REST_NS);
         assert_eq!(told(&mut inbox).await, [[5, 6]], "much is not kept back");
         member.tell_committed(entry(7, 1), start + FOLLOWER_REST_NS);
-        member.tell(Some(Event::Lead { term: 2 }.into()));
+        member.tell(Event::Lead { term: 2 }.into());
         assert_eq!(told(&mut inbox).await, [[7], [0]]);
         member.leads = Some((2, false));
         member.tell_committed(entry(8, 1), start + FOLLOWER_REST_NS);
