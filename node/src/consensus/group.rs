@@ -21,6 +21,7 @@ use super::parts::{Queue, Whole};
 use super::settings::{GroupSettings, PlantedFault, Settings};
 use super::storage::GroupStorage;
 use super::types::*;
+use super::window::Window;
 
 /// The home replica must have kept up for this many ticks before it is handed the leadership: one that flaps
 /// costs less as a follower.
@@ -39,6 +40,7 @@ pub(super) struct Group {
     pub(super) home: Option<NodeId>,
     pub(super) raw: RawNode<GroupStorage>,
     pub(super) settings: Arc<Settings>,
+    pub(super) window: Arc<Window>,
     pub(super) lease: Arc<LeaseCell>,
     pub(super) echoes: Echoes,
     pub(super) support: Support,
@@ -115,7 +117,7 @@ pub(super) struct Attempt {
 
 impl Group {
     pub(super) fn new(
-        settings: Arc<Settings>,
+        (settings, window): (Arc<Settings>, Arc<Window>),
         group: GroupSettings,
         reader: Arc<dyn LogReader>,
         logger: &slog::Logger,
@@ -133,7 +135,7 @@ impl Group {
         let history = recovered.hard_state.term > 0 || recovered.last_index > 0;
         let members = recovered.snapshot.get_conf_state().clone();
         let snapshot_index = recovered.snapshot.index;
-        let storage = GroupStorage::new(group.group, reader, recovered);
+        let storage = GroupStorage::new(group.group, reader, Arc::clone(&window), recovered);
         let config = config(&settings, group.replica, group.election_ticks, snapshot_index);
         let raw = RawNode::new(&config, storage, logger)
             .unwrap_or_else(|error| panic!("group {}: the settings cannot work: {error}", group.group));
@@ -189,6 +191,7 @@ impl Group {
             snapshot_bytes: 0,
             members: VecDeque::from([(snapshot_index, members)]),
             settings,
+            window,
         }
     }
 
@@ -262,6 +265,7 @@ impl Group {
         self.tell_first_commit();
         self.start_round();
         self.feed(&mut work.outputs);
+        self.send_unsent();
         let mut write = std::mem::replace(&mut self.own_write, GroupWrite::new(self.id));
         if self.raw.has_ready() {
             let mut ready = self.raw.ready();
@@ -347,6 +351,7 @@ impl Group {
         }
         let bytes_max = self.settings.cache_bytes_max;
         self.raw.mut_store().trim(bytes_max);
+        self.queue.committed(self.raw.raft.raft_log.committed);
         self.report_role(&mut work.outputs);
         self.refresh_lease(now);
     }
@@ -356,6 +361,7 @@ impl Group {
             || !self.own_write.is_empty()
             || (self.handed < self.known && self.has_room())
             || self.can_feed()
+            || self.storage().has_unsent()
             || self.reported != Some((self.role(), self.term()))
     }
 
@@ -406,9 +412,10 @@ impl Group {
     }
 
     fn hand_more(&mut self, outputs: &mut Vec<Output>) {
-        while self.handed < self.known && self.has_room() {
+        while self.handed < self.known && self.has_room() && !self.window.is_spent() {
             let room = self.settings.unapplied_bytes_max - self.unapplied_bytes;
-            let entries = self.storage().read(self.handed + 1, self.known + 1, room);
+            let entries = self.storage().read(self.handed + 1, self.known + 1, room.min(self.window.left()));
+            self.window.spend(entries.iter().map(|entry| entry.data.len() as u64).sum());
             self.emit(entries, outputs);
         }
     }
@@ -533,7 +540,7 @@ fn config(settings: &Settings, replica: ReplicaId, election_ticks: Option<u32>, 
         // double what a replicated batch costs all nodes, and tell them nothing that their log lacks.
         skip_bcast_commit: true,
         max_uncommitted_size: settings.uncommitted_bytes_max,
-        max_committed_size_per_ready: settings.unapplied_bytes_max,
+        max_committed_size_per_ready: settings.unapplied_bytes_max.min(settings.turn_bytes_max),
         ..Config::default()
     }
 }

@@ -7,7 +7,7 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Messa
 use crate::marks;
 
 use super::group::{Attempt, Group};
-use super::parts::{PART_BYTES, Queue};
+use super::parts::Queue;
 use super::settings::PlantedFault;
 use super::types::*;
 
@@ -16,7 +16,11 @@ impl Group {
         let leads = self.leads() && self.term() == term;
         let fits = data.len() as u64 <= self.settings.entry_bytes_max && !data.is_empty();
         if leads && fits && !self.retiring {
-            if data.len() > PART_BYTES || !self.queue.is_empty() {
+            let is_large = data.len() > self.settings.part_bytes();
+            if self.window.is_spent() {
+                marks::reached("proposal waited for the next turn");
+            }
+            if is_large || !self.queue.is_empty() || self.window.is_spent() {
                 return self.queue.push(term, sequence, data);
             }
             if self.append(Entry { data, ..Entry::default() }) {
@@ -32,11 +36,10 @@ impl Group {
 
     /// Whether something of the queue can be appended now.
     pub(super) fn can_feed(&self) -> bool {
-        self.queue.has_next(self.raw.raft.raft_log.committed)
+        self.queue.has_next(&self.settings)
     }
 
-    /// Appends the next part: one a turn, since what is proposed in one turn is written and sent as one. Small
-    /// proposals behind the last part go along.
+    /// Appends what waits, as far as the window allows: what is proposed in one turn is written and sent as one.
     pub(super) fn feed(&mut self, outputs: &mut Vec<Output>) {
         if self.queue.is_empty() {
             return;
@@ -47,11 +50,10 @@ impl Group {
             return;
         }
         self.queue.committed(self.raw.raft.raft_log.committed);
-        let mut fed = 0;
-        while fed < PART_BYTES
-            && let Some((sequence, part)) = self.queue.next(self.settings.cache_bytes_max)
+        while !self.window.is_spent()
+            && let Some((sequence, part)) = self.queue.next(&self.settings)
         {
-            let bytes = part.data.len();
+            let bytes = part.data.len() as u64;
             if !self.append(part) {
                 let (group, term) = (self.id, self.queue.term());
                 self.queue = Queue::default();
@@ -60,11 +62,38 @@ impl Group {
                 return;
             }
             self.queue.appended(self.raw.raft.raft_log.last_index(), bytes);
-            fed += bytes;
         }
     }
 
+    /// Sends followers that lag what the log holds for them, each a message in its turn, as far as the window allows.
+    pub(super) fn send_unsent(&mut self) {
+        if !self.storage().begin_sending() {
+            return;
+        }
+        let is_other = |(id, _): &(&u64, &raft::Progress)| **id != self.replica.0;
+        let mut followers: Vec<u64> =
+            self.raw.raft.prs().iter().filter(is_other).map(|(id, _)| *id).collect();
+        followers.sort_unstable();
+        while self.leads() && !followers.is_empty() {
+            followers.retain(|id| self.send_next(*id));
+        }
+        self.storage().end_sending();
+    }
+
+    /// Whether there may be more to send to a follower: it has been sent something, and waits for no answer.
+    fn send_next(&mut self, id: u64) -> bool {
+        let raft = &mut self.raw.raft;
+        let next = |raft: &raft::Raft<_>| raft.prs().get(id).map_or(0, |progress| progress.next_idx);
+        let before = next(raft);
+        if before > raft.raft_log.last_index() {
+            return false;
+        }
+        raft.send_append(id);
+        next(raft) > before
+    }
+
     fn append(&mut self, entry: Entry) -> bool {
+        self.window.spend(entry.data.len() as u64);
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.replica.0;

@@ -8,8 +8,8 @@
 //! loop {
 //!     wait for inputs, at most until next_tick();
 //!     now = clock();                                   // after they arrived: leases rely on it
-//!     for input in inputs { consensus.step(input, now) }
-//!     while consensus.has_work() {
+//!     for input in inputs { consensus.step(input, now) }   // until it is full: the rest after this turn
+//!     if consensus.has_work() {                        // and if there is more after it, do not wait for inputs
 //!         let work = consensus.collect(clock());
 //!         send(work.messages);                         // appends travel while this node syncs
 //!         tell(work.outputs);
@@ -28,6 +28,7 @@
 //! * `succession`: who leads when the leader is gone, and how leadership gets home;
 //! * `join`: a node whose disk is new takes the place of what it was;
 //! * `parts`: proposals too large to be one entry;
+//! * `window`: how much one turn moves;
 //! * `compact`: snapshots, truncation, members;
 //! * `storage`: the log as raft sees it.
 //!
@@ -56,6 +57,7 @@ mod succession;
 #[cfg(test)]
 mod tests;
 mod types;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -63,6 +65,7 @@ use std::sync::Arc;
 use crate::log::LogReader;
 
 use group::Group;
+use window::Window;
 
 pub use lease::LeaseCell;
 pub use receive::snapshot_position;
@@ -85,6 +88,13 @@ pub struct Consensus {
     next_tick: BootTime,
     /// Ticks until the next group may be sent home.
     home_rest: u32,
+    window: Arc<Window>,
+    /// Turns so far: by it the groups take turns in being first.
+    turns: usize,
+    /// Bytes of messages of peers taken in this turn.
+    heard_bytes: u64,
+    /// Of these, what one turn takes.
+    turn_bytes_max: u64,
     halfway: bool,
 }
 
@@ -109,12 +119,16 @@ impl Consensus {
             tick_ns,
             next_tick: now + tick_ns,
             home_rest: 0,
+            window: Arc::new(Window::new(settings.turn_bytes_max)),
+            turns: 0,
+            heard_bytes: 0,
+            turn_bytes_max: settings.turn_bytes_max,
             halfway: false,
         };
         for group in groups {
-            let (settings, reader) = (Arc::clone(&settings), Arc::clone(&reader));
+            let shared = (Arc::clone(&settings), Arc::clone(&consensus.window));
             let id = group.group;
-            let group = Group::new(settings, group, reader, &logger, now);
+            let group = Group::new(shared, group, Arc::clone(&reader), &logger, now);
             assert!(consensus.groups.insert(id, group).is_none(), "group {id} is there twice");
             consensus.touched.push(id);
         }
@@ -154,6 +168,9 @@ impl Consensus {
             tracing::warn!(group = id, "an input for a group that is not here");
             return;
         };
+        if let Input::Message(message) = &input {
+            self.heard_bytes += message.data.len() as u64;
+        }
         match input {
             Input::Propose { term, sequence, data, .. } => group.propose(term, sequence, data, outputs),
             Input::ReadRound { term, round, .. } => group.read_round(term, round, outputs),
@@ -175,6 +192,11 @@ impl Consensus {
             }
         }
         self.touched.push(id);
+    }
+
+    /// Whether peers have said as much as one turn takes: what else they say must wait until it has ended.
+    pub fn is_full(&self) -> bool {
+        self.heard_bytes >= self.turn_bytes_max
     }
 
     /// When the next tick counts.
@@ -222,6 +244,9 @@ impl Consensus {
         self.touched.sort_unstable();
         self.touched.dedup();
         std::mem::swap(&mut self.collected, &mut self.touched);
+        self.turns = self.turns.wrapping_add(1);
+        let first = self.turns % self.collected.len().max(1);
+        self.collected.rotate_left(first);
         let mut work = Work { outputs: std::mem::take(&mut self.outputs), ..Work::default() };
         for id in &self.collected {
             let group = self.groups.get_mut(id).expect("only groups that exist are touched");
@@ -242,6 +267,8 @@ impl Consensus {
                 self.touched.push(id);
             }
         }
+        self.window.reopen();
+        self.heard_bytes = 0;
         work
     }
 

@@ -2,15 +2,18 @@
 //!
 //! A proposal of hundreds of megabytes in one entry would keep this thread, and those of the followers, busy with one
 //! write for as long as the disk takes: no heartbeat, and an election. So a large one becomes several entries, its
-//! parts; each but the last says in its context that more follow. Parts are appended as earlier ones commit, and
-//! what is proposed meanwhile waits behind them.
+//! parts; each but the last says in its context that more follow. Parts are appended as the window of each turn
+//! allows and as earlier ones commit, and what is proposed meanwhile waits behind them.
 //!
 //! INVARIANTs:
 //!
 //! * Nothing of this group's shard stands between the parts of a proposal.
-//! * A shard is handed all parts of a proposal in one output, or none of their data: so no snapshot is taken between
-//!   two of them, and a replica that starts from one is handed them from the first on.
-//! * Parts without a last one are those of a leader that lost its term. The first entry of a later term gives them up.
+//! * A shard is handed all parts of a proposal in one output, or none of their data, but for one case: raft may put
+//!   the end of a change of members between two parts, and that entry must not wait, as nobody is elected who has
+//!   not applied it. Then the parts before it come with it. The shard keeps them, and takes no snapshot meanwhile: so
+//!   a replica that starts from one is handed all parts, from the first on.
+//! * Parts without a last one are those of a leader that lost its term. The first entry of a later term gives them up,
+//!   here and in the shard.
 
 use std::collections::VecDeque;
 
@@ -18,22 +21,24 @@ use bytes::Bytes;
 use moonraft_proto::entry::MORE;
 use raft::eraftpb::Entry;
 
+use crate::marks;
+
+use super::settings::Settings;
 use super::types::*;
 
-/// A larger proposal is parted. At 100 MB/s, written and sent in a fraction of the shortest election timeout.
-pub(super) const PART_BYTES: usize = 4 << 20;
+/// Turns' worth of parts that are appended and not yet committed: enough that the disks of leader and followers work
+/// at the same time.
+const AHEAD_TURNS: u64 = 2;
 
-/// Parts appended and not yet committed: enough that the disks of leader and followers work at the same time.
-const AHEAD_BYTES: usize = 4 * PART_BYTES;
-
-/// Proposals of one term that wait for earlier ones to be appended whole.
+/// Proposals of one term that wait for earlier ones to be appended whole, or for the next turn.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     term: u64,
     /// The shard's number of each, and what is not appended of it.
     waiting: VecDeque<(u64, Bytes)>,
-    /// Index and bytes of each part that is not known to be committed.
-    ahead: VecDeque<(u64, usize)>,
+    /// Index and bytes of each part that is not known to be committed, and the sum of these bytes.
+    ahead: VecDeque<(u64, u64)>,
+    ahead_bytes: u64,
 }
 
 impl Queue {
@@ -54,26 +59,27 @@ impl Queue {
         self.waiting.push_back((sequence, data));
     }
 
-    /// Whether something can be appended once the log is committed up to `committed`.
-    pub(super) fn has_next(&self, committed: u64) -> bool {
-        let ahead = self.ahead.iter().filter(|(index, _)| *index > committed);
-        !self.is_empty() && ahead.map(|(_, bytes)| bytes).sum::<usize>() < AHEAD_BYTES
+    /// Whether something can be appended.
+    pub(super) fn has_next(&self, settings: &Settings) -> bool {
+        !self.is_empty() && self.ahead_bytes < AHEAD_TURNS * settings.turn_bytes_max
     }
 
     /// The log is committed up to here.
     pub(super) fn committed(&mut self, index: u64) {
-        self.ahead.retain(|(part, _)| *part > index);
+        while self.ahead.front().is_some_and(|(part, _)| *part <= index) {
+            let (_, bytes) = self.ahead.pop_front().expect("there is a first one");
+            self.ahead_bytes -= bytes;
+        }
     }
 
-    /// Takes the next part, as an entry, and the number of its proposal. The log caches its last
-    /// `cache_bytes_max`.
-    pub(super) fn next(&mut self, cache_bytes_max: u64) -> Option<(u64, Entry)> {
-        if self.ahead.iter().map(|(_, bytes)| bytes).sum::<usize>() >= AHEAD_BYTES {
+    /// Takes the next part, as an entry, and the number of its proposal.
+    pub(super) fn next(&mut self, settings: &Settings) -> Option<(u64, Entry)> {
+        if !self.has_next(settings) {
             return None;
         }
         let (sequence, mut data) = self.waiting.pop_front()?;
-        let mut part = data.split_to(data.len().min(PART_BYTES));
-        if (data.len() as u64) < cache_bytes_max {
+        let mut part = data.split_to(data.len().min(settings.part_bytes()));
+        if !data.is_empty() && (data.len() as u64) < settings.cache_bytes_max {
             // The last ones stay in the log's cache, and would keep the whole proposal in memory.
             part = Bytes::copy_from_slice(&part);
         }
@@ -85,8 +91,9 @@ impl Queue {
     }
 
     /// A part was appended.
-    pub(super) fn appended(&mut self, index: u64, bytes: usize) {
+    pub(super) fn appended(&mut self, index: u64, bytes: u64) {
         self.ahead.push_back((index, bytes));
+        self.ahead_bytes += bytes;
     }
 }
 
@@ -101,14 +108,19 @@ impl Whole {
     pub(super) fn take(&mut self, entry: &Entry, data: Bytes) -> Vec<CommittedEntry> {
         let mut handed = Vec::new();
         if self.parts.last().is_some_and(|part| part.term != entry.term) {
+            marks::reached("parts of a lost leader given up");
             let lost = self.parts.drain(..);
             handed.extend(lost.map(|part| CommittedEntry { data: Bytes::new(), more: false, ..part }));
         }
         let more = *entry.context == *MORE;
         let entry = CommittedEntry { index: entry.index, term: entry.term, data, more };
         if more {
+            marks::reached("proposal in parts");
             self.parts.push(entry);
         } else {
+            if !self.parts.is_empty() && entry.data.is_empty() {
+                marks::reached("change of members between two parts");
+            }
             handed.append(&mut self.parts);
             handed.push(entry);
         }
@@ -143,5 +155,9 @@ mod tests {
         assert_eq!(take(4, 1, b"", "c"), [(2, b("a"), true), (3, b("b"), true), (4, b("c"), false)]);
         assert_eq!(take(5, 1, MORE, "lost"), []);
         assert_eq!(take(6, 2, b"", ""), [(5, b(""), false), (6, b(""), false)]);
+        // The end of a change of members does not wait for the parts around it.
+        assert_eq!(take(7, 2, MORE, "a"), []);
+        assert_eq!(take(8, 2, b"", ""), [(7, b("a"), true), (8, b(""), false)]);
+        assert_eq!(take(9, 2, b"", "b"), [(9, b("b"), false)]);
     }
 }

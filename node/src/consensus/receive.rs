@@ -135,15 +135,15 @@ impl Group {
         if !self.leads() || message.term != self.term() {
             return;
         }
+        let Some(progress) = self.raw.raft.prs().get(message.from) else {
+            return; // no member
+        };
         match self.settings.fault {
             PlantedFault::LeaseWithoutMargin => self.echoes.record(message.term, message.from, now),
             // A stamp of the future was not sent from here.
             _ if echo > now => {}
             _ => self.echoes.record(message.term, message.from, echo),
         }
-        let Some(progress) = self.raw.raft.prs().get(message.from) else {
-            return;
-        };
         // Late rejections can make raft 0.7.0 probe below what the follower is known to have (its issue 557).
         if message.reject && message.reject_hint < progress.matched {
             message.reject_hint = progress.matched;

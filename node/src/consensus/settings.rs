@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use moonraft_proto::entry::HEADER_BYTES;
+
 use crate::log::RecoveredGroup;
 
 use super::lease::LeaseCell;
@@ -23,8 +25,12 @@ pub struct Settings {
     pub lease_drift_percent: u64,
     /// A larger proposal is refused.
     pub entry_bytes_max: u64,
-    /// Entries of one append message: more only if one entry is larger, or if they were proposed in one turn.
+    /// Entries of one append message: more only if they were proposed or read in one turn. A larger proposal becomes
+    /// several entries of this size: see `parts`.
     pub message_bytes_max: u64,
+    /// What all groups of the node together append, send to followers that lag, and read back for shards in one
+    /// turn; and what they take from peers. See `window`.
+    pub turn_bytes_max: u64,
     /// Append messages on their way to one follower.
     pub inflight_max: usize,
     /// Proposed and not yet committed: proposals above are refused, so shards must stay below.
@@ -53,8 +59,9 @@ impl Default for Settings {
             heartbeat_ticks: 2,      // four can be lost before an election
             lease_drift_percent: 10, // quartz is off by 0.01 %; a badly virtualised clock by a few percent
             entry_bytes_max: 64 << 20,
-            message_bytes_max: 1 << 20, // 10 ms at 1 Gbit/s: a heartbeat behind it is not late
-            inflight_max: 256,
+            message_bytes_max: 256 << 10, // with `inflight_max`, what a follower that lags has before it in all: 16 MiB
+            turn_bytes_max: 4 << 20,      // at 20 MB/s, written in half of the shortest election timeout
+            inflight_max: 64,
             uncommitted_bytes_max: 256 << 20, // four of the largest entries
             unapplied_bytes_max: 16 << 20,
             cache_bytes_max: 8 << 20,
@@ -76,12 +83,19 @@ impl Settings {
         assert!(self.uncommitted_bytes_max >= self.message_bytes_max.max(self.entry_bytes_max));
     }
 
-    pub(super) fn tick_ns(&self) -> u64 {
+    /// Bytes of a part of a proposal that is not one entry. The first holds all of a batch's head: it is all that the
+    /// shard that sealed it looks at.
+    pub(super) fn part_bytes(&self) -> usize {
+        usize::try_from(self.message_bytes_max).unwrap_or(usize::MAX).max(HEADER_BYTES)
+    }
+
+    /// Nanoseconds between two ticks.
+    pub fn tick_ns(&self) -> u64 {
         self.tick_ms * 1_000_000
     }
 
     /// How long a follower that heard its leader does not help another, on its own clock.
-    pub(super) fn vote_guard_ns(&self) -> u64 {
+    pub fn vote_guard_ns(&self) -> u64 {
         u64::from(self.election_ticks_min) * self.tick_ns()
     }
 

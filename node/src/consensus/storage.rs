@@ -3,6 +3,9 @@
 //! The tail holds the newest entries within a budget of bytes: what followers that keep up, and the shard, will ask
 //! for next. Older ones are read back. The terms of all entries are in memory ([`TermRuns`]).
 //!
+//! Raft asks for entries for followers whenever something happens; those of the log are handed out in one place of a
+//! turn only (`lead`), as far as the [`Window`] allows.
+//!
 //! INVARIANT: an entry may leave the tail only once it is durable; `trim` is called after a sync, never before.
 
 use std::cell::Cell;
@@ -16,6 +19,7 @@ use crate::log::{EntryId, LogReader, RecoveredGroup, TermRuns};
 use crate::marks;
 
 use super::types::ShardId;
+use super::window::Window;
 
 /// See the module.
 pub(super) struct GroupStorage {
@@ -35,10 +39,20 @@ pub(super) struct GroupStorage {
     pub(super) bytes_after_snapshot: u64,
     /// Raft asked for a snapshot and there was none: someone should take one.
     pub(super) snapshot_wanted: Cell<bool>,
+    window: Arc<Window>,
+    /// Entries for followers may be taken out of the log now.
+    sends: Cell<bool>,
+    /// Raft asked for some, and was told to wait.
+    unsent: Cell<bool>,
 }
 
 impl GroupStorage {
-    pub(super) fn new(group: ShardId, reader: Arc<dyn LogReader>, recovered: RecoveredGroup) -> GroupStorage {
+    pub(super) fn new(
+        group: ShardId,
+        reader: Arc<dyn LogReader>,
+        window: Arc<Window>,
+        recovered: RecoveredGroup,
+    ) -> GroupStorage {
         GroupStorage {
             group,
             reader,
@@ -51,7 +65,26 @@ impl GroupStorage {
             tail_bytes: 0,
             bytes_after_snapshot: recovered.bytes_after_snapshot,
             snapshot_wanted: Cell::new(false),
+            window,
+            sends: Cell::new(false),
+            unsent: Cell::new(false),
         }
+    }
+
+    /// Whether followers wait for entries of the log.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.unsent.get()
+    }
+
+    /// If followers wait for entries of the log, they may be sent some, until [`GroupStorage::end_sending`].
+    pub(super) fn begin_sending(&self) -> bool {
+        let has_unsent = self.unsent.take();
+        self.sends.set(has_unsent);
+        has_unsent
+    }
+
+    pub(super) fn end_sending(&self) {
+        self.sends.set(false);
     }
 
     pub(super) fn last(&self) -> u64 {
@@ -178,13 +211,26 @@ impl Storage for GroupStorage {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         if low <= self.truncated.index {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         assert!(high <= self.last_index + 1, "there is no entry {}", high - 1);
-        Ok(self.read(low, high, max_size.into().unwrap_or(u64::MAX)))
+        // Raft can wait only for what it sends to followers.
+        let is_sent = context.can_async();
+        if is_sent && (!self.sends.get() || self.window.is_spent()) {
+            if self.sends.get() {
+                marks::reached("follower waited for the next turn");
+            }
+            self.unsent.set(true);
+            return Err(raft::Error::Store(StorageError::LogTemporarilyUnavailable));
+        }
+        let entries = self.read(low, high, max_size.into().unwrap_or(u64::MAX));
+        if is_sent {
+            self.window.spend(entries.iter().map(|entry| entry.data.len() as u64).sum());
+        }
+        Ok(entries)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {

@@ -208,7 +208,8 @@ pub struct CommittedEntry {
     /// What was proposed. Empty: an entry of Raft's own (a leader's first, or a change of members), or a part that
     /// came to nothing.
     pub data: Bytes,
-    /// A part of what was proposed: more follows in the next entry, which is in the same output.
+    /// A part of what was proposed: more follows in the next entry with data of this term, which is in the same output;
+    /// in a later one, if the next entry is the end of a change of members.
     pub more: bool,
 }
 

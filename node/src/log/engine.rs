@@ -353,7 +353,10 @@ fn recover(engine: &Engine<LogFiles>, region: u64) -> Result<RecoveredGroup, Rec
                 {
                     return Err(RecoverError::Newer(newer));
                 }
-                before = Some((entry.term, *entry.context == *MORE));
+                // The end of a change of members may stand between two parts.
+                if entry.get_entry_type() == EntryType::EntryNormal {
+                    before = Some((entry.term, *entry.context == *MORE));
+                }
             }
             next = entry.index + 1;
         }

@@ -117,7 +117,7 @@ impl Unborn {
         let mut messages = Vec::new();
         let mut begins = false;
         while !begins {
-            self.inbox.receive(&mut messages, PATIENCE).await;
+            self.inbox.receive(&mut messages, Some(PATIENCE)).await;
             for message in messages.drain(..) {
                 match message {
                     // Peers say again what they want, and there is nobody else yet who wants anything.

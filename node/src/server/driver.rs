@@ -8,13 +8,14 @@
 //! A turn takes all that waits, sends append messages, tells the shards, and then
 //! writes its own log: one fsync for everything that came in during the last one.
 //! What arrives meanwhile waits for the next turn, so that the batches grow with
-//! the load by themselves.
+//! the load by themselves. What a turn moves is bounded (`consensus::window`), and between two turns the node hears its
+//! peers and its ticks, however much there is to do.
 //!
 //! INVARIANT: the clock is read after the inputs of a turn arrived and before its
 //! messages leave; leases rely on it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -116,6 +117,12 @@ pub struct Driver {
     patience_ns: u64,
     next_purge: u64,
     next_status: u64,
+    /// What has arrived and is more than a turn takes.
+    unheard: VecDeque<DriverMessage>,
+    /// When this node was last awake.
+    awake_ns: u64,
+    /// Followers that hear nothing for so long may elect another.
+    silence_ns: u64,
     stopping: bool,
 }
 
@@ -130,7 +137,8 @@ impl Driver {
         shared: &NodeShared,
     ) -> Self {
         let incarnation = log.identity().incarnation.expect("decided before the groups begin");
-        let patience_ns = u64::from(settings.election_ticks_max) * settings.tick_ms * 1_000_000;
+        let patience_ns = u64::from(settings.election_ticks_max) * settings.tick_ns();
+        let silence_ns = settings.vote_guard_ns();
         let disk = Arc::clone(&shared.disk);
         log.on_piece(move || disk.note_piece(clock::boot_ns()));
         let mut consensus = Consensus::new(settings, groups, log.reader(), clock::boot_ns());
@@ -163,6 +171,9 @@ impl Driver {
             patience_ns,
             next_purge: 0,
             next_status: 0,
+            unheard: VecDeque::new(),
+            awake_ns: clock::boot_ns(),
+            silence_ns,
             stopping: false,
         };
         for group in driver.members.keys().copied().collect::<Vec<_>>() {
@@ -178,27 +189,48 @@ impl Driver {
         while !self.stopping {
             self.wait(&mut messages).await;
             let now = clock::boot_ns();
-            for message in messages.drain(..) {
-                self.take(message, now);
-            }
+            self.note_silence(now);
+            self.hear(&mut messages, now);
             self.take_progress(now);
             if now >= self.consensus.next_tick() {
                 self.consensus.step(Input::Tick, now);
             }
-            while self.consensus.has_work() {
+            if self.consensus.has_work() {
                 self.turn();
             }
             self.look_after(now);
         }
     }
 
+    /// Takes in what has arrived, as far as a turn does.
+    fn hear(&mut self, messages: &mut Vec<DriverMessage>, now: u64) {
+        self.unheard.extend(messages.drain(..));
+        while !self.consensus.is_full()
+            && let Some(message) = self.unheard.pop_front()
+        {
+            self.take(message, now);
+        }
+    }
+
+    /// Says so if this node was still for so long that its followers may have elected another.
+    fn note_silence(&mut self, now: u64) {
+        let silent_ns = now - std::mem::replace(&mut self.awake_ns, now);
+        if silent_ns > self.silence_ns {
+            let milliseconds = silent_ns / 1_000_000;
+            tracing::warn!(node = self.node, milliseconds, "held up: the machine or its disk stood still");
+        }
+    }
+
     /// Waits for something to do, at most until the next tick, and takes all that is there.
     async fn wait(&mut self, messages: &mut Vec<DriverMessage>) {
+        if self.consensus.has_work() || !self.unheard.is_empty() {
+            return self.inbox.receive(messages, None).await;
+        }
         let untold = self.members.values().filter(|member| !member.untold.0.is_empty());
         let next_told = untold.map(|member| member.next_told).min();
         let until = self.consensus.next_tick().min(next_told.unwrap_or(u64::MAX));
         let patience = Duration::from_nanos(until.saturating_sub(clock::boot_ns()));
-        self.inbox.receive(messages, patience).await;
+        self.inbox.receive(messages, Some(patience)).await;
     }
 
     fn take(&mut self, message: DriverMessage, now: u64) {

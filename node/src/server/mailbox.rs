@@ -243,12 +243,13 @@ impl DriverMailbox {
 
 impl DriverInbox {
     /// Puts all that waits into `messages`, which is empty. If nothing does, it
-    /// waits for something, at most this long. Either way the thread's other tasks, which
+    /// waits for something, at most this long; `None`: not at all. Either way the thread's other tasks, which
     /// bring what peers say, have their turn.
-    pub async fn receive(&self, messages: &mut Vec<DriverMessage>, patience: Duration) {
-        if self.take(messages, true) {
+    pub async fn receive(&self, messages: &mut Vec<DriverMessage>, patience: Option<Duration>) {
+        let is_there = self.take(messages, patience.is_some());
+        let Some(patience) = patience.filter(|_| !is_there) else {
             return tokio::task::yield_now().await;
-        }
+        };
         let _ = tokio::time::timeout(patience, self.queue.arrived.notified()).await;
         self.take(messages, false);
     }
@@ -341,7 +342,7 @@ mod tests {
         let progress = Progress::new(0, 5);
         let told = async || {
             let mut messages = Vec::new();
-            inbox.receive(&mut messages, Duration::ZERO).await;
+            inbox.receive(&mut messages, None).await;
             messages.len()
         };
         progress.applied(6, 100, false, &mailbox);
@@ -362,7 +363,7 @@ mod tests {
         let (mut messages, mut count) = (Vec::new(), 0);
         while !matches!(messages.last(), Some(DriverMessage::Stop)) {
             messages.clear();
-            inbox.receive(&mut messages, Duration::from_secs(60)).await;
+            inbox.receive(&mut messages, Some(Duration::from_secs(60))).await;
             count += messages.len();
         }
         assert_eq!(count, 10_001);

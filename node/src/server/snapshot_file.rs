@@ -24,8 +24,8 @@ const FORMAT: u32 = 2;
 const CHUNK_HEADER_BYTES: usize = 8;
 const TRAILER_BYTES: usize = 20;
 /// Bytes after which what is written is synced: the log is synced on the same disk, and must not wait for
-/// gigabytes at once.
-const SYNC_BYTES: u64 = 8 << 20;
+/// more than its own large writes do at once.
+const SYNC_BYTES: u64 = 1 << 20;
 
 /// Why a snapshot cannot be read.
 #[derive(Debug, thiserror::Error)]

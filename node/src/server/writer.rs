@@ -167,8 +167,6 @@ impl SnapshotWriter {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use moonraft_proto::entry::BatchWriter;
 
     use super::*;
@@ -186,7 +184,7 @@ mod tests {
         desk.write(name.shard, 1, &chunk);
         desk.publish(name, 1);
         let mut messages = Vec::new();
-        inbox.receive(&mut messages, Duration::ZERO).await;
+        inbox.receive(&mut messages, None).await;
         let told = matches!(messages[..], [DriverMessage::Input(Input::SnapshotFailed { group: 2 })]);
         assert!(told, "{messages:?}");
     }

@@ -216,8 +216,12 @@ impl Shard {
     }
 
     /// The last entry of a batch with the whole of it. Who leads its term has executed it,
-    /// and needs but its head.
+    /// and needs but its head. Parts whose last did not come in their term are of a leader that lost it.
     fn join_parts(&mut self, last: CommittedEntry) -> CommittedEntry {
+        if last.term > self.applied.1 && !self.parts.is_empty() {
+            marks::reached("parts given up by a shard");
+            self.parts.clear();
+        }
         if last.more || last.data.is_empty() || self.parts.is_empty() {
             return last;
         }

@@ -43,7 +43,8 @@ pub struct CommittedEntry {
     pub term: u64,
     /// A batch, a part of one, or nothing.
     pub data: Bytes,
-    /// The batch goes on in the next entry, which is told in the same event.
+    /// The batch goes on in the next entry with data of this term, which is told in the same event; in a later one, if
+    /// the next entry is the end of a change of members.
     pub more: bool,
 }
 

@@ -17,6 +17,13 @@ pub const ALL: &[&str] = &[
     // The log.
     "conflicting entries replaced",
     "entries read back from the disk",
+    "proposal in parts",
+    "proposal waited for the next turn",
+    "follower waited for the next turn",
+    "message waited for the next turn",
+    "parts of a lost leader given up",
+    "parts given up by a shard",
+    "change of members between two parts",
     // Speculation.
     "several batches undone at once",
     "batch of several effects undone",

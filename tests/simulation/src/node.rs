@@ -122,6 +122,19 @@ pub struct Running {
     pub written_at: u64,
 }
 
+impl Running {
+    /// The next that waits for the consensus thread, if this turn takes more.
+    pub fn hear(&mut self) -> Option<Told> {
+        if self.consensus.as_ref().is_some_and(Consensus::is_full) {
+            if !self.inbox.is_empty() {
+                mark("message waited for the next turn");
+            }
+            return None;
+        }
+        self.inbox.pop_front()
+    }
+}
+
 /// One node.
 pub struct Node {
     /// Its number, from 1.

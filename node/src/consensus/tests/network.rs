@@ -44,6 +44,8 @@ pub struct Plan {
     pub settings: Settings,
     pub latency_ms: (u64, u64),
     pub sync_ms: (u64, u64),
+    /// What each disk takes beside; `None`: anything at once.
+    pub disk_bytes_per_ms: Option<u64>,
     pub drop_percent: u64,
     pub repeat_percent: u64,
     /// Clock rates differ from true time by up to this much.
@@ -61,6 +63,7 @@ impl Default for Plan {
             settings: Settings::default(),
             latency_ms: (1, 3),
             sync_ms: (0, 2),
+            disk_bytes_per_ms: None,
             drop_percent: 0,
             repeat_percent: 0,
             drift_percent: 0,
@@ -105,6 +108,30 @@ pub struct Node {
     rate: u64, // nanoseconds of its clock in a millisecond
 }
 
+/// See [`Network::most`].
+#[derive(Default, Debug)]
+pub struct Most {
+    pub written: u64,
+    pub sent: u64,
+    pub handed: u64,
+}
+
+impl Most {
+    fn note(&mut self, work: &Work) {
+        let mut sent: BTreeMap<ReplicaId, u64> = BTreeMap::new();
+        for message in &work.messages {
+            *sent.entry(message.to).or_default() += message.data.len() as u64;
+        }
+        self.sent = self.sent.max(sent.into_values().max().unwrap_or(0));
+        let handed = work.outputs.iter().filter_map(|output| match output {
+            Output::Committed { entries, .. } => Some(entries),
+            _ => None,
+        });
+        let handed: usize = handed.flatten().map(|entry| entry.data.len()).sum();
+        self.handed = self.handed.max(handed as u64);
+    }
+}
+
 enum Event {
     Input(NodeId, Input),
     Wake(NodeId),
@@ -131,6 +158,8 @@ pub struct Network {
     /// What leaders told of their followers.
     pub followers: Vec<Vec<u64>>,
     pub sent: u64,
+    /// The most bytes that a node wrote, sent to another, or handed to its shards, in one turn.
+    pub most: Most,
     /// What was committed at each index, by whomever first.
     pub committed: BTreeMap<(ShardId, u64), (u64, Bytes)>,
     committed_term: BTreeMap<ShardId, u64>,
@@ -150,6 +179,7 @@ impl Network {
             violations: Vec::new(),
             followers: Vec::new(),
             sent: 0,
+            most: Most::default(),
             committed: BTreeMap::new(),
             committed_term: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -449,7 +479,9 @@ impl Network {
             if node.syncing || node.paused_until > time {
                 return;
             }
-            while let Some(input) = node.inbox.pop_front() {
+            while !consensus.is_full()
+                && let Some(input) = node.inbox.pop_front()
+            {
                 consensus.step(input, now);
             }
             consensus.step(Input::Tick, now);
@@ -459,12 +491,16 @@ impl Network {
             }
             let work = consensus.collect(now);
             let writes = !work.writes.is_empty();
+            let entries = work.writes.groups.iter().flat_map(|write| &write.entries);
+            let bytes: u64 = entries.map(|entry| entry.data.len() as u64).sum();
+            self.most.written = self.most.written.max(bytes);
             if writes {
                 node.log.write(&work.writes);
             }
             self.take(id, work);
             if writes {
-                let wait = self.span(self.plan.sync_ms);
+                let disk = self.plan.disk_bytes_per_ms.map_or(0, |rate| bytes * MS / rate);
+                let wait = self.span(self.plan.sync_ms) + disk;
                 let node = self.nodes.get_mut(&id).unwrap();
                 node.syncing = true;
                 let life = node.life;
@@ -483,6 +519,7 @@ impl Network {
     }
 
     fn take(&mut self, id: NodeId, work: Work) {
+        self.most.note(&work);
         for message in work.messages {
             self.sent += 1;
             self.acted.insert(message.from);

@@ -13,6 +13,8 @@ fn plan(random: &mut Random, fault: PlantedFault) -> Plan {
         settings.slack_entries_max = random.below(30);
         settings.cache_bytes_max = random.below(500);
         settings.unapplied_bytes_max = 50 + random.below(2_000);
+        settings.message_bytes_max = 5 + random.below(100);
+        settings.turn_bytes_max = 1 + random.below(300);
     }
     let latency = random.below(20);
     Plan {
@@ -21,6 +23,7 @@ fn plan(random: &mut Random, fault: PlantedFault) -> Plan {
         settings,
         latency_ms: (0, 1 + latency * latency / 3),
         sync_ms: (0, 1 + random.below(30)),
+        disk_bytes_per_ms: None,
         drop_percent: random.below(15),
         repeat_percent: random.below(30),
         drift_percent: random.below(6) * 10 / 11, // two clocks each off by up to 4 or 5 percent

@@ -123,7 +123,7 @@ impl Told {
 
     async fn receive(&self, patience: Duration) {
         let mut messages = Vec::new();
-        self.inbox.receive(&mut messages, patience).await;
+        self.inbox.receive(&mut messages, Some(patience)).await;
         self.messages.lock().unwrap().extend(messages);
     }
 

@@ -14,7 +14,7 @@ use rand::RngExt;
 use super::{Event, World, network::Parcel};
 use crate::{
     marks::mark,
-    node::{Mail, Told},
+    node::{Mail, Running, Told},
 };
 
 impl World {
@@ -31,7 +31,7 @@ impl World {
         }
     }
 
-    /// A turn of the consensus thread: all that waits, then one write.
+    /// A turn of the consensus thread: all that waits, as far as it takes so much, then one write.
     pub(super) fn process(&mut self, node: usize) {
         loop {
             let now = self.nodes[node].clock.boot_ns();
@@ -39,7 +39,7 @@ impl World {
             if running.syncing.is_some() {
                 return;
             }
-            while let Some(told) = self.nodes[node].running.as_mut().and_then(|it| it.inbox.pop_front()) {
+            while let Some(told) = self.nodes[node].running.as_mut().and_then(Running::hear) {
                 self.take(node, told, now);
             }
             let Some(running) = &mut self.nodes[node].running else { return };

@@ -83,7 +83,8 @@ pub(super) fn product_settings(
     let usual = consensus::Settings::default();
     let mut consensus = consensus::Settings {
         cache_bytes_max: draw(usual.cache_bytes_max, (0, 2000)),
-        message_bytes_max: draw(usual.message_bytes_max, (100, 2000)),
+        message_bytes_max: draw(usual.message_bytes_max, (10, 1000)),
+        turn_bytes_max: draw(usual.turn_bytes_max, (1, 2000)),
         inflight_max: draw(usual.inflight_max as u64, (2, 10)) as usize,
         unapplied_bytes_max: draw(usual.unapplied_bytes_max, (100, 2000)),
         log_bytes_max: draw(usual.log_bytes_max, (500, 20_000)),
@@ -101,6 +102,11 @@ pub(super) fn product_settings(
         busy_ms: 0,
         ..usual
     };
+    // A batch takes many turns: whatever happens, happens between two of its parts.
+    if rng.random_bool(0.2) {
+        consensus.message_bytes_max = rng.random_range(5..50);
+        consensus.turn_bytes_max = rng.random_range(1..50);
+    }
     // A node that is cut off needs the next snapshot if the log is short.
     let short = rng.random_bool(0.5) || weather.cut_in_install > 0.0;
     consensus.log_entries_max = rng.random_range(5..if short { 30 } else { 200 });
