@@ -239,6 +239,12 @@ fn an_entry_of_a_newer_format_refuses_the_start() {
             (EntryNormal, 1, MORE, NEWER),
             (EntryNormal, 1, b"", NEWER),
         ],
+        // A change of members ended between two parts.
+        &[
+            (EntryNormal, 1, MORE, FORMAT_VERSION),
+            (EntryConfChangeV2, 1, b"", NEWER),
+            (EntryNormal, 1, b"", NEWER),
+        ],
     ] {
         assert!(opened(fine).is_none(), "{fine:?}");
     }
@@ -247,6 +253,14 @@ fn an_entry_of_a_newer_format_refuses_the_start() {
         (&[(EntryNormal, 1, MORE, NEWER), (EntryNormal, 1, b"", 1)], 3),
         // A part that was given up with its term, and what comes in the next.
         (&[(EntryNormal, 1, MORE, FORMAT_VERSION), (EntryNormal, 2, b"", NEWER)], 4),
+        (
+            &[
+                (EntryNormal, 1, MORE, FORMAT_VERSION),
+                (EntryConfChangeV2, 1, b"", NEWER),
+                (EntryNormal, 2, b"", NEWER),
+            ],
+            5,
+        ),
     ] {
         let refusal = opened(newer).expect("the log is refused");
         assert!(!refusal.is_damage(), "its peers have nothing better");

@@ -1141,6 +1141,32 @@ fn a_batch_that_comes_in_parts_is_applied_with_its_last() {
     assert!(shard.shard.keyspace().get(b"k").is_some());
 }
 
+#[test]
+fn parts_of_a_leader_that_was_lost_are_not_joined_with_the_next_batch() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.handle(Event::Follow { leader: Some(2) });
+    let (lost, next) = (batch(&[put(b"lost", b"v")]), batch(&[put(b"next", b"v")]));
+    let index = shard.shard.applied().0;
+    let entry = |number: u64, term, data: &Bytes, more| {
+        vec![super::CommittedEntry { index: index + number, term, data: data.clone(), more }]
+    };
+    let none = Bytes::new();
+    // A change of members ended between two parts: they did not come together.
+    shard.handle(Event::Committed([entry(1, 1, &lost.slice(..10), true), entry(2, 1, &none, false)].concat()));
+    assert!(shard.snapshots.is_empty());
+    shard.handle(Event::TakeSnapshot);
+    shard.walk(1000);
+    assert!(shard.snapshots.is_empty(), "between two parts there is no state");
+    shard.handle(Event::Committed(entry(3, 2, &next, false)));
+    assert!(shard.shard.keyspace().get(b"next").is_some());
+    assert!(shard.shard.keyspace().get(b"lost").is_none());
+    shard.handle(Event::Committed(
+        [entry(4, 2, &lost.slice(..10), true), entry(5, 2, &none, false)].concat(),
+    ));
+    shard.handle(Event::Committed(entry(6, 2, &lost.slice(10..), false)));
+    assert!(shard.shard.keyspace().get(b"lost").is_some(), "in its term the rest may come later");
+}
+
 // ---- snapshots ---------------------------------------------------------------
 
 /// What a snapshot makes of a new replica.

@@ -72,6 +72,14 @@ pub(super) fn against_leases() -> [u32; FAULT_KINDS] {
     })
 }
 
+/// Disks are lost, if there are faults at all.
+pub(super) fn add_change_of_members(weights: &mut [u32; FAULT_KINDS]) {
+    if weights.iter().any(|&weight| weight > 0) {
+        let lost = KINDS.iter().position(|&kind| kind == Kind::LoseDisk).expect("it is one of them");
+        weights[lost] += 5;
+    }
+}
+
 impl World {
     pub(super) fn do_fault(&mut self) {
         if self.calm {

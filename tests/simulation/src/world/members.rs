@@ -98,7 +98,8 @@ impl World {
                 running.joining.insert(group);
             }
         }
-        if !members.outgoing.is_empty() && self.draw(self.weather.crash_in_change) {
+        // In a joint configuration, or when one ends.
+        if self.draw(self.weather.crash_in_change) {
             let delay = self.rng.random_range(0..3 * MS);
             self.after(delay, Event::Crash(node, life));
         }

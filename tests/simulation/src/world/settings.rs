@@ -102,8 +102,7 @@ pub(super) fn product_settings(
         busy_ms: 0,
         ..usual
     };
-    // A batch takes many turns: whatever happens, happens between two of its parts.
-    if rng.random_bool(0.2) {
+    if weather.in_parts {
         consensus.message_bytes_max = rng.random_range(5..50);
         consensus.turn_bytes_max = rng.random_range(1..50);
     }

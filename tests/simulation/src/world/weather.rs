@@ -26,7 +26,7 @@ pub(super) struct Weather {
     /// How likely a shard is too busy to hear consensus at once, and for how long at most.
     pub(super) busy: f64,
     pub(super) busy_for: u64,
-    /// How likely a node crashes when it learns of a joint configuration.
+    /// How likely a node crashes when it learns of a new configuration, joint or not.
     pub(super) crash_in_change: f64,
     /// How likely a client asks any replica rather than the one it knows.
     pub(super) stubborn: f64,
@@ -46,6 +46,8 @@ pub(super) struct Weather {
     pub(super) file_error: f64,
     /// How likely a leader hands over, in vain, while a client thinks about what it watches.
     pub(super) hand_over_in_watch: f64,
+    /// Batches take many turns, in parts: whatever happens, happens between two of them.
+    pub(super) in_parts: bool,
 }
 
 /// A network so good that only leases stand between clients and a stale read.
@@ -72,6 +74,7 @@ fn lease_weather(rng: &mut StdRng) -> Weather {
         cut_in_install: 0.0,
         file_error: 0.0,
         hand_over_in_watch: 0.0,
+        in_parts: false,
     }
 }
 
@@ -80,7 +83,12 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
     if rng.random_bool(0.2) || for_leases {
         return lease_weather(rng);
     }
-    let weights = draw_weights(rng);
+    let mut weights = draw_weights(rng);
+    let (in_parts, mut mix) = (rng.random_bool(0.25), mix(rng));
+    if in_parts {
+        mix.text_bytes = 1 << rng.random_range(7..11);
+        faults::add_change_of_members(&mut weights);
+    }
     let (slow_disk, near) = (rng.random_bool(0.2), rng.random_bool(0.5));
     let quiet = weights.iter().all(|&weight| weight == 0);
     let cut_in_install: f64 = if quiet || rng.random_bool(0.7) { 0.0 } else { rng.random_range(0.3..1.0) };
@@ -95,7 +103,7 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
         fault_every: (20 * MS, rng.random_range(100..1500) * MS),
         weights,
         read_index: rng.random_bool(0.2),
-        mix: mix(rng),
+        mix,
         busy: if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.3) },
         busy_for: rng.random_range(1..200) * MS,
         crash_in_change: rng.random_range(0.0..0.8),
@@ -109,6 +117,7 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
         cut_in_install,
         file_error: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.15) },
         hand_over_in_watch: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.2) },
+        in_parts,
     }
 }
 
