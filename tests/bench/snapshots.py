@@ -1,14 +1,20 @@
 """What taking a snapshot costs, and a restart: one node, one shard, filled, written to, probed.
 
-    tests/bench/snapshots.py BINARY [--gigabytes 1] [--elements 1000000] [--clients-on CPU] [--dir DIR]
+    tests/bench/snapshots.py BINARY [--gigabytes 1] [--snapshots 1] [--writes-per-second N] [--elements 1000000]
+                                    [--clients-on CPU] [--dir DIR]
 
-Fills a node with keys of 16 bytes and values of 100, or with lists of so many of those, then waits for a snapshot that is taken while one
+Fills a node with keys of 16 bytes and values of 100, or with lists of so many of those, then waits for snapshots that are taken while one
 client writes at random and another asks for one key after the other, one request at a time. Prints the
-longest answer with and without the snapshot, the growth of the process, the rate of the file, and how long
+longest answer with and without the snapshot, the longest step of the shard for it, the growth of the process, and how long
 a restart takes until the first write is served. Standard library only.
+
+On each processor a process of the highest priority, which does nothing but wake up, notes when it woke too late: then the
+machine itself stood still, and no program on it could have done better. Steps beyond the limit that fall into such a moment are
+told apart. It needs root.
 """
 
 import argparse
+import datetime
 import multiprocessing
 import os
 import pathlib
@@ -24,6 +30,10 @@ PORT = 21700
 VALUE = b"v" * 100
 # The next snapshot is taken when the log has grown by so much; the fill itself writes more.
 LOG_BYTES_MAX = 64 << 20
+# Who wakes up so much too late, at the highest priority, was held up by the machine.
+LATE_MS = 1.0
+# A step of the shard is to take no longer.
+STEP_MS_MAX = 5.0
 
 
 class Client:
@@ -86,7 +96,8 @@ class Server:
 
     def lines(self, text):
         """Lines of its log with this text."""
-        return [line for line in self.log.read_text().splitlines() if text in line]
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
+        return [line for line in plain.splitlines() if text in line]
 
     def kill(self):
         """kill -9."""
@@ -134,18 +145,54 @@ class Lists:
         return b"LLEN", key(0)
 
 
-def write(stop, data, written):
-    """Writes at random, some requests together, in a process of its own."""
-    client = Client()
+class Machine:
+    """Watches each processor: when did the machine itself stand still, and for how long?"""
+
+    def __init__(self):
+        self.stop, self.watches = multiprocessing.Event(), []
+        for cpu in sorted(os.sched_getaffinity(0)):
+            receiver, sender = multiprocessing.Pipe(False)
+            process = multiprocessing.Process(target=self.watch, args=(cpu, sender))
+            process.start()
+            self.watches.append((process, receiver))
+
+    def watch(self, cpu, sender):
+        """Notes each time at which it woke up late: when, and how much."""
+        os.sched_setaffinity(0, {cpu})
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+        late = []
+        while not self.stop.is_set():
+            for _ in range(1000):
+                before = time.monotonic()
+                time.sleep(0.0005)
+                took = (time.monotonic() - before) * 1000 - 0.5
+                if took > LATE_MS:
+                    late.append((time.time(), took))
+        sender.send(late)
+
+    def held_up(self):
+        """Ends the watch: all these moments, in order."""
+        self.stop.set()
+        moments = sorted(moment for _, receiver in self.watches for moment in receiver.recv())
+        for process, _ in self.watches:
+            process.join()
+        return moments
+
+
+def write(stop, data, written, rate):
+    """Writes at random, some requests together, in a process of its own; no more than `rate` a second, if that is given."""
+    client, began = Client(), time.monotonic()
     while not stop.is_set():
         client.send(*(data.change() for _ in range(50)))
         written.value += 50
+        if rate:
+            time.sleep(max(0.0, began + written.value / rate - time.monotonic()))
 
 
-def under_load(data, until, limit=600):
+def under_load(data, until, rate, limit=600):
     """Asks for one thing at a time under a load of writes until `until` says so; the answers' times, and writes."""
     stop, written = multiprocessing.Event(), multiprocessing.Value("q", 0)
-    writer = multiprocessing.Process(target=write, args=(stop, data, written))
+    writer = multiprocessing.Process(target=write, args=(stop, data, written, rate))
     writer.start()
     client, took, began = Client(), [], time.monotonic()
     look = began
@@ -154,6 +201,8 @@ def under_load(data, until, limit=600):
         client.send(data.ask())
         after = time.monotonic()
         took.append(after - before)
+        if rate:
+            time.sleep(0.0005)
         if after > look + 0.1:
             look = after
             if until() or after > began + limit:
@@ -174,6 +223,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary", type=pathlib.Path)
     parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--snapshots", type=int, default=1, help="how many are measured")
+    parser.add_argument("--writes-per-second", type=int, help="of the client that writes; else as many as can be, and so of who asks")
     parser.add_argument("--elements", type=int, help="lists of so many instead of strings, a multiple of 500")
     parser.add_argument("--clients-on", type=int, help="the processor that both clients share, as if on another machine")
     parser.add_argument("--dir", type=pathlib.Path, default=pathlib.Path("bench-data"))
@@ -192,7 +243,7 @@ def main():
         for requests in data.fill():
             client.send(*requests)
         print(f"{count} values, {options.gigabytes} GB; load average {os.getloadavg()[0]:.1f}")
-        measure(server, data)
+        measure(server, data, options)
         server.kill()
         began = time.monotonic()
         os.sched_setaffinity(0, everywhere)  # the server's
@@ -203,9 +254,9 @@ def main():
         server.kill()
 
 
-def measure(server, data):
-    """A while without a snapshot, and one with."""
-    pid = server.process.pid
+def measure(server, data, options):
+    """A while without a snapshot, and some with."""
+    rate = options.writes_per_second
     idle_since = time.monotonic()
     seen = len(server.lines("snapshot written"))
     while time.monotonic() - idle_since < 5:  # snapshots of the fill end first
@@ -213,17 +264,50 @@ def measure(server, data):
             seen, idle_since = seen + 1, time.monotonic()
         time.sleep(0.1)
     end = time.monotonic() + 5
-    took, written = under_load(data, lambda: time.monotonic() > end)
+    took, written = under_load(data, lambda: time.monotonic() > end, rate)
     tell("without a snapshot", took, written, 5)
-    seen, resident = len(server.lines("snapshot written")), memory(pid, "VmRSS")
+    for _ in range(options.snapshots):
+        measure_snapshot(server, data, rate)
+
+
+def measure_snapshot(server, data, rate):
+    """What one snapshot costs. It may have begun before, as soon as the log was long enough."""
+    pid = server.process.pid
+    seen, told = len(server.lines("snapshot written")), len(server.lines("was long"))
+    resident = memory(pid, "VmRSS")
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak counts from here
+    machine = Machine() if os.geteuid() == 0 else None
     began = time.monotonic()
-    took, written = under_load(data, lambda: len(server.lines("snapshot written")) > seen)
+    took, written = under_load(data, lambda: len(server.lines("snapshot written")) > seen, rate)
+    held_up = machine.held_up() if machine else []
     tell("until the next snapshot was there", took, written, time.monotonic() - began)
     peak = memory(pid, "VmHWM")
-    print(f"resident {resident / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB: {100 * (peak / resident - 1):.1f} % more")
-    for text in ("snapshot taken", "snapshot written"):
-        print(server.lines(text)[-1])
+    print(f"  resident {resident / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB: {100 * (peak / resident - 1):.1f} % more")
+    line = server.lines("snapshot taken")[-1]
+    size = int(field(server.lines("snapshot written")[-1], "bytes"))
+    longest, worked = (int(field(line, name)) / 1000 for name in ("longest_step_us", "worked_us"))
+    print(f"  {size / 1e9:.2f} GB written, longest step {longest:.1f} ms, of which {worked:.1f} on a processor")
+    if machine:
+        most = max((late for _, late in held_up), default=0.0)
+        print(f"  the machine stood still {len(held_up)} times for more than {LATE_MS:.0f} ms, at most {most:.1f} ms")
+    for line in server.lines("was long")[told:]:
+        explain(line, held_up)
+
+
+def explain(line, held_up):
+    """A step beyond the limit: how much of it the machine stood still."""
+    took = int(field(line, "took_us")) / 1000
+    end = datetime.datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
+    overlaps = (min(end, at) - max(end - took / 1000, at - late / 1000) for at, late in held_up)
+    still = max((overlap * 1000 for overlap in overlaps), default=0.0)
+    rest = took - max(still, 0.0)
+    verdict = "the machine's" if rest <= STEP_MS_MAX else "NOT EXPLAINED"
+    print(f"  a step of {took:.1f} ms, in which the machine stood still for {max(still, 0.0):.1f}: {verdict}")
+
+
+def field(line, name):
+    """A field of a line of the server's log."""
+    return re.search(rf"{name}=(\S+)", line)[1]
 
 
 main()

@@ -31,7 +31,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Applies the markers about the rival, and a deadline to every test."""
     for item in items:
-        item.add_marker(pytest.mark.timeout(TEST_SECONDS_MAX))
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS_MAX))
         only = item.get_closest_marker("moonraft_only")
         may_lose = item.get_closest_marker("rival_may_lose")
         if RIVAL and only:

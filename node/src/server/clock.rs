@@ -1,4 +1,4 @@
-//! The two clocks of a node. Everything else is told the time.
+//! The clocks of a node. Everything else is told the time.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the clocks are read")]
 
@@ -8,7 +8,16 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A clock that only goes forward, the machine's sleep included; nanoseconds.
 pub fn boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
+    nanoseconds(ClockId::Boottime)
+}
+
+/// How long this thread has had a processor; nanoseconds.
+pub fn processor_ns() -> u64 {
+    nanoseconds(ClockId::ThreadCPUTime)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 

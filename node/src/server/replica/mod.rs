@@ -24,6 +24,8 @@ use bytes::BytesMut;
 use moonraft_proto::resp;
 use tokio::{sync::Notify, task::spawn_blocking};
 
+use run::Step;
+
 use super::{
     busy::Clients, clock, connection::READ_BYTES, mailbox::ShardMessage, shared::NodeShared,
     snapshots::SnapshotName,
@@ -64,8 +66,8 @@ pub struct Replica {
     walk_awaited: Notify,
     /// Before this, boot clock, no more of it is written.
     walk_from_ns: Cell<u64>,
-    /// How long its longest step took.
-    longest_step_ns: Cell<u64>,
+    /// Its longest step.
+    longest_step: Cell<Step>,
     stop: Notify,
     /// No client is taken in any more.
     is_closed: Cell<bool>,
@@ -112,7 +114,7 @@ impl Replica {
             walking: Notify::new(),
             walk_awaited: Notify::new(),
             walk_from_ns: Cell::new(0),
-            longest_step_ns: Cell::new(0),
+            longest_step: Cell::default(),
             stop: Notify::new(),
             is_closed: Cell::new(false),
         })
@@ -197,8 +199,9 @@ impl Replica {
                 self.node.writer.write(group, number, data);
             }
             Output::Snapshot { number, index, term } => {
-                let longest_step_us = self.longest_step_ns.take() / 1000;
-                tracing::info!(shard = group, index, longest_step_us, "snapshot taken");
+                let Step { took_ns, worked_ns } = self.longest_step.take();
+                let (longest_step_us, worked_us) = (took_ns / 1000, worked_ns / 1000);
+                tracing::info!(shard = group, index, longest_step_us, worked_us, "snapshot taken");
                 self.node.writer.publish(SnapshotName { shard: group, index, term }, number);
             }
             Output::SnapshotGivenUp { number } => self.node.writer.give_up(group, number),

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Replica, clients::accept, inbox::listen};
 use crate::{
-    server::{connection::Connection, listen::Doors, mailbox::ShardInbox},
+    server::{clock, connection::Connection, listen::Doors, mailbox::ShardInbox},
     shard::Event,
 };
 
@@ -18,6 +18,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// What one step of a snapshot may cost: about a fifth of a millisecond.
 const WALK_STEP: usize = 64 << 10;
+/// A step that takes longer is told of: something else had the processor, or the machine stood still.
+const LONG_STEP_NS: u64 = 5_000_000;
 /// How long a stopping replica waits for replies that are held or unread, and for
 /// clients to learn from a redirect where to go.
 const FAREWELL: Duration = Duration::from_millis(1000);
@@ -90,16 +92,37 @@ async fn end_turns(replica: Rc<Replica>) {
     }
 }
 
+/// What a step of a snapshot took. The shard serves nobody meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Step {
+    pub(super) took_ns: u64,
+    /// Of that, the time in which the thread had a processor. What the host of a virtual machine takes away may
+    /// count as such.
+    pub(super) worked_ns: u64,
+}
+
+impl Step {
+    /// Says so if it was long.
+    fn report(self, shard: u32) {
+        if self.took_ns > LONG_STEP_NS {
+            let (took_us, worked_us) = (self.took_ns / 1000, self.worked_ns / 1000);
+            tracing::info!(shard, took_us, worked_us, "a step of a snapshot was long");
+        }
+    }
+}
+
 /// Goes on with a snapshot while there is one to take: a small step, and everybody else's turn.
 async fn walk(replica: Rc<Replica>) {
     loop {
         replica.walking.notified().await;
         while replica.shard.borrow().wants_walk() {
             replica.keep_walk_rate().await;
-            let began_ns = replica.now_ns();
+            let (began_ns, processor_ns) = (replica.now_ns(), clock::processor_ns());
             replica.shard.borrow_mut().walk(WALK_STEP);
-            let took_ns = replica.now_ns() - began_ns;
-            replica.longest_step_ns.set(replica.longest_step_ns.get().max(took_ns));
+            let step =
+                Step { took_ns: replica.now_ns() - began_ns, worked_ns: clock::processor_ns() - processor_ns };
+            step.report(replica.number);
+            replica.longest_step.set(replica.longest_step.get().max(step));
             replica.drive();
             tokio::task::yield_now().await;
         }
