@@ -538,7 +538,10 @@ fn garbage_from_a_peer_is_dropped() {
 
 /// As many bytes as make this many parts, each part another letter.
 fn large(parts: u8) -> Bytes {
-    (0..parts).flat_map(|part| vec![b'a' + part; Settings::default().part_bytes()]).collect::<Vec<u8>>().into()
+    (0..parts)
+        .flat_map(|part| vec![b'a' + part; Settings::default().part_bytes()])
+        .collect::<Vec<u8>>()
+        .into()
 }
 
 #[test]

@@ -119,8 +119,10 @@ async fn walk(replica: Rc<Replica>) {
             replica.keep_walk_rate().await;
             let (began_ns, processor_ns) = (replica.now_ns(), clock::processor_ns());
             replica.shard.borrow_mut().walk(WALK_STEP);
-            let step =
-                Step { took_ns: replica.now_ns() - began_ns, worked_ns: clock::processor_ns() - processor_ns };
+            let step = Step {
+                took_ns: replica.now_ns() - began_ns,
+                worked_ns: clock::processor_ns() - processor_ns,
+            };
             step.report(replica.number);
             replica.longest_step.set(replica.longest_step.get().max(step));
             replica.drive();

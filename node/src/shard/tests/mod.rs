@@ -1152,7 +1152,8 @@ fn parts_of_a_leader_that_was_lost_are_not_joined_with_the_next_batch() {
     };
     let none = Bytes::new();
     // A change of members ended between two parts: they did not come together.
-    shard.handle(Event::Committed([entry(1, 1, &lost.slice(..10), true), entry(2, 1, &none, false)].concat()));
+    shard
+        .handle(Event::Committed([entry(1, 1, &lost.slice(..10), true), entry(2, 1, &none, false)].concat()));
     assert!(shard.snapshots.is_empty());
     shard.handle(Event::TakeSnapshot);
     shard.walk(1000);
@@ -1160,9 +1161,8 @@ fn parts_of_a_leader_that_was_lost_are_not_joined_with_the_next_batch() {
     shard.handle(Event::Committed(entry(3, 2, &next, false)));
     assert!(shard.shard.keyspace().get(b"next").is_some());
     assert!(shard.shard.keyspace().get(b"lost").is_none());
-    shard.handle(Event::Committed(
-        [entry(4, 2, &lost.slice(..10), true), entry(5, 2, &none, false)].concat(),
-    ));
+    shard
+        .handle(Event::Committed([entry(4, 2, &lost.slice(..10), true), entry(5, 2, &none, false)].concat()));
     shard.handle(Event::Committed(entry(6, 2, &lost.slice(10..), false)));
     assert!(shard.shard.keyspace().get(b"lost").is_some(), "in its term the rest may come later");
 }
