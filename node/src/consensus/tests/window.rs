@@ -15,6 +15,16 @@ const NARROW_SENT_MOST: u64 = 5_500;
 /// What a turn may take in: as much as a window, and the message with which it is full.
 const NARROW_TAKEN_MOST: u64 = 9_500;
 
+/// Moves the leaderships of these groups to a node.
+fn lead_all(network: &mut Network, leader: NodeId, groups: std::ops::Range<ShardId>) {
+    for group in groups {
+        let other = network.wait_for_leader(group);
+        network.run_ms(500); // it hears its followers
+        network.input(other, Input::Transfer { group, to: Some(leader) });
+        assert!(network.run_until_ms(5_000, |network| network.leader(group) == Some(leader)));
+    }
+}
+
 fn others(leader: NodeId) -> [NodeId; 2] {
     [leader % 3 + 1, (leader + 1) % 3 + 1]
 }
@@ -99,12 +109,7 @@ fn a_large_proposal_of_one_group_does_not_keep_the_others_waiting() {
     plan.disk_bytes_per_ms = Some(40); // a window takes 100 ms
     let mut network = Network::new(7, plan);
     let leader = network.wait_for_leader(0);
-    for group in 1..3 {
-        let other = network.wait_for_leader(group);
-        network.run_ms(500); // it hears its followers
-        network.input(other, Input::Transfer { group, to: Some(leader) });
-        assert!(network.run_until_ms(5_000, |network| network.leader(group) == Some(leader)));
-    }
+    lead_all(&mut network, leader, 1..3);
     network.propose(leader, 0, 1, vec![1; 200_000]);
     network.run_ms(200);
     for round in 0..3 {
@@ -119,6 +124,31 @@ fn a_large_proposal_of_one_group_does_not_keep_the_others_waiting() {
     }
     network.run_ms(6_000);
     assert_eq!(network.payloads(leader, 0).concat().len(), 200_000);
+}
+
+#[test]
+fn large_proposals_of_two_groups_take_turns() {
+    let mut network = Network::new(10, narrow(2));
+    let leader = network.wait_for_leader(0);
+    lead_all(&mut network, leader, 1..2);
+    let before = [0, 1].map(|group| network.status(leader, group).last);
+    network.propose(leader, 0, 1, vec![1; 400_000]);
+    network.propose(leader, 1, 1, vec![1; 400_000]);
+    network.run_until_ms(5_000, |network| network.status(leader, 0).last >= before[0] + 200);
+    let appended = network.status(leader, 1).last - before[1];
+    assert!((150..=250).contains(&appended), "{appended} parts of one, 200 of the other");
+}
+
+#[test]
+fn parts_that_no_majority_has_are_bounded() {
+    let mut network = Network::new(11, narrow(1));
+    let leader = network.wait_for_leader(0);
+    network.isolate(leader);
+    network.propose(leader, 0, 1, vec![1; 100_000]);
+    network.run_ms(300);
+    let status = network.status(leader, 0);
+    let ahead = status.last - status.committed;
+    assert!((8..=12).contains(&ahead), "{ahead} parts of 1000 bytes: two turns' worth");
 }
 
 /// Disks that take 20 MB in a second, and the settings of the product.
