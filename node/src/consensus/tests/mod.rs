@@ -536,6 +536,27 @@ fn garbage_from_a_peer_is_dropped() {
     assert_eq!(network.payloads(leader, 0), [text(1)]);
 }
 
+#[test]
+fn answers_of_strangers_are_not_remembered() {
+    let mut network = three();
+    let leader = network.wait_for_leader(0);
+    let me = ReplicaId::new(leader, 0);
+    let (term, now) = (network.shard(leader, 0).term, network.clock(leader));
+    let consensus = network.nodes.get_mut(&leader).unwrap().consensus.as_mut().unwrap();
+    let mut answer = |from: ReplicaId| {
+        let mut message = raft::eraftpb::Message::default();
+        message.set_msg_type(raft::eraftpb::MessageType::MsgHeartbeatResponse);
+        (message.to, message.from, message.term) = (me.0, from.0, term);
+        let data = protobuf::Message::write_to_bytes(&message).unwrap().into();
+        let message = PeerMessage { group: 0, from, to: me, stamp: 0, echo: now, data };
+        consensus.step(Input::Message(message), now);
+        consensus.groups[&0].echoes.of(term, from.0)
+    };
+    assert_eq!(answer(ReplicaId::new(leader % 3 + 1, 0)), now);
+    assert_eq!(answer(ReplicaId::new(leader % 3 + 1, 7)), 0, "a life that is no member");
+    assert_eq!(answer(ReplicaId::new(9, 0)), 0);
+}
+
 /// As many bytes as make this many parts, each part another letter.
 fn large(parts: u8) -> Bytes {
     (0..parts)

@@ -104,6 +104,29 @@ fn what_a_shard_is_behind_is_read_a_window_at_a_time() {
 }
 
 #[test]
+fn a_shard_that_has_room_again_is_handed_a_window_at_a_time() {
+    let mut plan = narrow(1);
+    plan.settings.unapplied_bytes_max = 20_000;
+    let mut network = Network::new(12, plan);
+    let leader = network.wait_for_leader(0);
+    let [late, _] = others(leader);
+    network.nodes.get_mut(&late).unwrap().shards.get_mut(&0).unwrap().hold_applied = true;
+    for number in 0..60 {
+        network.propose(leader, 0, number, vec![number as u8; 900]);
+        network.run_ms(5);
+    }
+    network.most = Default::default();
+    let shard = network.nodes.get_mut(&late).unwrap().shards.get_mut(&0).unwrap();
+    shard.hold_applied = false;
+    let index = shard.state.last().unwrap().0;
+    network.input(late, Input::Applied { group: 0, index });
+    network.run_ms(1_000);
+    assert_eq!(network.payloads(late, 0).len(), 60);
+    assert!(network.most.handed > 2_000, "{:?}", network.most);
+    assert!(network.most.handed <= NARROW_MOST, "{:?}", network.most);
+}
+
+#[test]
 fn a_large_proposal_of_one_group_does_not_keep_the_others_waiting() {
     let mut plan = narrow(3);
     plan.disk_bytes_per_ms = Some(40); // a window takes 100 ms
