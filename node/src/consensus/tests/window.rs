@@ -25,6 +25,14 @@ fn lead_all(network: &mut Network, leader: NodeId, groups: std::ops::Range<Shard
     }
 }
 
+/// Proposes so many entries of so many bytes in group 0, one each 5 ms.
+fn propose(network: &mut Network, leader: NodeId, count: u64, bytes: usize) {
+    for number in 0..count {
+        network.propose(leader, 0, number, vec![number as u8; bytes]);
+        network.run_ms(5);
+    }
+}
+
 fn others(leader: NodeId) -> [NodeId; 2] {
     [leader % 3 + 1, (leader + 1) % 3 + 1]
 }
@@ -51,10 +59,7 @@ fn a_follower_that_lags_is_sent_a_window_at_a_time() {
     let leader = network.wait_for_leader(0);
     let [late, _] = others(leader);
     network.isolate(late);
-    for number in 0..300 {
-        network.propose(leader, 0, number, vec![number as u8; 500]);
-        network.run_ms(5);
-    }
+    propose(&mut network, leader, 300, 500);
     network.most = Default::default();
     network.cut.clear();
     network.run_ms(3_000);
@@ -71,10 +76,7 @@ fn a_follower_that_was_paused_takes_in_a_window_at_a_time() {
     let leader = network.wait_for_leader(0);
     let [late, _] = others(leader);
     network.pause(late, network.time + 400 * MS);
-    for number in 0..60 {
-        network.propose(leader, 0, number, vec![number as u8; 900]);
-        network.run_ms(5);
-    }
+    propose(&mut network, leader, 60, 900);
     network.most = Default::default();
     network.run_ms(2_000);
     assert_eq!(network.payloads(late, 0).len(), 60);
@@ -90,10 +92,7 @@ fn what_a_shard_is_behind_is_read_a_window_at_a_time() {
     let leader = network.wait_for_leader(0);
     let [late, _] = others(leader);
     network.nodes.get_mut(&late).unwrap().shards.get_mut(&0).unwrap().hold_applied = true;
-    for number in 0..100 {
-        network.propose(leader, 0, number, vec![number as u8; 900]);
-        network.run_ms(5);
-    }
+    propose(&mut network, leader, 100, 900);
     network.crash(late, 0);
     network.most = Default::default();
     network.start(late);
@@ -111,10 +110,7 @@ fn a_shard_that_has_room_again_is_handed_a_window_at_a_time() {
     let leader = network.wait_for_leader(0);
     let [late, _] = others(leader);
     network.nodes.get_mut(&late).unwrap().shards.get_mut(&0).unwrap().hold_applied = true;
-    for number in 0..60 {
-        network.propose(leader, 0, number, vec![number as u8; 900]);
-        network.run_ms(5);
-    }
+    propose(&mut network, leader, 60, 900);
     network.most = Default::default();
     let shard = network.nodes.get_mut(&late).unwrap().shards.get_mut(&0).unwrap();
     shard.hold_applied = false;
