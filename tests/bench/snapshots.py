@@ -8,9 +8,9 @@ client writes at random and another asks for one key after the other, one reques
 longest answer with and without the snapshot, the longest step of the shard for it, the growth of the process, and how long
 a restart takes until the first write is served. Standard library only.
 
-On each processor a process of the highest priority, which does nothing but wake up, notes when it woke too late: then the
-machine itself stood still, and no program on it could have done better. Steps beyond the limit that fall into such a moment are
-told apart. It needs root.
+On each processor a process of the highest priority, which does nothing but wake up, notes when it woke too late: then no program
+ran on that processor, whether the host held it up or the system did, perhaps for a call of the server's own. Steps beyond the limit
+that fall into such a moment are told apart; that does not show who is to blame. It needs root.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PORT = 21700
 VALUE = b"v" * 100
 # The next snapshot is taken when the log has grown by so much; the fill itself writes more.
 LOG_BYTES_MAX = 64 << 20
-# Who wakes up so much too late, at the highest priority, was held up by the machine.
+# Who wakes up so much too late, at the highest priority, was held up by the system or its host.
 LATE_MS = 1.0
 # A step of the shard is to take no longer.
 STEP_MS_MAX = 5.0
@@ -301,7 +301,7 @@ def explain(line, held_up):
     overlaps = (min(end, at) - max(end - took / 1000, at - late / 1000) for at, late in held_up)
     still = max((overlap * 1000 for overlap in overlaps), default=0.0)
     rest = took - max(still, 0.0)
-    verdict = "the machine's" if rest <= STEP_MS_MAX else "NOT EXPLAINED"
+    verdict = "in a hold-up" if rest <= STEP_MS_MAX else "outside of any"
     print(f"  a step of {took:.1f} ms, in which the machine stood still for {max(still, 0.0):.1f}: {verdict}")
 
 

@@ -63,14 +63,14 @@ def test_values_up_to_the_limit_reach_all_replicas(make_cluster):
     before, first = terms(cluster), cluster.leader(0)
     value = b"0123456789abcdef" * (200 * MIB // 16)
 
-    def set_and_wait(name, data):
+    def set_and_wait(name, data, patience_ms):
         def work(leader):
             assert leader.set(name, data)
-            assert leader.wait(2, 240_000) == 2
+            assert leader.wait(2, patience_ms) == 2
 
         on_leader(cluster, work)
 
-    set_and_wait("large", value)
+    set_and_wait("large", value, 120_000)
     assert on_leader(cluster, lambda leader: leader.strlen("large")) == len(value)
     assert on_leader(cluster, lambda leader: leader.getrange("large", 200 * MIB - 4, -1)) == b"cdef"
 
@@ -81,7 +81,7 @@ def test_values_up_to_the_limit_reach_all_replicas(make_cluster):
         on_leader(cluster, lambda leader: leader.setrange("gap", 512 * MIB, b"x"))
     on_leader(cluster, lambda leader: leader.delete("gap"))
 
-    set_and_wait("largest", b"v" * (512 * MIB))
+    set_and_wait("largest", b"v" * (512 * MIB), 240_000)
     print(f"most memory of a node's process: {resident_mib(cluster)} MiB")
     assert_nobody_was_elected(cluster, first, before)
     eventually(lambda: len(set(cluster.digests(0))) == 1, within=60, what="all replicas hold the same")
