@@ -8,12 +8,16 @@ client writes at random and another asks for one key after the other, one reques
 longest answer with and without the snapshot, the longest step of the shard for it, the growth of the process, and how long
 a restart takes until the first write is served. Standard library only.
 
-On each processor a process of the highest priority, which does nothing but wake up, notes when it woke too late: then no program
-ran on that processor, whether the host held it up or the system did, perhaps for a call of the server's own. Steps beyond the limit
-that fall into such a moment are told apart; that does not show who is to blame. It needs root.
+Of a step beyond the limit it tells who had the processor meanwhile. The kernel's trace says whether that was the shard. If it was, a
+process of the highest priority on each processor, which does nothing but wake up, says whether the processor stood still: a
+step calls nothing of the system's, so it can be interrupted at any instruction, and who wakes up too late while it runs was held
+up by what is below it: a fault of memory, an interrupt, the host. How much the machine does so by itself is watched
+before. This needs root and tracefs.
 """
 
 import argparse
+import atexit
+import collections
 import datetime
 import multiprocessing
 import os
@@ -31,9 +35,10 @@ VALUE = b"v" * 100
 # The next snapshot is taken when the log has grown by so much; the fill itself writes more.
 LOG_BYTES_MAX = 64 << 20
 # Who wakes up so much too late, at the highest priority, was held up by the system or its host.
-LATE_MS = 1.0
-# A step of the shard is to take no longer.
-STEP_MS_MAX = 5.0
+LATE_MS = 0.5
+TRACEFS = pathlib.Path("/sys/kernel/tracing")
+# The kernel keeps so much of its trace a processor: a second and more.
+TRACE_KIB = 4096
 
 
 class Client:
@@ -157,7 +162,7 @@ class Machine:
             self.watches.append((process, receiver))
 
     def watch(self, cpu, sender):
-        """Notes each time at which it woke up late: when, and how much."""
+        """Notes each time at which it woke up late: when, how much, and on which processor."""
         os.sched_setaffinity(0, {cpu})
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
         late = []
@@ -167,7 +172,7 @@ class Machine:
                 time.sleep(0.0005)
                 took = (time.monotonic() - before) * 1000 - 0.5
                 if took > LATE_MS:
-                    late.append((time.time(), took))
+                    late.append((time.time(), took, cpu))
         sender.send(late)
 
     def held_up(self):
@@ -177,6 +182,111 @@ class Machine:
         for process, _ in self.watches:
             process.join()
         return moments
+
+    @staticmethod
+    def tell(held_up):
+        """A line about them."""
+        most = max((late for _, late, _ in held_up), default=0.0)
+        print(f"processors stood still {len(held_up)} times for more than {LATE_MS} ms, at most {most:.1f} ms")
+
+
+def count(stop):
+    """Keeps a processor busy with nothing but itself."""
+    number = 0
+    while not stop.is_set():
+        for _ in range(100_000):
+            number += 1
+
+
+def machine_alone(seconds=30):
+    """How long processors stand still that do nothing but count: there is no server yet."""
+    stop, machine = multiprocessing.Event(), Machine()
+    counting = [multiprocessing.Process(target=count, args=(stop,)) for _ in machine.watches]
+    for process in counting:
+        process.start()
+    time.sleep(seconds)
+    stop.set()
+    for process in counting:
+        process.join()
+    print(f"before there is a server, {seconds} s: ", end="")
+    machine.tell(machine.held_up())
+
+
+class Switches:
+    """The kernel's trace of who has which processor."""
+
+    def __init__(self):
+        if not (TRACEFS / "instances").exists():
+            subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACEFS], check=True)
+        self.instance = TRACEFS / "instances" / f"moonraft-{os.getpid()}"
+        self.instance.mkdir()
+        atexit.register(lambda: self.instance.exists() and self.instance.rmdir())
+        for name, value in (("trace_clock", "boot"), ("buffer_size_kb", str(TRACE_KIB)), ("events/sched/sched_switch/enable", "1")):
+            (self.instance / name).write_text(value)
+
+    def between(self, begin, end):
+        """Who had a processor when, in this time (wall clock): thread, its number, processor, from, until."""
+        offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        since, pieces = {}, []
+        for line in (self.instance / "trace").read_text(errors="replace").splitlines():
+            found = re.search(r"\[(\d+)\] \S+ +(\d+\.\d+): sched_switch: prev_comm=(.*) prev_pid=(\d+) ", line)
+            if found:
+                processor, at = int(found[1]), float(found[2]) + offset
+                pieces.append((found[3], int(found[4]), processor, max(begin, since.get(processor, begin)), min(end, at)))
+                since[processor] = at
+        return [piece for piece in pieces if piece[3] < piece[4]]
+
+    def end(self):
+        """No more of it."""
+        self.instance.rmdir()
+
+
+class LongSteps:
+    """Steps of the shard beyond the limit, each told with who had the processor."""
+
+    def __init__(self, server):
+        self.server, self.told, self.steps, self.switches = server, len(server.lines("was long")), [], Switches()
+
+    def look(self):
+        """Takes those that are new: the kernel forgets."""
+        for line in self.server.lines("was long")[self.told :]:
+            self.told += 1
+            end = datetime.datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
+            begin = end - int(field(line, "took_us")) / 1e6
+            self.steps.append((begin, end, int(field(line, "thread")), self.switches.between(begin, end)))
+
+    def tell(self, late):
+        """What they were, when it is known who woke up late: when, by how much, and on which processor."""
+        for begin, end, thread, pieces in self.steps:
+            print(f"  a step of {(end - begin) * 1000:.1f} ms: ", end="")
+            own = [piece for piece in pieces if piece[1] == thread]
+            if not own:
+                print("the kernel's trace does not reach back to it")
+                continue
+            still = sum(overlap(piece, (at - by / 1000, at)) for piece in own for at, by, on in late if on == piece[2])
+            others = self.others(begin, end, thread, own, pieces)
+            names = ", ".join(f"{name} {took * 1000:.1f}" for name, took in others.most_common(3) if took > 1e-4)
+            had = sum(piece[4] - piece[3] for piece in own)
+            print(f"the shard had a processor for {had * 1000:.1f}, which stood still for {still * 1000:.1f} of them", end="")
+            print(f"; others had it: {names or 'none'}")
+        self.switches.end()
+
+    @staticmethod
+    def others(begin, end, thread, own, pieces):
+        """Who had the processor that the shard had left, and how long, until it had one again."""
+        others = collections.Counter()
+        left = [(begin, own[0][2])] + [(piece[4], piece[2]) for piece in own]
+        again = [piece[3] for piece in own] + [end]
+        for (since, processor), until in zip(left, again):
+            for piece in pieces:
+                if piece[1] != thread and piece[2] == processor:
+                    others[piece[0]] += overlap(piece, (since, until))
+        return others
+
+
+def overlap(piece, time_of):
+    """How long a piece lies within a time, in seconds."""
+    return max(0.0, min(piece[4], time_of[1]) - max(piece[3], time_of[0]))
 
 
 def write(stop, data, written, rate):
@@ -234,6 +344,8 @@ def main():
     count = int(options.gigabytes * 1e9 / (16 + len(VALUE)))
     data = Lists(count, options.elements) if options.elements else Strings(count)
     everywhere = os.sched_getaffinity(0)
+    if os.geteuid() == 0:
+        machine_alone()
     server = Server(options.binary, directory)
     if options.clients_on is not None:
         os.sched_setaffinity(0, {options.clients_on})  # its children's, too
@@ -273,12 +385,18 @@ def measure(server, data, options):
 def measure_snapshot(server, data, rate):
     """What one snapshot costs. It may have begun before, as soon as the log was long enough."""
     pid = server.process.pid
-    seen, told = len(server.lines("snapshot written")), len(server.lines("was long"))
+    seen = len(server.lines("snapshot written"))
     resident = memory(pid, "VmRSS")
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak counts from here
-    machine = Machine() if os.geteuid() == 0 else None
+    machine, steps = (Machine(), LongSteps(server)) if os.geteuid() == 0 else (None, None)
+
+    def is_there():
+        if steps:
+            steps.look()
+        return len(server.lines("snapshot written")) > seen
+
     began = time.monotonic()
-    took, written = under_load(data, lambda: len(server.lines("snapshot written")) > seen, rate)
+    took, written = under_load(data, is_there, rate)
     held_up = machine.held_up() if machine else []
     tell("until the next snapshot was there", took, written, time.monotonic() - began)
     peak = memory(pid, "VmHWM")
@@ -288,21 +406,9 @@ def measure_snapshot(server, data, rate):
     longest, worked = (int(field(line, name)) / 1000 for name in ("longest_step_us", "worked_us"))
     print(f"  {size / 1e9:.2f} GB written, longest step {longest:.1f} ms, of which {worked:.1f} on a processor")
     if machine:
-        most = max((late for _, late in held_up), default=0.0)
-        print(f"  the machine stood still {len(held_up)} times for more than {LATE_MS:.0f} ms, at most {most:.1f} ms")
-    for line in server.lines("was long")[told:]:
-        explain(line, held_up)
-
-
-def explain(line, held_up):
-    """A step beyond the limit: how much of it the machine stood still."""
-    took = int(field(line, "took_us")) / 1000
-    end = datetime.datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
-    overlaps = (min(end, at) - max(end - took / 1000, at - late / 1000) for at, late in held_up)
-    still = max((overlap * 1000 for overlap in overlaps), default=0.0)
-    rest = took - max(still, 0.0)
-    verdict = "in a hold-up" if rest <= STEP_MS_MAX else "outside of any"
-    print(f"  a step of {took:.1f} ms, in which the machine stood still for {max(still, 0.0):.1f}: {verdict}")
+        print("  ", end="")
+        machine.tell(held_up)
+        steps.tell(held_up)
 
 
 def field(line, name):

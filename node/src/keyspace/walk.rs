@@ -244,9 +244,9 @@ impl Keyspace {
         self.walk.is_some()
     }
 
-    /// Goes on with the walk until it has written or looked at about `cost` bytes. Returns whether it is
-    /// at its end.
-    pub fn walk(&mut self, cost: usize) -> bool {
+    /// Goes on with the walk until it has written or looked at about `cost` bytes, or has no more time: that is
+    /// asked after each entry. Returns whether it is at its end.
+    pub fn walk(&mut self, cost: usize, has_time: impl Fn() -> bool) -> bool {
         let Some(mut walk) = self.walk.take() else { return true };
         let mut left = cost;
         let mut ended = false;
@@ -255,6 +255,9 @@ impl Keyspace {
             let looked = self.walk_on(&mut walk, left);
             ended = looked.is_none();
             left = left.saturating_sub(looked.unwrap_or(0) + walk.bytes() - before);
+            if !has_time() {
+                break;
+            }
         }
         if ended {
             walk.close_chunk();

@@ -15,6 +15,8 @@
 //! redirects, and what does not look at data. The old state goes first: a node that has memory for its data
 //! need not have it twice.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use moonraft_proto::{DecodeError, entry::Batch};
 
@@ -104,10 +106,14 @@ impl Shard {
         self.snapshots.point.is_some() && !self.snapshots.complete && !self.is_writer_behind()
     }
 
-    /// Goes on with the snapshot until about `cost` bytes are written or looked at.
-    pub fn walk(&mut self, cost: usize) {
+    /// Goes on with the snapshot until about `cost` bytes are written or looked at, but for no more than one entry,
+    /// or slice of a large one, from `until_ns` on, boot clock: what is walked has been left alone for long, and
+    /// the machine may have to fetch it.
+    pub fn walk(&mut self, cost: usize, until_ns: u64) {
         if self.wants_walk() {
-            self.snapshots.complete = self.tx_mut().keyspace_mut().walk(cost);
+            let surroundings = Rc::clone(&self.surroundings);
+            let has_time = || surroundings.boot_ns() < until_ns;
+            self.snapshots.complete = self.tx_mut().keyspace_mut().walk(cost, has_time);
         }
     }
 

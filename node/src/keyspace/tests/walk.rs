@@ -124,7 +124,7 @@ proptest! {
                     }
                 }
                 Step::Commit => undos.clear(),
-                Step::Walk(cost) => drop(keyspace.walk(*cost)),
+                Step::Walk(cost) => drop(keyspace.walk(*cost, || true)),
                 Step::Prepare(key, at_once) => {
                     keyspace.allow_at_once(*at_once);
                     let ready = keyspace.prepare_change(KEYS[*key]);
@@ -135,7 +135,7 @@ proptest! {
         }
         let given_up = !keyspace.is_walking();
         prop_assert!(!given_up || cleared, "only the return of what was cleared ends a walk");
-        while !keyspace.walk(cost) {
+        while !keyspace.walk(cost, || true) {
             chunks.extend(keyspace.take_chunks());
         }
         chunks.extend(keyspace.take_chunks());
@@ -150,7 +150,7 @@ proptest! {
         // A walk after it knows nothing of it.
         let expected = digests(&keyspace);
         keyspace.begin_walk(77);
-        while !keyspace.walk(cost) {}
+        while !keyspace.walk(cost, || true) {}
         prop_assert_eq!(digests(&build(&keyspace.take_chunks())), expected);
     }
 }
@@ -170,7 +170,7 @@ fn a_step_is_bounded_however_large_a_value_is() {
     let expected = digests(&keyspace);
     keyspace.begin_walk(77);
     let (mut chunks, mut steps) = (keyspace.take_chunks(), 0);
-    while !keyspace.walk(10_000) {
+    while !keyspace.walk(10_000, || true) {
         let step = keyspace.take_chunks();
         assert!(step.iter().map(bytes::Bytes::len).sum::<usize>() < 200_000);
         chunks.extend(step);
@@ -188,13 +188,13 @@ fn clearing_all_writes_nothing_at_once() {
     let expected = digests(&keyspace);
     keyspace.begin_walk(77);
     let mut chunks = keyspace.take_chunks();
-    keyspace.walk(20_000);
+    keyspace.walk(20_000, || true);
     let undo = keyspace.apply(&Effect::ClearSlots { first: 0, last: 16_383 });
     chunks.extend(keyspace.take_chunks());
     let before: usize = chunks.iter().map(bytes::Bytes::len).sum();
     assert!(before < 30_000, "{before} bytes");
     drop(undo);
-    while !keyspace.walk(20_000) {}
+    while !keyspace.walk(20_000, || true) {}
     chunks.extend(keyspace.take_chunks());
     assert_eq!(digests(&build(&chunks)), expected);
     assert!(keyspace.is_empty());
@@ -229,7 +229,7 @@ impl Awaited {
 
     /// Goes on by a step, after which 10 KB may be written at once.
     fn step(&mut self, cost: usize) {
-        self.keyspace.walk(cost);
+        self.keyspace.walk(cost, || true);
         self.chunks.extend(self.keyspace.take_chunks());
         self.keyspace.allow_at_once(10_000);
     }
@@ -252,7 +252,7 @@ impl Awaited {
     }
 
     fn finish(mut self) {
-        while !self.keyspace.walk(10_000) {}
+        while !self.keyspace.walk(10_000, || true) {}
         self.chunks.extend(self.keyspace.take_chunks());
         assert_eq!(digests(&build(&self.chunks)), self.expected);
         check(&self.keyspace);
@@ -291,18 +291,18 @@ fn a_large_value_that_the_walk_is_at_is_awaited_too() {
     put_hash(&mut keyspace, b"large", 100_000);
     let expected = digests(&keyspace);
     keyspace.begin_walk(77);
-    keyspace.walk(100_000);
+    keyspace.walk(100_000, || true);
     keyspace.allow_at_once(10_000);
     assert!(!keyspace.prepare_change(b"large"));
-    keyspace.walk(100_000);
+    keyspace.walk(100_000, || true);
     let mut chunks = keyspace.take_chunks();
     assert!(chunks.iter().map(bytes::Bytes::len).sum::<usize>() < 400_000);
     assert!(!keyspace.prepare_change(b"large"));
     while !keyspace.prepare_change(b"large") {
-        keyspace.walk(100_000);
+        keyspace.walk(100_000, || true);
     }
     keyspace.apply(&Effect::Remove { key: b"large" });
-    keyspace.walk(usize::MAX);
+    keyspace.walk(usize::MAX, || true);
     chunks.extend(keyspace.take_chunks());
     assert_eq!(digests(&build(&chunks)), expected);
 }

@@ -334,7 +334,12 @@ impl ShardHarness {
 
     /// The snapshot goes on by a step.
     pub fn walk(&mut self, cost: usize) {
-        self.shard.walk(cost);
+        self.walk_until(cost, u64::MAX);
+    }
+
+    /// The snapshot goes on by a step that has time until then.
+    pub fn walk_until(&mut self, cost: usize, until_ns: u64) {
+        self.shard.walk(cost, until_ns);
         self.settle();
     }
 

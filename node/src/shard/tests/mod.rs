@@ -1212,6 +1212,23 @@ fn a_snapshot_is_of_the_batch_it_began_after_whatever_comes_then() {
 }
 
 #[test]
+fn a_step_of_a_snapshot_that_has_no_time_left_writes_one_entry() {
+    let (mut shard, _) = leader_with_keys(ShardSettings::default());
+    let expected = digests(&shard);
+    shard.handle(Event::TakeSnapshot);
+    let (mut steps, now_ns) = (0, shard.world.boot_ns.get());
+    while shard.shard.wants_walk() {
+        shard.walk_until(usize::MAX, now_ns);
+        steps += 1;
+    }
+    assert!(steps > 200, "{steps} steps for 200 keys");
+    assert_eq!(digest_of(&shard.snapshots[0]), expected);
+    shard.handle(Event::TakeSnapshot);
+    shard.walk_until(usize::MAX, now_ns + 1);
+    assert_eq!(shard.snapshots.len(), 2, "it has time for all");
+}
+
+#[test]
 fn a_snapshot_of_what_is_taken_back_is_given_up_and_taken_again() {
     let (mut shard, client) = leader_with_keys(ShardSettings::default());
     shard.receive_only(client, "SET {t}1 new");

@@ -123,7 +123,7 @@ impl World {
     pub(super) fn end_turn(&mut self, node: usize, shard: usize) {
         let Some(running) = &mut self.nodes[node].running else { return };
         running.shards[shard].end_turn();
-        running.shards[shard].walk(super::WALK_STEP);
+        running.shards[shard].walk(super::WALK_STEP, u64::MAX);
         self.drive(node, shard);
     }
 
