@@ -38,7 +38,7 @@ LOG_BYTES_MAX = 64 << 20
 LATE_MS = 0.5
 TRACEFS = pathlib.Path("/sys/kernel/tracing")
 # The kernel keeps so much of its trace a processor: a second and more.
-TRACE_KIB = 4096
+TRACE_KIB = 8192
 
 
 class Client:
@@ -218,7 +218,7 @@ class Switches:
     def __init__(self):
         if not (TRACEFS / "instances").exists():
             subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACEFS], check=True)
-        self.instance = TRACEFS / "instances" / f"moonraft-{os.getpid()}"
+        self.instance = TRACEFS / "instances" / f"moonraft-{os.getpid()}"  # one at a time
         self.instance.mkdir()
         atexit.register(lambda: self.instance.exists() and self.instance.rmdir())
         for name, value in (("trace_clock", "boot"), ("buffer_size_kb", str(TRACE_KIB)), ("events/sched/sched_switch/enable", "1")):
@@ -227,12 +227,18 @@ class Switches:
     def between(self, begin, end):
         """Who had a processor when, in this time (wall clock): thread, its number, processor, from, until."""
         offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        # It is stopped while it is read, and begins anew: what is lost would look like one long piece.
+        (self.instance / "tracing_on").write_text("0")
+        text = (self.instance / "trace").read_text(errors="replace")
+        (self.instance / "trace").write_text("")
+        (self.instance / "tracing_on").write_text("1")
         since, pieces = {}, []
-        for line in (self.instance / "trace").read_text(errors="replace").splitlines():
+        for line in text.splitlines():
             found = re.search(r"\[(\d+)\] \S+ +(\d+\.\d+): sched_switch: prev_comm=(.*) prev_pid=(\d+) ", line)
             if found:
                 processor, at = int(found[1]), float(found[2]) + offset
-                pieces.append((found[3], int(found[4]), processor, max(begin, since.get(processor, begin)), min(end, at)))
+                if processor in since:
+                    pieces.append((found[3], int(found[4]), processor, max(begin, since[processor]), min(end, at)))
                 since[processor] = at
         return [piece for piece in pieces if piece[3] < piece[4]]
 
@@ -241,11 +247,12 @@ class Switches:
         self.instance.rmdir()
 
 
-class LongSteps:
-    """Steps of the shard beyond the limit, each told with who had the processor."""
+class Watch:
+    """What the machine did, and the steps of the shard beyond the limit, each told with who had the processor."""
 
     def __init__(self, server):
-        self.server, self.told, self.steps, self.switches = server, len(server.lines("was long")), [], Switches()
+        self.server, self.told, self.steps = server, len(server.lines("was long")), []
+        self.machine, self.switches = Machine(), Switches()
 
     def look(self):
         """Takes those that are new: the kernel forgets."""
@@ -255,8 +262,11 @@ class LongSteps:
             begin = end - int(field(line, "took_us")) / 1e6
             self.steps.append((begin, end, int(field(line, "thread")), self.switches.between(begin, end)))
 
-    def tell(self, late):
-        """What they were, when it is known who woke up late: when, by how much, and on which processor."""
+    def tell(self):
+        """What was watched, now that it is known who woke up late: when, by how much, and on which processor."""
+        late = self.machine.held_up()
+        print("  ", end="")
+        Machine.tell(late)
         for begin, end, thread, pieces in self.steps:
             print(f"  a step of {(end - begin) * 1000:.1f} ms: ", end="")
             own = [piece for piece in pieces if piece[1] == thread]
@@ -351,9 +361,7 @@ def main():
         os.sched_setaffinity(0, {options.clients_on})  # its children's, too
     try:
         server.wait_until_serving()
-        client = Client()
-        for requests in data.fill():
-            client.send(*requests)
+        fill(server, data)
         print(f"{count} values, {options.gigabytes} GB; load average {os.getloadavg()[0]:.1f}")
         measure(server, data, options)
         server.kill()
@@ -366,15 +374,39 @@ def main():
         server.kill()
 
 
-def measure(server, data, options):
-    """A while without a snapshot, and some with."""
-    rate = options.writes_per_second
+def fill(server, data):
+    """Makes the data, as fast as can be; tells of the snapshots that are taken meanwhile."""
+    client, watch = Client(), watch_of(server)
+    for number, requests in enumerate(data.fill()):
+        client.send(*requests)
+        if watch and number % 20 == 0:
+            watch.look()
+    wait_for_quiet(server)
+    longest = [int(field(line, "longest_step_us")) / 1000 for line in server.lines("snapshot taken")]
+    print(f"{len(longest)} snapshots while it was filled, longest steps in ms: {', '.join(map(str, longest))}")
+    if watch:
+        watch.look()
+        watch.tell()
+
+
+def watch_of(server):
+    """A watch, if this may be."""
+    return Watch(server) if os.geteuid() == 0 else None
+
+
+def wait_for_quiet(server):
+    """Until no snapshot has been taken for a while."""
     idle_since = time.monotonic()
     seen = len(server.lines("snapshot written"))
-    while time.monotonic() - idle_since < 5:  # snapshots of the fill end first
+    while time.monotonic() - idle_since < 5:
         if len(server.lines("snapshot written")) != seen:
             seen, idle_since = seen + 1, time.monotonic()
         time.sleep(0.1)
+
+
+def measure(server, data, options):
+    """A while without a snapshot, and some with."""
+    rate = options.writes_per_second
     end = time.monotonic() + 5
     took, written = under_load(data, lambda: time.monotonic() > end, rate)
     tell("without a snapshot", took, written, 5)
@@ -388,16 +420,15 @@ def measure_snapshot(server, data, rate):
     seen = len(server.lines("snapshot written"))
     resident = memory(pid, "VmRSS")
     pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak counts from here
-    machine, steps = (Machine(), LongSteps(server)) if os.geteuid() == 0 else (None, None)
+    watch = watch_of(server)
 
     def is_there():
-        if steps:
-            steps.look()
+        if watch:
+            watch.look()
         return len(server.lines("snapshot written")) > seen
 
     began = time.monotonic()
     took, written = under_load(data, is_there, rate)
-    held_up = machine.held_up() if machine else []
     tell("until the next snapshot was there", took, written, time.monotonic() - began)
     peak = memory(pid, "VmHWM")
     print(f"  resident {resident / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB: {100 * (peak / resident - 1):.1f} % more")
@@ -405,10 +436,8 @@ def measure_snapshot(server, data, rate):
     size = int(field(server.lines("snapshot written")[-1], "bytes"))
     longest, worked = (int(field(line, name)) / 1000 for name in ("longest_step_us", "worked_us"))
     print(f"  {size / 1e9:.2f} GB written, longest step {longest:.1f} ms, of which {worked:.1f} on a processor")
-    if machine:
-        print("  ", end="")
-        machine.tell(held_up)
-        steps.tell(held_up)
+    if watch:
+        watch.tell()
 
 
 def field(line, name):
