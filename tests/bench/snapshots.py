@@ -155,7 +155,7 @@ class Machine:
 
     def __init__(self):
         self.stop, self.watches = multiprocessing.Event(), []
-        for cpu in sorted(os.sched_getaffinity(0)):
+        for cpu in range(os.cpu_count()):
             receiver, sender = multiprocessing.Pipe(False)
             process = multiprocessing.Process(target=self.watch, args=(cpu, sender))
             process.start()
