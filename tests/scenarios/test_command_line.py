@@ -222,8 +222,8 @@ def test_a_foreign_data_directory(tmp_path, ports, processes, foreign):
     owner = processes(
         tmp_path / "owner.log", "server", "--cluster", mine, "--node", 1, "--dir", data
     )
-    # One node of three is no quorum, so it is not ready; its ports tell that it is up.
-    eventually(lambda: Wire(ports[0].clients[0]).close() or True, what="the node listens")
+    # One node of three is no quorum, so it is not ready; it listens before the directory is its own.
+    eventually(lambda: (data / "identity").exists(), what="the node has made the directory its own")
     owner.stop()
     before = tree(data)
 

@@ -82,6 +82,7 @@ impl Shard {
             self.commit_held(false); // only a follower has time to wait
         }
         self.standing = Standing::Leading { term, serving: false };
+        self.leaderless_since = None; // a majority has elected it just now: its first entry is worth waiting for
         if self.applied.1 == term {
             self.serve();
         }

@@ -261,6 +261,27 @@ fn without_a_leader_for_too_long_the_cluster_is_down() {
 }
 
 #[test]
+fn after_a_long_time_without_a_leader_requests_wait_for_the_first_entry_of_the_next() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    let client = shard.connect();
+    let down = "-CLUSTERDOWN The cluster is down";
+    shard.send(client, "SET k v");
+    shard.pass_ms(2000);
+    assert_eq!(shard.read(client), down);
+    shard.handle(Event::Lead { term: 1 });
+    assert_eq!(shard.send(client, "SET k v"), "", "it will serve in a moment");
+    shard.commit(1, Bytes::new());
+    shard.end_turn();
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
+    shard.handle(Event::Follow { leader: None });
+    shard.handle(Event::Lead { term: 3 });
+    shard.send(client, "SET k v");
+    shard.pass_ms(2000);
+    assert_eq!(shard.read(client), down, "it does not wait for ever");
+}
+
+#[test]
 fn while_the_leader_does_not_answer_requests_wait_for_the_next() {
     let mut shard = ShardHarness::following_with(ShardSettings::default());
     shard.lose_leadership(3);
