@@ -19,8 +19,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// What one step of a snapshot may cost: about 0.1 ms.
 const WALK_STEP: usize = 16 << 10;
-/// And how long it may go on. On a virtual machine whose host had taken its memory's mappings away, each entry was seen
-/// to take up to 0.4 ms, and dozens of such steps in a row up to 8 ms each.
+/// And how long it may go on. On a virtual machine each entry was seen to take up to 0.4 ms, with no fault that its kernel
+/// knew of, and dozens of such steps in a row up to 8 ms each.
 const WALK_STEP_NS: u64 = 500_000;
 /// A step that takes longer is told of: something else had the processor, or the machine stood still.
 const LONG_STEP_NS: u64 = 5_000_000;
