@@ -381,11 +381,10 @@ def fill(server, data):
         client.send(*requests)
         if watch and number % 20 == 0:
             watch.look()
-    wait_for_quiet(server)
+    wait_for_quiet(server, watch)
     longest = [int(field(line, "longest_step_us")) / 1000 for line in server.lines("snapshot taken")]
     print(f"{len(longest)} snapshots while it was filled, longest steps in ms: {', '.join(map(str, longest))}")
     if watch:
-        watch.look()
         watch.tell()
 
 
@@ -394,13 +393,15 @@ def watch_of(server):
     return Watch(server) if os.geteuid() == 0 else None
 
 
-def wait_for_quiet(server):
-    """Until no snapshot has been taken for a while."""
+def wait_for_quiet(server, watch):
+    """Until no snapshot has been taken for a while; the last of the fill are watched too."""
     idle_since = time.monotonic()
     seen = len(server.lines("snapshot written"))
     while time.monotonic() - idle_since < 5:
         if len(server.lines("snapshot written")) != seen:
             seen, idle_since = seen + 1, time.monotonic()
+        if watch:
+            watch.look()
         time.sleep(0.1)
 
 
