@@ -155,6 +155,11 @@ impl Client<'_> {
         self.shard.surroundings.map(self.session().network)
     }
 
+    /// Whether the shard has had no leader for so long that requests are told so.
+    pub fn is_leaderless(&self) -> bool {
+        self.shard.is_leaderless_for_long(self.shard.surroundings.boot_ns())
+    }
+
     /// The place of this replica in the map.
     pub fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
         self.shard.place(map)

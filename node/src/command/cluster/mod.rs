@@ -365,7 +365,7 @@ fn info(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
         slots.map(|(first, last)| usize::from(last - first) + 1).sum()
     };
     let assigned = count(&mut view.shards());
-    let failed = count(&mut view.shards().filter(|shard| !shard.has_quorum()));
+    let failed = count(&mut view.shards().filter(|shard| !view.is_served(shard)));
     let covered = assigned == usize::from(SLOT_COUNT);
     let lines = [
         ("cluster_state", if covered && failed == 0 { "ok".into() } else { "fail".into() }),

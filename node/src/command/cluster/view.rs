@@ -16,6 +16,8 @@ pub(in crate::command) struct View {
     leading: Option<u64>,
     /// The last entry it has applied.
     applied: u64,
+    /// Requests for its shard are told that nobody leads it.
+    leaderless: bool,
 }
 
 /// A shard in a view.
@@ -66,7 +68,13 @@ impl View {
             Standing::Following { .. } => None,
         };
         let me = (settings.shard as usize, settings.replica);
-        Self { map: client.map(), me, leading, applied: client.applied().0 }
+        Self {
+            map: client.map(),
+            me,
+            leading,
+            applied: client.applied().0,
+            leaderless: client.is_leaderless(),
+        }
     }
 
     fn shard(&self, number: usize) -> Shard<'_> {
@@ -84,6 +92,12 @@ impl View {
     /// All shards, by number.
     pub fn shards(&self) -> impl Iterator<Item = Shard<'_>> {
         (0..self.map.shards.len()).map(|number| self.shard(number))
+    }
+
+    /// Whether, as far as is known here, a shard can serve: a majority of its replicas lives on nodes that
+    /// answer, and nobody is told that it has no leader.
+    pub fn is_served(&self, shard: &Shard<'_>) -> bool {
+        shard.place.has_quorum() && !(self.leaderless && shard.number == self.me.0)
     }
 
     /// All replicas, shard by shard.
@@ -127,11 +141,6 @@ impl<'a> Shard<'a> {
     /// The one that is shown as master.
     pub fn master_place(&self) -> Option<&'a ReplicaPlace> {
         self.place.replicas.iter().find(|place| place.replica == self.master)
-    }
-
-    /// Whether a majority of its replicas lives on nodes that answer.
-    pub fn has_quorum(&self) -> bool {
-        self.place.has_quorum()
     }
 }
 

@@ -254,7 +254,9 @@ fn without_a_leader_for_too_long_the_cluster_is_down() {
     shard.pass_ms(1);
     assert_eq!(shard.read(client), format!("{down} {down}"), "the second does not wait as long again");
     assert_eq!(shard.send(client, "SET k v"), down, "that there is no leader is proven");
+    assert!(shard.send(client, "CLUSTER INFO").contains("cluster_state:fail"), "and told");
     shard.lose_leadership(3);
+    assert!(shard.send(client, "CLUSTER INFO").contains("cluster_state:ok"));
     assert_eq!(shard.send(client, "SET k v"), "-MOVED 7629 127.0.0.1:7201");
     shard.handle(Event::Follow { leader: None });
     assert_eq!(shard.send(client, "SET k v"), "", "the next election is a new one");
