@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What taking a snapshot costs, and a restart: one node, one shard, filled, written to, probed.
 
     tests/bench/snapshots.py BINARY [--gigabytes 1] [--snapshots 1] [--writes-per-second N] [--elements 1000000]
