@@ -12,7 +12,8 @@ a restart takes until the first write is served. Standard library only.
 Of a step beyond the limit it tells who had the processor meanwhile. The kernel's trace says whether that was the shard. If it was, a
 process of the highest priority on each processor, which does nothing but wake up, says whether the processor stood still: a
 step calls nothing of the system's, so it can be interrupted at any instruction, and who wakes up too late while it runs was held
-up by what is below it: a fault of memory, an interrupt, the host. How much the machine does so by itself is watched
+up by what is below it: a fault of memory, an interrupt, the host. What the host takes for others it says itself: that is
+"stolen", and is not in the processor time of a step. How much the machine does so by itself is watched
 before. This needs root and tracefs.
 """
 
@@ -38,6 +39,8 @@ LOG_BYTES_MAX = 64 << 20
 # Who wakes up so much too late, at the highest priority, was held up by the system or its host.
 LATE_MS = 0.5
 TRACEFS = pathlib.Path("/sys/kernel/tracing")
+# So many steps beyond the limit are told one by one, the longest first.
+STEPS_TOLD = 10
 # The kernel keeps so much of its trace a processor: a second and more.
 TRACE_KIB = 8192
 
@@ -156,6 +159,7 @@ class Machine:
 
     def __init__(self):
         self.stop, self.watches = multiprocessing.Event(), []
+        self.began, self.stolen_before = time.monotonic(), stolen()
         for cpu in range(os.cpu_count()):
             receiver, sender = multiprocessing.Pipe(False)
             process = multiprocessing.Process(target=self.watch, args=(cpu, sender))
@@ -179,16 +183,23 @@ class Machine:
     def held_up(self):
         """Ends the watch: all these moments, in order."""
         self.stop.set()
+        self.stolen, self.seconds = stolen() - self.stolen_before, time.monotonic() - self.began
         moments = sorted(moment for _, receiver in self.watches for moment in receiver.recv())
         for process, _ in self.watches:
             process.join()
         return moments
 
-    @staticmethod
-    def tell(held_up):
+    def tell(self, held_up):
         """A line about them."""
         most = max((late for _, late, _ in held_up), default=0.0)
-        print(f"processors stood still {len(held_up)} times for more than {LATE_MS} ms, at most {most:.1f} ms")
+        print(f"processors stood still {len(held_up)} times for more than {LATE_MS} ms, at most {most:.1f} ms; ", end="")
+        print(f"the host stole {self.stolen:.2f} s of {self.seconds * len(self.watches):.0f}")
+
+
+def stolen():
+    """Processor time that the host has taken for others since the system began, in seconds."""
+    processors = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(processors[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def count(stop):
@@ -261,15 +272,20 @@ class Watch:
             self.told += 1
             end = datetime.datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
             begin = end - int(field(line, "took_us")) / 1e6
-            self.steps.append((begin, end, int(field(line, "thread")), self.switches.between(begin, end)))
+            worked, thread = (int(field(line, name)) for name in ("worked_us", "thread"))
+            self.steps.append((begin, end, worked, thread, self.switches.between(begin, end)))
 
     def tell(self):
         """What was watched, now that it is known who woke up late: when, by how much, and on which processor."""
         late = self.machine.held_up()
         print("  ", end="")
-        Machine.tell(late)
-        for begin, end, thread, pieces in self.steps:
-            print(f"  a step of {(end - begin) * 1000:.1f} ms: ", end="")
+        self.machine.tell(late)
+        if self.steps:
+            most = max(worked for _, _, worked, _, _ in self.steps)
+            print(f"  {len(self.steps)} steps were long; they worked for {most / 1000:.1f} ms at most")
+        longest_first = sorted(self.steps, key=lambda step: step[0] - step[1])
+        for begin, end, worked, thread, pieces in longest_first[:STEPS_TOLD]:
+            print(f"  a step of {(end - begin) * 1000:.1f} ms worked for {worked / 1000:.1f}: ", end="")
             own = [piece for piece in pieces if piece[1] == thread]
             if not own:
                 print("the kernel's trace does not reach back to it")
