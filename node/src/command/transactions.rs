@@ -6,7 +6,7 @@ use moonraft_router::{Keys, Redirect};
 use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run, facts::uses};
 use crate::shard::{
     Client,
-    execute::shortage,
+    execute::shortage_for_block,
     session::{Queue, Queued},
 };
 
@@ -87,7 +87,7 @@ fn unwatch(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 /// `EXEC`
 ///
 /// All requests run in one unit. One that fails leaves no effect of its own; the
-/// others stand, as in Redis. None runs if the node lacks memory or disk for one of them.
+/// others stand, as in Redis. None runs if the node lacks memory or disk for one of them, or may lack it for a script.
 fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     let Some(queue) = client.session_mut().queue.take() else {
         return Err(CommandError::text("ERR EXEC without MULTI"));
@@ -102,7 +102,7 @@ fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
         return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
     }
     let mut requests = queue.requests.iter();
-    if let Some(text) = requests.find_map(|request| shortage(client.tx(), request.command)) {
+    if let Some(text) = requests.find_map(|request| shortage_for_block(client.tx(), request.command)) {
         let text = format!("EXECABORT Transaction discarded because of: {text}");
         return Err(CommandError::Text(text.into()));
     }

@@ -111,7 +111,7 @@ impl Client<'_> {
         self.shard.tx_mut()
     }
 
-    /// Executes a command on data, in the open unit.
+    /// Executes a command of a block on data, in the open unit; what the node lacks was looked at before the block.
     ///
     /// # Errors
     /// As the command's.

@@ -395,7 +395,7 @@ impl Shard {
     fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) {
         let Self { tx, sessions, statistics, details, .. } = self;
         let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
-        let outcome = run_on_data(tx, command, words);
+        let outcome = check_room(tx, command).and_then(|()| run_on_data(tx, command, words));
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
         statistics.note_error(details, &reply);
         let session = &mut sessions[id];
@@ -415,24 +415,33 @@ impl Shard {
 
 /// Executes a command on data: what a single request, `EXEC` and scripts share.
 pub(super) fn run_on_data<'a>(tx: &'a mut Tx, command: &Command, words: &[&'a [u8]]) -> Outcome<'a> {
-    if command.is_write() && !tx.is_leading() && !command.has(Flag::PubSub) {
+    if command.changes_data() && !tx.is_leading() {
         return Err(CommandError::text("READONLY You can't write against a read only replica."));
     }
-    match shortage(tx, command) {
-        Some(text) => Err(CommandError::text(text)),
-        None => command.execute(tx, words),
-    }
+    command.execute(tx, words)
 }
 
-/// Why a command must not run now: it would take memory or disk that the node lacks.
-pub fn shortage(tx: &Tx, command: &Command) -> Option<&'static str> {
-    if tx.is_out_of_memory() && command.has(Flag::DenyOom) {
+/// Refuses a command that must not run now: it would take memory or disk that the node lacks.
+pub(super) fn check_room(tx: &Tx, command: &Command) -> Result<(), CommandError> {
+    shortage(tx, command.changes_data(), command.has(Flag::DenyOom))
+        .map_or(Ok(()), |text| Err(CommandError::text(text)))
+}
+
+/// Why a block of requests with this command must not begin. What a script in it will do is not known before.
+pub fn shortage_for_block(tx: &Tx, command: &Command) -> Option<&'static str> {
+    let script = matches!(command.run, Run::Script(_, false));
+    shortage(tx, script || command.changes_data(), script || command.has(Flag::DenyOom))
+}
+
+/// What the node lacks for a command that writes, or may take more memory.
+fn shortage(tx: &Tx, writes: bool, grows: bool) -> Option<&'static str> {
+    if tx.is_out_of_memory() && grows {
         return Some("OOM command not allowed when used memory > 'maxmemory'.");
     }
     let refused = match tx.disk_room() {
         DiskRoom::Enough => false,
-        DiskRoom::Short => command.has(Flag::DenyOom),
-        DiskRoom::Last => command.is_write() && !command.has(Flag::PubSub),
+        DiskRoom::Short => grows,
+        DiskRoom::Last => writes,
     };
     refused.then_some(SHORT_OF_DISK)
 }

@@ -3,14 +3,18 @@
 //! The script has the shard for itself while it runs, a vacant one standing in its
 //! place; each command it calls is executed by the same function as any other. A script that is killed,
 //! even after it wrote, is undone whole; one that fails keeps what it did, as in
-//! Redis.
+//! Redis. So a lack of memory or disk stops a script only before its first write.
 
 use std::{rc::Rc, sync::Arc};
 
 use moonraft_proto::{Protocol, Reply};
 use moonraft_router::single_slot;
 
-use super::{Busy, Client, SessionId, Shard, execute::UnitLimit, seen_scripts::SeenScripts};
+use super::{
+    Busy, Client, SessionId, Shard,
+    execute::{UnitLimit, check_room, run_on_data},
+    seen_scripts::SeenScripts,
+};
 use crate::{
     command::{CommandError, Flag, Outcome, Run, find, resolve},
     keyspace::scripts::Sha1,
@@ -67,6 +71,7 @@ impl Client<'_> {
         let host = ScriptHost {
             slot,
             read_only: request.read_only || flags.no_writes,
+            wrote: false,
             any_slot: flags.allow_cross_slot_keys,
             started_ns: shard.surroundings.boot_ns(),
             busy_ns: shard.settings.busy_ms * 1_000_000,
@@ -102,6 +107,8 @@ struct ScriptHost {
     /// The slot of all its keys; `None` until it touches one.
     slot: Option<u16>,
     read_only: bool,
+    /// It has called what writes.
+    wrote: bool,
     /// `allow-cross-slot-keys`: undeclared keys may be of any slot of this shard.
     any_slot: bool,
     started_ns: u64,
@@ -132,7 +139,11 @@ impl ScriptHost {
         }
         let positions = command.key_positions(words)?;
         positions.iter().try_for_each(|&at| self.check_slot(words[at]))?;
-        super::execute::run_on_data(self.shard.tx_mut(), command, words).map(Reply::into_owned)
+        if !self.wrote {
+            check_room(self.shard.tx(), command)?;
+        }
+        self.wrote |= command.changes_data();
+        run_on_data(self.shard.tx_mut(), command, words).map(Reply::into_owned)
     }
 
     /// A unit that exceeds a limit will be refused, so the script ends at once: one

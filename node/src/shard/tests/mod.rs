@@ -1430,6 +1430,39 @@ fn short_of_disk_what_grows_the_data_is_refused_and_at_last_every_write() {
 }
 
 #[test]
+fn a_script_that_has_written_is_not_stopped_half_way_by_a_shortage() {
+    let moves = "EVAL redis.call('SREM',KEYS[1],'a')return(redis.call('SADD',KEYS[2],'a')) 2 {k}s {k}t";
+    let grows = "EVAL redis.call('SADD',KEYS[2],'b')return(redis.call('SREM',KEYS[1],'b')) 2 {k}s {k}t";
+    for shortage in ["disk", "memory"] {
+        let mut shard = ShardHarness::leading();
+        let client = shard.connect();
+        shard.send(client, "SADD {k}s a b");
+        shard.commit_all();
+        shard.read(client);
+        match shortage {
+            "disk" => shard.handle(Event::DiskRoom(DiskRoom::Short)),
+            _ => {
+                shard.shard.reconfigure(|settings| settings.memory_bytes_max = 1);
+                shard.handle(Event::Tick);
+            }
+        }
+        let refusal = if shortage == "disk" { "MISCONF " } else { "OOM " };
+        assert!(shard.send(client, grows).starts_with(&format!("-{refusal}")), "{shortage}");
+        let block = shard.send(client, &format!("MULTI ; {grows} ; SREM {{k}}s a ; EXEC"));
+        let aborted = format!("-EXECABORT Transaction discarded because of: {refusal}");
+        assert!(block.contains(&aborted), "what a script in a block will do is not known before: {block}");
+        assert_eq!(shard.send(client, "SCARD {k}s ; SCARD {k}t"), ":2 :0", "{shortage}: nothing was done");
+        assert_eq!(shard.send(client, moves), "");
+        shard.commit_all();
+        assert_eq!(shard.read(client), ":1", "{shortage}");
+        assert_eq!(shard.send(client, "SCARD {k}s ; SCARD {k}t"), ":1 :1", "{shortage}: all was done");
+        shard.handle(Event::DiskRoom(DiskRoom::Last));
+        assert!(shard.send(client, moves).starts_with('-'), "{shortage}: no write may begin");
+        assert_eq!(shard.send(client, "SCARD {k}s ; SCARD {k}t"), ":1 :1", "{shortage}");
+    }
+}
+
+#[test]
 fn an_entry_of_a_newer_leader_stops_the_node_by_name() {
     let mut shard = ShardHarness::following_with(ShardSettings::default());
     shard.commit(1, batch(&[put(b"k", b"v")]));
