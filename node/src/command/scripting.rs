@@ -35,7 +35,6 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "load",
         arity: Arity::Exactly(3),
-        flags: &[Flag::NoScript, Flag::Stale, Flag::NotLoading],
         run: Run::Script(load, false),
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..CHILD
@@ -119,15 +118,17 @@ fn run(
 
 /// `SCRIPT LOAD script`
 ///
-/// The script becomes part of the shard's state.
+/// At a leader the script becomes part of the shard's state. Clients ask every node, so that a
+/// follower answers too: it remembers the script as a leader does one that `EVAL` sent, for
+/// `EVALSHA_RO` here, and for `EVALSHA` should it lead one day.
 fn load(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let text = words[2];
     let name = client.engine().compile_check(text).map_err(|text| CommandError::Text(text.into()))?;
-    if !client.tx().is_leading() {
-        return Err(CommandError::text("READONLY You can't write against a read only replica."));
-    }
     if client.tx().whole().scripts().get(&name).is_none() {
-        client.tx_mut().emit(Effect::ScriptLoad { text });
+        match client.tx().is_leading() {
+            true => client.tx_mut().emit(Effect::ScriptLoad { text }),
+            false => client.remember_script(name, text),
+        }
     }
     Ok(Reply::Bulk(name.to_vec().into()))
 }
@@ -139,17 +140,16 @@ fn exists(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `SCRIPT FLUSH [ASYNC | SYNC]`
+///
+/// A follower forgets what it has seen itself; what was loaded goes when its leader is asked.
 fn flush(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let known = words.len() == 2 || words.len() == 3 && (is(words[2], "async") || is(words[2], "sync"));
     if !known {
         return Err(CommandError::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
     }
-    if !client.tx().is_leading() {
-        return Err(CommandError::text("READONLY You can't write against a read only replica."));
-    }
     client.engine().forget_all();
     client.seen_scripts().clear();
-    if !client.tx().whole().scripts().is_empty() {
+    if client.tx().is_leading() && !client.tx().whole().scripts().is_empty() {
         client.tx_mut().emit(Effect::ScriptFlush);
     }
     Ok(Reply::OK)

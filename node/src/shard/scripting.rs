@@ -41,7 +41,7 @@ impl Client<'_> {
         self.shard.engine.as_mut().expect("a script does not reach the engine it runs in")
     }
 
-    /// Scripts that were sent with `EVAL` lately.
+    /// Scripts that were sent lately.
     pub fn seen_scripts(&mut self) -> &mut SeenScripts {
         &mut self.shard.seen_scripts
     }
@@ -52,7 +52,7 @@ impl Client<'_> {
         loaded.or_else(|| self.shard.seen_scripts.get(name)).cloned()
     }
 
-    /// Remembers a script that was sent with `EVAL`.
+    /// Remembers a script that is not replicated.
     pub fn remember_script(&mut self, name: Sha1, text: &[u8]) {
         self.shard.seen_scripts.remember(name, text);
     }

@@ -1,4 +1,4 @@
-//! Scripts that a leader has seen, beside those that were loaded.
+//! Scripts that a replica has seen, beside those that are replicated.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,11 +6,11 @@ use hashbrown::HashMap;
 
 use crate::keyspace::{Seed, scripts::Sha1};
 
-/// Scripts that were sent with `EVAL` and are remembered for `EVALSHA` on this
-/// leader; Redis 7.4 keeps as many. Those that were loaded are replicated state.
+/// Scripts that were sent with `EVAL`, or loaded at a follower, and are remembered for `EVALSHA`
+/// on this replica; Redis 7.4 keeps as many. Those that were loaded at a leader are replicated state.
 const SEEN_MAX: usize = 500;
 
-/// Texts of scripts that `EVAL` sent lately.
+/// Texts of scripts that were sent lately.
 #[derive(Default)]
 pub struct SeenScripts {
     texts: HashMap<Sha1, Arc<[u8]>, Seed>,
@@ -18,7 +18,7 @@ pub struct SeenScripts {
 }
 
 impl SeenScripts {
-    /// Remembers a script that was sent with `EVAL`.
+    /// Remembers a script.
     pub fn remember(&mut self, name: Sha1, text: &[u8]) {
         if self.texts.contains_key(&name) {
             return;

@@ -39,6 +39,8 @@ const FOR_REDIS_ONLY: &[(&str, &str)] = &[
     ("eval_ro", "stale"),
     ("evalsha", "stale"),
     ("evalsha_ro", "stale"),
+    // What is loaded while nobody leads would be known to one node only.
+    ("script|load", "stale"),
 ];
 
 /// Flags that a real server does not tell of a command.

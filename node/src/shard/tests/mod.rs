@@ -1105,6 +1105,45 @@ fn a_block_of_requests_never_waits() {
 // ---- scripts ----------------------------------------------------------------
 
 #[test]
+fn a_follower_takes_a_script_that_is_sent_to_every_node() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    let (client, reader) = (shard.connect(), shard.connect());
+    let text = b"return ARGV[1]";
+    let name = b"098e0f0d1448c0a81dafe820f66d460eb09263da";
+    let shown = format!("\"{}\"", name.escape_ascii());
+    assert_eq!(shard.send_words(client, &[b"SCRIPT", b"LOAD", text]), "", "it waits: nobody leads");
+    shard.lose_leadership(2);
+    shard.commit(1, Bytes::new());
+    assert_eq!(shard.read(client), shown);
+    assert_eq!(shard.send_words(client, &[b"SCRIPT", b"EXISTS", name]), "[:1]");
+    shard.send(reader, "READONLY");
+    assert_eq!(shard.send_words(reader, &[b"EVALSHA_RO", name, b"1", b"k", b"hello"]), "\"hello\"");
+    // It leads now, and nobody who led before was asked.
+    shard.lead(2);
+    assert_eq!(shard.send_words(client, &[b"EVALSHA", name, b"1", b"k", b"hello"]), "\"hello\"");
+    assert!(shard.proposals.is_empty(), "what a follower took is not replicated");
+}
+
+#[test]
+fn a_follower_forgets_what_it_took_itself() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.lose_leadership(2);
+    shard.commit(1, batch(&[Effect::ScriptLoad { text: b"return 2" }]));
+    let client = shard.connect();
+    let load = |shard: &mut ShardHarness, text: &[u8]| {
+        let name = shard.send_words(client, &[b"SCRIPT", b"LOAD", text]);
+        name.trim_matches('"').to_owned()
+    };
+    let (own, loaded) = (load(&mut shard, b"return 1"), load(&mut shard, b"return 2"));
+    let known = format!("SCRIPT EXISTS {own} {loaded}");
+    assert_eq!(shard.send(client, &known), "[:1, :1]");
+    assert_eq!(shard.send(client, "SCRIPT FLUSH"), "+OK");
+    assert_eq!(shard.send(client, &known), "[:0, :1]", "the leader was not asked");
+    shard.commit(1, batch(&[Effect::ScriptFlush]));
+    assert_eq!(shard.send(client, &known), "[:0, :0]");
+}
+
+#[test]
 fn a_script_reaches_what_is_about_the_server() {
     let mut shard = ShardHarness::leading();
     let client = shard.connect();

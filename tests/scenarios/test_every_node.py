@@ -1,0 +1,128 @@
+"""What the tips of `COMMAND` promise: clients send such requests to every node, and join the replies.
+
+A client that reads `request_policy:all_nodes` sends the request to leaders and followers alike and
+fails if one of them fails; `all_shards` goes to the leaders, but old clients ask everybody.
+"""
+
+import re
+
+import pytest
+
+from processes import eventually
+from wire import Wire
+
+SCRIPT = "return ARGV[1]"
+SHA = "098e0f0d1448c0a81dafe820f66d460eb09263da"
+
+OK = re.escape("+OK\r\n")
+ARRAY = r"\*\d+\r\n"
+NUMBER = r":\d+\r\n"
+TEXT = r"\$\d+\r\n"
+READONLY = "-READONLY You can't write against a read only replica."
+
+# By row: the request, what a leader answers, and what a follower does if that is something else.
+REQUESTS = {
+    "config|set": ("CONFIG SET timeout 0", OK),
+    "dbsize": ("DBSIZE", NUMBER),
+    "flushall": ("FLUSHALL", OK, READONLY),
+    "flushdb": ("FLUSHDB", OK, READONLY),
+    "info": ("INFO server", TEXT),
+    "keys": ("KEYS *", ARRAY),
+    "latency|doctor": ("LATENCY DOCTOR", TEXT),
+    "latency|graph": ("LATENCY GRAPH none", "-ERR No samples available for event 'none'"),
+    "latency|histogram": ("LATENCY HISTOGRAM", ARRAY),
+    "latency|history": ("LATENCY HISTORY none", ARRAY),
+    "latency|latest": ("LATENCY LATEST", ARRAY),
+    "latency|reset": ("LATENCY RESET", NUMBER),
+    "memory|doctor": ("MEMORY DOCTOR", TEXT),
+    "memory|malloc-stats": ("MEMORY MALLOC-STATS", TEXT),
+    "memory|purge": ("MEMORY PURGE", OK),
+    "memory|stats": ("MEMORY STATS", ARRAY),
+    "ping": ("PING", re.escape("+PONG\r\n")),
+    "randomkey": ("RANDOMKEY", r"\$-1\r\n"),
+    "script|exists": (f"SCRIPT EXISTS {SHA} {'0' * 40}", re.escape("*2\r\n:1\r\n:0\r\n")),
+    "script|flush": ("SCRIPT FLUSH", OK),
+    "script|kill": ("SCRIPT KILL", "-NOTBUSY No scripts in execution right now."),
+    "script|load": (f"SCRIPT LOAD {SCRIPT!r}", re.escape(f"$40\r\n{SHA}\r\n")),
+    "slowlog|get": ("SLOWLOG GET", ARRAY),
+    "slowlog|len": ("SLOWLOG LEN", NUMBER),
+    "slowlog|reset": ("SLOWLOG RESET", OK),
+    "wait": ("WAIT 0 0", NUMBER, "-ERR WAIT cannot be used with replica instances."),
+}
+
+# Rows that may be missing here, with their requests to come.
+NOT_YET = ("function|", "memory|", "slowlog|")
+
+
+def rows(commands):
+    """All rows of an answer to `COMMAND`, subcommands included."""
+    for row in commands:
+        yield row
+        yield from rows(row[9])
+
+
+def promised(cluster):
+    """The names of the rows whose tips send clients to more than one node."""
+    with cluster.leader(0).connect() as client:
+        client.response_callbacks.clear()
+        policies = {"request_policy:all_nodes", "request_policy:all_shards"}
+        return {row[0] for row in rows(client.execute_command("COMMAND")) if policies & set(row[7])}
+
+
+def words(request):
+    """A request in words; what stands in quotes is one."""
+    return [quoted or word for quoted, word in re.findall(r"'([^']*)'|(\S+)", request)]
+
+
+def test_every_row_that_promises_is_asked(cluster):
+    missing = promised(cluster) ^ set(REQUESTS)
+    assert [name for name in missing if not name.startswith(NOT_YET)] == []
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["plain", "READONLY"])
+def test_every_node_keeps_the_promises(cluster, read_only):
+    """Every such request, at every replica of every shard."""
+    leaders = [cluster.leader(shard) for shard in range(cluster.shards)]
+    names, wrong = promised(cluster) & set(REQUESTS), []
+    for replica in cluster.replicas:
+        with Wire(replica.port) as wire:
+            if read_only:
+                assert wire.ask("READONLY") == b"+OK\r\n"
+            wire.ask("SCRIPT", "LOAD", SCRIPT)
+            for name in sorted(names, key=lambda name: (name == "script|flush", name)):
+                request, at_leader, *at_follower = REQUESTS[name]
+                expected = at_leader if replica in leaders else (at_follower or [at_leader])[0]
+                answer = wire.ask(*words(request)).decode()
+                if not re.match(expected, answer):
+                    role = "leader" if replica in leaders else "follower"
+                    wrong.append(f"{request} at a {role}: {answer}")
+    assert wrong == []
+
+
+def test_a_script_that_was_sent_to_every_node(cluster):
+    """Known to each of them at once, by its name; and forgotten by all when all are told."""
+    wires = [(replica, Wire(replica.port)) for replica in cluster.replicas]
+    leaders = [cluster.leader(shard) for shard in range(cluster.shards)]
+    keys = [cluster.key_on(shard) for shard in range(cluster.shards)]
+    for _, wire in wires:
+        assert wire.ask("SCRIPT", "FLUSH") == b"+OK\r\n"
+    for _, wire in wires:
+        assert wire.ask("SCRIPT", "LOAD", SCRIPT) == f"$40\r\n{SHA}\r\n".encode()
+    for replica, wire in wires:
+        assert wire.ask("SCRIPT", "EXISTS", SHA) == b"*1\r\n:1\r\n"
+        command = "EVALSHA"
+        if replica not in leaders:
+            assert wire.ask("READONLY") == b"+OK\r\n"
+            command = "EVALSHA_RO"
+        assert wire.ask(command, SHA, "1", keys[replica.shard], "hello") == b"$5\r\nhello\r\n"
+        assert wire.ask("EVALSHA", SHA, "0", "hello") == b"$5\r\nhello\r\n"
+    for _, wire in wires:
+        assert wire.ask("SCRIPT", "FLUSH") == b"+OK\r\n"
+    for replica, wire in wires:
+
+        def is_forgotten(wire=wire):
+            return wire.ask("SCRIPT", "EXISTS", SHA) == b"*1\r\n:0\r\n"
+
+        eventually(is_forgotten, what=f"the script is unknown at {replica.address}")
+    for _, wire in wires:
+        wire.close()
