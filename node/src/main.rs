@@ -1,8 +1,9 @@
 //! The command line of `moonraft`.
 //!
-//! Exit codes: 0 after a clean stop, 2 if it does not start or can no longer read what a
-//! newer build writes (with one line on standard error that says what to mend), 74 (`EX_IOERR` of sysexits.h) if the
-//! disk fails under a running node, 134 (abort) if it cannot go on for another reason.
+//! Exit codes: 0 after a clean stop, 1 after one that did not end in its time, 2 if it does not start or can no longer
+//! read what a newer build writes (with one line on standard error that says what to mend), 74 (`EX_IOERR` of
+//! sysexits.h) if the disk fails under a running node, 130 if a second signal ended it, 134 (abort) if it cannot go on
+//! for another reason.
 //! `moonraft health` ends with 1 if the node is not ready.
 //!
 //! Where a container's image or a unit file should say it once, the environment may

@@ -144,8 +144,11 @@ class Cluster:
 
     def followers(self, shard):
         """The replicas of `shard` that do not lead it."""
-        leader = self.leader(shard)
-        return [r for r in self.replicas if r.shard == shard and r is not leader]
+        return self.followers_of(self.leader(shard))
+
+    def followers_of(self, leader):
+        """The other replicas of a replica's shard."""
+        return [r for r in self.replicas if r.shard == leader.shard and r is not leader]
 
     def shard_of(self, key):
         """The shard that owns `key`."""

@@ -84,6 +84,23 @@ def make_cluster(directory):
                 node.kill()
 
 
+@pytest.fixture
+def own_cluster(directory, request):
+    """Makes a cluster of its own that has not been started."""
+    made = []
+
+    def make(nodes, shards):
+        home = directory / request.node.name
+        home.mkdir()
+        made.append(Cluster(moonraft.Node, home, nodes, shards))
+        return made[-1]
+
+    yield make
+    for node in (node for cluster in made for node in cluster.nodes):
+        if node.is_running():
+            node.kill()
+
+
 @pytest.fixture(scope="session")
 def _shared_cluster(make_cluster):
     return make_cluster()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -126,3 +127,40 @@ class Node:
         if self.is_running():
             code = self.process.stop()
             assert code == 0, f"node {self.number} ended with {code}\n{self.process.output()}"
+
+
+def dev_ports(nodes, shards):
+    """A port for `dev --port`: node i's shard s is at port + 100 * (i - 1) + s."""
+
+    def is_free(first):
+        wanted = [first + 100 * node + shard for node in range(nodes) for shard in range(shards)]
+        wanted += [
+            first + 100 * node + offset for node in range(nodes) for offset in (10000, 20000)
+        ]
+        for port in wanted:
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    return False
+        return True
+
+    # Peer and HTTP ports are 10000 and 20000 above, and all of them below 32768.
+    return next(first for first in range(7001 + os.getpid() % 1000, 12000, 7) if is_free(first))
+
+
+class Dev:
+    """A cluster of `moonraft dev`: in one process, while the context lasts."""
+
+    def __init__(self, directory, nodes, shards):
+        self.port = dev_ports(nodes, shards)
+        words = [binary(), "dev", "--nodes", nodes, "--shards", shards, "--port", self.port]
+        self.process = Process([*words, "--dir", directory / "data"], directory / "dev.log")
+
+    def __enter__(self):
+        self.process.wait_for_line("ready:")
+        return self
+
+    def __exit__(self, *_):
+        code = self.process.stop()
+        assert code == 0, f"it ended with {code}\n{self.process.output()}"

@@ -1,16 +1,19 @@
 """The command line: one clear line and exit code 2 for every mistake, and `dev`."""
 
-import os
+import contextlib
 import re
 import signal
 import socket
 import subprocess
+import threading
+from pathlib import Path
 
 import pytest
 import redis
 
 import moonraft
-from cluster import PORTS_PER_NODE, Ports
+from cluster import HOST, PORTS_PER_NODE, Ports
+from moonraft import dev_ports
 from processes import Process, eventually, free_ports
 from wire import Wire
 
@@ -199,6 +202,103 @@ def test_a_port_in_use(one_node, tmp_path, which):
         assert_refused(done, port)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_a_host_that_is_not_this_machine(one_node, tmp_path, host):
+    file, _ = one_node
+    file.write_text(file.read_text().replace('host = "127.0.0.1"', f'host = "{host}"'))
+    done = run("server", "--cluster", file, "--node", 1, "--dir", tmp_path / "data")
+    assert_refused(done, host, "'host' is where the node binds")
+    assert not (tmp_path / "data").exists()
+
+
+# What cannot be a data directory, and what the line must say beside its name.
+BAD_DIRECTORIES = {
+    "a file": (lambda place: (place / "data").write_text("text"), "data"),
+    "below a file": (lambda place: (place / "file").write_text("text"), "file/data"),
+    "where nobody can make one": (lambda place: None, "/proc/data"),
+    "too long a name": (lambda place: None, "x" * 300),
+}
+
+
+@pytest.mark.parametrize("problem", BAD_DIRECTORIES)
+def test_what_cannot_be_a_data_directory(one_node, tmp_path, problem):
+    make, path = BAD_DIRECTORIES[problem]
+    make(tmp_path)
+    before = tree(tmp_path)
+    done = run("server", "--cluster", one_node[0], "--node", 1, "--dir", tmp_path / path)
+    assert_refused(done, path, "must be one that this process can make, read and write")
+    assert tree(tmp_path) == before
+
+
+def test_a_directory_of_other_things(one_node, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "letter.txt").write_text("dear")
+    done = run("server", "--cluster", one_node[0], "--node", 1, "--dir", data)
+    assert_refused(done, data, "give a new or an empty one")
+    assert tree(data) == {Path("letter.txt"): b"dear"}
+
+
+def test_a_directory_of_another_shape(tmp_path, ports, processes):
+    """The numbers of the cluster file cannot change under existing data."""
+    file, data = tmp_path / "cluster.toml", tmp_path / "data"
+    file.write_text(moonraft.cluster_file(ports, 3))
+    words = ["server", "--cluster", file, "--node", 1, "--dir", data]
+    owner = processes(tmp_path / "owner.log", *words)
+    eventually(lambda: (data / "shape").exists(), what="the node has made the directory its own")
+    owner.stop()
+    before = tree(data)
+    file.write_text(file.read_text().replace("shards = 3", "shards = 2"))
+    assert_refused(run(*words), data, "3 shards", "2 shards", "cannot change")
+    assert tree(data) == before
+
+
+def test_a_cluster_file_that_is_none(tmp_path):
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "folder.toml").mkdir()
+    before = tree(tmp_path)
+    for name in ("binary.toml", "folder.toml"):
+        assert_refused(run("check", "--cluster", tmp_path / name), name)
+        done = run("server", "--cluster", tmp_path / name, "--node", 1, "--dir", tmp_path / "data")
+        assert_refused(done, name)
+    assert tree(tmp_path) == before
+
+
+def test_nobody_is_let_in_before_the_directory_is_the_nodes_own(one_node, tmp_path, processes):
+    """A second process with the same directory and other ports: its clients are refused, not kept waiting."""
+    file, _ = one_node
+    words = ["server", "--node", 1, "--dir", tmp_path / "data", "--cluster"]
+    processes(tmp_path / "first.log", *words, file).wait_for_line("ready:")
+    second, ports = tmp_path / "second.toml", Ports.of_node(free_ports(PORTS_PER_NODE), 1)
+    second.write_text(moonraft.cluster_file([ports], 1))
+    done, answered = [], []
+    thread = threading.Thread(target=lambda: done.append(run(*words, second)))
+    thread.start()
+    while thread.is_alive():
+        for port in (*ports.clients, ports.peer, ports.http):
+            with contextlib.suppress(ConnectionError):
+                socket.create_connection((HOST, port)).close()
+                answered.append(port)
+    assert_refused(done[0], tmp_path / "data")
+    assert not answered
+
+
+@pytest.mark.parametrize("files", [3, 6, 9, 12, 16, 20, 25, 30, 40])
+def test_too_few_descriptors_are_one_clear_line(one_node, tmp_path, files):
+    """Or they are enough."""
+    words = [moonraft.binary(), "server", "--cluster", one_node[0], "--node", "1", "--dir", tmp_path / "data"]
+    limit = ["prlimit", f"--nofile={files}:{files}", *map(str, words)]
+    process = Process(limit, tmp_path / "node.log")
+    eventually(lambda: "ready:" in process.output() or not process.is_running(), what="it has begun or not")
+    if process.is_running():
+        assert process.stop() == 0
+        return
+    lines = process.output().splitlines()
+    refusal = [line for line in lines if line.startswith("moonraft: ")]
+    assert process.wait() == 2 and len(refusal) == 1 and "panicked" not in process.output(), lines
+    assert "raise the limit of open files" in refusal[0]
+
+
 def test_a_directory_in_use(one_node, tmp_path, processes):
     file, ports = one_node
     words = ["server", "--cluster", file, "--node", 1, "--dir", tmp_path / "data"]
@@ -222,7 +322,7 @@ def test_a_foreign_data_directory(tmp_path, ports, processes, foreign):
     owner = processes(
         tmp_path / "owner.log", "server", "--cluster", mine, "--node", 1, "--dir", data
     )
-    # One node of three is no quorum, so it is not ready; it listens before the directory is its own.
+    # One node of three is no quorum, so it is not ready.
     eventually(lambda: (data / "identity").exists(), what="the node has made the directory its own")
     owner.stop()
     before = tree(data)
@@ -238,26 +338,6 @@ def test_a_foreign_data_directory(tmp_path, ports, processes, foreign):
 
 
 # dev
-
-
-def dev_ports(nodes, shards):
-    """A port for `dev --port`: node i's shard s is at port + 100 * (i - 1) + s."""
-
-    def is_free(first):
-        wanted = [first + 100 * node + shard for node in range(nodes) for shard in range(shards)]
-        wanted += [
-            first + 100 * node + offset for node in range(nodes) for offset in (10000, 20000)
-        ]
-        for port in wanted:
-            with socket.socket() as probe:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    return False
-        return True
-
-    # Peer and HTTP ports are 10000 and 20000 above, and all of them below 32768.
-    return next(first for first in range(7001 + os.getpid() % 1000, 12000, 7) if is_free(first))
 
 
 def test_dev_is_ready_stops_on_ctrl_c_and_keeps_its_data(tmp_path, processes):

@@ -7,13 +7,14 @@ command. Full disks are small file systems in memory, so they need the right to 
 import contextlib
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 import redis
 
+import faulty_disk
 import moonraft
 from cluster import Cluster
+from faulty_disk import command
 from processes import eventually
 from recorder import Recorder
 from test_failover import assert_replicas_agree
@@ -30,17 +31,8 @@ def faulty_cluster(directory):
     """Three nodes whose disks obey `command`."""
     home = directory / "faulty"
     home.mkdir()
-    library = home / "faulty_disk.so"
-    source = Path(__file__).with_name("faulty_disk.c")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
     cluster = Cluster(moonraft.Node, home)
-    for node in cluster.nodes:
-        command(node, "")
-        node.environment = {
-            "LD_PRELOAD": str(library),
-            "FAULTY_DISK": str(home / f"disk-{node.number}"),
-            "FAULTY_DISK_ROOT": str(node.directory),
-        }
+    faulty_disk.install(cluster, home)
     cluster.start()
     yield cluster
     for node in cluster.nodes:
@@ -56,11 +48,6 @@ def faulty(faulty_cluster):
         command(node, "")
     faulty_cluster.heal()
     return faulty_cluster
-
-
-def command(node, word):
-    """Tells a node's disk what to do."""
-    (node.file.parent / f"disk-{node.number}").write_text(word)
 
 
 @pytest.mark.parametrize("fault", ["fsync-eio", "write-eio"])
@@ -219,23 +206,6 @@ def free(place):
     """Free bytes."""
     status = os.statvfs(place)
     return status.f_bavail * status.f_frsize
-
-
-@pytest.fixture
-def own_cluster(directory, request):
-    """Makes a cluster of its own that has not been started."""
-    made = []
-
-    def make(nodes, shards):
-        home = directory / request.node.name
-        home.mkdir()
-        made.append(Cluster(moonraft.Node, home, nodes, shards))
-        return made[-1]
-
-    yield make
-    for node in (node for cluster in made for node in cluster.nodes):
-        if node.is_running():
-            node.kill()
 
 
 def test_a_full_disk_ends_the_node_and_it_returns_when_there_is_room(own_cluster, small_disk):

@@ -164,6 +164,15 @@ impl Directory {
         serves && place.has_quorum() && place.leader_place().is_some_and(|leader| place.answers(leader))
     }
 
+    /// Whether the replicas of `shard` on other nodes are a majority, as far as they answer: without it nobody can
+    /// lead once this node is gone.
+    pub fn can_spare_me(&self, shard: u32) -> bool {
+        let Some(place) = self.map.shards.get(shard as usize) else { return false };
+        let others =
+            place.replicas.iter().filter(|replica| replica.node != self.me && place.answers(replica));
+        2 * others.count() > place.replicas.len()
+    }
+
     /// Node `node` was heard. Returns whether the map changed.
     pub fn heard(&mut self, node: u64, now_ns: u64) -> bool {
         let Some(last) = self.heard_ns.get_mut(&node) else { return false };
@@ -274,6 +283,23 @@ mod tests {
         assert!(directory.is_served(0));
         directory.learn_serving(0, 6, 2);
         assert!(!directory.is_served(0), "the leader does not answer");
+    }
+
+    #[test]
+    fn a_node_can_be_spared_where_a_majority_answers_without_it() {
+        let mut directory = Directory::new(&topology(3, 3, 3), 1, 1000, 0);
+        assert!(directory.can_spare_me(0));
+        directory.lost(2);
+        assert!(!directory.can_spare_me(0), "one of three cannot lead");
+        directory.heard(2, 10);
+        assert!(directory.can_spare_me(0) && !directory.can_spare_me(9));
+        assert!(!Directory::new(&topology(1, 1, 1), 1, 1000, 0).can_spare_me(0));
+        assert!(!Directory::new(&topology(2, 1, 2), 1, 1000, 0).can_spare_me(0));
+        let mut of_five = Directory::new(&topology(5, 1, 5), 1, 1000, 0);
+        of_five.lost(4);
+        assert!(of_five.can_spare_me(0));
+        of_five.lost(5);
+        assert!(!of_five.can_spare_me(0));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::descriptors;
 use crate::config::ClusterFile;
 
 /// The file of the numbers.
@@ -28,7 +29,7 @@ pub const SET_ASIDE: &str = "set-aside-";
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// It cannot be read or written.
-    #[error("cannot use the data directory {path}: {source}", path = .path.display())]
+    #[error("cannot use the data directory {path}: {}; it must be one that this process can make, read and write", descriptors::explain(.source), path = .path.display())]
     Io {
         /// The directory.
         path: PathBuf,

@@ -3,7 +3,12 @@
 //! A connection is a descriptor. A process that runs out of them can open no file of its log any
 //! more either, so the last of them are never given to clients.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
+
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 /// Descriptors kept for everything but clients: ports, files of the log and of snapshots, streams
 /// to other nodes, pages over HTTP.
@@ -36,6 +41,20 @@ pub fn clients_max() -> u64 {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     // A system that grants next to nothing gets a server that serves somebody.
     limit.saturating_sub(RESERVED).max(limit / 2)
+}
+
+/// What the system said, and the way out if it has too little for this process.
+pub fn explain(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            format!(
+                "{error}; raise the limit of open files (ulimit -n, LimitNOFILE) to at least {}",
+                2 * RESERVED
+            )
+        }
+        Some(Errno::AGAIN) => format!("{error}; raise the limit of threads (ulimit -u, TasksMax)"),
+        _ => error.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -379,8 +379,6 @@ impl Driver {
             self.view.follow(group);
         }
         self.tell_shard(group, event.into());
-        let led = self.members.values().filter(|member| member.leads.is_some()).count();
-        self.figures.led.store(led as u64, Ordering::Relaxed);
     }
 
     /// A leader serves once an entry of its own term is committed: now others may know.

@@ -25,8 +25,11 @@ pub fn router(node: Arc<NodeShared>) -> Router {
         .with_state(node)
 }
 
-/// 200 once every replica here knows a leader that serves.
+/// 200 once every replica here knows a leader that serves, and until the node is told to stop.
 async fn ready(State(node): State<Arc<NodeShared>>) -> impl IntoResponse {
+    if node.is_stopping.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("node {} stops\n", node.node));
+    }
     match node.awaited() {
         None if node.is_ready() => (StatusCode::OK, "ready\n".to_owned()),
         None => (StatusCode::SERVICE_UNAVAILABLE, "a shard here has no leader that serves\n".to_owned()),

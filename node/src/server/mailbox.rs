@@ -49,8 +49,11 @@ pub enum ShardMessage {
         /// The term.
         term: u64,
     },
-    /// No more clients; answer those that are here, and end.
-    Stop,
+    /// Answer the clients that are here, and end.
+    Stop {
+        /// How long that may take, and as long again until their connections are closed.
+        within: Duration,
+    },
 }
 
 impl From<Event> for ShardMessage {

@@ -1,14 +1,19 @@
 //! One node: its threads, put together, and taken apart again.
 //!
 //! [`bind`] touches what can refuse a start, in this order: ports, then the data
-//! directory, then the log. So a start that is refused has changed nothing.
+//! directory, then the log. So a start that is refused has changed nothing. Nobody can connect
+//! before the node has its data: until then clients are refused, and ask other nodes.
 
 use std::{
     collections::BTreeMap,
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -25,7 +30,7 @@ use super::{
     descriptors,
     disk::{self, DiskHealth},
     http,
-    listen::{self, Doors, ListenError, Listeners},
+    listen::{self, Doors, ListenError, Ports},
     mailbox::{Progress, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox},
     peers::{
         Incoming, listener,
@@ -35,6 +40,7 @@ use super::{
     shared::{DriverFigures, NodeShared, ReplicaFigures, ReplicaHandle},
     snapshot_file::SnapshotError,
     snapshots::{SnapshotFiles, SnapshotName},
+    stop::Times,
     surroundings::World,
     view::View,
     writer,
@@ -53,8 +59,8 @@ const ELECTION_TICKS_MAX: u32 = 20;
 const HINTS_A_TIMEOUT: u32 = 4;
 /// What an entry may hold beside one unit of the largest size: the rest of its batch.
 const BATCH_SLACK_BYTES: u64 = 4 << 20;
-/// How long the peers' runtime may take to end.
-const PEERS_END: Duration = Duration::from_millis(500);
+/// How long a script may go on once its node has handed over what it can.
+const SCRIPT_GRACE: Duration = Duration::from_millis(300);
 /// Time for clients between the hand-overs of two shards: they look at the map, which takes them some
 /// round trips.
 const HAND_OVER_REST: Duration = Duration::from_millis(50);
@@ -80,7 +86,7 @@ pub enum StartError {
     #[error("the cluster file has no node {0}; it has {1}")]
     NoSuchNode(u64, String),
     /// The system.
-    #[error("cannot start: {0}")]
+    #[error("cannot start: {}", descriptors::explain(.0))]
     System(#[from] io::Error),
 }
 
@@ -106,7 +112,7 @@ pub struct Bound {
     topology: Arc<Topology>,
     cluster: ClusterFile,
     node: u64,
-    listeners: Listeners,
+    ports: Ports,
     fault: Option<PlantedFault>,
 }
 
@@ -117,8 +123,8 @@ pub struct Bound {
 pub fn bind(cluster: &ClusterFile, node: u64) -> Result<Bound, StartError> {
     let topology = Arc::new(Topology::new(cluster.clone()));
     let entry = topology.node(node).ok_or_else(|| StartError::no_such_node(cluster, node))?;
-    let listeners = listen::bind(entry, topology.shards_of(node), cluster.settings.backlog)?;
-    Ok(Bound { cluster: cluster.clone(), node, listeners, topology, fault: None })
+    let ports = listen::bind(entry, topology.shards_of(node))?;
+    Ok(Bound { cluster: cluster.clone(), node, ports, topology, fault: None })
 }
 
 /// A node that has its ports and its data.
@@ -217,11 +223,12 @@ impl Prepared {
     /// Starts the node's threads.
     ///
     /// # Errors
-    /// The system has no thread or descriptor left.
+    /// Another process began to listen on one of the ports meanwhile, or the system has no thread or descriptor left.
     pub fn start(self) -> Result<RunningNode, StartError> {
         let Prepared { bound, directory, log, mut recovered, files } = self;
-        let Bound { topology, cluster, node, listeners, fault } = bound;
+        let Bound { topology, cluster, node, ports, fault } = bound;
         let settings = cluster.settings.clone();
+        let listeners = ports.listen(settings.backlog)?;
         let silence_max = Duration::from_millis(settings.node_timeout_ms);
         let (driver_mailbox, driver_inbox) = driver_mailbox();
         let (stopping, stop_watch) = watch::channel(false);
@@ -274,6 +281,8 @@ impl Prepared {
             awaiting: Mutex::new(Some(format!("node {node} starts"))),
             figures: Arc::new(DriverFigures::default()),
             clients_max: descriptors::clients_max(),
+            is_stopping: AtomicBool::new(false),
+            scripts_until_ns: AtomicU64::new(u64::MAX),
         });
 
         let mut seats = Vec::new();
@@ -328,12 +337,15 @@ fn group_settings(topology: &Topology, shard: ShardId, recovered: Option<Recover
 fn spawn_shard(shared: &Arc<NodeShared>, topology: &Arc<Topology>, seat: Seat) -> io::Result<JoinHandle<()>> {
     let (shared, shards) = (Arc::clone(shared), topology.shards());
     let name = format!("shard-{}-{}", shared.node, seat.shard);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let again = |(network, door): &(_, std::net::TcpListener)| Ok((*network, door.try_clone()?.into()));
+    let while_busy = seat.doors.iter().map(again).collect::<io::Result<Doors<OwnedFd>>>()?;
     std::thread::Builder::new().name(name).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("the system has descriptors for a runtime at the start");
+        let (node, number) = (Arc::clone(&shared), seat.shard);
         runtime.block_on(LocalSet::new().run_until(async move {
             let Seat { shard, doors, inbox, lease, port, fault, acknowledged } = seat;
             let clients = Rc::new(Clients::default());
+            while_busy.into_iter().for_each(|(network, door)| clients.open(network, door));
             let world = World { node: Arc::clone(&shared), lease, clients: Rc::clone(&clients), port };
             let base = ShardSettings {
                 shard,
@@ -348,12 +360,14 @@ fn spawn_shard(shared: &Arc<NodeShared>, topology: &Arc<Topology>, seat: Seat) -
             let machine = Shard::new(settings, Rc::new(world), state, rand::random());
             let mut listeners = Vec::new();
             for (network, door) in doors {
-                clients.open(network, door.try_clone().expect("the system has a descriptor left").into());
                 let listener = TcpListener::from_std(door).expect("a listener that does not block");
                 listeners.push((network, listener));
             }
             Replica::new(machine, clients, shared, shard).run(listeners, inbox).await;
         }));
+        // What it let others do, as to read a snapshot or to drop a state, is of no use any more.
+        runtime.shutdown_background();
+        node.replicas[&number].figures.has_ended.store(true, Ordering::Relaxed);
     })
 }
 
@@ -377,14 +391,16 @@ fn spawn_peers(
 ) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let name = format!("peers-{}", shared.node);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(name).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("the system has descriptors for a runtime at the start");
+        let node = Arc::clone(&shared);
         runtime.block_on(async move {
             serve_peers(shared, side, peers, http_listener);
             unborn.run().await;
         });
-        runtime.shutdown_timeout(PEERS_END);
+        let Times { peers, .. } = node.times();
+        drop(node);
+        runtime.shutdown_timeout(peers);
     })
 }
 
@@ -438,7 +454,23 @@ impl RunningNode {
         self.shared.is_ready()
     }
 
-    /// Hands the leadership of all shards over to other nodes, within `limit`.
+    /// How the time of a stop is divided.
+    pub fn times(&self) -> Times {
+        self.shared.times()
+    }
+
+    /// The node, for whoever ends the process if it hangs.
+    pub fn watched(&self) -> Watched {
+        Watched(Arc::downgrade(&self.shared))
+    }
+
+    /// From now on the node says that it is not ready.
+    pub fn begin_stop(&self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Hands the leadership of all shards over to other nodes, within `limit`; not of those that nobody else
+    /// could lead.
     ///
     /// One after the other: some clients drop their connections to a leader that was, with all that
     /// is in flight there, as soon as another shard's redirect made them look at the map.
@@ -446,23 +478,46 @@ impl RunningNode {
         if self.shared.awaited().is_some() {
             return; // it has led nothing
         }
-        let until = clock::boot_ns() + limit.as_nanos() as u64;
+        let now = clock::boot_ns();
+        let (half, until) = (now + limit.as_nanos() as u64 / 2, now + limit.as_nanos() as u64);
         let led = self.shared.view.hints();
         let step = HAND_OVER_REST.min(limit / (2 * led.len().max(1) as u32));
-        for hint in led {
-            let (view, driver) = (&self.shared.view, &self.shared.driver);
-            driver.send(Input::Transfer { group: hint.shard, to: None });
-            let half = until.min(clock::boot_ns() + limit.as_nanos() as u64 / 2);
-            if wait_until(half, || view.is_served_by_another(hint.shard, hint.replica)) {
+        for hint in led.into_iter().filter(|hint| !self.is_given_up(hint.shard)) {
+            self.shared.driver.send(Input::Transfer { group: hint.shard, to: None });
+            if wait_until(half, || self.is_handed_over(hint.shard)) {
                 std::thread::sleep(step);
             }
         }
         // What is led all the same, and what would be sent here meanwhile.
         self.shared.driver.send(Input::TransferAll);
-        let led = || self.shared.figures.led.load(std::sync::atomic::Ordering::Relaxed);
-        if !wait_until(until, || led() == 0 && self.is_ready()) {
+        if !wait_until(until, || self.shared.replicas.keys().all(|&shard| self.is_handed_over(shard))) {
             tracing::warn!("not every shard has found another leader in time");
         }
+    }
+
+    /// Whether another node leads `shard` and serves, or waiting for that is in vain.
+    fn is_handed_over(&self, shard: ShardId) -> bool {
+        self.shared.view.is_served_by_another(shard, self.shared.node) || self.is_given_up(shard)
+    }
+
+    /// Whether no other node can lead `shard`, or this one could not hand it over: its consensus waits for the disk.
+    fn is_given_up(&self, shard: ShardId) -> bool {
+        self.shared.is_disk_hanging() || !self.shared.view.can_spare_this_node(shard)
+    }
+}
+
+/// A node that is not kept by who looks at it.
+pub struct Watched(Weak<NodeShared>);
+
+impl Watched {
+    /// How long its stop may take.
+    pub fn shutdown_limit(&self) -> Duration {
+        self.0.upgrade().map_or(Duration::ZERO, |node| node.shutdown_limit())
+    }
+
+    /// What keeps it from ending, as far as that is known.
+    pub fn hangs(&self) -> Option<String> {
+        self.0.upgrade().map(|node| node.hangs())
     }
 }
 
@@ -482,19 +537,23 @@ fn wait_until(until: u64, condition: impl Fn() -> bool) -> bool {
 pub fn stop(nodes: Vec<RunningNode>) {
     let join =
         |thread: JoinHandle<()>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    for node in &nodes {
-        node.shared.replicas.values().for_each(|replica| replica.mailbox.send(ShardMessage::Stop));
+    for RunningNode { shared, .. } in &nodes {
+        shared.is_stopping.store(true, Ordering::Relaxed);
+        let until_ns = clock::boot_ns() + SCRIPT_GRACE.as_nanos() as u64;
+        shared.scripts_until_ns.store(until_ns, Ordering::Relaxed);
+        let within = shared.times().farewell;
+        shared.replicas.values().for_each(|replica| replica.mailbox.send(ShardMessage::Stop { within }));
     }
     let mut rest = Vec::new();
     for node in nodes {
         node.shards.into_iter().for_each(join);
         rest.push((node.shared, node.stopping, node.rest, node.directory));
     }
-    for (_, stopping, ..) in &rest {
+    for (shared, stopping, ..) in &rest {
         stopping.send_replace(true);
+        shared.driver.stop();
     }
     for (shared, _, threads, directory) in rest {
-        shared.driver.stop();
         drop(shared);
         threads.into_iter().for_each(join);
         drop(directory);

@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use super::{
     descriptors, facts,
     node::{self, RunningNode, StartError},
+    stop::Signals,
 };
 use crate::{
     config::{ClusterFile, NodeEntry},
@@ -19,8 +18,6 @@ use crate::{
 
 /// How often readiness is looked at.
 const READY_STEP: Duration = Duration::from_millis(5);
-/// Shells' code for a process that an interrupt ended.
-const EXIT_INTERRUPTED: i32 = 130;
 
 /// Runs one node of a cluster until it is told to stop.
 ///
@@ -42,6 +39,7 @@ pub fn server_with_fault(
 ) -> Result<(), StartError> {
     facts::note_start();
     descriptors::raise();
+    let signals = Signals::heed()?;
     let running = node::bind(cluster, id)?.with_fault(fault).open(directory)?.start()?;
     let topology = crate::control::Topology::new(cluster.clone());
     descriptors::warn_of_few(cluster.settings.clients_max, topology.shards_of(id).count() as u64);
@@ -55,13 +53,10 @@ pub fn server_with_fault(
         entry.http_port,
         connect(entry),
     );
-    let limit = Duration::from_secs(cluster.settings.shutdown_seconds);
-    until_stopped(vec![running], &ready, move |nodes| {
-        for node in &nodes {
-            node.hand_over(limit);
-        }
-        node::stop(nodes);
-    })
+    wait_for_the_end(&signals, std::slice::from_ref(&running), &ready);
+    running.hand_over(running.times().hand_over);
+    node::stop(vec![running]);
+    Ok(())
 }
 
 /// Runs a whole cluster in this process until it is told to stop.
@@ -71,6 +66,7 @@ pub fn server_with_fault(
 pub fn dev(cluster: &ClusterFile, directory: &Path) -> Result<(), StartError> {
     facts::note_start();
     descriptors::raise();
+    let signals = Signals::heed()?;
     let bound =
         cluster.nodes.iter().map(|entry| node::bind(cluster, entry.id)).collect::<Result<Vec<_>, _>>()?;
     let mut prepared = Vec::new();
@@ -89,8 +85,10 @@ pub fn dev(cluster: &ClusterFile, directory: &Path) -> Result<(), StartError> {
         addresses.join(" "),
         connect(&cluster.nodes[0]),
     );
+    wait_for_the_end(&signals, &running, &ready);
     // All nodes stop, so there is nobody to hand a leadership to.
-    until_stopped(running, &ready, node::stop)
+    node::stop(running);
+    Ok(())
 }
 
 fn node_directory(directory: &Path, id: u64) -> PathBuf {
@@ -117,41 +115,24 @@ fn connect(entry: &NodeEntry) -> String {
     }
 }
 
-/// Says when the nodes are ready; at SIGINT or SIGTERM stops them; at a second one ends at once.
-fn until_stopped(
-    nodes: Vec<RunningNode>,
-    ready: &str,
-    stop: impl FnOnce(Vec<RunningNode>) + Send + 'static,
-) -> Result<(), StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-        tokio::select! {
-            () = any(&mut signals) => {}
-            () = tell_ready(&nodes, ready) => any(&mut signals).await,
+/// Says when the nodes are ready, and waits until they are to stop: from then on they say that they are not.
+fn wait_for_the_end(signals: &Signals, nodes: &[RunningNode], ready: &str) {
+    signals.begin(nodes.iter().map(RunningNode::watched).collect());
+    let is_asked = loop {
+        if nodes.iter().all(RunningNode::is_ready) {
+            break false;
         }
-        tracing::info!("stopping");
-        let stopped = tokio::task::spawn_blocking(move || stop(nodes));
-        tokio::select! {
-            stopped = stopped => stopped.map_err(std::io::Error::other)?,
-            () = any(&mut signals) => std::process::exit(EXIT_INTERRUPTED),
+        if signals.wait_for(READY_STEP) {
+            break true;
         }
-        Ok(())
-    })
-}
-
-async fn any([first, second]: &mut [Signal; 2]) {
-    tokio::select! {
-        _ = first.recv() => {}
-        _ = second.recv() => {}
+    };
+    if !is_asked {
+        // Who started us may have closed its end: the cluster serves all the same.
+        let mut stdout = std::io::stdout().lock();
+        let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
+        drop(stdout);
+        signals.wait();
     }
-}
-
-async fn tell_ready(nodes: &[RunningNode], ready: &str) {
-    while !nodes.iter().all(RunningNode::is_ready) {
-        tokio::time::sleep(READY_STEP).await;
-    }
-    // Who started us may have closed its end: the cluster serves all the same.
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{ready}").and_then(|()| stdout.flush());
+    nodes.iter().for_each(RunningNode::begin_stop);
+    tracing::info!("stopping");
 }

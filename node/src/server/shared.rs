@@ -6,15 +6,18 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 
 use super::{
+    clock,
     disk::DiskHealth,
     mailbox::{DriverMailbox, Progress, ShardMailbox},
     peers::Outgoing,
     snapshots::SnapshotFiles,
+    stop::Times,
     view::View,
     writer::SnapshotWriter,
 };
@@ -27,8 +30,6 @@ use crate::{
 /// Figures of consensus, for those who ask.
 #[derive(Debug, Default)]
 pub struct DriverFigures {
-    /// Groups that this node leads.
-    pub led: AtomicU64,
     /// Turns that wrote the log.
     pub writes: AtomicU64,
     /// Nanoseconds spent writing it.
@@ -50,6 +51,8 @@ pub struct ReplicaFigures {
     pub term: AtomicU64,
     /// It leads and serves.
     pub is_serving: AtomicBool,
+    /// Its thread has ended.
+    pub has_ended: AtomicBool,
 }
 
 /// A replica of the node, as the other threads see it.
@@ -90,6 +93,10 @@ pub struct NodeShared {
     pub figures: Arc<DriverFigures>,
     /// Connections that the system has descriptors for.
     pub clients_max: u64,
+    /// It has been told to stop.
+    pub is_stopping: AtomicBool,
+    /// When scripts that still run are ended, boot clock: a little after the node was told to stop.
+    pub scripts_until_ns: AtomicU64,
 }
 
 impl NodeShared {
@@ -140,6 +147,35 @@ impl NodeShared {
     pub fn has_room_for_client(&self) -> bool {
         let clients = self.replicas.values().map(|replica| replica.figures.clients.load(Ordering::Relaxed));
         clients.sum::<u64>() < self.clients_max
+    }
+
+    /// How long a stop may take: `shutdown-timeout`.
+    pub fn shutdown_limit(&self) -> Duration {
+        Duration::from_secs(self.settings.load().shutdown_seconds)
+    }
+
+    /// How that is divided.
+    pub fn times(&self) -> Times {
+        Times::of(self.shutdown_limit())
+    }
+
+    /// Whether consensus waits for the disk, for longer than others wait for a leader.
+    pub fn is_disk_hanging(&self) -> bool {
+        self.disk.is_hanging(clock::boot_ns(), self.settings.load().node_timeout_ms * 1_000_000)
+    }
+
+    /// What keeps it from ending.
+    pub fn hangs(&self) -> String {
+        if self.is_disk_hanging() {
+            return format!("the disk of node {} does not end a write of the log", self.node);
+        }
+        let busy =
+            self.replicas.iter().filter(|(_, replica)| !replica.figures.has_ended.load(Ordering::Relaxed));
+        let busy: Vec<String> = busy.map(|(shard, _)| shard.to_string()).collect();
+        match busy.is_empty() {
+            true => format!("node {} waits for its log or a snapshot", self.node),
+            false => format!("node {} is busy in shard {}", self.node, busy.join(", ")),
+        }
     }
 
     /// Whether every replica here knows a leader that serves.

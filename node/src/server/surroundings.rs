@@ -1,6 +1,9 @@
 //! What a shard sees of the real world.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 
 use moonraft_router::{Network, SlotMap};
 
@@ -70,5 +73,9 @@ impl Surroundings for World {
 
     fn while_busy(&self) -> Busy {
         self.clients.while_busy()
+    }
+
+    fn ends_scripts(&self) -> bool {
+        clock::boot_ns() >= self.node.scripts_until_ns.load(Ordering::Relaxed)
     }
 }

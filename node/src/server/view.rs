@@ -150,6 +150,11 @@ impl View {
         leader.is_some_and(|(leader, _)| leader != replica) && directory.is_served(shard)
     }
 
+    /// Whether other nodes could lead `shard` without this one.
+    pub fn can_spare_this_node(&self, shard: u32) -> bool {
+        self.directory().can_spare_me(shard)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Directory) -> bool) {
         let mut directory = self.directory();
         if change(&mut directory) {

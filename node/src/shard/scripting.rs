@@ -186,7 +186,7 @@ impl Host for ScriptHost {
     }
 
     fn poll(&mut self) -> Verdict {
-        if self.is_too_large() {
+        if self.is_too_large() || self.shard.surroundings.ends_scripts() {
             return Verdict::Kill(KillReason::Host);
         }
         let ran_ns = self.shard.surroundings.boot_ns().saturating_sub(self.started_ns);

@@ -27,6 +27,10 @@ pub trait Surroundings {
     /// Called now and then while a script runs longer than its time: answers
     /// other clients that the shard is busy, and says whether one asked to kill.
     fn while_busy(&self) -> Busy;
+    /// Whether a script that runs is to be ended, however long it has run: the node stops.
+    fn ends_scripts(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a long script goes on.

@@ -79,7 +79,8 @@ impl Replica {
                 spawn_local(install(Rc::clone(self), index, term));
                 return;
             }
-            ShardMessage::Stop => {
+            ShardMessage::Stop { within } => {
+                self.farewell.set(within);
                 self.stop.notify_one();
                 return;
             }

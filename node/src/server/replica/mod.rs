@@ -18,6 +18,7 @@ use std::{
     collections::VecDeque,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -69,6 +70,8 @@ pub struct Replica {
     /// Its longest step.
     longest_step: Cell<Step>,
     stop: Notify,
+    /// How long clients have, once it is told to stop.
+    farewell: Cell<Duration>,
     /// No client is taken in any more.
     is_closed: Cell<bool>,
 }
@@ -116,6 +119,7 @@ impl Replica {
             walk_from_ns: Cell::new(0),
             longest_step: Cell::default(),
             stop: Notify::new(),
+            farewell: Cell::default(),
             is_closed: Cell::new(false),
         })
     }
@@ -219,8 +223,7 @@ impl Replica {
 
     /// Whether the node's disk hangs: others lead by now, and this node cannot tell who; see `disk`.
     fn is_stuck(&self) -> bool {
-        let patience_ns = self.settings.borrow().node_timeout_ms * 1_000_000;
-        self.node.disk.is_hanging(self.now_ns(), patience_ns)
+        self.node.is_disk_hanging()
     }
 
     /// Takes settings over that have changed.

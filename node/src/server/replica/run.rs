@@ -24,9 +24,6 @@ const WALK_STEP: usize = 16 << 10;
 const WALK_STEP_NS: u64 = 500_000;
 /// A step that takes longer is told of: something else had the processor, or the machine stood still.
 const LONG_STEP_NS: u64 = 5_000_000;
-/// How long a stopping replica waits for replies that are held or unread, and for
-/// clients to learn from a redirect where to go.
-const FAREWELL: Duration = Duration::from_millis(1000);
 /// A client that has sent nothing for so long will not notice that its connection is closed
 /// while it waits for a reply.
 const QUIET_NS: u64 = 100_000_000;
@@ -49,10 +46,11 @@ impl Replica {
         tasks.iter().for_each(JoinHandle::abort);
     }
 
-    /// Waits, not for ever, until every reply that is due has left and no client
-    /// is in the midst of something; then closes.
+    /// Waits, not for ever, until every reply that is due has left, no client is in the midst of
+    /// something, and those who had to learn it know from a redirect where to go; then closes.
     async fn farewell(self: &Rc<Self>) {
-        let until = self.now_ns() + FAREWELL.as_nanos() as u64;
+        let within_ns = self.farewell.get().as_nanos() as u64;
+        let until = self.now_ns() + within_ns;
         while self.now_ns() < until && self.is_any_client_busy() {
             sleep(FAREWELL_STEP).await;
         }
@@ -60,7 +58,7 @@ impl Replica {
         for connection in self.clients.all() {
             connection.close();
         }
-        let until = self.now_ns() + FAREWELL.as_nanos() as u64;
+        let until = self.now_ns() + within_ns;
         while !self.clients.is_empty() && self.now_ns() < until {
             tokio::task::yield_now().await;
         }
