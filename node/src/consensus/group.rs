@@ -18,6 +18,7 @@ use crate::log::{GroupWrite, LogReader};
 
 use super::lease::{Echoes, LeaseCell};
 use super::parts::{Queue, Whole};
+use super::readers::Readers;
 use super::settings::{GroupSettings, PlantedFault, Settings};
 use super::storage::GroupStorage;
 use super::types::*;
@@ -58,6 +59,8 @@ pub(super) struct Group {
     pub(super) orphaned: Option<(BootTime, u32)>,
     /// The node stops: it leads no more.
     pub(super) stopping: bool,
+    /// Clients read here, also while this replica follows.
+    pub(super) reads_here: bool,
 
     reported: Option<(Role, u64)>,
     pending: Option<Ready>,
@@ -74,6 +77,8 @@ pub(super) struct Group {
     whole: Whole,
 
     // As a leader.
+    /// Followers that clients read from.
+    pub(super) readers: Readers,
     /// Followers' progress is told: what was told last, in which term.
     watched: Option<(u64, Vec<u64>)>,
     /// Proposals that are not appended whole.
@@ -165,6 +170,7 @@ impl Group {
             leader_seen: false,
             orphaned: None,
             stopping: false,
+            reads_here: false,
             reported: None,
             pending: None,
             own_write,
@@ -176,6 +182,7 @@ impl Group {
             unapplied_bytes: 0,
             whole: Whole::default(),
             queue: Queue::default(),
+            readers: Readers::default(),
             watched: None,
             retiring: false,
             told_term: 0,
@@ -266,6 +273,7 @@ impl Group {
         self.start_round();
         self.feed(&mut work.outputs);
         self.send_unsent();
+        self.tell_readers();
         let mut write = std::mem::replace(&mut self.own_write, GroupWrite::new(self.id));
         if self.raw.has_ready() {
             let mut ready = self.raw.ready();
@@ -362,6 +370,7 @@ impl Group {
             || (self.handed < self.known && self.has_room())
             || self.can_feed()
             || self.storage().has_unsent()
+            || self.has_news_for_readers()
             || self.reported != Some((self.role(), self.term()))
     }
 
@@ -495,6 +504,9 @@ impl Group {
             let stamped =
                 matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot);
             let answer = matches!(kind, MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse);
+            if stamped {
+                self.told_reader(message.to, message.commit);
+            }
             let supports = answer && message.term == self.support.term && message.to == self.support.leader;
             let data = message.write_to_bytes().expect("protobuf writes to memory");
             let peer_message = PeerMessage {
@@ -503,6 +515,7 @@ impl Group {
                 to: ReplicaId(message.to),
                 stamp: if stamped { now } else { 0 },
                 echo: if supports { self.support.stamp } else { 0 },
+                reads: answer && self.reads_here,
                 data: data.into(),
             };
             if kind == MessageType::MsgSnapshot {
@@ -536,7 +549,7 @@ fn config(settings: &Settings, replica: ReplicaId, election_ticks: Option<u32>, 
         check_quorum: true,
         pre_vote: true,
         batch_append: true,
-        // Followers hear of a commit with the next append or heartbeat. A message of its own, and its answers, would
+        // Followers without readers hear of a commit with the next append or heartbeat. A message of its own, and its answers, would
         // double what a replicated batch costs all nodes, and tell them nothing that their log lacks.
         skip_bcast_commit: true,
         max_uncommitted_size: settings.uncommitted_bytes_max,

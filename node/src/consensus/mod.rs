@@ -29,6 +29,7 @@
 //! * `join`: a node whose disk is new takes the place of what it was;
 //! * `parts`: proposals too large to be one entry;
 //! * `window`: how much one turn moves;
+//! * `readers`: followers that clients read from;
 //! * `compact`: snapshots, truncation, members;
 //! * `storage`: the log as raft sees it.
 //!
@@ -50,6 +51,7 @@ mod lead;
 mod lease;
 mod logger;
 mod parts;
+mod readers;
 mod receive;
 mod settings;
 mod storage;
@@ -153,6 +155,7 @@ impl Consensus {
             Input::Propose { group, .. }
             | Input::ReadRound { group, .. }
             | Input::WatchFollowers { group, .. }
+            | Input::Readers { group, .. }
             | Input::Transfer { group, .. }
             | Input::Applied { group, .. }
             | Input::SnapshotPublished { group, .. }
@@ -175,6 +178,7 @@ impl Consensus {
             Input::Propose { term, sequence, data, .. } => group.propose(term, sequence, data, outputs),
             Input::ReadRound { term, round, .. } => group.read_round(term, round, outputs),
             Input::WatchFollowers { watched, .. } => group.watch_followers(watched),
+            Input::Readers { present, .. } => group.note_readers(present),
             Input::Message(message) => group.receive(message, false, now),
             Input::SnapshotReceived(message) => group.receive(message, true, now),
             Input::Transfer { to, .. } => group.transfer(to, now, outputs),

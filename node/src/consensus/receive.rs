@@ -41,7 +41,7 @@ impl Group {
             return;
         }
         if is_answer(message.get_msg_type()) {
-            self.take_answer(&mut message, envelope.echo, now);
+            self.take_answer(&mut message, &envelope, now);
         }
         let (kind, from, term) = (message.get_msg_type(), message.from, message.term);
         if kind == MessageType::MsgTimeoutNow && self.home == Some(ReplicaId(from).node()) {
@@ -131,7 +131,7 @@ impl Group {
         self.support.stamp = stamp.max(before);
     }
 
-    fn take_answer(&mut self, message: &mut Message, echo: BootTime, now: BootTime) {
+    fn take_answer(&mut self, message: &mut Message, envelope: &PeerMessage, now: BootTime) {
         if !self.leads() || message.term != self.term() {
             return;
         }
@@ -141,12 +141,14 @@ impl Group {
         match self.settings.fault {
             PlantedFault::LeaseWithoutMargin => self.echoes.record(message.term, message.from, now),
             // A stamp of the future was not sent from here.
-            _ if echo > now => {}
-            _ => self.echoes.record(message.term, message.from, echo),
+            _ if envelope.echo > now => {}
+            _ => self.echoes.record(message.term, message.from, envelope.echo),
         }
+        let matched = progress.matched;
+        self.heard_reader(message.from, envelope.reads);
         // Late rejections can make raft 0.7.0 probe below what the follower is known to have (its issue 557).
-        if message.reject && message.reject_hint < progress.matched {
-            message.reject_hint = progress.matched;
+        if message.reject && message.reject_hint < matched {
+            message.reject_hint = matched;
             message.log_term = 0;
         }
     }

@@ -59,6 +59,8 @@ pub struct PeerMessage {
     /// Of answers to the leader of the term: the largest `stamp` the sender took from it in this term. 0 for the
     /// rest. The leader's lease counts from it.
     pub echo: BootTime,
+    /// Of answers: clients read at the sender, which wants to hear of commits at once.
+    pub reads: bool,
     /// A Raft message (`eraftpb.Message`, protobuf).
     pub data: Bytes,
 }
@@ -109,6 +111,14 @@ pub enum Input {
         group: ShardId,
         /// Whether to tell.
         watched: bool,
+    },
+    /// Clients read at this replica while it follows, or do so no more: it is told of commits at once, or with what
+    /// comes next.
+    Readers {
+        /// The group.
+        group: ShardId,
+        /// Whether there are any.
+        present: bool,
     },
     /// From a peer. A snapshot is only taken as [`Input::SnapshotReceived`].
     Message(PeerMessage),

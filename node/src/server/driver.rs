@@ -40,9 +40,10 @@ use crate::{
 
 /// How often old log files are looked after.
 const PURGE_INTERVAL_NS: u64 = 10_000_000_000;
-/// A follower's shard is told of committed entries no more often, unless they are many: it wakes for them alone, and
-/// who reads there does not notice.
+/// A follower's shard is told of committed entries no more often, unless they are many: it wakes for them alone.
 const FOLLOWER_REST_NS: u64 = 5_000_000;
+/// The same where clients read.
+const READERS_REST_NS: u64 = 1_000_000;
 /// Bytes of entries that it is told of at once.
 const FOLLOWER_BYTES: usize = 256 << 10;
 /// How often figures for metrics are taken.
@@ -63,6 +64,8 @@ struct Member {
     untold: (Vec<CommittedEntry>, usize),
     /// When it may be told again.
     next_told: u64,
+    /// Between two times that it is told.
+    rest_ns: u64,
 }
 
 impl Member {
@@ -91,10 +94,16 @@ impl Member {
         self.tell_in_time(now);
     }
 
+    /// Clients read there, or do so no more.
+    fn note_readers(&mut self, present: bool, now: u64) {
+        self.rest_ns = if present { READERS_REST_NS } else { FOLLOWER_REST_NS };
+        self.next_told = self.next_told.min(now + self.rest_ns);
+    }
+
     /// Tells the shard what it has waited for long enough.
     fn tell_in_time(&mut self, now: u64) {
         if now >= self.next_told && !self.untold.0.is_empty() {
-            self.next_told = now + FOLLOWER_REST_NS;
+            self.next_told = now + self.rest_ns;
             self.tell_untold();
         }
     }
@@ -153,6 +162,7 @@ impl Driver {
                 leads: None,
                 untold: Default::default(),
                 next_told: 0,
+                rest_ns: FOLLOWER_REST_NS,
             };
             (shard, member)
         };
@@ -240,6 +250,12 @@ impl Driver {
                 // Its entries may have been applied without a word; see `Progress`.
                 self.take_progress(now);
                 self.consensus.step(Input::SnapshotPublished { group, index, bytes }, now);
+            }
+            DriverMessage::Input(Input::Readers { group, present }) => {
+                if let Some(member) = self.members.get_mut(&group) {
+                    member.note_readers(present, now);
+                }
+                self.consensus.step(Input::Readers { group, present }, now);
             }
             DriverMessage::Input(input) => self.consensus.step(input, now),
             DriverMessage::Peer(messages) => {
@@ -448,6 +464,7 @@ mod tests {
             leads: None,
             untold: Default::default(),
             next_told: 0,
+            rest_ns: FOLLOWER_REST_NS,
         };
         (member, inbox)
     }
@@ -467,6 +484,22 @@ mod tests {
             _ => vec![0],
         };
         messages.into_iter().map(entries).collect()
+    }
+
+    #[tokio::test]
+    async fn a_follower_with_readers_is_told_sooner() {
+        let (mut member, mut inbox) = member();
+        let start = FOLLOWER_REST_NS;
+        member.tell_committed(entry(1, 1), start);
+        member.tell_committed(entry(2, 1), start + 1);
+        assert_eq!(told(&mut inbox).await, [[1]]);
+        member.note_readers(true, start + 1);
+        member.tell_in_time(start + READERS_REST_NS);
+        assert!(told(&mut inbox).await.is_empty());
+        member.tell_in_time(start + 1 + READERS_REST_NS);
+        assert_eq!(told(&mut inbox).await, [[2]]);
+        member.note_readers(false, start + 1 + READERS_REST_NS);
+        assert_eq!(member.rest_ns, FOLLOWER_REST_NS);
     }
 
     #[tokio::test]

@@ -350,6 +350,7 @@ impl Shard {
         self.check_waits();
         self.tick_parked();
         self.tick_unsettled();
+        self.tick_readers();
     }
 
     /// Requests that were parked for too long are answered.

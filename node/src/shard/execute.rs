@@ -185,6 +185,7 @@ impl Shard {
                 } else {
                     self.run(id, command, words, slot);
                 }
+                self.note_reader(id);
             }
         }
         self.done(id)

@@ -132,6 +132,9 @@ pub enum Output {
     },
     /// Tell what followers have, or do so no more: [`Event::Followers`].
     WatchFollowers(bool),
+    /// Clients read here while this replica follows, or none has for a while: hear of commits at once, or with what
+    /// comes next.
+    Readers(bool),
     /// Send messages to all subscribers.
     Publish(Vec<Publication>),
     /// More may be written to this session's client.

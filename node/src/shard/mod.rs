@@ -34,6 +34,7 @@ pub mod messages;
 pub mod outbox;
 mod place;
 pub mod preparing;
+mod readers;
 pub mod scripting;
 pub mod seen_scripts;
 pub mod session;
@@ -65,6 +66,7 @@ pub use self::{
 use self::{
     clock::Clock,
     outbox::{BatchId, Fate, ReadReply},
+    readers::Readers,
     seen_scripts::SeenScripts,
     session::Session,
     snapshot::{Installing, Snapshots},
@@ -134,6 +136,7 @@ pub struct Shard {
     pause: Option<Pause>,
     /// Sessions that `WAIT` blocks.
     waits: Waits,
+    readers: Readers,
     outputs: Vec<Output>,
     statistics: Statistics,
     details: Details,
@@ -183,6 +186,7 @@ impl Shard {
             leaderless_since: None,
             pause: None,
             waits: Waits::default(),
+            readers: Readers::default(),
             outputs: Vec::new(),
             statistics: Statistics::default(),
             details: Details::default(),

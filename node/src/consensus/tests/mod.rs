@@ -525,6 +525,7 @@ fn garbage_from_a_peer_is_dropped() {
             to: ReplicaId::new(leader, 0),
             stamp: random.next(),
             echo: random.next(),
+            reads: random.chance(50),
             data: data.into(),
         };
         network.input(leader, Input::Message(message));
@@ -548,7 +549,7 @@ fn answers_of_strangers_are_not_remembered() {
         message.set_msg_type(raft::eraftpb::MessageType::MsgHeartbeatResponse);
         (message.to, message.from, message.term) = (me.0, from.0, term);
         let data = protobuf::Message::write_to_bytes(&message).unwrap().into();
-        let message = PeerMessage { group: 0, from, to: me, stamp: 0, echo: now, data };
+        let message = PeerMessage { group: 0, from, to: me, stamp: 0, echo: now, reads: false, data };
         consensus.step(Input::Message(message), now);
         consensus.groups[&0].echoes.of(term, from.0)
     };
@@ -622,4 +623,60 @@ fn what_followers_have_is_told_while_it_is_watched() {
     network.propose(leader, 0, 3, text(3));
     network.run_ms(100);
     assert_eq!(network.followers.len(), told);
+}
+
+/// How long a follower, on which clients read or not, knows less than its leader after each of twenty writes in a
+/// second, at most; and how many messages all that took.
+fn follow_twenty_writes(reads: bool) -> (u64, u64) {
+    let mut network = three();
+    let leader = network.wait_for_leader(0);
+    let follower = leader % 3 + 1;
+    network.input(follower, Input::Readers { group: 0, present: reads });
+    network.run_ms(300);
+    let (before, mut slowest) = (network.sent, 0);
+    for number in 0..20_usize {
+        let end = network.time + 50 * MS;
+        network.propose(leader, 0, number as u64, text(number as u64));
+        let has = |id: NodeId| move |network: &Network| network.payloads(id, 0).len() == number + 1;
+        assert!(network.run_until_ms(50, has(leader)));
+        let committed = network.time;
+        network.run_until_ms((end - committed) / MS, has(follower));
+        slowest = slowest.max(network.time - committed);
+        network.run_ms((end - network.time) / MS);
+    }
+    assert_eq!(network.violations, Vec::<String>::new());
+    (slowest / MS, network.sent - before)
+}
+
+#[test]
+fn a_follower_with_readers_hears_of_commits_at_once_and_others_cost_nothing() {
+    let (slowest, messages) = follow_twenty_writes(false);
+    // Appends and their answers; heartbeats and theirs.
+    let plain = 20 * 4 + 11 * 4;
+    assert!(messages <= plain, "{messages} messages");
+    assert!(slowest > 20, "{slowest} ms: it hears of a commit with what comes next");
+    let (slowest, messages) = follow_twenty_writes(true);
+    assert!(messages <= plain + 20 * 2, "{messages} messages");
+    // A way of three, and two syncs of two; the turns of the network's clock.
+    assert!(slowest <= 10, "{slowest} ms");
+}
+
+#[test]
+fn under_load_followers_with_readers_cost_no_more_messages_than_they_answer() {
+    let sent = |reads: bool| {
+        let mut network = three();
+        let leader = network.wait_for_leader(0);
+        network.input(leader % 3 + 1, Input::Readers { group: 0, present: reads });
+        network.run_ms(300);
+        let before = network.sent;
+        for number in 0..1_000 {
+            network.propose(leader, 0, number, text(number));
+            network.run_ms(1);
+        }
+        assert_eq!(network.violations, Vec::<String>::new());
+        network.sent - before
+    };
+    // Nearly all news travel with the next append.
+    let (without, with) = (sent(false), sent(true));
+    assert!(with <= without + without / 4, "{with} messages instead of {without}");
 }

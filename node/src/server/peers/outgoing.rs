@@ -185,6 +185,7 @@ fn to_wire(message: PeerMessage) -> RaftMessage {
         stamp: message.stamp,
         echo: message.echo,
         data: message.data,
+        reads: message.reads,
     }
 }
 
@@ -196,6 +197,7 @@ pub(super) fn from_wire(message: RaftMessage) -> PeerMessage {
         to: ReplicaId(message.to),
         stamp: message.stamp,
         echo: message.echo,
+        reads: message.reads,
         data: message.data,
     }
 }

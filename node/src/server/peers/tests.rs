@@ -107,7 +107,15 @@ fn speak((outgoing, carriers): (Outgoing, Carriers)) -> Mouth {
 fn message(number: u64, bytes: usize) -> PeerMessage {
     let mut data = number.to_le_bytes().to_vec();
     data.resize(bytes.max(8), 7);
-    PeerMessage { group: 1, from: ReplicaId(1), to: ReplicaId(2), stamp: number, echo: 5, data: data.into() }
+    PeerMessage {
+        group: 1,
+        from: ReplicaId(1),
+        to: ReplicaId(2),
+        stamp: number,
+        echo: 5,
+        reads: number % 2 == 1,
+        data: data.into(),
+    }
 }
 
 /// What consensus would be told, one message at a time.
@@ -377,6 +385,7 @@ fn snapshot_message(name: SnapshotName) -> PeerMessage {
         to: ReplicaId(2),
         stamp: 0,
         echo: 0,
+        reads: false,
         data: raft_message.write_to_bytes().unwrap().into(),
     }
 }

@@ -181,6 +181,7 @@ impl Replica {
             Output::WatchFollowers(watched) => {
                 self.node.driver.send(Input::WatchFollowers { group, watched });
             }
+            Output::Readers(present) => self.node.driver.send(Input::Readers { group, present }),
             Output::Publish(publications) => self.node.publish(group, publications),
             Output::Flush(id) => {
                 if let Some(connection) = self.clients.get(id) {

@@ -97,6 +97,8 @@ pub(crate) struct ShardHarness {
     pub snapshots: Vec<(u64, u64, Vec<Bytes>)>,
     /// Whether the shard wants to be told what followers have.
     pub followers_watched: bool,
+    /// What it told of readers.
+    pub readers: Vec<bool>,
     unread: HashMap<SessionId, BytesMut>,
 }
 
@@ -168,6 +170,7 @@ impl ShardHarness {
             is_disk_slow: false,
             snapshots: Vec::new(),
             followers_watched: false,
+            readers: Vec::new(),
             unread: HashMap::new(),
         }
     }
@@ -282,6 +285,7 @@ impl ShardHarness {
             }
             Output::SnapshotGivenUp { .. } => self.chunks.1.clear(),
             Output::WatchFollowers(watched) => self.followers_watched = watched,
+            Output::Readers(present) => self.readers.push(present),
             Output::Flush(_) | Output::Applied { .. } | Output::Discard(_) => {}
         }
     }

@@ -284,6 +284,30 @@ fn after_a_long_time_without_a_leader_requests_wait_for_the_first_entry_of_the_n
 }
 
 #[test]
+fn consensus_knows_of_readers_here_until_none_was_heard_for_a_minute() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.lose_leadership(3);
+    let reader = shard.connect();
+    assert_eq!(shard.send(reader, "GET k ; PING"), "-MOVED 7629 127.0.0.1:7201 +PONG");
+    assert!(shard.readers.is_empty(), "who is sent away reads nothing");
+    assert_eq!(shard.send(reader, "READONLY ; GET k ; GET k"), "+OK nil nil");
+    assert_eq!(shard.readers, [true], "told at once, and once");
+    shard.pass_ms(50_000);
+    shard.send(reader, "GET k");
+    shard.pass_ms(100);
+    shard.pass_ms(60_000);
+    assert_eq!(shard.readers, [true]);
+    shard.pass_ms(1);
+    assert_eq!(shard.readers, [true, false]);
+    shard.send(reader, "GET k");
+    assert_eq!(shard.readers, [true, false, true]);
+    let mut leader = ShardHarness::leading();
+    let client = leader.connect();
+    leader.send(client, "READONLY ; GET k");
+    assert!(leader.readers.is_empty(), "what a leader knows is new");
+}
+
+#[test]
 fn while_the_leader_does_not_answer_requests_wait_for_the_next() {
     let mut shard = ShardHarness::following_with(ShardSettings::default());
     shard.lose_leadership(3);

@@ -161,6 +161,7 @@ impl World {
             shard::Output::WatchFollowers(watched) => {
                 self.input(node, Input::WatchFollowers { group, watched });
             }
+            shard::Output::Readers(present) => self.input(node, Input::Readers { group, present }),
             shard::Output::Applied { index } => {
                 self.compare_at(node, shard);
                 self.prune(node, shard);
