@@ -355,6 +355,7 @@ pub(super) fn shift(
 
     // Where nothing changes, a list of one would be gone for a moment, and its
     // deadline for good.
+    tx.touch(source);
     if source != destination || taken != put {
         tx.emit(Effect::ListRemove { key: source, index: taken as u64, count: 1 });
         tx.emit(Effect::ListInsert { key: destination, index: put as u64, value: &element });
@@ -473,6 +474,7 @@ fn ltrim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         tx.emit(Effect::Remove { key });
         return Ok(Reply::OK);
     }
+    tx.touch(key);
     let (before, behind) = (kept.start as u64, (length - kept.end) as u64);
     if behind > 0 {
         tx.emit(Effect::ListRemove { key, index: kept.end as u64, count: behind });

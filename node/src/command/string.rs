@@ -439,8 +439,9 @@ fn append<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         return Err(CommandError::TooLong);
     }
     // An empty string comes into being all the same.
-    if !bytes.is_empty() || before.is_none() {
-        tx.emit(Effect::PatchString { key, offset: before.unwrap_or(0) as u64, bytes });
+    match before {
+        Some(_) if bytes.is_empty() => tx.touch(key),
+        _ => tx.emit(Effect::PatchString { key, offset: before.unwrap_or(0) as u64, bytes }),
     }
     Ok(Reply::count(length))
 }

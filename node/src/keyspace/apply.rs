@@ -18,8 +18,9 @@ impl Keyspace {
     /// The effect does not fit the state: see the invariants of this module.
     pub fn apply(&mut self, effect: &Effect<'_>) -> Undo {
         self.changes += 1;
-        if let Some(key) = effect.key() {
-            self.watched.touch(key);
+        match *effect {
+            Effect::Copy { to, .. } => self.watched.touch(to),
+            _ => effect.key().into_iter().for_each(|key| self.watched.touch(key)),
         }
         match *effect {
             Effect::PutString { key, value, expires_at } => {
@@ -36,7 +37,6 @@ impl Keyspace {
             }
             Effect::Rename { key, to } => self.rename(key, to),
             Effect::Copy { key, to } => {
-                self.watched.touch(to);
                 let copy = self.get(key).cloned();
                 Undo::Object { key: Blob::new(to), before: self.replace(to, copy) }
             }
@@ -166,7 +166,10 @@ impl Keyspace {
     }
 
     fn clear_slots(&mut self, first: u16, last: u16) -> Undo {
-        self.watched.touch_all();
+        // A key that is not there does not change.
+        let mut watched = std::mem::take(&mut self.watched);
+        watched.touch_where(|key| (first..=last).contains(&slot_of(key)) && self.get(key).is_some());
+        self.watched = watched;
         let mut tables = Vec::new();
         for slot in first..=last {
             let table = &mut self.tables[usize::from(slot)];

@@ -540,6 +540,12 @@ impl Tx {
         there
     }
 
+    /// Lets those who watch a key take it for changed, though it is what it was: as Redis does where a
+    /// request that writes changes nothing.
+    pub fn touch(&mut self, key: &[u8]) {
+        self.keyspace.watched.touch(key);
+    }
+
     /// Sends a message when this unit commits. Returns how many sessions of this
     /// replica will hear it.
     pub fn publish(&mut self, channel: &[u8], message: &[u8], sharded: bool) -> usize {

@@ -56,9 +56,15 @@ impl Watched {
         }
     }
 
+    /// Those keys have changed of which this is true.
+    pub fn touch_where(&mut self, has_changed: impl Fn(&[u8]) -> bool) {
+        self.changes += 1;
+        let changed = self.keys.iter_mut().filter(|(key, _)| has_changed(key));
+        changed.for_each(|(_, watch)| watch.changed = self.changes);
+    }
+
     /// Any key may have changed.
     pub fn touch_all(&mut self) {
-        self.changes += 1;
-        self.keys.values_mut().for_each(|watch| watch.changed = self.changes);
+        self.touch_where(|_| true);
     }
 }
