@@ -34,12 +34,14 @@ pub enum Keys {
         /// Position of a further key (a destination).
         also: Option<usize>,
     },
-    /// At `first`, and behind each occurrence of the word `token` after it.
+    /// At `first`, and behind the last occurrence of the word `token` after it, if any.
     After {
         /// Position of the first key.
         first: usize,
-        /// The word before a further key, in lower case.
+        /// The word before a further key, in lower case; an empty one is before none.
         token: &'static str,
+        /// Words, in lower case, that are followed by so many words which are no tokens.
+        skips: &'static [(&'static str, usize)],
     },
 }
 
@@ -75,10 +77,16 @@ impl Keys {
                 let counted = count + 1..end.ok_or(BadCount)?;
                 Ok(also.into_iter().chain(counted).collect())
             }
-            Keys::After { first, token } => {
-                let options = words.iter().enumerate().skip(first + 1);
-                let named = options.filter(|(_, word)| word.eq_ignore_ascii_case(token.as_bytes()));
-                let behind = named.map(|(at, _)| at + 1).filter(|&at| at < words.len());
+            Keys::After { first, token, skips } => {
+                let is = |word: &[u8], other: &str| word.eq_ignore_ascii_case(other.as_bytes());
+                let (mut at, mut behind) = (first + 1, None);
+                while let Some(word) = words.get(at) {
+                    let skipped = skips.iter().find(|(option, _)| is(word, option));
+                    if !token.is_empty() && is(word, token) && at + 1 < words.len() {
+                        behind = Some(at + 1);
+                    }
+                    at += 1 + skipped.map_or(0, |(_, count)| *count);
+                }
                 Ok(std::iter::once(first).chain(behind).collect())
             }
         }
@@ -99,7 +107,7 @@ mod tests {
         let pairs = Keys::Range { first: 1, last: -1, step: 2 };
         let counted = Keys::Counted { count: 2, also: None };
         let stored = Keys::Counted { count: 2, also: Some(1) };
-        let sort = Keys::After { first: 1, token: "store" };
+        let sort = Keys::After { first: 1, token: "store", skips: &[("by", 1), ("limit", 2)] };
         assert_eq!(positions(Keys::None, "ping x"), Some(vec![]));
         assert_eq!(positions(Keys::ONE, "get k"), Some(vec![1]));
         assert_eq!(positions(Keys::ALL, "del a b c"), Some(vec![1, 2, 3]));
@@ -112,5 +120,7 @@ mod tests {
         assert_eq!(positions(stored, "zunionstore d 2 a b"), Some(vec![1, 3, 4]));
         assert_eq!(positions(sort, "sort k desc STORE d"), Some(vec![1, 4]));
         assert_eq!(positions(sort, "sort k store"), Some(vec![1]));
+        assert_eq!(positions(sort, "sort k store c STORE d"), Some(vec![1, 5]));
+        assert_eq!(positions(sort, "sort k by store x limit store d"), Some(vec![1]));
     }
 }

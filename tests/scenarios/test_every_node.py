@@ -5,11 +5,12 @@ fails if one of them fails; `all_shards` goes to the leaders, but old clients as
 """
 
 import re
+import subprocess
 
 import pytest
 
 from processes import eventually
-from wire import Wire
+from wire import Wire, WireError
 
 SCRIPT = "return ARGV[1]"
 SHA = "098e0f0d1448c0a81dafe820f66d460eb09263da"
@@ -50,8 +51,8 @@ REQUESTS = {
     "wait": ("WAIT 0 0", NUMBER, "-ERR WAIT cannot be used with replica instances."),
 }
 
-# Rows that may be missing here, with their requests to come.
-NOT_YET = ("function|", "memory|", "slowlog|")
+# There are no functions yet.
+NOT_YET = ("function|",)
 
 
 def rows(commands):
@@ -126,3 +127,26 @@ def test_a_script_that_was_sent_to_every_node(cluster):
         eventually(is_forgotten, what=f"the script is unknown at {replica.address}")
     for _, wire in wires:
         wire.close()
+
+
+@pytest.mark.moonraft_only("there a node of ours is a process a shard")
+def test_a_client_shuts_a_node_down(cluster, client):
+    """Like SIGTERM: leaderships go first, the process ends well, nothing is lost, others serve."""
+    key, node = cluster.key_on(0), cluster.leader(0).node
+    client.set(key, "kept")
+    with Wire(cluster.leader(0).port) as wire, Wire(cluster.leader(0).port) as other:
+        for each in (wire, other):
+            each.send("SHUTDOWN", "NOSAVE")
+        with pytest.raises((WireError, OSError)):
+            wire.receive()
+    assert node.process.wait() == 0, node.process.output()
+    assert client.get(key) == "kept"
+    assert cluster.leader(0).node is not node
+
+
+@pytest.mark.moonraft_only("it would wait for the copy")
+def test_a_copy_by_redis_cli_is_refused_clearly(cluster):
+    words = ["redis-cli", "-p", str(cluster.leader(0).port), "--rdb", "/dev/null"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode != 0
+    assert "SYNC is not supported: replicas are those of the cluster file" in done.stdout + done.stderr

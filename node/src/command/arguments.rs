@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::CommandError;
+use super::{CommandError, extended::shift_right};
 pub use crate::keyspace::integer::parse_integer;
 
 /// A 64-bit integer, written as Redis wants it: no blanks, no plus sign, no
@@ -22,13 +22,24 @@ pub fn float(word: &[u8]) -> Result<f64, CommandError> {
     parse_float(word).ok_or(CommandError::NotFloat)
 }
 
+/// An integer of 32 bits: the number of a database.
+///
+/// # Errors
+/// It is none.
+pub fn integer32(word: &[u8]) -> Result<i32, CommandError> {
+    const OUT_OF_RANGE: CommandError =
+        CommandError::text("ERR value is out of range, value must between -2147483648 and 2147483647");
+    i32::try_from(integer(word)?).map_err(|_| OUT_OF_RANGE)
+}
+
 /// The double that `word` is the text of; see [`float`]. One too large for a
 /// double is none, and so is one too small for any but 0.
 pub fn parse_float(word: &[u8]) -> Option<f64> {
     let number = nearest_float(word)?;
     let says_zero = || {
-        let mantissa = word.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
-        !mantissa.iter().any(|byte| (b'1'..=b'9').contains(byte))
+        let mark = if word.iter().any(|byte| matches!(byte, b'x' | b'X')) { b'p' } else { b'e' };
+        let mantissa = word.split(|byte| byte.to_ascii_lowercase() == mark).next().unwrap_or_default();
+        !mantissa.iter().any(|byte| byte.is_ascii_hexdigit() && *byte != b'0')
     };
     let says_infinite = || word.iter().any(|byte| matches!(byte, b'i' | b'I'));
     let in_range = match number {
@@ -47,17 +58,72 @@ pub fn nearest_float(word: &[u8]) -> Option<f64> {
         Some((b'+', rest)) => (false, rest),
         _ => (false, word),
     };
-    let hexadecimal = rest.starts_with(b"0x") || rest.starts_with(b"0X");
     let magnitude = if rest.eq_ignore_ascii_case(b"inf") || rest.eq_ignore_ascii_case(b"infinity") {
         f64::INFINITY
-    } else if hexadecimal {
-        u64::from_str_radix(std::str::from_utf8(&rest[2..]).ok()?, 16).ok()? as f64
+    } else if let [b'0', b'x' | b'X', digits @ ..] = rest {
+        hexadecimal(digits)?
     } else if rest.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.') {
         fast_float2::parse::<f64, _>(rest).ok()?
     } else {
         return None;
     };
     Some(if negative { -magnitude } else { magnitude })
+}
+
+/// The double nearest to a hexadecimal number, of which `text` is what stands behind its `0x`.
+fn hexadecimal(text: &[u8]) -> Option<f64> {
+    /// The exponent of the lowest digit of any double, and one that is out of every double's range.
+    const LOWEST: i32 = -1074;
+    const TOO_LARGE: i32 = 1100;
+    let end = text.iter().position(|byte| matches!(byte, b'p' | b'P')).unwrap_or(text.len());
+    let (digits, power) = text.split_at(end);
+    let mut exponent = match power {
+        [] => 0,
+        [_, power @ ..] => parse_exponent(power)?,
+    };
+    let (mut mantissa, mut count, mut is_behind_point) = (0_u64, 0, false);
+    for &byte in digits {
+        if byte == b'.' && !is_behind_point {
+            is_behind_point = true;
+            continue;
+        }
+        let digit = u64::from(char::from(byte).to_digit(16)?);
+        count += 1;
+        if mantissa >> 60 == 0 {
+            mantissa = mantissa << 4 | digit;
+            exponent -= if is_behind_point { 4 } else { 0 };
+        } else {
+            // More than a double holds: the lowest digit stands for all that follow.
+            mantissa |= u64::from(digit != 0);
+            exponent += if is_behind_point { 0 } else { 4 };
+        }
+    }
+    if count == 0 || mantissa == 0 {
+        return (count > 0).then_some(0.0);
+    }
+    let width = (u64::BITS - mantissa.leading_zeros()) as i32;
+    let lowest = (exponent + width - f64::MANTISSA_DIGITS as i32).clamp(LOWEST, TOO_LARGE);
+    let kept = match lowest - exponent {
+        ..=0 => mantissa << (exponent - lowest).min(63),
+        cut => shift_right(mantissa.into(), cut as u32) as u64,
+    };
+    // In two steps, for a power of two may be out of range where the number is not.
+    Some(kept as f64 * 2.0_f64.powi(lowest / 2) * 2.0_f64.powi(lowest - lowest / 2))
+}
+
+/// The exponent behind a `p`; one that is out of any range is a large one.
+fn parse_exponent(text: &[u8]) -> Option<i32> {
+    const LARGE: i32 = 1 << 28;
+    let digits = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);
+    let exponent = digits.iter().try_fold(0_i32, |exponent, &byte| {
+        Some((exponent * 10 + char::from(byte).to_digit(10)? as i32).min(LARGE / 16))
+    })?;
+    (!digits.is_empty()).then_some(if text.starts_with(b"-") { -exponent } else { exponent })
+}
+
+/// What C reads of a text: all before a zero byte.
+pub fn c_text(word: &[u8]) -> &[u8] {
+    word.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 /// Whether a word is this option, in any case. `option` is in lower case.
@@ -85,12 +151,19 @@ pub fn span(start: i64, stop: i64, length: usize) -> Range<usize> {
     if start > stop { 0..0 } else { start as usize..stop as usize + 1 }
 }
 
-/// Why the key count of an `EVAL` is wrong.
-pub fn script_key_count_error(words: &[&[u8]]) -> CommandError {
-    match words.get(2).map(|word| parse_integer(word)) {
-        Some(Some(count)) if count < 0 => CommandError::text("ERR Number of keys can't be negative"),
-        Some(Some(_)) => CommandError::text("ERR Number of keys can't be greater than number of args"),
-        _ => CommandError::NotInteger,
+/// How many of `rest`, the words behind the count, are keys of a script.
+///
+/// # Errors
+/// The count is none, or there are not so many.
+pub fn script_key_count(count: &[u8], rest: &[&[u8]]) -> Result<usize, CommandError> {
+    const NEGATIVE: CommandError = CommandError::text("ERR Number of keys can't be negative");
+    const TOO_MANY: CommandError =
+        CommandError::text("ERR Number of keys can't be greater than number of args");
+    let count = integer(count)?;
+    match usize::try_from(count) {
+        Ok(count) if count <= rest.len() => Ok(count),
+        Ok(_) => Err(TOO_MANY),
+        Err(_) => Err(NEGATIVE),
     }
 }
 
@@ -216,6 +289,25 @@ mod tests {
             ("1e3", Some(1000.0)),
             (".5", Some(0.5)),
             ("0x10", Some(16.0)),
+            ("0x1p4", Some(16.0)),
+            ("-0x1.8", Some(-1.5)),
+            ("0X.8P-1", Some(0.25)),
+            ("0x1.", Some(1.0)),
+            ("0x", None),
+            ("0x.", None),
+            ("0x1p", None),
+            ("0xg", None),
+            ("1p4", None),
+            ("0x0p5", Some(0.0)),
+            ("0x1p1023", Some(2.0_f64.powi(1023))),
+            ("0x1p1024", None),
+            ("0x1p-1074", Some(f64::from_bits(1))),
+            ("0x1.8p-1074", Some(f64::from_bits(2))),
+            ("0x1p-1076", None),
+            // Half way between two doubles: to the even one, unless a little is added.
+            ("0x20000000000001", Some(9_007_199_254_740_992.0)),
+            ("0x20000000000001.00000000000000001", Some(9_007_199_254_740_994.0)),
+            ("0x1fffffffffffff8", Some(144_115_188_075_855_868.0)),
             ("1e400", None),
             ("-1e400", None),
             ("1e-400", None),

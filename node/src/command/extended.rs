@@ -124,7 +124,7 @@ impl Extended {
 }
 
 /// `value` without its `by` lowest digits, rounded to the nearest, ties to even.
-fn shift_right(value: u128, by: u32) -> u128 {
+pub fn shift_right(value: u128, by: u32) -> u128 {
     let Some(kept) = value.checked_shr(by) else { return 0 };
     if by == 0 {
         return kept;

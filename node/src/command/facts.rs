@@ -114,6 +114,8 @@ pub struct KeySpec {
     pub find: Find,
 }
 
+const FROM_CONTENT: &str = "For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content of the key we sort";
+
 /// What Redis remarks on the keys of some commands, place by place.
 const NOTES: &[(&str, usize, &str)] = &[
     ("bitfield", 0, "This command allows both access and modification of the key"),
@@ -121,11 +123,8 @@ const NOTES: &[(&str, usize, &str)] = &[
     ("eval_ro", 0, "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS"),
     ("getex", 0, "RW and UPDATE because it changes the TTL"),
     ("set", 0, "RW and ACCESS due to the optional `GET` argument"),
-    (
-        "sort",
-        1,
-        "For the optional BY/GET keyword. It is marked 'unknown' because the key names derive from the content of the key we sort",
-    ),
+    ("sort", 1, FROM_CONTENT),
+    ("sort_ro", 1, FROM_CONTENT),
     (
         "sort",
         2,

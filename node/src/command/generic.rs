@@ -7,7 +7,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, is},
+    arguments::{integer, integer32, is},
     facts::{KeyFlag, uses},
 };
 use crate::{
@@ -280,7 +280,7 @@ fn copy<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// Whether the destination may be replaced.
 fn copy_options(words: &[&[u8]]) -> Result<bool, CommandError> {
     /// `databases`, of which a cluster uses the first only.
-    const DATABASES: i64 = 16;
+    const DATABASES: i32 = 16;
     let mut replace = false;
     let mut words = words.iter();
     let mut elsewhere = false;
@@ -288,7 +288,7 @@ fn copy_options(words: &[&[u8]]) -> Result<bool, CommandError> {
         if is(word, "replace") {
             replace = true;
         } else if is(word, "db") {
-            let database = integer(words.next().ok_or(CommandError::Syntax)?)?;
+            let database = integer32(words.next().ok_or(CommandError::Syntax)?)?;
             if !(0..DATABASES).contains(&database) {
                 return Err(CommandError::Text(Cow::Borrowed("ERR DB index is out of range")));
             }

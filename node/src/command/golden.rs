@@ -21,7 +21,6 @@ fn run(tx: &mut Tx, now_ms: u64, line: &str) -> String {
     tx.begin_unit(now_ms * 1000, true);
     let mut out = String::new();
     let row = resolve(&words).and_then(|row| row.check_arity(&words).map(|()| row));
-    let row = row.and_then(|row| row.key_positions(&words).map(|_| row));
     match row.and_then(|row| row.execute(tx, &words)) {
         Ok(reply) => show(&reply, &mut out, 0),
         Err(error) => writeln!(out, "-{error}").expect("a string takes all"),

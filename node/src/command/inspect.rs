@@ -1,16 +1,13 @@
-//! Looking at keys and the data as an operator does: `OBJECT`, `MEMORY`, `DEBUG`.
+//! Looking at keys and the data as an operator does: `OBJECT`, `DEBUG`.
 
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
 use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, is, parse_integer},
-    facts::uses,
-    rdb,
+    Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::parse_integer, facts::uses, rdb,
 };
 use crate::keyspace::{
-    Object, Tx, Value,
+    Tx, Value,
     digest::{entry_digest_of, hex},
 };
 
@@ -45,21 +42,6 @@ pub const COMMANDS: &[Command] = &[
         parent: Some("object"),
         family: Family::Generic,
         run: Run::Read(|_, _| Ok(help(OBJECT_HELP))),
-        ..HELP
-    },
-    Command { name: "memory", family: Family::Server, ..CONTAINER },
-    Command {
-        name: "usage",
-        parent: Some("memory"),
-        arity: Arity::AtLeast(3),
-        family: Family::Server,
-        run: Run::Read(usage),
-        ..LOOKS
-    },
-    Command {
-        parent: Some("memory"),
-        family: Family::Server,
-        run: Run::Read(|_, _| Ok(help(MEMORY_HELP))),
         ..HELP
     },
     Command {
@@ -104,15 +86,6 @@ const OBJECT_HELP: &[&str] = &[
     "REFCOUNT <key>",
     "    Return the number of references of the value associated with the specified",
     "    <key>.",
-    "HELP",
-    "    Prints this help.",
-];
-
-const MEMORY_HELP: &[&str] = &[
-    "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "USAGE <key> [SAMPLES <count>]",
-    "    Return memory in bytes used by <key> and its value. Nested values are",
-    "    sampled up to <count> times (default: 5, 0 means sample all).",
     "HELP",
     "    Prints this help.",
 ];
@@ -177,25 +150,6 @@ fn freq<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     Err(CommandError::text(
         "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
     ))
-}
-
-/// `MEMORY USAGE key [SAMPLES count]`
-fn usage<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    /// What Redis takes.
-    const SAMPLES_DEFAULT: usize = 5;
-    let mut samples = SAMPLES_DEFAULT;
-    for option in words[3..].chunks(2) {
-        let &[name, count] = option else { return Err(CommandError::Syntax) };
-        if !is(name, "samples") {
-            return Err(CommandError::Syntax);
-        }
-        let count = usize::try_from(integer(count)?).map_err(|_| CommandError::Syntax)?;
-        samples = if count == 0 { usize::MAX } else { count };
-    }
-
-    let key = words[2];
-    let bytes = |object: &Object| object.heap_bytes(samples) + crate::keyspace::entry_bytes(key);
-    Ok(tx.object(key).map_or(Reply::Null, |object| Reply::count(bytes(object))))
 }
 
 /// `DEBUG DIGEST`

@@ -188,7 +188,7 @@ fn list<'a>(_tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let in_category =
         |row: &Command, category: &[u8]| row.category_names().iter().any(|name| is(category, &name[1..]));
     let wanted: Box<dyn Fn(&Command) -> bool + '_> = match words[2..] {
-        [] => Box::new(|row| row.parent.is_none()),
+        [] => Box::new(|_| true),
         [filter, by, _] if is(filter, "filterby") && is(by, "module") => Box::new(|_| false),
         [filter, by, category] if is(filter, "filterby") && is(by, "aclcat") => {
             Box::new(move |row| in_category(row, category))

@@ -30,6 +30,8 @@ mod inspect;
 mod introspection;
 mod lcs;
 mod list;
+mod memory;
+mod persistence;
 #[cfg(test)]
 mod properties;
 mod rdb;
@@ -37,6 +39,7 @@ mod restore;
 mod scripting;
 mod server;
 mod set;
+mod slow_log;
 mod sort;
 mod string;
 mod subscribe;
@@ -261,14 +264,8 @@ impl Command {
     /// The positions of the keys of a request whose arity is right. None if their
     /// count makes no sense: then the handler, which touches no key, has the words
     /// for what is wrong.
-    ///
-    /// # Errors
-    /// A script says that it has keys that are not there.
-    pub fn key_positions(&self, words: &[&[u8]]) -> Result<KeyPositions, CommandError> {
-        self.keys.positions(words).or_else(|_| match self.run {
-            Run::Script(..) => Err(arguments::script_key_count_error(words)),
-            _ => Ok(KeyPositions::new()),
-        })
+    pub fn key_positions(&self, words: &[&[u8]]) -> KeyPositions {
+        self.keys.positions(words).unwrap_or_else(|_| KeyPositions::new())
     }
 
     /// Executes a request on data. Its arity and slot have been checked.

@@ -5,7 +5,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, is},
+    arguments::{is, script_key_count},
 };
 use crate::{
     keyspace::scripts::{Sha1, sha1},
@@ -100,6 +100,7 @@ fn run_text(client: &mut Client<'_>, words: &[&[u8]], read_only: bool) -> Outcom
 fn run_named(client: &mut Client<'_>, words: &[&[u8]], read_only: bool) -> Outcome<'static> {
     const UNKNOWN: CommandError = CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
     let name: Sha1 = words[1].to_ascii_lowercase().try_into().map_err(|_| UNKNOWN)?;
+    script_key_count(words[2], &words[3..])?;
     let text = client.script_text(&name).ok_or(UNKNOWN)?;
     run(client, words, name, &text, read_only)
 }
@@ -111,8 +112,7 @@ fn run(
     text: &[u8],
     read_only: bool,
 ) -> Outcome<'static> {
-    let count = integer(words[2])? as usize;
-    let (keys, arguments) = words[3..].split_at(count);
+    let (keys, arguments) = words[3..].split_at(script_key_count(words[2], &words[3..])?);
     client.run_script(&Request { name, text, keys, arguments, read_only })
 }
 

@@ -12,7 +12,7 @@ use moonraft_router::{Keys, slot_of};
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, is, parse_float},
+    arguments::{c_text, integer, is, parse_float},
     facts::uses,
 };
 use crate::{
@@ -32,15 +32,25 @@ const ROW: Command = Command {
 pub const COMMANDS: &[Command] = &[
     Command {
         name: "sort",
-        keys: Keys::After { first: 1, token: "store" },
+        keys: Keys::After { first: 1, token: "store", skips: PATTERNS },
         // The second is about keys formed from patterns.
         key_flags: &[uses::READ, uses::READ, uses::STORE],
         flags: &[Flag::DenyOom, Flag::Dangerous],
         run: Run::Write(sort),
         ..ROW
     },
-    Command { name: "sort_ro", keys: Keys::ONE, flags: &[Flag::Dangerous], run: Run::Read(sort_ro), ..ROW },
+    Command {
+        name: "sort_ro",
+        keys: Keys::After { first: 1, token: "", skips: PATTERNS },
+        key_flags: &[uses::READ, uses::READ],
+        flags: &[Flag::Dangerous],
+        run: Run::Read(sort_ro),
+        ..ROW
+    },
 ];
+
+/// Options with words of their own behind them.
+const PATTERNS: &[(&str, usize)] = &[("by", 1), ("get", 1), ("limit", 2)];
 
 /// By what to sort.
 #[derive(Clone, Copy)]
@@ -222,13 +232,14 @@ fn sorted<'a>(tx: &'a Tx, key: &[u8], options: &Options<'_>) -> Result<Vec<Cow<'
     Ok(limited(elements, options.limit))
 }
 
-/// The number to sort by: 0 for a key that is not there.
+/// The number to sort by: 0 for a key that is not there. To C those next to 0 are out of range.
 fn number(text: Option<&[u8]>) -> Result<f64, CommandError> {
-    let text = text.unwrap_or_default().trim_ascii_start();
+    let text = c_text(text.unwrap_or_default());
     if text.is_empty() {
         return Ok(0.0);
     }
-    parse_float(text).ok_or(CommandError::text("ERR One or more scores can't be converted into double"))
+    let number = parse_float(text.trim_ascii_start()).filter(|number| !number.is_subnormal());
+    number.ok_or(CommandError::text("ERR One or more scores can't be converted into double"))
 }
 
 fn limited<T>(mut elements: Vec<T>, limit: Option<(i64, i64)>) -> Vec<T> {

@@ -128,15 +128,18 @@ fn expire_watched(client: &mut Client<'_>) {
 
 fn execute(client: &mut Client<'_>, request: &Queued) -> Reply<'static> {
     let words: Vec<&[u8]> = request.words.iter().map(|word| &**word).collect();
+    let call = client.begin_call(request.command);
     let outcome = match request.command.run {
         Run::Read(_) | Run::Write(_) => client.execute(request.command, &words).map(Reply::into_owned),
         Run::Session(run) | Run::Script(run, _) => run(client, &words),
         Run::Queue(_) | Run::Container => unreachable!("never queued"),
     };
-    match outcome {
+    let reply = match outcome {
         // Several replies in the place of one would break the frame of the array.
         Ok(Reply::Several(replies)) if replies.len() != 1 => Reply::Array(replies),
         Ok(reply) => reply,
         Err(error) => Reply::Error(error.to_string().into()),
-    }
+    };
+    client.end_call(request.command, call, &reply);
+    reply
 }

@@ -6,8 +6,11 @@ use std::ops::RangeInclusive;
 
 use super::{
     rows::{Change, Kind, ROWS, Row, find},
-    settings::{OutputLimit, Settings},
+    settings::{OutputLimit, Settings, Share},
 };
+use crate::keyspace::integer::parse_integer;
+
+const NOT_INTEGER: &str = "argument couldn't be parsed into an integer";
 
 /// Why a setting was refused. `Display` writes what follows `ERR ` on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +64,10 @@ impl Settings {
         match row.kind {
             Kind::Number(_, field) | Kind::Bytes(_, field) => field(&mut copy).to_string(),
             Kind::Signed(_, _, field) => field(&mut copy).to_string(),
+            Kind::Share(_, field) => match *field(&mut copy) {
+                Share::Percent(percent) if percent > 0 => format!("{percent}%"),
+                Share::Bytes(number) | Share::Percent(number) => number.to_string(),
+            },
             Kind::Choice(choices, read, _) => choices[read(self)].to_owned(),
             Kind::OutputLimits => {
                 let shown = |limit: &OutputLimit| {
@@ -111,18 +118,28 @@ impl Settings {
     fn assign(&mut self, row: &Row, value: &str) -> Result<(), String> {
         match row.kind {
             Kind::Number(bounds, field) => {
-                let number = value.parse::<u64>();
-                let number = number.map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
-                *field(self) = within(number, bounds.0..=bounds.1)?;
+                let range = bounds.0..=bounds.1;
+                let number = parse_integer(value.as_bytes()).ok_or(NOT_INTEGER)?;
+                *field(self) = within(u64::try_from(number).unwrap_or(u64::MAX), range)?;
             }
             Kind::Signed(least, most, field) => {
-                let number = value.parse::<i64>();
-                let number = number.map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
+                let number = parse_integer(value.as_bytes()).ok_or(NOT_INTEGER)?;
                 *field(self) = within(number, least..=most)?;
             }
             Kind::Bytes(bounds, field) => {
                 let bytes = parse_bytes(value).ok_or("argument must be a memory value")?;
                 *field(self) = within(bytes, bounds.0..=bounds.1)?;
+            }
+            Kind::Share(bounds, field) => {
+                *field(self) = match value.strip_suffix('%').map(|percent| percent.parse::<u64>()) {
+                    Some(Ok(percent @ 0..=100)) => Share::Percent(percent),
+                    Some(Ok(_)) => return Err("percentage argument must be less or equal to 100".to_owned()),
+                    Some(Err(_)) => return Err("argument must be a memory or percent value".to_owned()),
+                    None => {
+                        let bytes = parse_bytes(value).ok_or("argument must be a memory or percent value")?;
+                        Share::Bytes(within(bytes, bounds.0..=bounds.1)?)
+                    }
+                };
             }
             Kind::Choice(choices, _, write) => {
                 let choice = choices.iter().position(|choice| choice.eq_ignore_ascii_case(value));
@@ -173,6 +190,7 @@ fn within<N: PartialOrd + std::fmt::Display>(number: N, range: RangeInclusive<N>
 fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
+    let number = if number.is_empty() { "0" } else { number }; // as in Redis
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" => 1000,
@@ -213,6 +231,7 @@ mod tests {
                 Kind::Number((least, most), _) | Kind::Bytes((least, most), _) => {
                     [least, most].map(|number| number.to_string()).to_vec()
                 }
+                Kind::Share((least, most), _) => vec![least.to_string(), most.to_string(), "10%".to_owned()],
                 Kind::Signed(least, most, _) => [least, most].map(|number| number.to_string()).to_vec(),
                 Kind::Choice(choices, ..) => choices.iter().map(|&choice| choice.to_owned()).collect(),
                 Kind::OutputLimits => vec!["normal 3 2 1 slave 0 0 0 pubsub 6 5 4".to_owned()],
@@ -269,6 +288,19 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_bytes_or_a_part_of_maxmemory() {
+        let share = |value| set(&[("maxmemory", "1gb"), ("maxmemory-clients", value)]);
+        assert_eq!(share("10%").unwrap().client_memory_bytes_max(), (1 << 30) / 100 * 10);
+        assert_eq!(share("5mb").unwrap().client_memory_bytes_max(), 5 << 20);
+        assert_eq!(set(&[("maxmemory-clients", "10%")]).unwrap().client_memory_bytes_max(), 0);
+        let failed = "CONFIG SET failed (possibly related to argument 'maxmemory-clients') - ".to_owned();
+        assert_eq!(share("101%"), Err(failed.clone() + "percentage argument must be less or equal to 100"));
+        for wrong in ["%", "-1%", "1.5%", "x", "1tb"] {
+            assert_eq!(share(wrong), Err(failed.clone() + "argument must be a memory or percent value"));
+        }
+    }
+
+    #[test]
     fn an_alias_is_the_same_setting() {
         let settings = set(&[("lua-time-limit", "100")]).unwrap();
         assert_eq!(settings.busy_after_ms, 100);
@@ -281,7 +313,9 @@ mod tests {
         assert_eq!(parse_bytes("1gb"), Some(1 << 30));
         assert_eq!(parse_bytes("2K"), Some(2000));
         assert_eq!(parse_bytes("5"), Some(5));
-        for wrong in ["", "mb", "-1", "1 mb", "99999999999999999999", "18446744073709551615kb"] {
+        assert_eq!(parse_bytes(""), Some(0));
+        assert_eq!(parse_bytes("mb"), Some(0));
+        for wrong in ["-1", "1 mb", "99999999999999999999", "18446744073709551615kb"] {
             assert_eq!(parse_bytes(wrong), None, "{wrong}");
         }
     }

@@ -11,7 +11,7 @@
 //!
 //! Source: `config.c` of Redis 7.2 for names and kinds.
 
-use super::settings::{LOG_LEVELS, Reads, Settings};
+use super::settings::{LOG_LEVELS, Reads, Settings, Share};
 
 /// What `reads` takes.
 const READS: &[&str] = &["lease", "read-index"];
@@ -34,6 +34,8 @@ pub enum Kind {
     Signed(i64, i64, fn(&mut Settings) -> &mut i64),
     /// A number of bytes, with `k`, `kb`, `m`, `mb`, `g`, `gb` as units.
     Bytes(RangeBounds, fn(&mut Settings) -> &mut u64),
+    /// The same, or a percentage of `maxmemory`: `10%`.
+    Share(RangeBounds, fn(&mut Settings) -> &mut Share),
     /// One of some words.
     Choice(&'static [&'static str], fn(&Settings) -> usize, fn(&mut Settings, usize)),
     /// `client-output-buffer-limit`.
@@ -70,6 +72,9 @@ const fn fixed(name: &'static str, value: &'static str, doc: &'static str) -> Ro
 
 /// Milliseconds of an hour: longer waits than that are mistakes.
 const HOUR_MS: u64 = 3_600_000;
+
+/// The most seconds that Redis takes.
+const SECONDS_MAX: u64 = i32::MAX as u64;
 
 /// More than any machine has.
 const BYTES_MAX: u64 = 1 << 50;
@@ -115,13 +120,13 @@ pub const ROWS: &[Row] = &[
     row(
         "timeout",
         Anytime,
-        Kind::Number((0, 1 << 31), |settings| &mut settings.idle_seconds_max),
+        Kind::Number((0, SECONDS_MAX), |settings| &mut settings.idle_seconds_max),
         "Seconds after which an idle client is disconnected; 0 for never.",
     ),
     row(
         "tcp-keepalive",
         Anytime,
-        Kind::Number((0, 1 << 31), |settings| &mut settings.keepalive_seconds),
+        Kind::Number((0, SECONDS_MAX), |settings| &mut settings.keepalive_seconds),
         "Seconds of silence after which the system asks whether a client is still there; 0 for never.",
     ),
     row(
@@ -133,8 +138,8 @@ pub const ROWS: &[Row] = &[
     row(
         "maxmemory-clients",
         Anytime,
-        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.client_memory_bytes_max),
-        "Bytes that wait for a replica's clients, requests and replies: above, those who take most are disconnected; 0 for no limit.",
+        Kind::Share((0, BYTES_MAX), |settings| &mut settings.client_memory),
+        "Bytes that wait for a replica's clients, requests and replies, or a percentage of maxmemory: above, those who take most are disconnected; 0 for no limit.",
     ),
     row(
         "maxmemory",
@@ -151,6 +156,18 @@ pub const ROWS: &[Row] = &[
             "Milliseconds of a script after which other clients are answered -BUSY; 0 for never.",
         )
     },
+    row(
+        "slowlog-log-slower-than",
+        Anytime,
+        Kind::Signed(-1, i64::MAX, |settings| &mut settings.slow_us),
+        "Microseconds above which a request is noted for SLOWLOG; negative for never.",
+    ),
+    row(
+        "slowlog-max-len",
+        Anytime,
+        Kind::Number((0, 100_000), |settings| &mut settings.slow_log_length_max),
+        "How many requests SLOWLOG keeps.",
+    ),
     row(
         "cluster-node-timeout",
         AtStart,
@@ -223,6 +240,33 @@ pub const ROWS: &[Row] = &[
     ),
     fixed("appendonly", "yes", "Every write is in the Raft log before it is acknowledged."),
     fixed("appendfsync", "always", "Every write is synced on a majority before it is acknowledged."),
+    fixed("appendfilename", "", "The log's files have names of their own."),
+    fixed("dbfilename", "", "Snapshots have names of their own."),
+    fixed("auto-aof-rewrite-percentage", "0", "The log is cut by the size that log-bytes-max says."),
+    fixed("stop-writes-on-bgsave-error", "no", "A disk that fails ends the node."),
+    fixed("daemonize", "no", "The node runs in the foreground."),
+    fixed("supervised", "no", "Whoever starts the node sees to it."),
+    fixed("logfile", "", "Traces go to the standard error."),
+    fixed("unixsocket", "", "Clients come by TCP."),
+    fixed("tls-port", "0", "There is no TLS yet."),
+    fixed("requirepass", "", "There are no passwords yet."),
+    fixed("notify-keyspace-events", "", "Changes are not told to subscribers yet."),
+    fixed("latency-monitor-threshold", "0", "No events are recorded; LATENCY HISTOGRAM tells of commands."),
+    fixed("latency-tracking", "yes", "Times of commands are kept."),
+    fixed("activedefrag", "no", "The allocator sees to it."),
+    fixed("hz", "10", "Ticks a second."),
+    fixed("io-threads", "1", "Each replica has a thread of its own."),
+    fixed("min-replicas-to-write", "0", "A majority has every write that is acknowledged."),
+    fixed("replica-priority", "100", "Followers are alike."),
+    fixed("cluster-replica-no-failover", "no", "Any follower that has all may lead."),
+    fixed("cluster-announce-ip", "", "The cluster file says who is told what."),
+    fixed("cluster-announce-hostname", "", "The cluster file says who is told what."),
+    fixed("cluster-preferred-endpoint-type", "ip", "As the cluster file has them."),
+    fixed("lazyfree-lazy-user-del", "no", "DEL and UNLINK are the same."),
+    fixed("lazyfree-lazy-user-flush", "no", "What is flushed is freed when that is committed."),
+    fixed("maxmemory-samples", "5", "Nothing is evicted."),
+    fixed("list-max-listpack-size", "-2", "Bytes of a list in the small form: 8 KiB."),
+    fixed("list-compress-depth", "0", "Lists are not compressed."),
     fixed("save", "", "Snapshots follow the size of the log, not a timetable."),
     fixed("databases", "1", "A cluster has one."),
     fixed("cluster-enabled", "yes", "Always."),

@@ -20,6 +20,25 @@ pub struct OutputLimit {
     pub soft_seconds: u64,
 }
 
+/// Bytes, or a part of `maxmemory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many percent.
+    Percent(u64),
+}
+
+impl Settings {
+    /// Bytes that may wait for a replica's clients; 0 for no limit, as a part of no limit is.
+    pub fn client_memory_bytes_max(&self) -> u64 {
+        match self.client_memory {
+            Share::Bytes(bytes) => bytes,
+            Share::Percent(percent) => self.memory_bytes_max / 100 * percent,
+        }
+    }
+}
+
 /// All settings of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -41,12 +60,16 @@ pub struct Settings {
     pub keepalive_seconds: u64,
     /// `tcp-backlog`
     pub backlog: u64,
-    /// `maxmemory-clients`, a replica; 0 for no limit
-    pub client_memory_bytes_max: u64,
+    /// `maxmemory-clients`, a replica; see [`Settings::client_memory_bytes_max`]
+    pub client_memory: Share,
     /// `maxmemory`, in resident bytes of the process; 0 for no limit
     pub memory_bytes_max: u64,
     /// `busy-reply-threshold`, in milliseconds; 0 for never
     pub busy_after_ms: u64,
+    /// `slowlog-log-slower-than`, in microseconds; negative for never
+    pub slow_us: i64,
+    /// `slowlog-max-len`
+    pub slow_log_length_max: u64,
     /// `cluster-node-timeout`, in milliseconds
     pub node_timeout_ms: u64,
     /// `lease-drift-percent`
@@ -86,9 +109,11 @@ impl Default for Settings {
             keepalive_seconds: 300,
             backlog: 511,
             // Redis sets none. Ours is far above what clients take that read their replies.
-            client_memory_bytes_max: 2 << 30,
+            client_memory: Share::Bytes(2 << 30),
             memory_bytes_max: 0,
             busy_after_ms: 5000,
+            slow_us: 10_000,
+            slow_log_length_max: 128,
             // Clients give up after one to two and a half seconds of failing over.
             node_timeout_ms: 1000,
             lease_drift_percent: 10,

@@ -16,7 +16,7 @@
 //! * [`disk`]: room and speed of the disk. [`rebuild`]: a damaged node begins anew.
 //! * [`peers`]: between nodes. [`view`]: what a node knows of its cluster.
 //! * [`http`]: health and metrics. [`health`]: asks for it from the command line.
-//! * [`run`]: whole processes, from a cluster file to the end. [`stop`]: how they end. [`descriptors`]: what the system lets them have.
+//! * [`run`]: whole processes, from a cluster file to the end. [`stop`]: how they end, [`shutdown`]: a client asks for it. [`descriptors`]: what the system lets them have.
 //!
 //! INVARIANT: nothing in here decides what a request means or whether an entry is
 //! committed: that is `shard`'s and `consensus`'s.
@@ -42,6 +42,7 @@ pub mod rebuild;
 pub mod replica;
 pub mod run;
 pub mod shared;
+pub mod shutdown;
 pub mod snapshot_file;
 mod snapshots;
 pub mod stop;

@@ -63,6 +63,11 @@ impl SnapshotFiles {
         Ok(Self { directory })
     }
 
+    /// The node's data directory.
+    pub fn data_directory(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
+
     /// Where a snapshot is, or will be.
     pub fn path(&self, name: SnapshotName) -> PathBuf {
         self.directory.join(name.file())

@@ -7,7 +7,7 @@ use std::{
 
 use moonraft_router::{Network, SlotMap};
 
-use super::{busy::Clients, clock, facts, shared::NodeShared};
+use super::{busy::Clients, clock, facts, shared::NodeShared, shutdown};
 use crate::{
     config::SettingError,
     consensus::LeaseCell,
@@ -56,6 +56,12 @@ impl Surroundings for World {
         if glob::matches(&pattern, b"port") {
             found.push(("port".to_owned(), self.port.to_string()));
         }
+        // And for this one; here it is the data directory.
+        if glob::matches(&pattern, b"dir") {
+            let directory = self.node.files.data_directory();
+            let shown = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+            found.push(("dir".to_owned(), shown.display().to_string()));
+        }
         found
     }
 
@@ -77,5 +83,9 @@ impl Surroundings for World {
 
     fn ends_scripts(&self) -> bool {
         clock::boot_ns() >= self.node.scripts_until_ns.load(Ordering::Relaxed)
+    }
+
+    fn shut_down(&self) {
+        shutdown::request();
     }
 }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use moonraft_proto::Reply;
 use moonraft_router::{ReplicaPlace, SlotMap};
 
 use super::{
     Output, Pause, ProcessFacts, SessionId, Shard, ShardSettings, Standing, Surroundings,
+    execute::Call,
     session::Session,
+    slow_log::SlowLog,
     statistics::{Details, Rates, Statistics},
     waits::Unblocked,
 };
@@ -193,6 +196,34 @@ impl Client<'_> {
     /// What happened in the last second.
     pub const fn rates(&self) -> Rates {
         self.shard.rates
+    }
+
+    /// Requests that took long.
+    pub fn slow_log(&mut self) -> &mut SlowLog {
+        &mut self.shard.slow_log
+    }
+
+    /// When the data were last saved, Unix microseconds, and changes since.
+    pub fn saved(&self) -> (u64, u64) {
+        let (at_us, changes) = self.shard.saved;
+        (at_us, self.tx().keyspace().changes().saturating_sub(changes))
+    }
+
+    /// All there is is as good as saved now.
+    pub fn note_saved(&mut self) {
+        self.shard.note_saved();
+    }
+
+    /// A request of a block begins.
+    pub fn begin_call(&mut self, command: &'static Command) -> Call {
+        self.shard.begin_call(command, false)
+    }
+
+    /// A request of a block has been executed.
+    pub fn end_call(&mut self, command: &'static Command, call: Call, reply: &Reply<'_>) {
+        let Shard { statistics, details, .. } = self.shard;
+        statistics.note_error(details, reply);
+        self.shard.end_call(command, call, matches!(reply, Reply::Error(_)));
     }
 
     /// All counters begin anew.

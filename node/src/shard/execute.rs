@@ -12,6 +12,7 @@ use super::{
     outbox::{Instead, ReadReply, RoundId},
     place::Place,
     session::{Queued, ReplyMode},
+    slow_log::{SlowRequest, kept_words},
 };
 use crate::command::{self, Command, CommandError, Flag, Outcome, Run};
 use crate::keyspace::{Tx, tx::DiskRoom};
@@ -39,6 +40,17 @@ pub(super) enum Done {
     Parked,
 }
 
+/// A call of a command that is under way.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// The place of its counters.
+    place: usize,
+    /// Its time stands for those of others.
+    is_sample: bool,
+    /// When it began, boot clock, if it is timed.
+    began_ns: Option<u64>,
+}
+
 /// A limit of one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UnitLimit {
@@ -61,7 +73,9 @@ impl Shard {
         if !self.sessions.contains(id) {
             return Received { close: true, ..received };
         }
-        self.sessions[id].active_us = self.surroundings.unix_us();
+        let session = &mut self.sessions[id];
+        session.active_us = self.surroundings.unix_us();
+        session.query_bytes = (input.len(), input.capacity() - input.len());
         let (mut at, mut is_full) = (0, false);
         while at < input.len() && !self.sessions[id].closing {
             if self.sessions[id].outbox.len() > self.settings.outbox_bytes_full {
@@ -95,6 +109,7 @@ impl Shard {
         input.advance(at);
         // One that is blocked is resumed by what it waits for.
         let session = &mut self.sessions[id];
+        session.query_bytes = (input.len(), input.capacity() - input.len());
         session.is_full = is_full;
         if received.parked && !is_full && !session.blocked && !session.is_parked {
             session.is_parked = true;
@@ -179,7 +194,6 @@ impl Shard {
             Place::Here if self.is_held_by_walk(id, command, words) => return Done::Parked,
             Place::Here => {
                 self.sessions[id].last_command = Some(command);
-                self.statistics.requests += 1;
                 if self.is_queued(id, command) {
                     self.queue(id, command, words, slot);
                 } else {
@@ -264,7 +278,7 @@ impl Shard {
         if let Run::Queue(_) = command.run {
             return Ok(queue.and_then(|queue| queue.slot));
         }
-        let positions = command.key_positions(words)?;
+        let positions = command.key_positions(words);
         Ok(single_slot(positions.iter().map(|&at| words[at]))?)
     }
 
@@ -333,24 +347,21 @@ impl Shard {
         // Messages are published and heard at any replica: leadership has nothing to do with them.
         let needs_leader =
             self.is_serving() && self.is_on_data(id, command, slot) && !command.has(Flag::PubSub);
-        let errors = self.statistics.errors;
-        let began_ns = self.details.begin(command).then(|| self.surroundings.boot_ns());
+        let call = self.begin_call(command, !command.has(Flag::Fast));
         self.begin_unit();
-        match command.run {
+        let mut failed = match command.run {
             Run::Read(_) | Run::Write(_) => self.run_data(id, command, words),
             // Session commands change no data; the unit is for those that look at it.
             Run::Script(run, _) | Run::Queue(run) | Run::Session(run) => self.run_session(id, run, words),
             Run::Container => unreachable!("a container is never found by itself"),
-        }
+        };
         if let Some(limit) = self.exceeded_limit() {
             self.refuse_unit(id, start, limit);
+            failed = true;
         }
-        if self.statistics.errors != errors {
-            self.details.failed(command);
-        }
-        if let Some(began_ns) = began_ns {
-            let now_ns = self.surroundings.boot_ns();
-            self.details.took(command, now_ns.saturating_sub(began_ns));
+        let took_ns = self.end_call(command, call, failed);
+        if call.began_ns.is_some() && took_ns / 1000 >= self.settings.slow_us {
+            self.note_slow(id, words, took_ns / 1000);
         }
         let unit = self.tx_mut().end_unit();
         let (wrote, published) = (unit.wrote, !unit.publications.is_empty());
@@ -393,7 +404,39 @@ impl Shard {
         }
     }
 
-    fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) {
+    /// A command is called: as a request, in a block, or by a script. It is timed now and then, or if it may be
+    /// slow and slow ones are to be noted.
+    pub(super) fn begin_call(&mut self, command: &'static Command, may_be_slow: bool) -> Call {
+        let (place, is_sample) = self.details.begin(command);
+        let is_timed = is_sample || may_be_slow && self.settings.slow_us != u64::MAX;
+        Call { place, is_sample, began_ns: is_timed.then(|| self.surroundings.boot_ns()) }
+    }
+
+    /// A call has ended. Returns how long it took; 0 if it was not timed.
+    pub(super) fn end_call(&mut self, command: &'static Command, call: Call, failed: bool) -> u64 {
+        let now_ns = || self.surroundings.boot_ns();
+        let took_ns = call.began_ns.map_or(0, |began_ns| now_ns().saturating_sub(began_ns));
+        self.statistics.requests += 1;
+        self.details.end(command, call.place, failed, call.is_sample.then_some(took_ns));
+        took_ns
+    }
+
+    /// A request took longer than `slowlog-log-slower-than`.
+    fn note_slow(&mut self, id: SessionId, words: &[&[u8]], took_us: u64) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let slow = SlowRequest {
+            id: 0,
+            at_us: self.surroundings.unix_us(),
+            took_us,
+            words: kept_words(words),
+            peer_address: session.peer_address.clone(),
+            name: session.name.clone(),
+        };
+        self.slow_log.note(slow, self.settings.slow_log_length_max);
+    }
+
+    /// Executes a command on data. Returns whether it failed.
+    fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
         let Self { tx, sessions, statistics, details, .. } = self;
         let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
         let outcome = check_room(tx, command).and_then(|()| run_on_data(tx, command, words));
@@ -403,14 +446,17 @@ impl Shard {
         if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
             session.outbox.push(&reply, session.protocol);
         }
+        matches!(reply, Reply::Error(_))
     }
 
-    fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) {
+    /// Runs what is about the session, the server or the cluster. Returns whether it failed.
+    fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) -> bool {
         let outcome = run(&mut Client { shard: self, id, may_block: true }, words);
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
         if self.sessions.contains(id) {
             self.answer(id, &reply);
         }
+        matches!(reply, Reply::Error(_))
     }
 }
 

@@ -39,6 +39,7 @@ pub mod scripting;
 pub mod seen_scripts;
 pub mod session;
 pub mod settings;
+pub mod slow_log;
 pub mod snapshot;
 pub mod speculation;
 pub mod state;
@@ -69,6 +70,7 @@ use self::{
     readers::Readers,
     seen_scripts::SeenScripts,
     session::Session,
+    slow_log::SlowLog,
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
     statistics::{Details, Rates, Statistics},
@@ -141,18 +143,24 @@ pub struct Shard {
     statistics: Statistics,
     details: Details,
     rates: Rates,
+    slow_log: SlowLog,
+    /// When the data were last saved, as `LASTSAVE` tells it, Unix microseconds, and how many changes there had
+    /// been then.
+    saved: (u64, u64),
 }
 
 impl Shard {
     /// A replica with this state. `seed` decides what is drawn at random.
     pub fn new(settings: ShardSettings, surroundings: Rc<dyn Surroundings>, state: State, seed: u64) -> Self {
         let engine = Engine::new(Limits::default()).expect("Lua's libraries fit in the memory limit");
+        let saved = (surroundings.unix_us(), state.keyspace.changes());
         Self {
             tx: Some(Box::new(Tx::new(state.keyspace, seed))),
             engine: Some(Box::new(engine)),
             clock: Clock::starting_at(state.stamp_ms),
             applied: state.applied,
             acknowledged: state.acknowledged,
+            saved,
             ..Self::vacant(settings, surroundings)
         }
     }
@@ -191,6 +199,8 @@ impl Shard {
             statistics: Statistics::default(),
             details: Details::default(),
             rates: Rates::default(),
+            slow_log: SlowLog::default(),
+            saved: (0, 0),
         }
     }
 

@@ -97,9 +97,8 @@ fn prepare(keyspace: &mut Keyspace, command: &Command, words: &[&[u8]], now_ms: 
     if !writes && keyspace.deadlines().soonest().is_none_or(|at| at > now_ms) {
         return true;
     }
-    let Ok(positions) = command.key_positions(words) else { return true };
     let mut ready = true;
-    for (nth, &at) in positions.iter().enumerate() {
+    for (nth, &at) in command.key_positions(words).iter().enumerate() {
         let key = words[at];
         let changes = writes && !command.key_flags_of(nth).contains(&KeyFlag::ReadOnly);
         // A request that meets an expired key removes it.

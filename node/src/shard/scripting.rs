@@ -72,6 +72,7 @@ impl Client<'_> {
             slot,
             read_only: request.read_only || flags.no_writes,
             wrote: false,
+            last_error: None,
             any_slot: flags.allow_cross_slot_keys,
             started_ns: shard.surroundings.boot_ns(),
             busy_ns: shard.settings.busy_ms * 1_000_000,
@@ -84,6 +85,9 @@ impl Client<'_> {
         *self.shard = host.shard;
         self.shard.engine = Some(engine);
         self.session_mut().read_only = host.was_read_only;
+        if host.last_error.is_some_and(|error| hands_on(&ended, &error)) {
+            self.shard.details.expect_counted_error();
+        }
         match ended {
             Ended::Done(reply) => Ok(reply),
             Ended::Failed(text) => Ok(Reply::Error(text.into())),
@@ -109,6 +113,8 @@ struct ScriptHost {
     read_only: bool,
     /// It has called what writes.
     wrote: bool,
+    /// The last error of a command it called.
+    last_error: Option<Box<str>>,
     /// `allow-cross-slot-keys`: undeclared keys may be of any slot of this shard.
     any_slot: bool,
     started_ns: u64,
@@ -121,12 +127,19 @@ impl ScriptHost {
         const NOT_ALLOWED: CommandError =
             CommandError::text("ERR This Redis command is not allowed from script");
         let command = resolve(words).map_err(|_| UNKNOWN)?;
-        command.check_arity(words).map_err(|_| wrong_count())?;
+        command.check_arity(words).map_err(|_| {
+            self.shard.details.rejected(command);
+            wrong_count()
+        })?;
         match command.run {
             _ if command.has(Flag::NoScript) => return Err(NOT_ALLOWED),
             Run::Read(_) | Run::Write(_) => {}
             Run::Session(run) => {
-                return run(&mut Client { shard: &mut self.shard, id: self.id, may_block: false }, words);
+                let call = self.shard.begin_call(command, false);
+                let outcome =
+                    run(&mut Client { shard: &mut self.shard, id: self.id, may_block: false }, words);
+                self.shard.end_call(command, call, outcome.is_err());
+                return outcome;
             }
             Run::Script(..) | Run::Queue(_) | Run::Container => return Err(NOT_ALLOWED),
         }
@@ -137,13 +150,16 @@ impl ScriptHost {
         if command.is_write() && self.read_only {
             return Err(CommandError::text("ERR Write commands are not allowed from read-only scripts."));
         }
-        let positions = command.key_positions(words)?;
+        let positions = command.key_positions(words);
         positions.iter().try_for_each(|&at| self.check_slot(words[at]))?;
         if !self.wrote {
             check_room(self.shard.tx(), command)?;
         }
         self.wrote |= command.changes_data();
-        run_on_data(self.shard.tx_mut(), command, words).map(Reply::into_owned)
+        let call = self.shard.begin_call(command, false);
+        let outcome = run_on_data(self.shard.tx_mut(), command, words).map(Reply::into_owned);
+        self.shard.end_call(command, call, outcome.is_err());
+        outcome
     }
 
     /// A unit that exceeds a limit will be refused, so the script ends at once: one
@@ -172,13 +188,30 @@ impl ScriptHost {
     }
 }
 
+/// Whether what a script ended with is an error of a command it called.
+fn hands_on(ended: &Ended, error: &str) -> bool {
+    match ended {
+        Ended::Done(Reply::Error(text)) => text.starts_with(error),
+        Ended::Failed(text) => text.starts_with(error),
+        _ => false,
+    }
+}
+
 fn wrong_count() -> CommandError {
     CommandError::text("ERR Wrong number of args calling Redis command from script")
 }
 
 impl Host for ScriptHost {
     fn call(&mut self, words: &[&[u8]]) -> Reply<'static> {
-        self.execute(words).unwrap_or_else(|error| Reply::Error(error.to_string().into()))
+        let error = match self.execute(words) {
+            Ok(reply) => return reply,
+            Err(error) => error.to_string(),
+        };
+        let Shard { statistics, details, .. } = &mut self.shard;
+        let reply = Reply::Error(error.clone().into());
+        statistics.note_error(details, &reply);
+        self.last_error = Some(error.into());
+        reply
     }
 
     fn random_seed(&self) -> u64 {

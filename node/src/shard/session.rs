@@ -85,6 +85,8 @@ pub struct Session {
     pub watches: Vec<(Blob, u64)>,
     /// What it subscribed to.
     pub listening: Listening,
+    /// Bytes it has sent that are not executed, with the request that is, and that there is room for beyond.
+    pub query_bytes: (usize, usize),
     /// Replies on their way.
     pub outbox: Outbox,
     /// Its next request was left unread, and it will be told when to send it again.
@@ -127,6 +129,7 @@ impl Session {
             queue: None,
             watches: Vec::new(),
             listening: Listening::default(),
+            query_bytes: (0, 0),
             outbox: Outbox::default(),
             is_parked: false,
             is_full: false,

@@ -49,6 +49,10 @@ pub struct ShardSettings {
     /// After how long a script makes the shard busy, in milliseconds;
     /// `busy-reply-threshold`.
     pub busy_ms: u64,
+    /// Microseconds of a request from which on it is noted; `slowlog-log-slower-than`, the largest for never.
+    pub slow_us: u64,
+    /// How many of these are kept; `slowlog-max-len`.
+    pub slow_log_length_max: usize,
     /// Limits of a request.
     pub requests: resp::Limits,
     /// For tests of the tests: breaks a promise on purpose.
@@ -81,6 +85,8 @@ impl Default for ShardSettings {
             outbox_bytes_full: 32 << 20,
             queue_bytes_max: 1 << 30,
             busy_ms: 5000,
+            slow_us: 10_000,
+            slow_log_length_max: 128,
             requests: resp::Limits::default(),
             fault: None,
         }

@@ -202,7 +202,13 @@ impl Shard {
             snapshots.point = None;
             self.outputs.push(Output::Snapshot { number, index, term });
             self.tx_mut().keyspace_mut().give_up_walk();
+            self.note_saved();
         }
+    }
+
+    /// All there is is as good as saved now.
+    pub(super) fn note_saved(&mut self) {
+        self.saved = (self.surroundings.unix_us(), self.keyspace().changes());
     }
 
     // ---- installing ---------------------------------------------------------------
@@ -254,6 +260,7 @@ impl Shard {
         let installing = self.installing.take().expect("an installation has begun");
         self.tx_mut().keyspace_mut().watched.touch_all();
         self.clock.committed(installing.stamp_ms);
+        self.note_saved();
         self.applied = (installing.index, installing.term);
         self.waits.begin_anew(installing.index);
         self.outputs.push(Output::Applied { index: installing.index });

@@ -31,6 +31,8 @@ pub trait Surroundings {
     fn ends_scripts(&self) -> bool {
         false
     }
+    /// The node is to end as it does when it is told to by a signal.
+    fn shut_down(&self);
 }
 
 /// Whether a long script goes on.

@@ -60,6 +60,9 @@ impl Surroundings for World {
     fn while_busy(&self) -> Busy {
         if self.kills.get() { Busy::Kill } else { Busy::Continue }
     }
+    fn shut_down(&self) {
+        // The faults of a plan end nodes, not clients.
+    }
 }
 
 /// What a shard's thread is told.

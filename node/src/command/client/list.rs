@@ -9,9 +9,14 @@ use super::super::{
 use crate::shard::{Client, SessionId, session::Session};
 
 /// `CLIENT INFO`
-pub(super) fn info(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+pub(super) fn info(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let now_us = client.surroundings().unix_us();
-    Ok(Reply::Verbatim("txt", (line(client.session_id(), client.session(), now_us) + "\n").into()))
+    let text = line(client.session_id(), client.session(), now_us, bytes_of(words));
+    Ok(Reply::Verbatim("txt", (text + "\n").into()))
+}
+
+fn bytes_of(words: &[&[u8]]) -> usize {
+    words.iter().map(|word| word.len()).sum()
 }
 
 /// `CLIENT LIST [TYPE type | ID id [id …]]`
@@ -28,7 +33,9 @@ pub(super) fn list(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static>
     shown.sort_by_key(|(_, session)| session.number);
     let mut text = String::new();
     for (id, session) in shown {
-        text += &line(id, session, now_us);
+        // Only the client that asks is executing a request.
+        let executing = if id == client.session_id() { bytes_of(words) } else { 0 };
+        text += &line(id, session, now_us, executing);
         text.push('\n');
     }
     Ok(Reply::Verbatim("txt", text.into()))
@@ -37,7 +44,7 @@ pub(super) fn list(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static>
 enum Filter {
     All,
     Kind(Kind),
-    Ids(Vec<u64>),
+    Ids(Vec<i64>),
 }
 
 impl Filter {
@@ -45,7 +52,7 @@ impl Filter {
         match self {
             Filter::All => true,
             Filter::Kind(kind) => *kind == Kind::of(session),
-            Filter::Ids(ids) => ids.contains(&session.number),
+            Filter::Ids(ids) => ids.contains(&(session.number as i64)),
         }
     }
 }
@@ -78,23 +85,22 @@ fn kind_of(word: &[u8]) -> Result<Kind, CommandError> {
     }
 }
 
-fn client_ids(words: &[&[u8]]) -> Result<Vec<u64>, CommandError> {
-    let id = |word: &&[u8]| parse_integer(word).and_then(|number| u64::try_from(number).ok());
-    let ids: Option<Vec<u64>> = words.iter().map(id).collect();
+fn client_ids(words: &[&[u8]]) -> Result<Vec<i64>, CommandError> {
+    let ids: Option<Vec<i64>> = words.iter().map(|word| parse_integer(word)).collect();
     ids.ok_or(CommandError::text("ERR Invalid client ID"))
 }
 
-/// One line, as Redis 7.2 writes it. Buffers of the connection are not in the
-/// shard's sight: they are shown as empty.
-fn line(id: SessionId, session: &Session, now_us: u64) -> String {
+/// One line, as Redis 7.2 writes it; `executing` is how many bytes the words of its present request have.
+fn line(id: SessionId, session: &Session, now_us: u64, executing: usize) -> String {
     let seconds_since = |us: u64| now_us.saturating_sub(us) / 1_000_000;
     let pending = session.outbox.len();
+    let (query_bytes, query_room) = session.query_bytes;
     let (queued, queued_bytes) =
         session.queue.as_ref().map_or((-1, 0), |queue| (queue.requests.len() as i64, queue.bytes));
     let command = session.last_command.map_or("NULL".into(), |command| command.full_name());
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub={} ssub={} multi={} \
-         qbuf=0 qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={} \
+         qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={} \
          user=default redir=-1 resp={} lib-name={} lib-ver={}",
         session.number,
         session.peer_address,
@@ -109,9 +115,12 @@ fn line(id: SessionId, session: &Session, now_us: u64) -> String {
         session.listening.patterns.len(),
         session.listening.shard_channels.len(),
         queued,
+        query_bytes,
+        query_room,
+        executing,
         queued_bytes,
         pending,
-        pending + queued_bytes + size_of::<Session>(),
+        query_bytes + query_room + executing + pending + queued_bytes + size_of::<Session>(),
         command,
         if session.protocol == Protocol::Resp3 { 3 } else { 2 },
         session.library_name,

@@ -12,7 +12,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, is, parse_integer},
+    arguments::{integer, integer32, is, parse_integer},
     help::help,
     subscribe,
 };
@@ -267,7 +267,7 @@ fn auth(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 
 /// `SELECT index`
 fn select<'a>(_: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    match integer(words[1])? {
+    match integer32(words[1])? {
         0 => Ok(Reply::OK),
         _ => Err(CommandError::text("ERR SELECT is not allowed in cluster mode")),
     }

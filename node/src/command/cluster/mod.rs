@@ -272,16 +272,16 @@ fn count_failure_reports(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'s
 
 /// `CLUSTER LINKS`
 ///
-/// One stream goes to each node that answers; it serves all replicas there.
+/// One stream goes to each node that answers and one comes from it; they serve all replicas there.
 fn links(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let since_ms = client.facts().started_us / 1000;
     let peers = view
         .members()
         .filter(|member| member.place.node != client.settings().node && member.health() == Health::Online);
-    let link = |member: Member<'_>| {
+    let link = |member: &Member<'_>, direction| {
         Reply::Map(vec![
-            (Reply::text("direction"), Reply::text("to")),
+            (Reply::text("direction"), Reply::text(direction)),
             (Reply::text("node"), Reply::text(&member.place.name)),
             (Reply::text("create-time"), Reply::Int(since_ms as i64)),
             (Reply::text("events"), Reply::text("rw")),
@@ -289,7 +289,7 @@ fn links(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
             (Reply::text("send-buffer-used"), Reply::Int(0)),
         ])
     };
-    Ok(Reply::Array(peers.map(link).collect()))
+    Ok(Reply::Array(peers.flat_map(|peer| ["to", "from"].map(|direction| link(&peer, direction))).collect()))
 }
 
 /// `CLUSTER SAVECONFIG`

@@ -35,7 +35,7 @@ const SECTIONS: &[Section] = &[
     Section { name: "Modules", by_default: true, write: |_, _| {} },
     Section { name: "Commandstats", by_default: false, write: commandstats },
     Section { name: "Errorstats", by_default: true, write: errorstats },
-    Section { name: "Latencystats", by_default: false, write: |_, _| {} },
+    Section { name: "Latencystats", by_default: false, write: latencystats },
     Section { name: "Cluster", by_default: true, write: |lines, _| lines.add("cluster_enabled", 1) },
     Section { name: "Keyspace", by_default: true, write: keyspace },
 ];
@@ -182,6 +182,8 @@ fn memory(lines: &mut Lines, client: &Client<'_>) {
     ]);
     lines.bytes("total_system_memory", facts.total_bytes);
     lines.bytes("used_memory_lua", 0);
+    lines.add("used_memory_vm_eval", 0);
+    lines.add("used_memory_scripts_eval", script_bytes);
     lines.bytes("used_memory_scripts", script_bytes as u64);
     lines.all(&[
         ("number_of_cached_scripts", &script_count),
@@ -193,11 +195,18 @@ fn memory(lines: &mut Lines, client: &Client<'_>) {
     lines.all(&[
         ("maxmemory_policy", &policy),
         ("allocator_frag_ratio", &"1.00"),
+        ("allocator_frag_bytes", &0),
+        ("allocator_rss_ratio", &"1.00"),
+        ("allocator_rss_bytes", &0),
+        ("rss_overhead_ratio", &"1.00"),
+        ("rss_overhead_bytes", &0),
         ("mem_fragmentation_ratio", &"1.00"),
         ("mem_fragmentation_bytes", &0),
         ("mem_not_counted_for_evict", &0),
         ("mem_replication_backlog", &client.in_flight_bytes()),
+        ("mem_total_replication_buffers", &client.in_flight_bytes()),
         ("mem_clients_slaves", &0),
+        ("mem_cluster_links", &0),
         ("mem_clients_normal", &client.sessions().map(|(_, session)| session.outbox.len()).sum::<usize>()),
         ("mem_aof_buffer", &0),
         ("mem_allocator", &"mimalloc"),
@@ -209,17 +218,22 @@ fn memory(lines: &mut Lines, client: &Client<'_>) {
 
 /// What is acknowledged is in the log of a majority: there is nothing to save.
 fn persistence(lines: &mut Lines, client: &Client<'_>) {
-    let facts = client.facts();
     lines.add("loading", u8::from(client.is_loading()));
-    lines.zeros(&["async_loading", "current_cow_size", "current_fork_perc"]);
+    let (saved_us, changes) = client.saved();
+    lines.zeros(&["async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
+    lines.add("current_fork_perc", "0.00");
+    lines.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
     lines.all(&[
-        ("rdb_changes_since_last_save", &0),
+        ("rdb_changes_since_last_save", &changes),
         ("rdb_bgsave_in_progress", &0),
-        ("rdb_last_save_time", &(facts.started_us / 1_000_000)),
+        ("rdb_last_save_time", &(saved_us / 1_000_000)),
         ("rdb_last_bgsave_status", &"ok"),
         ("rdb_last_bgsave_time_sec", &-1),
         ("rdb_current_bgsave_time_sec", &-1),
+        ("rdb_saves", &0),
         ("rdb_last_cow_size", &0),
+        ("rdb_last_load_keys_expired", &0),
+        ("rdb_last_load_keys_loaded", &0),
         ("aof_enabled", &1),
         ("aof_rewrite_in_progress", &0),
         ("aof_rewrite_scheduled", &0),
@@ -227,6 +241,14 @@ fn persistence(lines: &mut Lines, client: &Client<'_>) {
         ("aof_current_rewrite_time_sec", &-1),
         ("aof_last_bgrewrite_status", &"ok"),
         ("aof_last_write_status", &"ok"),
+        ("aof_current_size", &0),
+        ("aof_base_size", &0),
+        ("aof_pending_rewrite", &0),
+        ("aof_buffer_length", &0),
+        ("aof_pending_bio_fsync", &0),
+        ("aof_delayed_fsync", &0),
+        ("aof_rewrites", &0),
+        ("aof_rewrites_consecutive_failures", &0),
         ("aof_last_cow_size", &0),
         ("module_fork_in_progress", &0),
         ("module_fork_last_cow_size", &0),
@@ -258,8 +280,11 @@ fn stats(lines: &mut Lines, client: &Client<'_>) {
         ("expired_keys", &client.tx().expired_keys()),
         ("expired_stale_perc", &"0.00"),
         ("expired_time_cap_reached_count", &0),
+        ("expire_cycle_cpu_milliseconds", &0),
         ("evicted_keys", &0),
         ("evicted_clients", &0),
+        ("total_eviction_exceeded_time", &0),
+        ("current_eviction_exceeded_time", &0),
         ("keyspace_hits", &hits),
         ("keyspace_misses", &misses),
         ("pubsub_channels", &listeners.channels.len()),
@@ -268,6 +293,13 @@ fn stats(lines: &mut Lines, client: &Client<'_>) {
         ("latest_fork_usec", &0),
         ("total_forks", &0),
         ("migrate_cached_sockets", &0),
+        ("slave_expires_tracked_keys", &0),
+        ("active_defrag_hits", &0),
+        ("active_defrag_misses", &0),
+        ("active_defrag_key_hits", &0),
+        ("active_defrag_key_misses", &0),
+        ("total_active_defrag_time", &0),
+        ("current_active_defrag_time", &0),
         ("tracking_total_keys", &0),
         ("tracking_total_items", &0),
         ("tracking_total_prefixes", &0),
@@ -278,6 +310,8 @@ fn stats(lines: &mut Lines, client: &Client<'_>) {
         ("total_writes_processed", &counted.requests),
         ("io_threaded_reads_processed", &0),
         ("io_threaded_writes_processed", &0),
+        ("reply_buffer_shrinks", &0),
+        ("reply_buffer_expands", &0),
     ]);
 }
 
@@ -352,6 +386,17 @@ fn commandstats(lines: &mut Lines, client: &Client<'_>) {
             calls.failed
         );
         lines.add(&format!("cmdstat_{}", command.full_name()), text);
+    }
+}
+
+fn latencystats(lines: &mut Lines, client: &Client<'_>) {
+    const SHOWN: [&str; 3] = ["50", "99", "99.9"];
+    for (command, calls) in client.details().commands().into_iter().filter(|(_, calls)| calls.calls > 0) {
+        let shown = SHOWN.map(|percent| {
+            let microseconds = calls.percentile(percent.parse().expect("it is a number"));
+            format!("p{percent}={microseconds:.3}")
+        });
+        lines.add(&format!("latency_percentiles_usec_{}", command.full_name()), shown.join(","));
     }
 }
 

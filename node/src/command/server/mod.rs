@@ -8,7 +8,7 @@ use moonraft_proto::Reply;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::integer,
+    arguments::{integer, is},
     client::{REDIS_VERSION, timeout},
     cluster::View,
     help::help,
@@ -90,7 +90,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "histogram",
         arity: Arity::AtLeast(2),
-        run: Run::Session(|_, _| Ok(Reply::Map(vec![]))),
+        run: Run::Session(latency_histogram),
         tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
         ..LATENCY
     },
@@ -186,7 +186,12 @@ fn wait(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `LOLWUT [VERSION version]`
-fn lolwut(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn lolwut(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    if let [_, option, version, ..] = words
+        && is(option, "version")
+    {
+        integer(version)?;
+    }
     let moon = concat!(
         "      _..._\n",
         "    .::::. `.\n",
@@ -215,7 +220,7 @@ fn config_get(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 fn config_set(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let pairs = words[2..].chunks_exact(2);
     if !pairs.remainder().is_empty() {
-        return Err(CommandError::Arity("config|set".into()));
+        return Err(CommandError::Syntax);
     }
     let changes: Vec<(&[u8], &[u8])> = pairs.map(|pair| (pair[0], pair[1])).collect();
     for (at, (name, _)) in changes.iter().enumerate() {
@@ -266,6 +271,28 @@ fn config_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 fn latency_doctor(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     let text = "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this Redis instance.\n";
     Ok(Reply::Verbatim("txt", text.into()))
+}
+
+/// `LATENCY HISTOGRAM [command …]`
+///
+/// Of a container it tells of what is in it, as Redis does.
+fn latency_histogram(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+    let asked = &words[2..];
+    let names = |name: &str| asked.iter().any(|word| is(word, name));
+    let is_asked =
+        |row: &Command| asked.is_empty() || names(&row.full_name()) || row.parent.is_some_and(names);
+    let called =
+        client.details().commands().into_iter().filter(|(row, calls)| calls.calls > 0 && is_asked(row));
+    let number = |number: u64| Reply::Int(number as i64);
+    let told = called.map(|(row, calls)| {
+        let histogram = calls.histogram().into_iter().map(|(time, count)| (number(time), number(count)));
+        let facts = vec![
+            (Reply::text("calls"), number(calls.calls)),
+            (Reply::text("histogram_usec"), Reply::Map(histogram.collect())),
+        ];
+        (Reply::text(row.full_name()), Reply::Map(facts))
+    });
+    Ok(Reply::Map(told.collect()))
 }
 
 /// `LATENCY GRAPH event`

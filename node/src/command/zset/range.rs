@@ -7,7 +7,7 @@ use moonraft_proto::{Effect, Reply};
 use super::{
     super::{
         CommandError, Outcome,
-        arguments::{integer, is, nearest_float, span},
+        arguments::{c_text, integer, is, nearest_float, span},
     },
     members_reply,
     put::emit_put,
@@ -41,14 +41,14 @@ enum Interval<'a> {
     Names(NameBound<'a>, NameBound<'a>),
 }
 
-/// `1.5`, `(1.5`, `-inf`: what C's `strtod` reads, and it reads nothing as 0.
+/// `1.5`, `(1.5`, `-inf`: what C's `strtod` reads, up to a zero byte; it reads nothing as 0.
 fn score_bound(word: &[u8]) -> Result<ScoreBound, CommandError> {
     let (exclusive, number) = match word {
         [b'(', rest @ ..] => (true, rest),
         _ => (false, word),
     };
-    let number = number.trim_ascii_start();
-    let score = if number.is_empty() { Some(0.0) } else { nearest_float(number) };
+    let number = c_text(number);
+    let score = if number.is_empty() { Some(0.0) } else { nearest_float(number.trim_ascii_start()) };
     let score = score.ok_or(CommandError::text("ERR min or max is not a float"))?;
     Ok(ScoreBound { score, exclusive })
 }

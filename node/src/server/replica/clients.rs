@@ -162,7 +162,7 @@ impl Replica {
                 connection.close();
             }
         }
-        let total_max = settings.client_memory_bytes_max;
+        let total_max = settings.client_memory_bytes_max();
         drop(shard);
         if total_max > 0 && total as u64 > total_max {
             evict(&connections, &mut self.shard.borrow_mut(), total as u64 - total_max);

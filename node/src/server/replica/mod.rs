@@ -91,6 +91,8 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
         outbox_bytes_max: unlimited(settings.output_normal.hard_bytes),
         outbox_listening_bytes_max: unlimited(settings.output_pubsub.hard_bytes),
         busy_ms: if settings.busy_after_ms == 0 { u64::MAX / 1_000_000 } else { settings.busy_after_ms },
+        slow_us: u64::try_from(settings.slow_us).unwrap_or(u64::MAX),
+        slow_log_length_max: bytes(settings.slow_log_length_max),
         requests: resp::Limits { bulk_bytes_max: bytes(settings.bulk_bytes_max), ..base.requests },
         ..base
     }

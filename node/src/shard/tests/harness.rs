@@ -31,6 +31,7 @@ pub(crate) struct World {
     pub lease: Cell<bool>,
     pub map: RefCell<SlotMap>,
     pub settings: RefCell<BTreeMap<String, String>>,
+    pub is_shut_down: Cell<bool>,
 }
 
 impl Surroundings for World {
@@ -74,6 +75,9 @@ impl Surroundings for World {
     }
     fn while_busy(&self) -> Busy {
         Busy::Continue
+    }
+    fn shut_down(&self) {
+        self.is_shut_down.set(true);
     }
 }
 
@@ -155,6 +159,7 @@ impl ShardHarness {
             boot_ns: Cell::new(1_000_000_000),
             lease: Cell::new(true),
             map: RefCell::new(two_shards()),
+            is_shut_down: Cell::new(false),
             settings: RefCell::new(settings_now.map(|(name, value)| (name.into(), value.into())).into()),
         });
         let state = State { acknowledged, ..State::of_new_shard(&[(0, LAST_OWN_SLOT)]) };

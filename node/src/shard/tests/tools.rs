@@ -1,0 +1,124 @@
+//! What operators' tools ask for: counts, slow requests, saving, the end.
+
+use super::ShardHarness;
+use crate::shard::ShardSettings;
+
+/// The lines of `INFO` that hold this, without times.
+fn counted(shard: &mut ShardHarness, section: &str, holds: &str) -> Vec<String> {
+    let client = shard.connect();
+    let text = shard.send(client, &format!("INFO {section}"));
+    let lines = text.trim_matches('"').split("\\r\\n").filter(|line| line.contains(holds));
+    let without_times = |line: &str| {
+        let kept = line.split(',').filter(|part| !part.starts_with("usec"));
+        kept.collect::<Vec<_>>().join(",")
+    };
+    lines.map(without_times).collect()
+}
+
+#[test]
+fn what_a_block_and_a_script_call_is_counted() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "RPUSH k 1 ; CONFIG RESETSTAT ; MULTI ; LLEN k ; GET k ; EXEC");
+    let script =
+        b"redis.pcall('INCR', KEYS[1]) redis.call('LLEN', KEYS[1]) return redis.call('INCR', KEYS[1])";
+    shard.send_words(client, &[b"EVAL", script, b"1", b"k"]);
+    shard.commit_all();
+    let counts = |command, calls, failed| {
+        format!("cmdstat_{command}:calls={calls},rejected_calls=0,failed_calls={failed}")
+    };
+    let stats = counted(&mut shard, "commandstats", "cmdstat_");
+    for line in [
+        counts("llen", 2, 0),
+        counts("get", 1, 1),
+        counts("exec", 1, 0),
+        counts("incr", 2, 2),
+        counts("eval", 1, 1),
+    ] {
+        assert!(stats.contains(&line), "{line} is not in {stats:?}");
+    }
+    // One in the block and two in the script, of which it handed on one.
+    assert_eq!(counted(&mut shard, "errorstats", "errorstat"), ["errorstat_WRONGTYPE:count=3"]);
+    assert_eq!(counted(&mut shard, "stats", "total_error"), ["total_error_replies:3"]);
+    shard.read(client);
+    let histogram = shard.send(client, "LATENCY HISTOGRAM llen nothing");
+    assert_eq!(histogram, "[\"llen\", [\"calls\", :2, \"histogram_usec\", [:1, :2]]]");
+}
+
+#[test]
+fn an_error_of_a_script_itself_is_counted_once() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let script = b"redis.pcall('LLEN') return redis.error_reply('MY fault')";
+    shard.send_words(client, &[b"EVAL", script, b"0"]);
+    let errors = counted(&mut shard, "errorstats", "errorstat");
+    assert_eq!(errors, ["errorstat_ERR:count=1", "errorstat_MY:count=1"]);
+    let rejected = counted(&mut shard, "commandstats", "cmdstat_llen");
+    assert_eq!(rejected, ["cmdstat_llen:calls=0,rejected_calls=1,failed_calls=0"]);
+}
+
+#[test]
+fn slow_requests_are_noted() {
+    let settings = ShardSettings { slow_us: 0, slow_log_length_max: 2, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    shard.send(client, "CLIENT SETNAME me ; KEYS a ; KEYS b ; KEYS c");
+    let entry =
+        |id, key| format!("[:{id}, :1700000000, :0, [\"KEYS\", \"{key}\"], \"127.0.0.1:50000\", \"me\"]");
+    assert_eq!(shard.send(client, "SLOWLOG GET"), format!("[{}, {}]", entry(3, "c"), entry(2, "b")));
+    assert_eq!(shard.send(client, "SLOWLOG RESET"), "+OK");
+    // The requests to the log itself are requests like others.
+    assert_eq!(shard.send(client, "SLOWLOG LEN"), ":1");
+}
+
+#[test]
+fn saving_is_done_when_it_is_asked_for() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "LASTSAVE"), ":1700000000");
+    shard.send(client, "SET k v");
+    shard.commit_all();
+    shard.read(client);
+    assert_eq!(counted(&mut shard, "persistence", "rdb_changes"), ["rdb_changes_since_last_save:1"]);
+    shard.pass_ms(5000);
+    assert_eq!(shard.send(client, "BGSAVE ; LASTSAVE"), "+Background saving started :1700000005");
+    assert_eq!(counted(&mut shard, "persistence", "rdb_changes"), ["rdb_changes_since_last_save:0"]);
+}
+
+#[test]
+fn a_client_may_end_the_node() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    for wrong in ["SHUTDOWN x", "SHUTDOWN SAVE NOSAVE", "SHUTDOWN ABORT NOW"] {
+        assert_eq!(shard.send(client, wrong), "-ERR syntax error", "{wrong}");
+    }
+    assert_eq!(shard.send(client, "SHUTDOWN ABORT"), "-ERR No shutdown in progress.");
+    assert!(!shard.world.is_shut_down.get());
+    assert_eq!(shard.send(client, "SHUTDOWN NOSAVE NOW"), "");
+    assert!(shard.world.is_shut_down.get());
+}
+
+#[test]
+fn who_watches_hears_of_changes_that_redis_tells_of() {
+    let mut shard = ShardHarness::leading();
+    let (watcher, other) = (shard.connect(), shard.connect());
+    shard.send(other, "SET {k}s 1 ; RPUSH {k}l 1 2");
+    shard.commit_all();
+    let mut is_broken = |key: &str, change: &str| {
+        shard.send(watcher, &format!("WATCH {key} ; MULTI"));
+        shard.send_words(
+            other,
+            &change.split(' ').map(|word| word.trim_matches('"').as_bytes()).collect::<Vec<_>>(),
+        );
+        shard.commit_all();
+        shard.read(other);
+        shard.send(watcher, "EXEC").ends_with("nil")
+    };
+    assert!(is_broken("{k}s", "APPEND {k}s \"\""));
+    assert!(is_broken("{k}l", "LTRIM {k}l 0 -1"));
+    assert!(is_broken("{k}l", "LMOVE {k}l {k}l LEFT LEFT"));
+    assert!(!is_broken("{k}s", "COPY {k}s {k}d"), "the source of a copy stays as it is");
+    assert!(is_broken("{k}d", "COPY {k}s {k}d REPLACE"));
+    assert!(!is_broken("{k}none", "FLUSHALL"), "what is not there is not flushed");
+    assert!(!is_broken("{k}s", "FLUSHALL"), "nor what is gone");
+}
