@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -17,7 +18,10 @@ import moonraft  # noqa: E402
 import replies  # noqa: E402
 import rival  # noqa: E402
 from cluster import Cluster  # noqa: E402
+from sweeps import cases, drawn, facts, number_forms, watched, wrong_requests  # noqa: E402
 from wire import Wire, WireError  # noqa: E402
+
+SWEEPS = {module.__name__.split(".")[1]: module for module in (number_forms, wrong_requests, watched, facts)}
 
 # No request of the corpus takes long; a reply that is late is a reply that is missing.
 REPLY_SECONDS_MAX = 10
@@ -120,18 +124,41 @@ def run_file(requests, protocol, redis_port, other_port, comparison):
         other.close()
 
 
+def run_sweep(name, redis_port, other_port, is_self_check):
+    """One sweep on both servers. Returns what differed unexpectedly."""
+    for port in (redis_port, other_port):
+        Target(port, protocol=2).reset()
+    commands, others = drawn.Commands(redis_port), drawn.Commands(other_port)
+    sweep = SWEEPS[name].sweep(commands, set(commands.facts) & set(others.facts))
+    began = time.monotonic()
+    requests, failures, known = cases.run(sweep, redis_port, other_port, is_self_check)
+    if SWEEPS[name] is facts and not is_self_check:
+        with Wire(redis_port) as redis_wire, Wire(other_port) as other_wire:
+            for compare in (facts.compare, facts.compare_counts):
+                count, wrong = compare(redis_wire, other_wire)
+                requests, failures = requests + count, failures + wrong
+    print(
+        f"{name}: {len(sweep.cases)} cases, {requests} requests in {time.monotonic() - began:.1f} s, "
+        f"{len(failures)} differ unexpectedly, {known} replies as documented"
+    )
+    return failures
+
+
 def main():
     """Starts both servers, runs the files, and tells what differed."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("files", nargs="*", help="files of the corpus; all of them by default")
+    names = "files of the corpus, or of `sweeps` without their ending; all of them by default"
+    arguments.add_argument("files", nargs="*", help=names)
     arguments.add_argument(
         "--keep-going", action="store_true", help="print all differences, not 50"
     )
     options = arguments.parse_args()
 
     is_self_check = os.environ.get("MOONRAFT_RIVAL") == "redis"
-    paths = [HERE / "corpus" / Path(name).name for name in options.files]
-    paths = paths or sorted((HERE / "corpus").glob("*.txt"))
+    sweeps = [name for name in options.files if name in SWEEPS]
+    paths = [HERE / "corpus" / Path(name).name for name in options.files if name not in SWEEPS]
+    if not options.files:
+        sweeps, paths = list(SWEEPS), sorted((HERE / "corpus").glob("*.txt"))
     files = {path.name: corpus.read(path) for path in paths}
     comparison = Comparison(is_self_check)
 
@@ -146,6 +173,8 @@ def main():
             for requests in files.values():
                 for protocol in (2, 3):
                     run_file(requests, protocol, *ports, comparison)
+            for name in sweeps:
+                comparison.failures += run_sweep(name, *ports, is_self_check)
         finally:
             for cluster in clusters:
                 if cluster.nodes[0].is_running():

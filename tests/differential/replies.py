@@ -1,13 +1,15 @@
-"""Comparing raw replies: exactly, without order, or by shape."""
+"""Comparing raw replies: exactly, without order, by shape, with numbers as numbers, or errors only."""
 
 
 def equal(kind, one, other):
     """Whether two raw replies are the same, in the given sense."""
     if one == other:
         return True
+    if kind == "errors":
+        return one[:1] != b"-" != other[:1]
     if kind == "exact" or not _is_reply(one) or not _is_reply(other):
         return False
-    view = {"unordered": _unordered, "shape": _shape}[kind]
+    view = {"unordered": _unordered, "shape": _shape, "numbers": _numbers}[kind]
     return view(_parse_all(one)) == view(_parse_all(other))
 
 
@@ -62,6 +64,16 @@ def _shape(reply):
     if kind == b"-":
         return kind, payload.split(b" ")[0]
     return kind, None
+
+
+def _numbers(reply):
+    kind, payload = reply
+    if isinstance(payload, list):
+        return kind, [_numbers(item) for item in payload]
+    try:
+        return kind, float(payload) if kind in b"$," else payload
+    except ValueError:
+        return reply
 
 
 def shorten(reply):
