@@ -124,11 +124,11 @@ fn run(
 fn load(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let text = words[2];
     let name = client.engine().compile_check(text).map_err(|text| CommandError::Text(text.into()))?;
-    if client.tx().whole().scripts().get(&name).is_none() {
-        match client.tx().is_leading() {
-            true => client.tx_mut().emit(Effect::ScriptLoad { text }),
-            false => client.remember_script(name, text),
-        }
+    if !client.tx().is_leading() {
+        // Even if it is loaded: the leader may have been told to forget it since.
+        client.remember_script(name, text);
+    } else if client.tx().whole().scripts().get(&name).is_none() {
+        client.tx_mut().emit(Effect::ScriptLoad { text });
     }
     Ok(Reply::Bulk(name.to_vec().into()))
 }
