@@ -123,7 +123,7 @@ fn run(
 /// `EVALSHA_RO` here, and for `EVALSHA` should it lead one day.
 fn load(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let text = words[2];
-    let name = client.engine().compile_check(text).map_err(|text| CommandError::Text(text.into()))?;
+    let name = client.load_script(text)?;
     if !client.tx().is_leading() {
         // Even if it is loaded: the leader may have been told to forget it since.
         client.remember_script(name, text);

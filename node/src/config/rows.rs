@@ -169,6 +169,25 @@ pub const ROWS: &[Row] = &[
         "How many requests SLOWLOG keeps.",
     ),
     row(
+        "script-memory-max",
+        AtStart,
+        Kind::Bytes((8 << 20, 1 << 40), |settings| &mut settings.script_memory_bytes_max),
+        "Bytes that a script may hold, garbage apart: one that holds more is stopped.",
+    ),
+    row(
+        "script-bytes-max",
+        AtStart,
+        // Beyond, counters of Lua's parser would overflow.
+        Kind::Bytes((64 << 10, 256 << 20), |settings| &mut settings.script_bytes_max),
+        "Bytes of a script's text.",
+    ),
+    row(
+        "script-cache-bytes-max",
+        AtStart,
+        Kind::Bytes((0, 1 << 40), |settings| &mut settings.script_cache_bytes_max),
+        "Bytes of compiled scripts that a shard keeps: the least used go first.",
+    ),
+    row(
         "cluster-node-timeout",
         AtStart,
         Kind::Number((200, 60_000), |settings| &mut settings.node_timeout_ms),

@@ -70,6 +70,12 @@ pub struct Settings {
     pub slow_us: i64,
     /// `slowlog-max-len`
     pub slow_log_length_max: u64,
+    /// `script-memory-max`, a shard
+    pub script_memory_bytes_max: u64,
+    /// `script-bytes-max`
+    pub script_bytes_max: u64,
+    /// `script-cache-bytes-max`, a shard
+    pub script_cache_bytes_max: u64,
     /// `cluster-node-timeout`, in milliseconds
     pub node_timeout_ms: u64,
     /// `lease-drift-percent`
@@ -114,6 +120,9 @@ impl Default for Settings {
             busy_after_ms: 5000,
             slow_us: 10_000,
             slow_log_length_max: 128,
+            script_memory_bytes_max: 128 << 20,
+            script_bytes_max: 1 << 20,
+            script_cache_bytes_max: 32 << 20,
             // Clients give up after one to two and a half seconds of failing over.
             node_timeout_ms: 1000,
             lease_drift_percent: 10,

@@ -24,10 +24,16 @@ use super::json::settings::NESTING_MAX;
 use super::number::truncated;
 use super::state::{KillReason, RunState};
 
+/// What making one value is counted as, its bytes apart: 0.1 us.
+const ITEM_WORK: usize = 64;
+
 /// A command's reply as a script sees it.
 pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Result<Value> {
     let resp3 = state.protocol.get() == Protocol::Resp3;
-    let text = |bytes: &[u8]| lua.create_string(bytes).map(Value::String);
+    let text = |bytes: &[u8]| {
+        state.charge(lua, bytes.len())?;
+        lua.create_string(bytes).map(Value::String)
+    };
     match reply {
         Reply::Int(n) => Ok(number(n)),
         Reply::Bulk(bytes) => text(&bytes),
@@ -43,6 +49,7 @@ pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Res
         Reply::Map(pairs) if resp3 => {
             let map = lua.create_table_with_capacity(0, pairs.len())?;
             for (key, value) in pairs {
+                state.charge(lua, 2 * ITEM_WORK)?;
                 put(&map, to_lua(state, lua, key)?, to_lua(state, lua, value)?)?;
             }
             field(lua, "map", Value::Table(map))
@@ -56,6 +63,7 @@ pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Res
         Reply::Set(items) if resp3 => {
             let set = lua.create_table_with_capacity(0, items.len())?;
             for item in items {
+                state.charge(lua, ITEM_WORK)?;
                 put(&set, to_lua(state, lua, item)?, Value::Boolean(true))?;
             }
             field(lua, "set", Value::Table(set))
@@ -93,8 +101,12 @@ fn sequence<'a>(
     let items = items.into_iter();
     let table = lua.create_table_with_capacity(items.size_hint().0, 0)?;
     for (index, item) in items.enumerate() {
+        state.charge(lua, ITEM_WORK)?;
         match item {
-            Reply::Bulk(bytes) => table.raw_set(index + 1, BStr::new(&bytes))?,
+            Reply::Bulk(bytes) => {
+                state.charge(lua, bytes.len())?;
+                table.raw_set(index + 1, BStr::new(&bytes))?;
+            }
             item => table.raw_set(index + 1, to_lua(state, lua, item)?)?,
         }
     }
@@ -119,9 +131,9 @@ fn field(lua: &Lua, name: &str, value: Value) -> mlua::Result<Value> {
 /// What a script returned, as the client is answered. `Err` if the answer is
 /// larger than a script may be: a few tables that hold one another can stand for
 /// any number of values.
-pub(super) fn to_reply(state: &RunState, fields: &Fields, value: &Value) -> Converted {
+pub(super) fn to_reply(state: &RunState, lua: &Lua, fields: &Fields, value: &Value) -> Converted {
     let resp3 = state.protocol.get() == Protocol::Resp3;
-    Converter { resp3, fields, left: state.limits.memory_bytes }.value(value, 0)
+    Converter { state, lua, resp3, fields, left: state.limits.memory_bytes }.value(value, 0)
 }
 
 /// The names of fields that make a table more than an array, as Lua strings: every
@@ -151,6 +163,8 @@ impl Fields {
 }
 
 struct Converter<'a> {
+    state: &'a RunState,
+    lua: &'a Lua,
     resp3: bool,
     fields: &'a Fields,
     /// Bytes the reply may still take.
@@ -161,8 +175,9 @@ type Converted = Result<Reply<'static>, KillReason>;
 
 impl Converter<'_> {
     fn spend(&mut self, bytes: usize) -> Result<(), KillReason> {
-        self.left = self.left.checked_sub(bytes + size_of::<Reply<'_>>()).ok_or(KillReason::Memory)?;
-        Ok(())
+        let bytes = bytes + size_of::<Reply<'_>>();
+        self.left = self.left.checked_sub(bytes).ok_or(KillReason::Memory)?;
+        self.state.charge(self.lua, bytes).map_err(|_| KillReason::Host)
     }
 
     fn value(&mut self, value: &Value, nesting: usize) -> Converted {

@@ -4,20 +4,16 @@ use std::any::Any;
 use std::rc::Rc;
 
 use bstr::BStr;
-use hashbrown::HashMap;
 use mlua::{Function, Lua, LuaString, MultiValue, Value};
 use moonraft_proto::Reply;
 
 use super::convert::{Fields, to_reply};
 use super::globals::{self, Globals};
 use super::header::{self, Flags};
+use super::kept::Kept;
 use super::settle::settle;
 use super::state::{KillReason, RunState};
-use super::{Host, Limits, sha1_hex};
-
-/// The part of its memory that a script may leave filled: more is collected at
-/// once, so that the next one has nearly all it is promised.
-const COLLECT_PART: usize = 16;
+use super::{CHUNKS_MAX, Host, Limits, sha1_hex};
 
 /// A script: its name and its text. The name must be the text's: [`sha1_hex`].
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +22,14 @@ pub struct Script<'a> {
     pub sha: &'a [u8; 40],
     /// The text, with its first line `#!lua …` if it has one.
     pub text: &'a [u8],
+}
+
+/// A compiled script.
+#[derive(Clone)]
+struct Chunk {
+    function: Function,
+    /// No text in it is longer.
+    literal: usize,
 }
 
 /// How a run ended.
@@ -45,7 +49,7 @@ pub struct Engine {
     lua: Lua,
     globals: Globals,
     state: Rc<RunState>,
-    chunks: HashMap<[u8; 40], Function, foldhash::fast::RandomState>,
+    chunks: Kept<Chunk>,
     names: [LuaString; 2],
     fields: Fields,
     /// What an engine without scripts needs.
@@ -59,16 +63,17 @@ impl Engine {
     /// The memory limit is too small even for Lua's own libraries.
     pub fn new(limits: Limits) -> mlua::Result<Self> {
         let lua = globals::bare()?;
-        let memory = limits.memory_bytes;
+        let chunks = Kept::new(limits.chunk_bytes, CHUNKS_MAX);
         let state = Rc::new(RunState::new(limits));
         lua.set_app_data(Rc::clone(&state));
         let globals = globals::install(&lua, &state)?;
         let names = [lua.create_string("KEYS")?, lua.create_string("ARGV")?];
         let fields = Fields::new(&lua)?;
         lua.gc_collect()?;
-        lua.set_memory_limit(memory)?;
         let empty_bytes = lua.used_memory();
-        Ok(Self { lua, globals, state, chunks: HashMap::default(), names, fields, empty_bytes })
+        state.memory.set_base(empty_bytes);
+        lua.set_memory_limit(state.memory.hard_limit(empty_bytes + state.limits.chunk_bytes))?;
+        Ok(Self { lua, globals, state, chunks, names, fields, empty_bytes })
     }
 
     /// What a script declares of itself in its first line; the error text for the client.
@@ -76,20 +81,21 @@ impl Engine {
         header::parse(text).map(|(flags, _)| flags)
     }
 
-    /// Whether a text compiles, for `SCRIPT LOAD`: its name, or the error text for
-    /// the client. The compiled chunk is kept.
-    pub fn compile_check(&mut self, text: &[u8]) -> Result<[u8; 40], String> {
+    /// Compiles a text, for `SCRIPT LOAD`, and keeps it: its name, or the error text for
+    /// the client. The host is lent for it, since some texts take long.
+    pub fn load<H: Host>(&mut self, text: &[u8], host: H) -> (H, Result<[u8; 40], Outcome>) {
         let sha = sha1_hex(text);
-        match self.chunk(&Script { sha: &sha, text }) {
-            Ok(_) => Ok(sha),
-            Err(Outcome::Failed(text) | Outcome::Killed(_, text)) => Err(text),
-            Err(Outcome::Done(_)) => unreachable!("compiling gives no reply"),
-        }
+        let script = Script { sha: &sha, text };
+        self.lend(host, |engine| match engine.begun(&script) {
+            Ok(()) => engine.chunk(&script).map(|_| sha),
+            Err(outcome) => Err(outcome),
+        })
     }
 
     /// Forgets all compiled chunks: `SCRIPT FLUSH`.
     pub fn forget_all(&mut self) {
         self.chunks.clear();
+        self.state.memory.set_base(self.empty_bytes);
         // Failing to collect leaves garbage, which the next collection finds.
         let _ = self.lua.gc_collect();
     }
@@ -104,6 +110,12 @@ impl Engine {
         self.chunks.len()
     }
 
+    /// The most work there ever was between two questions to a host, in bytes touched
+    /// or steps made.
+    pub fn work_longest(&self) -> usize {
+        self.state.work_longest()
+    }
+
     /// Runs a script. The host is lent for the run and handed back.
     pub fn run<H: Host>(
         &mut self,
@@ -112,15 +124,25 @@ impl Engine {
         arguments: &[&[u8]],
         host: H,
     ) -> (H, Outcome) {
-        let begun = RunState::begin(&self.state, &self.lua, Box::new(host));
-        let outcome = match begun {
-            Ok(()) => self.execute(script, keys, arguments),
-            Err(error) => self.failure(script, Value::Error(Box::new(error))),
-        };
+        self.lend(host, |engine| match engine.begun(script) {
+            Ok(()) => engine.execute(script, keys, arguments),
+            Err(outcome) => outcome,
+        })
+    }
+
+    fn lend<H: Host, T>(&mut self, host: H, run: impl FnOnce(&mut Self) -> T) -> (H, T) {
+        self.state.lend(Box::new(host));
+        let value = run(self);
+        if self.state.stopped() == Some(KillReason::Memory) || self.state.memory.is_littered(&self.lua) {
+            self.state.clean(&self.lua);
+        }
         let host: Box<dyn Any> = self.state.end();
         let host = host.downcast::<H>().expect("the host that comes back is the one that went in");
-        self.clean();
-        (*host, outcome)
+        (*host, value)
+    }
+
+    fn begun(&self, script: &Script<'_>) -> Result<(), Outcome> {
+        self.state.begin(&self.lua).map_err(|error| self.failure(script, Value::Error(Box::new(error))))
     }
 
     fn execute(&mut self, script: &Script<'_>, keys: &[&[u8]], arguments: &[&[u8]]) -> Outcome {
@@ -128,8 +150,11 @@ impl Engine {
             Ok(chunk) => chunk,
             Err(outcome) => return outcome,
         };
-        let ended =
-            self.set_words(keys, arguments).and_then(|()| self.globals.drive.call::<MultiValue>(chunk));
+        let ended = self
+            .state
+            .note_text(&self.lua, chunk.literal)
+            .and_then(|()| self.set_words(keys, arguments))
+            .and_then(|()| self.globals.drive.call::<MultiValue>(chunk.function));
         match ended {
             // Something caught the stop and returned before the hook noticed.
             _ if self.state.stopped().is_some() => self.killed(script),
@@ -140,7 +165,7 @@ impl Engine {
                 if !succeeded {
                     return self.failure(script, value);
                 }
-                match to_reply(&self.state, &self.fields, &value) {
+                match to_reply(&self.state, &self.lua, &self.fields, &value) {
                     Ok(reply) => Outcome::Done(reply),
                     Err(reason) => {
                         self.state.stop(&self.lua, reason);
@@ -155,27 +180,32 @@ impl Engine {
     fn set_words(&self, keys: &[&[u8]], arguments: &[&[u8]]) -> mlua::Result<()> {
         self.state.unlimited(&self.lua, || {
             for (name, words) in self.names.iter().zip([keys, arguments]) {
-                let words = words.iter().map(BStr::new);
-                self.globals.real.raw_set(name, self.lua.create_sequence_from(words)?)?;
+                let list = self.lua.create_table_with_capacity(words.len(), 0)?;
+                for (index, word) in words.iter().enumerate() {
+                    self.state.charge(&self.lua, word.len() + 1)?;
+                    list.raw_set(index + 1, BStr::new(word))?;
+                }
+                self.globals.real.raw_set(name, list)?;
             }
             Ok(())
         })
     }
 
     /// The compiled chunk of a script, or why there is none.
-    fn chunk(&mut self, script: &Script<'_>) -> Result<Function, Outcome> {
+    fn chunk(&mut self, script: &Script<'_>) -> Result<Chunk, Outcome> {
         if let Some(chunk) = self.chunks.get(script.sha) {
             return Ok(chunk.clone());
         }
         let (_, start) = header::parse(script.text).map_err(Outcome::Failed)?;
-        let compiled = globals::compile(&self.state, &self.lua, &script.text[start..], b"@user_script");
-        match compiled {
-            Ok(Ok(chunk)) => {
-                if self.chunks.len() >= self.state.limits.chunks {
-                    // Who runs so many scripts makes a new one for each request: none is worth keeping.
-                    self.chunks.clear();
-                }
-                self.chunks.insert(*script.sha, chunk.clone());
+        let before = self.lua.used_memory();
+        let text = &script.text[start..];
+        match globals::compile(&self.state, &self.lua, &self.globals.load, text, b"@user_script") {
+            Ok(Ok(function)) => {
+                // What the parser was given is garbage now.
+                let bytes = self.lua.used_memory().saturating_sub(before + text.len());
+                let chunk = Chunk { function, literal: longest_literal(text) };
+                self.chunks.insert(*script.sha, chunk.clone(), bytes);
+                self.state.memory.set_base(self.empty_bytes + self.chunks.bytes());
                 Ok(chunk)
             }
             Ok(Err(text)) => {
@@ -216,12 +246,14 @@ impl Engine {
             None => format!("{text} script: {sha}"),
         }
     }
+}
 
-    fn clean(&mut self) {
-        if self.lua.used_memory() > self.empty_bytes + self.state.limits.memory_bytes / COLLECT_PART {
-            let _ = self.lua.gc_collect();
-        }
-    }
+/// The longest piece of a script's text without a quote or bracket in it: no text that
+/// is written there is much longer.
+fn longest_literal(text: &[u8]) -> usize {
+    let mut begin = 0;
+    let ends = memchr::memchr3_iter(b'\'', b'"', b']', text).chain([text.len()]);
+    ends.map(|end| end - std::mem::replace(&mut begin, end)).max().unwrap_or(0)
 }
 
 /// What `tostring` would say.

@@ -14,19 +14,24 @@
 
 use std::rc::Rc;
 
-use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value};
 
 use super::arguments::Arguments;
-use super::fault::{PRELUDE, bad_argument, fault, type_name};
-use super::settle::settle;
+use super::fault::{Fault, PRELUDE, bad_argument, fault, type_name};
+use super::settle::{OUT_OF_MEMORY, settle};
 use super::state::{KillReason, Place, RunState};
 use super::{bits, json, message_pack, redis, strings, structs};
 
 /// Most values that `unpack` gives: what Lua 5.1 lets a C function return.
 const UNPACK_MAX: i64 = 7_900;
-/// Bytes a full collection is counted as for each byte it looks at.
-const COLLECT_WORK: usize = 1;
+/// What giving one value is counted as: 60 ns.
+const UNPACK_WORK: usize = 64;
+/// Bytes of a text that the parser is given at once, at the usual pace: 0.5 ms.
+const PIECE_BYTES: usize = 8 << 10;
+/// The same where each byte has proven to cost much.
+const PIECE_BYTES_LEAST: usize = 8;
+/// With this byte compiled code begins.
+const BINARY: u8 = 0x1b;
 
 /// The made state.
 pub(super) struct Globals {
@@ -34,6 +39,8 @@ pub(super) struct Globals {
     pub real: Table,
     /// Runs a function, noting where an uncaught error happened.
     pub drive: Function,
+    /// Stock Lua's `load`.
+    pub load: Function,
 }
 
 /// A Lua state without anything a script could misuse.
@@ -44,6 +51,7 @@ pub(super) fn bare() -> mlua::Result<Lua> {
 
 /// Fills a bare state and makes the scripts' globals its own.
 pub(super) fn install(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Globals> {
+    let load: Function = lua.globals().raw_get("load")?;
     let rust = lua.create_table()?;
     let libraries = lua.create_table()?;
     libraries.raw_set("redis", redis::library(lua, state)?)?;
@@ -60,12 +68,12 @@ pub(super) fn install(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Globals> 
     }
     rust.raw_set("strings", library)?;
     errors(lua, state, &rust)?;
-    functions(lua, state, &rust)?;
+    functions(lua, state, &load, &rust)?;
 
     let prelude = lua.load(include_str!("prelude.lua")).set_name(format!("={PRELUDE}"));
     let (shown, real, drive): (Table, Table, Function) = prelude.call((lua.globals(), rust))?;
     lua.set_globals(shown)?;
-    Ok(Globals { real, drive })
+    Ok(Globals { real, drive, load })
 }
 
 /// What raises, catches and places errors.
@@ -116,10 +124,16 @@ fn trace(state: &RunState, lua: &Lua, value: Value) -> mlua::Result<Value> {
     Ok(value)
 }
 
-fn functions(lua: &Lua, state: &Rc<RunState>, rust: &Table) -> mlua::Result<()> {
-    rust.raw_set("unpack", lua.create_function(unpack)?)?;
+fn functions(lua: &Lua, state: &Rc<RunState>, load: &Function, rust: &Table) -> mlua::Result<()> {
     let of = Rc::clone(state);
-    rust.raw_set("loadstring", lua.create_function(move |lua, values| loadstring(&of, lua, values))?)?;
+    rust.raw_set("unpack", lua.create_function(move |lua, values| unpack(&of, lua, values))?)?;
+    let of = (Rc::clone(state), load.clone());
+    let run = move |lua: &Lua, values: MultiValue| loadstring(&of.0, lua, &of.1, values);
+    rust.raw_set("loadstring", lua.create_function(run)?)?;
+    let of = Rc::clone(state);
+    // What stock functions, called by the prelude, are about to touch.
+    let charge = move |lua: &Lua, work: f64| of.charge(lua, work as usize);
+    rust.raw_set("charge", lua.create_function(charge)?)?;
     let of = Rc::clone(state);
     rust.raw_set("random", lua.create_function(move |lua, values| random(&of, lua, values))?)?;
     let of = Rc::clone(state);
@@ -129,16 +143,12 @@ fn functions(lua: &Lua, state: &Rc<RunState>, rust: &Table) -> mlua::Result<()> 
     };
     rust.raw_set("randomseed", lua.create_function(seed)?)?;
     let of = Rc::clone(state);
-    let collect = move |lua: &Lua, _: MultiValue| {
-        of.charge(lua, lua.used_memory() * COLLECT_WORK)?;
-        lua.gc_collect()?;
-        Ok(0)
-    };
+    let collect = move |lua: &Lua, _: MultiValue| of.collect(lua).map(|()| 0);
     rust.raw_set("collect", lua.create_function(collect)?)
 }
 
 /// `unpack(list [, from [, to]])`
-fn unpack(lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
+fn unpack(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
     let arguments = Arguments::new(lua, values);
     let list = arguments.table(1)?;
     let from = arguments.integer_or(2, 1)?;
@@ -152,41 +162,69 @@ fn unpack(lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
     if to.checked_sub(from).is_none_or(|span| span >= UNPACK_MAX) {
         return Err(fault(lua, "too many results to unpack"));
     }
+    for _ in from..=to {
+        // One by one: many values say nothing of their length.
+        state.charge(lua, UNPACK_WORK)?;
+    }
     (from..=to).map(|index| list.raw_get::<Value>(index)).collect()
 }
 
 /// `loadstring(text [, name])`: a function, or nil and why not.
-fn loadstring(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<(Value, Value)> {
+fn loadstring(
+    state: &Rc<RunState>,
+    lua: &Lua,
+    load: &Function,
+    values: MultiValue,
+) -> mlua::Result<(Value, Value)> {
     let arguments = Arguments::new(lua, values);
     let text = arguments.text(1)?;
     let name = if arguments.value(2).is_nil() { None } else { Some(arguments.text(2)?) };
     state.charge(lua, text.len())?;
-    match compile(state, lua, &text, name.as_deref().unwrap_or(&text))? {
+    match compile(state, lua, load, &text, name.as_deref().unwrap_or(&text))? {
         Ok(function) => Ok((Value::Function(function), Value::Nil)),
         Err(error) => Ok((Value::Nil, Value::String(lua.create_string(error)?))),
     }
 }
 
 /// Compiles a text; the inner error is Lua's, for the script or the client.
+///
+/// The parser gets the text in pieces, and between two of them the host is asked:
+/// a chain of `or` costs the square of its length, 200 KB of it four seconds.
 pub(super) fn compile(
-    state: &RunState,
+    state: &Rc<RunState>,
     lua: &Lua,
+    load: &Function,
     text: &[u8],
     name: &[u8],
 ) -> mlua::Result<Result<Function, String>> {
     if text.len() > state.limits.script_bytes {
         return Ok(Err(format!("script is longer than {} bytes", state.limits.script_bytes)));
     }
-    let name = &name[..memchr::memchr(0, name).unwrap_or(name.len())];
-    let chunk = lua.load(text).set_mode(ChunkMode::Text).set_name(String::from_utf8_lossy(name));
+    if text.first() == Some(&BINARY) {
+        return Ok(Err("attempt to load a binary chunk".to_owned()));
+    }
+    let name = lua.create_string(&name[..memchr::memchr(0, name).unwrap_or(name.len())])?;
+    let of = Rc::clone(state);
+    let (text, mut at) = (text.to_vec(), 0);
+    let next = lua.create_function_mut(move |lua, ()| {
+        of.ask(lua)?;
+        let length = of.part(PIECE_BYTES).max(PIECE_BYTES_LEAST).min(text.len() - at);
+        at += length;
+        lua.create_string(&text[at - length..at])
+    })?;
     // The parser keeps its chunk's name where the collector does not look.
-    lua.gc_stop();
-    let compiled = chunk.into_function();
-    lua.gc_restart();
+    let compiled = state.memory.at_rest(lua, || load.call::<(Value, Value)>((next, name)));
+    if state.stopped().is_some() {
+        return Err(Fault::Stop.into());
+    }
     match compiled {
-        Ok(function) => Ok(Ok(function)),
-        Err(mlua::Error::SyntaxError { message, .. }) => Ok(Err(message)),
+        Ok((Value::Function(function), _)) => Ok(Ok(function)),
+        Ok((_, Value::String(text))) if &*text.as_bytes() == OUT_OF_MEMORY => {
+            Err(state.stop(lua, KillReason::Memory))
+        }
+        Ok((_, Value::String(text))) => Ok(Err(text.to_string_lossy())),
         Err(mlua::Error::MemoryError(_)) => Err(state.stop(lua, KillReason::Memory)),
+        Ok((_, other)) => Ok(Err(type_name(&other).to_owned())),
         Err(other) => Ok(Err(other.to_string())),
     }
 }

@@ -16,6 +16,8 @@ use super::fault::fault;
 use super::json::settings::NESTING_MAX;
 use super::state::{KillReason, RunState};
 
+/// What one value is counted as, its bytes apart: 0.1 us.
+const VALUE_WORK: usize = 64;
 /// Deeper tables are packed as nil, as in the original.
 const PACK_NESTING_MAX: usize = 16;
 /// Most values of one `unpack`: what Lua 5.1 lets a C function return.
@@ -68,6 +70,7 @@ struct Packer<'a> {
 
 impl Packer<'_> {
     fn value(&mut self, value: &Value, nesting: usize) -> mlua::Result<()> {
+        self.charge(VALUE_WORK)?;
         match value {
             Value::String(text) => self.text(&text.as_bytes())?,
             Value::Boolean(truth) => self.out.push(if *truth { 0xc3 } else { 0xc2 }),
@@ -146,14 +149,14 @@ impl Packer<'_> {
     fn table(&mut self, table: &Table, nesting: usize) -> mlua::Result<()> {
         let (mut count, mut largest, mut array) = (0_usize, 0_i64, true);
         for pair in table.pairs::<Value, Value>() {
+            // Sixteen levels of shared tables can stand for any number of values.
+            self.state.charge(self.lua, VALUE_WORK)?;
             match pair?.0 {
                 Value::Integer(n) if (1..=i32::MAX.into()).contains(&n) => largest = largest.max(n),
                 _ => array = false,
             }
             count += 1;
         }
-        // Sixteen levels of shared tables can stand for any number of values.
-        self.charge(count * 16)?;
         if array && largest == count as i64 {
             match count {
                 0..=15 => self.out.push(0x90 | count as u8),
@@ -198,8 +201,7 @@ fn unpack(state: &RunState, arguments: &Arguments<'_>, bounds: Bounds) -> mlua::
         let text = format!("Start offset {offset} greater than input length {}.", text.len());
         return Err(fault(lua, text));
     }
-    state.charge(lua, text.len() - start)?;
-    let mut unpacker = Unpacker { lua, text: &text, at: start };
+    let mut unpacker = Unpacker { state, lua, text: &text, at: start };
     let mut values: Vec<Value> = Vec::new();
     if limit.is_some() {
         values.push(Value::Nil);
@@ -218,6 +220,7 @@ fn unpack(state: &RunState, arguments: &Arguments<'_>, bounds: Bounds) -> mlua::
 }
 
 struct Unpacker<'a> {
+    state: &'a RunState,
     lua: &'a Lua,
     text: &'a [u8],
     at: usize,
@@ -243,14 +246,17 @@ impl Unpacker<'_> {
     }
 
     fn string(&mut self, length: usize) -> mlua::Result<Value> {
-        let lua = self.lua;
-        lua.create_string(self.take(length)?).map(Value::String)
+        let (state, lua) = (self.state, self.lua);
+        let bytes = self.take(length)?;
+        state.charge(lua, bytes.len())?;
+        lua.create_string(bytes).map(Value::String)
     }
 
     fn value(&mut self, nesting: usize) -> mlua::Result<Value> {
         if nesting == NESTING_MAX {
             return Err(fault(self.lua, "Bad data format in input."));
         }
+        self.state.charge(self.lua, VALUE_WORK)?;
         let [code] = self.fixed::<1>()?;
         let number = match code {
             0x00..=0x7f => f64::from(code),

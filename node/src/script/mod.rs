@@ -17,7 +17,8 @@
 //! * A script can be stopped at any instruction, and inside any of our own functions
 //!   within a bounded amount of work; nothing in it can prevent that ([`state`]).
 //!   Its writes are the host's to undo.
-//! * Memory is bounded by [`Limits::memory_bytes`]; to reach it is to be stopped.
+//! * Work is counted by what it costs, not by what it is called: see [`pace`].
+//! * Memory is bounded by [`Limits::memory_bytes`]; to hold more is to be stopped ([`memory`]).
 //! * No script makes a Rust panic, and no panic of the host is caught by a script.
 //!
 //! What bounds a script that misbehaves is told in [`globals`], [`pattern`] and [`state`].
@@ -34,8 +35,11 @@ mod fault;
 mod globals;
 mod header;
 mod json;
+mod kept;
+mod memory;
 mod message_pack;
 mod number;
+mod pace;
 mod pattern;
 mod redis;
 mod settle;
@@ -51,6 +55,7 @@ use moonraft_proto::{Protocol, Reply};
 
 pub use engine::{Engine, Outcome, Script};
 pub use header::Flags;
+pub use kept::Kept;
 pub use state::KillReason;
 
 /// What a script reaches of the world: given to the engine for one run, handed back after.
@@ -63,10 +68,16 @@ pub trait Host: Any {
     /// so it may be truly random; the simulator draws it from its seed.
     fn random_seed(&self) -> u64;
 
-    /// Asked every few microseconds of a running script whether it may go on, so it
-    /// should cost no more than reading a clock. Past the time Redis calls
+    /// Asked every few microseconds of a running script whether it may go on, and of
+    /// one that is compiled, so it should cost no more than reading a clock. Past the time Redis calls
     /// `busy-reply-threshold` it is here that other clients are served.
     fn poll(&mut self) -> Verdict;
+
+    /// A clock, in nanoseconds, by which the engine sees what its work costs. It may
+    /// stand still: then only what is counted is known.
+    fn clock_ns(&self) -> u64 {
+        0
+    }
 
     /// `redis.log`
     fn log(&mut self, level: LogLevel, text: &[u8]);
@@ -104,14 +115,14 @@ pub enum LogLevel {
 /// What a script may use.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of Lua values, garbage included. A reply or an encoded text of a
-    /// script may be as large again.
+    /// Bytes of Lua values that a script holds; `script-memory-max`. Garbage, and what is
+    /// being made, may take as much again, and so may a reply or an encoded text.
     pub memory_bytes: usize,
-    /// Bytes of a script's text. Redis has no such limit; its parser has had holes
-    /// that need long texts.
+    /// Bytes of a script's text; `script-bytes-max`. Redis has no such limit; its parser
+    /// has had holes that need long texts.
     pub script_bytes: usize,
-    /// Compiled scripts that are kept.
-    pub chunks: usize,
+    /// Bytes of the compiled scripts that are kept; `script-cache-bytes-max`.
+    pub chunk_bytes: usize,
 }
 
 impl Default for Limits {
@@ -119,15 +130,21 @@ impl Default for Limits {
         Self {
             memory_bytes: 128 << 20, // a fraction of a small machine's memory, and far above any honest script
             script_bytes: 1 << 20,   // the largest known script of a library is 60 KB
-            chunks: 4096,            // at about 5 KB each, 20 MB
+            chunk_bytes: 32 << 20,   // a compiled script takes six times its text or more: a thousand of 5 KB
         }
     }
 }
 
+/// Most compiled scripts that are kept, however small: even 'return 1' takes 1 KB.
+const CHUNKS_MAX: usize = 16_384;
+
 /// The SHA1 of a script's text in lower-case hexadecimal: its name.
 pub fn sha1_hex(text: &[u8]) -> [u8; 40] {
+    hexadecimal(sha1_smol::Sha1::from(text).digest().bytes())
+}
+
+fn hexadecimal(digest: [u8; 20]) -> [u8; 40] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digest = sha1_smol::Sha1::from(text).digest().bytes();
     let mut name = [0; 40];
     for (pair, byte) in name.chunks_exact_mut(2).zip(digest) {
         pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);

@@ -4,15 +4,15 @@
 //! on: `("x"):rep(40):find(".-.-.-.-y")` holds a thread for hours, and no hook
 //! reaches into it. This one counts its steps and asks.
 //!
-//! INVARIANT: between two questions at most [`STEPS_A_QUESTION`] characters are
-//! compared, and the stack grows by at most [`NESTING_MAX`] frames.
+//! INVARIANT: between two questions at most [`STEPS_A_QUESTION`] characters, of the
+//! subject or of a set in the pattern, are compared (and once the length of one set), and the stack grows by at most [`NESTING_MAX`] frames.
 //!
 //! Source: Lua 5.1 reference manual §5.4.1. As there, a zero byte ends a pattern.
 
 /// Most captures of one pattern, as in Lua 5.1.
 pub const CAPTURES_MAX: usize = 32;
 /// Characters compared between two questions: about 0.2 ms.
-pub const STEPS_A_QUESTION: u32 = 100_000;
+pub const STEPS_A_QUESTION: usize = 100_000;
 /// Pattern items that may wait for the rest of the pattern at one time. Lua 5.2
 /// and later allow 200; 5.1 runs off the C stack instead.
 const NESTING_MAX: u32 = 400;
@@ -50,7 +50,7 @@ pub struct Matcher<'a> {
     level: usize,
     captures: [Capture; CAPTURES_MAX],
     nesting: u32,
-    steps: u32,
+    steps: usize,
     may_go_on: &'a mut dyn FnMut() -> bool,
 }
 
@@ -97,13 +97,18 @@ impl<'a> Matcher<'a> {
         Ok(None)
     }
 
+    /// Steps since the last question.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
     /// The captures of the last match.
     pub fn captures(&self) -> &[Capture] {
         &self.captures[..self.level]
     }
 
-    fn step(&mut self, count: u32) -> Result<(), Failure> {
-        self.steps += count;
+    fn step(&mut self, count: usize) -> Result<(), Failure> {
+        self.steps = self.steps.saturating_add(count);
         if self.steps >= STEPS_A_QUESTION {
             self.steps = 0;
             if !(self.may_go_on)() {
@@ -161,7 +166,7 @@ impl<'a> Matcher<'a> {
     #[allow(clippy::type_complexity)]
     fn item(&mut self, s: usize, p: usize) -> Result<Result<(usize, usize), Option<usize>>, Failure> {
         let end = self.class_end(p)?;
-        let matches = self.single(s, p, end);
+        let matches = self.single(s, p, end)?;
         match self.at(end) {
             Some(b'?') => {
                 if matches && let Some(found) = self.nested(s + 1, end + 1)? {
@@ -180,8 +185,7 @@ impl<'a> Matcher<'a> {
 
     fn longest(&mut self, s: usize, p: usize, end: usize) -> Found {
         let mut count = 0;
-        while self.single(s + count, p, end) {
-            self.step(1)?;
+        while self.single(s + count, p, end)? {
             count += 1;
         }
         loop {
@@ -200,7 +204,7 @@ impl<'a> Matcher<'a> {
             if let Some(found) = self.nested(s, end + 1)? {
                 return Ok(Some(found));
             }
-            if !self.single(s, p, end) {
+            if !self.single(s, p, end)? {
                 return Ok(None);
             }
             s += 1;
@@ -264,6 +268,7 @@ impl<'a> Matcher<'a> {
             return Err(Failure::Malformed("missing '[' after '%f' in pattern"));
         }
         let end = self.class_end(p)?;
+        self.step(2 * (end - p))?;
         let before = if s == 0 { 0 } else { self.subject[s - 1] };
         let here = self.subject.get(s).copied().unwrap_or(0);
         let border = !self.in_set(before, p, end - 1) && self.in_set(here, p, end - 1);
@@ -279,7 +284,7 @@ impl<'a> Matcher<'a> {
             Some(Capture::Position(_)) => return Ok(None),
             Some(Capture::Open(_)) | None => return Err(Failure::Malformed("invalid capture index")),
         };
-        self.step((end - start).min(STEPS_A_QUESTION as usize) as u32)?;
+        self.step(end - start)?;
         let matches = self.subject[s..].starts_with(&self.subject[start..end]);
         Ok(matches.then_some(s + end - start))
     }
@@ -312,14 +317,16 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    fn single(&self, s: usize, p: usize, end: usize) -> bool {
-        let Some(&byte) = self.subject.get(s) else { return false };
-        match self.pattern[p] {
+    /// Whether a byte is of the class from `p` to `end`: as many steps as that is long.
+    fn single(&mut self, s: usize, p: usize, end: usize) -> Result<bool, Failure> {
+        self.step(end - p)?;
+        let Some(&byte) = self.subject.get(s) else { return Ok(false) };
+        Ok(match self.pattern[p] {
             b'.' => true,
             b'%' => in_class(byte, self.pattern[p + 1]),
             b'[' => self.in_set(byte, p, end - 1),
             literal => literal == byte,
-        }
+        })
     }
 
     /// Whether a byte is in the set from `[` at `p` to `]` at `last`.
@@ -394,6 +401,28 @@ mod tests {
         let subject = "x".repeat(5000);
         let pattern = "x?".repeat(5000);
         assert_eq!(found(&subject, &pattern), Err(Failure::Malformed("pattern too complex")));
+    }
+
+    #[test]
+    fn a_long_set_counts_as_many_steps_as_it_is_long() {
+        let (subject, pattern) = ("x".repeat(1_000), format!("[{}]*", "y".repeat(100_000)));
+        let mut questions = 0;
+        let mut may_go_on = || {
+            questions += 1;
+            true
+        };
+        let mut matcher = Matcher::new(subject.as_bytes(), pattern.as_bytes(), &mut may_go_on);
+        assert_eq!(matcher.search(0), Ok(Some((0, 0))));
+        assert!(questions >= 1, "asked {questions} times");
+        let pattern = format!("[{}x]*", "y".repeat(100_000));
+        let mut questions = 0;
+        let mut may_go_on = || {
+            questions += 1;
+            true
+        };
+        let mut matcher = Matcher::new(subject.as_bytes(), pattern.as_bytes(), &mut may_go_on);
+        assert_eq!(matcher.search(0), Ok(Some((0, 1_000))));
+        assert!(questions >= 1_000, "asked {questions} times");
     }
 
     #[test]

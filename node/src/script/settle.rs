@@ -9,7 +9,7 @@ use super::fault::{Fault, PRELUDE, reply};
 use super::state::{KillReason, RunState};
 
 /// What Lua says when an allocation fails; whatever caught it, the run is over.
-const OUT_OF_MEMORY: &[u8] = b"not enough memory";
+pub(super) const OUT_OF_MEMORY: &[u8] = b"not enough memory";
 
 /// The value a script sees of something caught, or `Err` if the run is over.
 pub(super) fn settle(state: &RunState, lua: &Lua, caught: Value) -> mlua::Result<Value> {

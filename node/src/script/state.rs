@@ -9,24 +9,19 @@
 //! calls the hook, which raises, and whatever catches it raises again.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use mlua::{HookTriggers, Lua, VmState};
 use moonraft_proto::Protocol;
 
 use super::fault::Fault;
 use super::json::settings::Settings;
+use super::memory::{Memory, Unlimited};
+use super::pace::{Pace, WORK};
 use super::{Host, Limits, Verdict};
 
-/// Instructions between two questions to the host: about 5 us of plain code, so
-/// that a loop over large strings, too, is asked every few seconds at worst.
-const HOOK_INSTRUCTIONS: u32 = 1_000;
-/// The same once the script holds much memory: one instruction may then compare
-/// or join megabytes.
-const HOOK_INSTRUCTIONS_LARGE: u32 = 50;
-/// The memory from which a script counts as large.
-const LARGE_BYTES: usize = 8 << 20;
-/// Work in Rust between two questions, in bytes touched or steps made: under 1 ms.
-const WORK_A_QUESTION: usize = 1 << 20;
+/// Work of less than that is counted, but says nothing of what instructions may cost.
+const TEXT_NOTED: usize = 256;
 
 /// Why a run was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +32,6 @@ pub enum KillReason {
     Host,
     /// The script asked for more memory than [`Limits::memory_bytes`].
     Memory,
-}
-
-/// How closely the instruction hook looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Watch {
-    Normal,
-    Large,
-    EveryInstruction,
 }
 
 /// Where an uncaught error happened.
@@ -62,39 +49,64 @@ pub(super) struct RunState {
     pub protocol: Cell<Protocol>,
     pub random: Cell<u64>,
     /// The settings of the global `cjson`.
-    pub json: std::rc::Rc<RefCell<Settings>>,
+    pub json: Rc<RefCell<Settings>>,
     pub place: RefCell<Option<Place>>,
+    pub memory: Memory,
     stopped: Cell<Option<KillReason>>,
+    /// Work since the last question.
     work: Cell<usize>,
-    watch: Cell<Watch>,
+    /// The most there ever was between two questions.
+    work_longest: Cell<usize>,
+    pace: Cell<Pace>,
+    /// The last question: the host's clock, and the memory that was used.
+    asked: Cell<(u64, usize)>,
+    /// The instructions that the hook was last set to.
+    hooked: Cell<u32>,
+    /// The hook was set to fewer than usual in this run: a coroutine, which has a count
+    /// of its own, may have another.
+    was_close: Cell<bool>,
 }
 
 impl RunState {
     pub fn new(limits: Limits) -> Self {
         Self {
+            memory: Memory::new(limits.memory_bytes),
             limits,
             host: RefCell::new(None),
             protocol: Cell::new(Protocol::Resp2),
             random: Cell::new(0),
-            json: std::rc::Rc::default(),
+            json: Rc::default(),
             place: RefCell::new(None),
             stopped: Cell::new(None),
             work: Cell::new(0),
-            // Not what any hook is set to yet, so that the first run sets it.
-            watch: Cell::new(Watch::EveryInstruction),
+            work_longest: Cell::new(0),
+            pace: Cell::default(),
+            asked: Cell::default(),
+            // Not what any hook is set to, so that the first run sets it.
+            hooked: Cell::new(0),
+            was_close: Cell::new(false),
         }
     }
 
     /// Makes everything as a fresh run finds it.
-    pub fn begin(state: &std::rc::Rc<Self>, lua: &Lua, host: Box<dyn Host>) -> mlua::Result<()> {
-        state.random.set(host.random_seed());
-        *state.host.borrow_mut() = Some(host);
-        state.protocol.set(Protocol::Resp2);
-        state.json.replace(Settings::default());
-        state.place.take();
-        state.stopped.set(None);
-        state.work.set(0);
-        state.watch(lua, Watch::Normal)
+    pub fn begin(&self, lua: &Lua) -> mlua::Result<()> {
+        let (seed, now) =
+            self.host.borrow().as_ref().map_or((0, 0), |host| (host.random_seed(), host.clock_ns()));
+        self.random.set(seed);
+        self.asked.set((now, lua.used_memory()));
+        self.protocol.set(Protocol::Resp2);
+        self.json.replace(Settings::default());
+        self.place.take();
+        self.stopped.set(None);
+        self.work.set(0);
+        self.pace.set(Pace::default());
+        self.was_close.set(false);
+        self.watch(lua)
+    }
+
+    /// Lends the host.
+    pub fn lend(&self, host: Box<dyn Host>) {
+        *self.host.borrow_mut() = Some(host);
     }
 
     /// Takes the host back.
@@ -113,60 +125,71 @@ impl RunState {
             self.stopped.set(Some(reason));
         }
         // Without the hook the run still ends: whoever catches the error raises it again.
-        let _ = self.watch(lua, Watch::EveryInstruction);
+        let _ = self.watch(lua);
         Fault::Stop.into()
     }
 
-    /// Counts work done outside Lua's instructions, and asks when it was much.
+    /// Counts work outside of Lua's instructions, in bytes touched or steps made, and
+    /// asks when it was much. The work of one call is also how long a text it is about.
     pub fn charge(&self, lua: &Lua, work: usize) -> mlua::Result<()> {
         let total = self.work.get().saturating_add(work);
-        if total < WORK_A_QUESTION {
-            self.work.set(total);
+        self.work.set(total);
+        self.note_text(lua, work)?;
+        if total < self.pace.get().work() && !(work > TEXT_NOTED && self.memory.is_due(lua, work)) {
             return Ok(());
         }
         self.ask(lua)
     }
 
-    /// Makes values without Lua's memory limit, and looks at it afterwards.
-    ///
-    /// Under the limit every allocation from Rust is a protected call, which costs
-    /// more than the allocation; without it none can fail. Only for what is no
-    /// larger than something that is in memory already.
-    pub fn unlimited<T>(&self, lua: &Lua, make: impl FnOnce() -> mlua::Result<T>) -> mlua::Result<T> {
-        struct Restore<'a>(&'a Lua, usize);
-        impl Drop for Restore<'_> {
-            fn drop(&mut self) {
-                // It fails only where there is no limit to set, and then none was lifted.
-                let _ = self.0.set_memory_limit(self.1);
-            }
+    /// From now on the script may work on texts of so many bytes.
+    pub fn note_text(&self, lua: &Lua, bytes: usize) -> mlua::Result<()> {
+        if bytes <= TEXT_NOTED {
+            return Ok(());
         }
-        let limited = Restore(lua, lua.set_memory_limit(0)?);
+        let pace = self.pace.get().text(bytes);
+        if self.pace.replace(pace) == pace { Ok(()) } else { self.watch(lua) }
+    }
+
+    /// The most work there ever was between two questions.
+    pub fn work_longest(&self) -> usize {
+        self.work_longest.get()
+    }
+
+    /// So much of a long work as is to be done before the next charge: all of `usual`
+    /// where it is cheap.
+    pub fn part(&self, usual: usize) -> usize {
+        usual / (WORK / self.pace.get().work())
+    }
+
+    /// Makes values without Lua's memory limit, and looks at it afterwards. Only for
+    /// what is no larger than something that is in memory already.
+    pub fn unlimited<T>(&self, lua: &Lua, make: impl FnOnce() -> mlua::Result<T>) -> mlua::Result<T> {
+        let unlimited = Unlimited::new(lua)?;
         let made = make();
-        drop(limited);
-        if lua.used_memory() > self.limits.memory_bytes {
-            return Err(self.stop(lua, KillReason::Memory));
+        drop(unlimited);
+        if self.memory.is_due(lua, 0) {
+            self.collect(lua)?;
         }
         made
     }
 
     /// Asks the host whether the run may go on.
     pub fn ask(&self, lua: &Lua) -> mlua::Result<()> {
-        self.work.set(0);
+        let work = self.work.take();
+        self.work_longest.set(self.work_longest.get().max(work));
         if self.stopped.get().is_some() {
-            // A coroutine made before the stop has a hook of its own.
-            self.watch.set(Watch::Normal);
             return Err(self.stop(lua, KillReason::Host));
         }
-        let used = lua.used_memory();
-        if used > self.limits.memory_bytes {
-            return Err(self.stop(lua, KillReason::Memory));
+        let (asked_ns, used_before) = self.asked.get();
+        let took_ns = self.clock_ns().saturating_sub(asked_ns);
+        let grown = lua.used_memory().saturating_sub(used_before);
+        if self.memory.is_due(lua, work) {
+            self.collect(lua)?;
         }
-        let verdict = self.host.borrow_mut().as_mut().map_or(Verdict::Continue, |host| host.poll());
-        if let Verdict::Kill(reason) = verdict {
-            return Err(self.stop(lua, reason));
-        }
-        let watch = if used > LARGE_BYTES { Watch::Large } else { Watch::Normal };
-        self.watch(lua, watch)
+        self.poll(lua)?;
+        self.asked.set((self.clock_ns(), lua.used_memory()));
+        self.pace.set(self.pace.get().stretch(took_ns, grown, self.memory.taken(lua)));
+        self.watch(lua)
     }
 
     /// Whether the run may go on, for code that cannot raise.
@@ -174,22 +197,54 @@ impl RunState {
         self.ask(lua).is_ok()
     }
 
-    fn watch(&self, lua: &Lua, watch: Watch) -> mlua::Result<()> {
-        if self.watch.replace(watch) == watch {
+    /// Collects garbage, and ends the run if it holds too much.
+    pub fn collect(&self, lua: &Lua) -> mlua::Result<()> {
+        if self.memory.collect(lua, || self.poll(lua))? {
             return Ok(());
         }
-        let instructions = match watch {
-            Watch::Normal => HOOK_INSTRUCTIONS,
-            Watch::Large => HOOK_INSTRUCTIONS_LARGE,
-            Watch::EveryInstruction => 1,
+        Err(self.stop(lua, KillReason::Memory))
+    }
+
+    /// Collects what a run that is over leaves behind; whether it may go on is no
+    /// question any more, but others are still heard.
+    pub fn clean(&self, lua: &Lua) {
+        let hear = || {
+            self.verdict();
+            Ok(())
         };
-        let triggers = HookTriggers::new().every_nth_instruction(instructions);
-        lua.set_global_hook(triggers, hook)
+        // Failing to collect leaves garbage, which the next collection finds.
+        let _ = self.memory.collect(lua, hear);
+    }
+
+    fn clock_ns(&self) -> u64 {
+        self.host.borrow().as_ref().map_or(0, |host| host.clock_ns())
+    }
+
+    fn verdict(&self) -> Verdict {
+        self.host.borrow_mut().as_mut().map_or(Verdict::Continue, |host| host.poll())
+    }
+
+    fn poll(&self, lua: &Lua) -> mlua::Result<()> {
+        match self.verdict() {
+            Verdict::Continue => Ok(()),
+            Verdict::Kill(reason) => Err(self.stop(lua, reason)),
+        }
+    }
+
+    /// Sets the hook of the thread that runs.
+    fn watch(&self, lua: &Lua) -> mlua::Result<()> {
+        let usual = Pace::default().instructions();
+        let instructions = if self.stopped.get().is_some() { 1 } else { self.pace.get().instructions() };
+        self.was_close.set(self.was_close.get() || instructions != usual);
+        if self.hooked.replace(instructions) == instructions && !self.was_close.get() {
+            return Ok(());
+        }
+        lua.set_global_hook(HookTriggers::new().every_nth_instruction(instructions), hook)
     }
 }
 
 /// The state is found through the Lua state, so that the hook itself is free to make.
 fn hook(lua: &Lua, _: &mlua::debug::Debug) -> mlua::Result<VmState> {
-    let state = lua.app_data_ref::<std::rc::Rc<RunState>>().map(|state| std::rc::Rc::clone(&state));
+    let state = lua.app_data_ref::<Rc<RunState>>().map(|state| Rc::clone(&state));
     state.map_or(Ok(()), |state| state.ask(lua)).map(|()| VmState::Continue)
 }

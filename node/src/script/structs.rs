@@ -10,6 +10,8 @@ use super::state::RunState;
 
 /// Largest size of an integer, in bytes.
 const INTEGER_SIZE_MAX: usize = 32;
+/// What one option is counted as, its bytes apart.
+const OPTION_WORK: usize = 32;
 /// What `!` without a number aligns to.
 const ALIGNMENT: usize = 8;
 /// Most results of one call: what Lua 5.1 lets a C function push.
@@ -134,6 +136,7 @@ pub(super) fn pack(state: &RunState, lua: &Lua, mut values: MultiValue) -> mlua:
             _ => format.control(&arguments, option)?,
         }
         next += usize::from(b"bBhHlLTiIfdcs".contains(&option));
+        state.charge(lua, size + OPTION_WORK)?;
         if out.len() > state.limits.memory_bytes {
             return Err(state.stop(lua, super::KillReason::Memory));
         }
@@ -165,7 +168,7 @@ fn integer(bytes: &[u8], big: bool, signed: bool) -> f64 {
 }
 
 /// `struct.unpack(format, data [, position])`
-pub(super) fn unpack(lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
+pub(super) fn unpack(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
     let arguments = Arguments::new(lua, values);
     let (text, data) = (arguments.text(1)?, arguments.text(2)?);
     let start = arguments.integer_or(3, 1)?;
@@ -178,6 +181,7 @@ pub(super) fn unpack(lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> 
         position = position.saturating_add(format.padding(position, option, size));
         let end = position.checked_add(size).filter(|end| *end <= data.len()).ok_or_else(short)?;
         let piece = &data[position..end];
+        state.charge(lua, size + OPTION_WORK)?;
         if results.len() == RESULTS_MAX {
             return Err(fault(lua, "stack overflow (too many results)"));
         }
@@ -227,13 +231,14 @@ fn previous_size(lua: &Lua, results: &mut Vec<Value>) -> mlua::Result<usize> {
 }
 
 /// `struct.size(format)`
-pub(super) fn size(lua: &Lua, values: MultiValue) -> mlua::Result<f64> {
+pub(super) fn size(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<f64> {
     let arguments = Arguments::new(lua, values);
     let text: Text = arguments.text(1)?;
     let mut format = Format::new(lua, &text);
     let mut position = 0_usize;
     while let Some((option, size)) = format.next()? {
         position = position.saturating_add(format.padding(position, option, size));
+        state.charge(lua, OPTION_WORK)?;
         match option {
             b's' => return Err(arguments.error(1, "option 's' has no fixed size")),
             b'c' if size == 0 => return Err(arguments.error(1, "option 'c0' has no fixed size")),
@@ -247,9 +252,11 @@ pub(super) fn size(lua: &Lua, values: MultiValue) -> mlua::Result<f64> {
 
 pub(super) fn library(lua: &Lua, state: &std::rc::Rc<RunState>) -> mlua::Result<Table> {
     let library = lua.create_table()?;
-    let state = std::rc::Rc::clone(state);
-    library.raw_set("pack", lua.create_function(move |lua, values| pack(&state, lua, values))?)?;
-    library.raw_set("unpack", lua.create_function(unpack)?)?;
-    library.raw_set("size", lua.create_function(size)?)?;
+    let of = std::rc::Rc::clone(state);
+    library.raw_set("pack", lua.create_function(move |lua, values| pack(&of, lua, values))?)?;
+    let of = std::rc::Rc::clone(state);
+    library.raw_set("unpack", lua.create_function(move |lua, values| unpack(&of, lua, values))?)?;
+    let of = std::rc::Rc::clone(state);
+    library.raw_set("size", lua.create_function(move |lua, values| size(&of, lua, values))?)?;
     Ok(library)
 }

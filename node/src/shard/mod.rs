@@ -79,7 +79,7 @@ use self::{
 pub use crate::{keyspace::tx::DiskRoom, subscriptions::SessionId};
 use crate::{
     keyspace::{Keyspace, Tx, tx::Publication},
-    script::{Engine, Limits},
+    script::Engine,
     subscriptions::Subscriptions,
 };
 
@@ -152,7 +152,7 @@ pub struct Shard {
 impl Shard {
     /// A replica with this state. `seed` decides what is drawn at random.
     pub fn new(settings: ShardSettings, surroundings: Rc<dyn Surroundings>, state: State, seed: u64) -> Self {
-        let engine = Engine::new(Limits::default()).expect("Lua's libraries fit in the memory limit");
+        let engine = Engine::new(settings.scripts.clone()).expect("Lua's libraries fit in the memory limit");
         let saved = (surroundings.unix_us(), state.keyspace.changes());
         Self {
             tx: Some(Box::new(Tx::new(state.keyspace, seed))),

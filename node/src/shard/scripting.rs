@@ -57,35 +57,34 @@ impl Client<'_> {
         self.shard.seen_scripts.remember(name, text);
     }
 
+    /// Compiles a script and keeps it: its name.
+    ///
+    /// # Errors
+    /// It does not compile, or that took long and was killed.
+    pub fn load_script(&mut self, text: &[u8]) -> Result<Sha1, CommandError> {
+        let (loaded, _) = self.lend_shard(Terms::default(), |engine, host| engine.load(text, host));
+        loaded.map_err(|ended| match ended {
+            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text.into()),
+            Ended::Done(_) => unreachable!("compiling gives no reply"),
+        })
+    }
+
     /// Runs a script in the open unit.
     ///
     /// # Errors
     /// It does not compile, failed, or was killed: then nothing of it is left.
     pub fn run_script(&mut self, request: &Request<'_>) -> Outcome<'static> {
         let flags = Engine::flags(request.text).map_err(|text| CommandError::Text(text.into()))?;
-        let slot = single_slot(request.keys.iter().copied()).ok().flatten();
-        let savepoint = self.tx().savepoint();
-        let vacant = Shard::vacant(self.shard.settings.clone(), Rc::clone(&self.shard.surroundings));
-        let mut engine = self.shard.engine.take().expect("a script does not run inside a script");
-        let shard = std::mem::replace(self.shard, vacant);
-        let host = ScriptHost {
-            slot,
+        let terms = Terms {
+            slot: single_slot(request.keys.iter().copied()).ok().flatten(),
             read_only: request.read_only || flags.no_writes,
-            wrote: false,
-            last_error: None,
             any_slot: flags.allow_cross_slot_keys,
-            started_ns: shard.surroundings.boot_ns(),
-            busy_ns: shard.settings.busy_ms * 1_000_000,
-            was_read_only: shard.sessions[self.id].read_only,
-            shard,
-            id: self.id,
         };
+        let savepoint = self.tx().savepoint();
         let script = Script { sha: &request.name, text: request.text };
-        let (host, ended) = engine.run(&script, request.keys, request.arguments, host);
-        *self.shard = host.shard;
-        self.shard.engine = Some(engine);
-        self.session_mut().read_only = host.was_read_only;
-        if host.last_error.is_some_and(|error| hands_on(&ended, &error)) {
+        let (ended, last_error) =
+            self.lend_shard(terms, |engine, host| engine.run(&script, request.keys, request.arguments, host));
+        if last_error.is_some_and(|error| hands_on(&ended, &error)) {
             self.shard.details.expect_counted_error();
         }
         match ended {
@@ -99,6 +98,43 @@ impl Client<'_> {
             }
         }
     }
+
+    /// Gives the shard away for a run of the engine, a vacant one standing in its place.
+    /// Also the last error of a command that was called.
+    fn lend_shard<T>(
+        &mut self,
+        terms: Terms,
+        run: impl FnOnce(&mut Engine, ScriptHost) -> (ScriptHost, T),
+    ) -> (T, Option<Box<str>>) {
+        let vacant = Shard::vacant(self.shard.settings.clone(), Rc::clone(&self.shard.surroundings));
+        let mut engine = self.shard.engine.take().expect("a script does not run inside a script");
+        let shard = std::mem::replace(self.shard, vacant);
+        let host = ScriptHost {
+            terms,
+            wrote: false,
+            last_error: None,
+            started_ns: shard.surroundings.boot_ns(),
+            busy_ns: shard.settings.busy_ms * 1_000_000,
+            was_read_only: shard.sessions[self.id].read_only,
+            shard,
+            id: self.id,
+        };
+        let (host, value) = run(&mut engine, host);
+        *self.shard = host.shard;
+        self.shard.engine = Some(engine);
+        self.session_mut().read_only = host.was_read_only;
+        (value, host.last_error)
+    }
+}
+
+/// What a script may do.
+#[derive(Default)]
+struct Terms {
+    /// The slot of all its keys; `None` until it touches one.
+    slot: Option<u16>,
+    read_only: bool,
+    /// `allow-cross-slot-keys`: undeclared keys may be of any slot of this shard.
+    any_slot: bool,
 }
 
 /// What a script reaches of the shard.
@@ -108,15 +144,11 @@ struct ScriptHost {
     id: SessionId,
     /// A script that calls `READONLY` changes it for itself only.
     was_read_only: bool,
-    /// The slot of all its keys; `None` until it touches one.
-    slot: Option<u16>,
-    read_only: bool,
+    terms: Terms,
     /// It has called what writes.
     wrote: bool,
     /// The last error of a command it called.
     last_error: Option<Box<str>>,
-    /// `allow-cross-slot-keys`: undeclared keys may be of any slot of this shard.
-    any_slot: bool,
     started_ns: u64,
     busy_ns: u64,
 }
@@ -147,7 +179,7 @@ impl ScriptHost {
             // It ends at the next question, before it hears of this.
             return Err(NOT_ALLOWED);
         }
-        if command.is_write() && self.read_only {
+        if command.is_write() && self.terms.read_only {
             return Err(CommandError::text("ERR Write commands are not allowed from read-only scripts."));
         }
         let positions = command.key_positions(words);
@@ -176,12 +208,12 @@ impl ScriptHost {
                 "ERR Script attempted to access a non local key in a cluster node",
             ));
         }
-        match self.slot {
-            Some(other) if other != slot && !self.any_slot => Err(CommandError::text(
+        match self.terms.slot {
+            Some(other) if other != slot && !self.terms.any_slot => Err(CommandError::text(
                 "ERR Script attempted to access keys that do not hash to the same slot",
             )),
             _ => {
-                self.slot = Some(slot);
+                self.terms.slot = Some(slot);
                 Ok(())
             }
         }
@@ -228,6 +260,10 @@ impl Host for ScriptHost {
         } else {
             Verdict::Kill(KillReason::User)
         }
+    }
+
+    fn clock_ns(&self) -> u64 {
+        self.shard.surroundings.boot_ns()
     }
 
     fn log(&mut self, level: LogLevel, text: &[u8]) {

@@ -2,6 +2,8 @@
 
 use moonraft_proto::resp;
 
+use crate::script;
+
 /// What does not change while a shard runs.
 #[derive(Clone, Debug)]
 pub struct ShardSettings {
@@ -53,6 +55,8 @@ pub struct ShardSettings {
     pub slow_us: u64,
     /// How many of these are kept; `slowlog-max-len`.
     pub slow_log_length_max: usize,
+    /// What a script may use; `script-memory-max`, `script-bytes-max`, `script-cache-bytes-max`.
+    pub scripts: script::Limits,
     /// Limits of a request.
     pub requests: resp::Limits,
     /// For tests of the tests: breaks a promise on purpose.
@@ -87,6 +91,7 @@ impl Default for ShardSettings {
             busy_ms: 5000,
             slow_us: 10_000,
             slow_log_length_max: 128,
+            scripts: script::Limits::default(),
             requests: resp::Limits::default(),
             fault: None,
         }

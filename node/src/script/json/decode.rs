@@ -20,11 +20,10 @@ pub(super) fn decode(
     if text.len() >= 2 && (text[0] == 0 || text[1] == 0) {
         return Err(fault(lua, "JSON parser does not support UTF-16 or UTF-32"));
     }
-    state.charge(lua, text.len())?;
-    let mut reader = Reader { lua, text: &text, at: 0, settings, depth: 0 };
-    let (token, index) = reader.next();
+    let mut reader = Reader { state, lua, text: &text, at: 0, charged: 0, settings, depth: 0 };
+    let (token, index) = reader.next()?;
     let value = reader.value(token, index)?;
-    match reader.next() {
+    match reader.next()? {
         (Token::End, _) => Ok(value),
         (token, index) => Err(reader.unexpected("the end", &token, index)),
     }
@@ -65,10 +64,18 @@ impl Token {
     }
 }
 
+/// What one token is counted as, its bytes apart: 0.1 us.
+const TOKEN_WORK: usize = 64;
+/// Bytes of one text between two charges.
+const CHARGE_BYTES: usize = 64 << 10;
+
 struct Reader<'a> {
+    state: &'a RunState,
     lua: &'a Lua,
     text: &'a [u8],
     at: usize,
+    /// How much of the text was charged.
+    charged: usize,
     settings: &'a Settings,
     depth: usize,
 }
@@ -84,11 +91,25 @@ impl Reader<'_> {
         self.text.get(at).copied().unwrap_or(0)
     }
 
+    fn charge(&mut self, work: usize) -> mlua::Result<()> {
+        let read = self.at - std::mem::replace(&mut self.charged, self.at);
+        self.state.charge(self.lua, read + work)
+    }
+
     /// The next token and where it begins (or, if wrong, where it went wrong).
-    fn next(&mut self) -> (Token, usize) {
+    fn next(&mut self) -> mlua::Result<(Token, usize)> {
         while matches!(self.byte(self.at), b' ' | b'\t' | b'\n' | b'\r') {
             self.at += 1;
         }
+        self.charge(TOKEN_WORK)?;
+        if self.byte(self.at) == b'"' {
+            return self.text_token(self.at);
+        }
+        Ok(self.short_token())
+    }
+
+    /// A token that begins here and is no text.
+    fn short_token(&mut self) -> (Token, usize) {
         let index = self.at;
         let single = match self.byte(index) {
             b'{' => Token::ObjectBegin,
@@ -98,7 +119,6 @@ impl Reader<'_> {
             b':' => Token::Colon,
             b',' => Token::Comma,
             0 => return (Token::End, index),
-            b'"' => return self.text_token(index),
             b'-' | b'0'..=b'9' => return self.number_token(index),
             _ => return self.word_token(index),
         };
@@ -155,7 +175,7 @@ impl Reader<'_> {
         }
     }
 
-    fn text_token(&mut self, index: usize) -> (Token, usize) {
+    fn text_token(&mut self, index: usize) -> mlua::Result<(Token, usize)> {
         let mut out = Vec::new();
         self.at += 1;
         loop {
@@ -163,17 +183,20 @@ impl Reader<'_> {
             let plain = rest.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0)).count();
             out.extend_from_slice(&rest[..plain]);
             self.at += plain;
+            if self.at - self.charged > CHARGE_BYTES {
+                self.charge(0)?;
+            }
             match self.byte(self.at) {
                 b'"' => {
                     self.at += 1;
-                    return (Token::Text(out), index);
+                    return Ok((Token::Text(out), index));
                 }
                 b'\\' => {
                     if let Err(text) = self.escape(&mut out) {
-                        return (Token::Wrong(text), self.at);
+                        return Ok((Token::Wrong(text), self.at));
                     }
                 }
-                _ => return (Token::Wrong("unexpected end of string"), self.at),
+                _ => return Ok((Token::Wrong("unexpected end of string"), self.at)),
             }
         }
     }
@@ -245,21 +268,21 @@ impl Reader<'_> {
 
     fn object(&mut self) -> mlua::Result<Table> {
         let table = self.descend()?;
-        let (mut token, mut index) = self.next();
+        let (mut token, mut index) = self.next()?;
         while !matches!(token, Token::ObjectEnd) {
             let Token::Text(key) = token else {
                 return Err(self.unexpected("object key string", &token, index));
             };
             let key = self.lua.create_string(key)?;
-            match self.next() {
+            match self.next()? {
                 (Token::Colon, _) => {}
                 (other, index) => return Err(self.unexpected("colon", &other, index)),
             }
-            (token, index) = self.next();
+            (token, index) = self.next()?;
             table.raw_set(key, self.value(token, index)?)?;
-            match self.next() {
+            match self.next()? {
                 (Token::ObjectEnd, _) => break,
-                (Token::Comma, _) => (token, index) = self.next(),
+                (Token::Comma, _) => (token, index) = self.next()?,
                 (other, index) => return Err(self.unexpected("comma or object end", &other, index)),
             }
             // After a comma only another key may stand.
@@ -273,13 +296,13 @@ impl Reader<'_> {
 
     fn array(&mut self) -> mlua::Result<Table> {
         let table = self.descend()?;
-        let (mut token, mut index) = self.next();
+        let (mut token, mut index) = self.next()?;
         if !matches!(token, Token::ArrayEnd) {
             for position in 1_i64.. {
                 table.raw_set(position, self.value(token, index)?)?;
-                match self.next() {
+                match self.next()? {
                     (Token::ArrayEnd, _) => break,
-                    (Token::Comma, _) => (token, index) = self.next(),
+                    (Token::Comma, _) => (token, index) = self.next()?,
                     (other, index) => return Err(self.unexpected("comma or array end", &other, index)),
                 }
             }

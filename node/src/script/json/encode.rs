@@ -23,6 +23,7 @@ pub(super) fn encode(
     }
     let mut writer = Writer { state, lua, settings, out: Vec::new(), charged: 0 };
     writer.value(arguments.value(1), 0)?;
+    state.charge(lua, writer.out.len())?;
     lua.create_string(writer.out)
 }
 
@@ -35,23 +36,27 @@ struct Writer<'a> {
     charged: usize,
 }
 
-/// Bytes written between two charges.
-const CHARGE_BYTES: usize = 4096;
+/// What one value is counted as, its bytes apart: 0.1 us.
+const VALUE_WORK: usize = 64;
+/// Bytes of one text between two charges.
+const CHARGE_BYTES: usize = 64 << 10;
 
 impl Writer<'_> {
     fn refuse<T>(&self, value: &Value, reason: &str) -> mlua::Result<T> {
         Err(fault(self.lua, format!("Cannot serialise {}: {reason}", type_name(value))))
     }
 
-    fn value(&mut self, value: &Value, depth: usize) -> mlua::Result<()> {
-        let written = self.out.len() - self.charged;
-        if written > CHARGE_BYTES {
-            self.charged = self.out.len();
-            if self.out.len() > self.state.limits.memory_bytes {
-                return Err(self.state.stop(self.lua, KillReason::Memory));
-            }
-            self.state.charge(self.lua, written)?;
+    /// Charges what was written since the last time.
+    fn charge(&mut self) -> mlua::Result<()> {
+        let written = self.out.len() - std::mem::replace(&mut self.charged, self.out.len());
+        if self.out.len() > self.state.limits.memory_bytes {
+            return Err(self.state.stop(self.lua, KillReason::Memory));
         }
+        self.state.charge(self.lua, written + VALUE_WORK)
+    }
+
+    fn value(&mut self, value: &Value, depth: usize) -> mlua::Result<()> {
+        self.charge()?;
         match value {
             Value::Nil => self.out.extend_from_slice(b"null"),
             Value::LightUserData(pointer) if pointer.0.is_null() => self.out.extend_from_slice(b"null"),
@@ -59,7 +64,7 @@ impl Writer<'_> {
             Value::Boolean(false) => self.out.extend_from_slice(b"false"),
             Value::Integer(n) => self.number(*n as f64, value)?,
             Value::Number(x) => self.number(*x, value)?,
-            Value::String(text) => self.text(&text.as_bytes()),
+            Value::String(text) => self.text(&text.as_bytes())?,
             Value::Table(table) => self.table(table, depth + 1)?,
             other => return self.refuse(other, "type not supported"),
         }
@@ -85,7 +90,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn text(&mut self, bytes: &[u8]) {
+    fn text(&mut self, bytes: &[u8]) -> mlua::Result<()> {
         self.out.push(b'"');
         let mut rest = bytes;
         while let Some(at) = rest.iter().position(|byte| needs_escape(*byte)) {
@@ -106,9 +111,13 @@ impl Writer<'_> {
                 None => self.out.extend_from_slice(format!("\\u{:04x}", rest[at]).as_bytes()),
             }
             rest = &rest[at + 1..];
+            if self.out.len() - self.charged > CHARGE_BYTES {
+                self.charge()?;
+            }
         }
         self.out.extend_from_slice(rest);
         self.out.push(b'"');
+        Ok(())
     }
 
     fn table(&mut self, table: &Table, depth: usize) -> mlua::Result<()> {
@@ -126,6 +135,7 @@ impl Writer<'_> {
     fn array_length(&self, table: &Table) -> mlua::Result<Option<i64>> {
         let (mut largest, mut items) = (0_i64, 0_i64);
         for pair in table.pairs::<Value, Value>() {
+            self.state.charge(self.lua, VALUE_WORK)?;
             match pair?.0 {
                 Value::Integer(n) if n >= 1 => largest = largest.max(n),
                 // Whole, but beyond what is exact: surely too sparse.
@@ -170,7 +180,7 @@ impl Writer<'_> {
                     self.value(&key, depth)?;
                     self.out.push(b'"');
                 }
-                Value::String(text) => self.text(&text.as_bytes()),
+                Value::String(text) => self.text(&text.as_bytes())?,
                 other => return self.refuse(other, "table key must be a number or string"),
             }
             self.out.push(b':');

@@ -104,7 +104,7 @@ fn memory_is_bounded_and_its_lack_cannot_be_caught() {
         "cjson.encode_sparse_array(true, 0) return cjson.encode({[2^31] = 1})",
         "local t = {} for i = 1, 1000 do t[i] = coroutine.create(function() end) end while true do t[#t + 1] = coroutine.create(function() end) end",
         "local t = {} t[1] = ('x'):rep(5000000) t[2] = t[1]:upper() return t",
-        "return loadstring('return \"' .. ('x'):rep(3000000) .. '\"' .. ('x'):rep(3000000))",
+        "local s = ('x'):rep(5000000) return loadstring(s .. 'y'), s",
     ] {
         let mut engine = tight();
         match run(&mut engine, script) {

@@ -66,16 +66,24 @@ fn random_numbers_follow_the_seed_of_the_run() {
     assert_eq!(first, with(7), "a run in between changed nothing");
 }
 
+/// `SCRIPT LOAD`
+fn load(engine: &mut Engine, text: &[u8]) -> Result<[u8; 40], String> {
+    match engine.load(text, Small::default()).1 {
+        Ok(name) => Ok(name),
+        Err(Outcome::Failed(text)) => Err(text),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn scripts_are_compiled_once_and_forgotten_when_asked() {
-    let mut engine = Engine::new(Limits { chunks: 3, ..Limits::default() }).expect("it starts");
+    let mut engine = engine();
     for script in ["return 1", "return 2", "return 1"] {
         run(&mut engine, script);
     }
     assert_eq!(engine.chunk_count(), 2);
-    assert_eq!(engine.compile_check(b"return 3"), Ok(sha1_hex(b"return 3")));
-    run(&mut engine, "return 4");
-    assert!(engine.chunk_count() <= 3, "the number of chunks is bounded");
+    assert_eq!(load(&mut engine, b"return 3"), Ok(sha1_hex(b"return 3")));
+    assert_eq!(engine.chunk_count(), 3);
     engine.forget_all();
     assert_eq!(engine.chunk_count(), 0);
     assert_eq!(run(&mut engine, "return 1"), Outcome::Done(Reply::Int(1)));
@@ -85,17 +93,14 @@ fn scripts_are_compiled_once_and_forgotten_when_asked() {
 fn texts_that_do_not_compile_say_why() {
     let mut engine = engine();
     assert_eq!(
-        engine.compile_check(b"return ("),
+        load(&mut engine, b"return ("),
         Err("ERR Error compiling script (new function): user_script:1: unexpected symbol near '<eof>'".into())
     );
     assert_eq!(
-        engine.compile_check(b"#!lua flags=no-writes\n\nreturn )"),
+        load(&mut engine, b"#!lua flags=no-writes\n\nreturn )"),
         Err("ERR Error compiling script (new function): user_script:3: unexpected symbol near ')'".into())
     );
-    assert_eq!(
-        engine.compile_check(b"#!lua flags=x\n"),
-        Err("ERR Unexpected flag in script shebang: x".into())
-    );
+    assert_eq!(load(&mut engine, b"#!lua flags=x\n"), Err("ERR Unexpected flag in script shebang: x".into()));
     assert_eq!(engine.chunk_count(), 0);
 }
 

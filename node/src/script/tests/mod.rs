@@ -1,5 +1,6 @@
 //! A small keyspace as the host, and the tests that use it.
 
+mod costs;
 mod golden;
 mod hardening;
 mod host;

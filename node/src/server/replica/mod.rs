@@ -34,6 +34,7 @@ use super::{
 use crate::{
     config::{Reads, Settings},
     consensus::Input,
+    script,
     shard::{Output, Shard, ShardSettings},
 };
 
@@ -93,6 +94,11 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
         busy_ms: if settings.busy_after_ms == 0 { u64::MAX / 1_000_000 } else { settings.busy_after_ms },
         slow_us: u64::try_from(settings.slow_us).unwrap_or(u64::MAX),
         slow_log_length_max: bytes(settings.slow_log_length_max),
+        scripts: script::Limits {
+            memory_bytes: bytes(settings.script_memory_bytes_max),
+            script_bytes: bytes(settings.script_bytes_max),
+            chunk_bytes: bytes(settings.script_cache_bytes_max),
+        },
         requests: resp::Limits { bulk_bytes_max: bytes(settings.bulk_bytes_max), ..base.requests },
         ..base
     }
