@@ -334,13 +334,17 @@ fn group_settings(topology: &Topology, shard: ShardId, recovered: Option<Recover
     }
 }
 
+/// The stack of a shard's thread, on which scripts run: a value nested a thousand times takes 2 MiB of it in
+/// `cjson` and `cmsgpack`, in a build that is not optimised, and 2 MiB is what threads have by default.
+const SHARD_STACK_BYTES: usize = 8 << 20;
+
 fn spawn_shard(shared: &Arc<NodeShared>, topology: &Arc<Topology>, seat: Seat) -> io::Result<JoinHandle<()>> {
     let (shared, shards) = (Arc::clone(shared), topology.shards());
     let name = format!("shard-{}-{}", shared.node, seat.shard);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let again = |(network, door): &(_, std::net::TcpListener)| Ok((*network, door.try_clone()?.into()));
     let while_busy = seat.doors.iter().map(again).collect::<io::Result<Doors<OwnedFd>>>()?;
-    std::thread::Builder::new().name(name).spawn(move || {
+    std::thread::Builder::new().name(name).stack_size(SHARD_STACK_BYTES).spawn(move || {
         let (node, number) = (Arc::clone(&shared), seat.shard);
         runtime.block_on(LocalSet::new().run_until(async move {
             let Seat { shard, doors, inbox, lease, port, fault, acknowledged } = seat;
