@@ -1,9 +1,9 @@
 //! The command line of `moonraft`.
 //!
-//! Exit codes: 0 after a clean stop, 1 after one that did not end in its time, 2 if it does not start or can no longer
-//! read what a newer build writes (with one line on standard error that says what to mend), 74 (`EX_IOERR` of
-//! sysexits.h) if the disk fails under a running node, 130 if a second signal ended it, 134 (abort) if it cannot go on
-//! for another reason.
+//! Exit codes: 0 after a clean stop, 1 after one that did not end in its time, 2 if it does not start, finds that it
+//! lost entries, or can no longer read what a newer build writes (with one line on standard error that says what to
+//! mend), 74 (`EX_IOERR` of sysexits.h) if the disk fails under a running node, 130 if a second signal ended it, 134
+//! (abort) if it cannot go on for another reason.
 //! `moonraft health` ends with 1 if the node is not ready.
 //!
 //! Where a container's image or a unit file should say it once, the environment may
@@ -14,8 +14,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use moonraft::{
     config::{ClusterFile, settings::LOG_LEVELS},
-    log::{disk_failure_of, newer_of},
-    server::{health, rebuild, run},
+    log::{disk_failure_of, entries_lost_of, newer_of},
+    server::{health, node::StartError, rebuild, run},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -114,28 +114,17 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Dev { nodes, shards, port, dir, settings } => {
             let mut cluster = ClusterFile::local(nodes, shards, port).map_err(anyhow::Error::msg)?;
             set(&mut cluster, &settings)?;
-            begin(&cluster);
-            run::dev(&cluster, &dir).map_err(|error| match error.is_damage() {
-                true => anyhow::anyhow!(
-                    "{error}. Move that node's folder in {} away: it is rebuilt from the others",
-                    dir.display()
-                ),
-                false => error.into(),
-            })?;
+            let way_out = rebuild::way_out_of_dev(&cluster, &dir);
+            begin(&cluster, &way_out);
+            run::dev(&cluster, &dir).map_err(|error| with_way_out(error, &way_out))?;
         }
         Task::Server { cluster, node, dir, settings } => {
             let file = cluster;
             let mut cluster = ClusterFile::read(&file)?;
             set(&mut cluster, &settings)?;
-            begin(&cluster);
-            run::server(&cluster, node, &dir).map_err(|error| match error.is_damage() {
-                true => anyhow::anyhow!(
-                    "{error}. To rebuild this node from its peers: moonraft rebuild --cluster {} --node {node} --dir {}",
-                    file.display(),
-                    dir.display()
-                ),
-                false => error.into(),
-            })?;
+            let way_out = rebuild::way_out(&cluster, &file, node, &dir);
+            begin(&cluster, &way_out);
+            run::server(&cluster, node, &dir).map_err(|error| with_way_out(error, &way_out))?;
         }
         Task::Rebuild { cluster, node, dir } => {
             let cluster = ClusterFile::read(&cluster)?;
@@ -160,6 +149,11 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Why a node does not start, and what to do if that is because it has lost something.
+fn with_way_out(error: StartError, way_out: &str) -> anyhow::Error {
+    if error.is_damage() { anyhow::anyhow!("{error}. {way_out}") } else { error.into() }
+}
+
 /// Settings of the command line.
 fn set(cluster: &mut ClusterFile, settings: &[String]) -> anyhow::Result<()> {
     for setting in settings {
@@ -177,8 +171,8 @@ fn set(cluster: &mut ClusterFile, settings: &[String]) -> anyhow::Result<()> {
 }
 
 /// Traces to standard error, and the end of the process if any thread of it fails:
-/// what one thread could not go on with, the others must not build on.
-fn begin(cluster: &ClusterFile) {
+/// what one thread could not go on with, the others must not build on. `way_out`: what to do if something is lost.
+fn begin(cluster: &ClusterFile, way_out: &str) {
     let level = match LOG_LEVELS[cluster.settings.log_level] {
         "debug" => "debug",
         "verbose" => "info,moonraft=debug",
@@ -188,7 +182,7 @@ fn begin(cluster: &ClusterFile) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let report = std::panic::take_hook();
+    let (report, way_out) = (std::panic::take_hook(), way_out.to_owned());
     std::panic::set_hook(Box::new(move |panic| {
         if let Some(line) = disk_failure_of(panic.payload()) {
             eprintln!("moonraft: the disk has failed: {line}");
@@ -196,6 +190,10 @@ fn begin(cluster: &ClusterFile) {
         }
         if let Some(line) = newer_of(panic.payload()) {
             eprintln!("moonraft: {line}");
+            std::process::exit(EXIT_REFUSED);
+        }
+        if let Some(line) = entries_lost_of(panic.payload()) {
+            eprintln!("moonraft: {line}. {way_out}");
             std::process::exit(EXIT_REFUSED);
         }
         report(panic);

@@ -260,3 +260,121 @@ def test_rebuild_refuses_what_is_in_use_or_not_this_nodes(cluster):
     refused(1, node.directory.parent / "nowhere", "no data")
     assert not (node.directory.parent / "nowhere").exists()
     cluster.heal()
+
+
+def refusal(node):
+    """The one line of a node that does not start, and the words of the command in it."""
+    node.launch()
+    assert node.process.wait() == 2
+    lines = [line for line in node.process.output().splitlines() if line.startswith("moonraft:")]
+    assert len(lines) == 1 and "panicked" not in node.process.output(), node.process.output()
+    words = shlex.split(lines[0][lines[0].index("moonraft rebuild") :])
+    expected = ["--cluster", str(node.file), "--node", str(node.number), "--dir", str(node.directory)]
+    assert words[1:] == ["rebuild", *expected]
+    return lines[0], words[1:]
+
+
+def remove(file):
+    """It is gone."""
+    file.unlink()
+    return "is missing"
+
+
+def empty(file):
+    """It is there, with nothing in it."""
+    file.write_bytes(b"")
+    return "has 0 bytes, but had"
+
+
+@pytest.mark.parametrize("harm", [remove, empty])
+def test_a_log_file_that_is_lost_loses_no_acknowledged_write(cluster, harm):
+    """A write that two nodes acknowledged, one of which loses the file it is in; the third never had it."""
+    one, two, three = cluster.nodes
+    life = incarnation_of(cluster, one) + 1
+    key = cluster.key_on(0)
+    three.kill()
+    with cluster.leader(0).connect() as client:
+        client.set(key, harm.__name__)
+    one.kill()
+    two.kill()
+    file = newest_log_file(one)
+    told = harm(file)
+    line, command = refusal(one)
+    assert f"{file} {told}" in line
+    assert refusal(one)[0] == line, "nothing was changed"
+    three.launch()
+    subprocess.run([moonraft.binary(), *command], check=True, capture_output=True, timeout=30)
+    one.launch()
+    # What is left has no majority with the write: nobody serves until the node is back that has it.
+    eventually(
+        lambda: "waits to hear node" in one.page("/ready")[1] or "joins its peers anew" in one.process.output(),
+        what="the node knows that it lost its disk, or asks",
+    )
+    two.launch()
+    wait_until_voter(cluster, one, life)
+    cluster.heal()
+    with cluster.client() as client:
+        assert client.get(key) == harm.__name__
+    assert_replicas_agree(cluster)
+
+
+def test_whatever_a_node_once_had_is_missed(cluster):
+    """Each file of the data directory, and the log put back from an older copy: refused, then rebuilt."""
+    node = cluster.nodes[1]
+    write_some(cluster)
+    cluster.heal()
+    node.kill()
+    directory, old = node.directory, node.directory.parent / "old"
+    shutil.copytree(directory / "log", old)
+    node.launch()
+    cluster.heal()
+    write_some(cluster, 50)
+    node.stop()
+
+    kept = directory.parent / "kept"
+    shutil.copytree(directory, kept)
+
+    def put_back():
+        shutil.rmtree(directory)
+        shutil.copytree(kept, directory)
+
+    for file in [directory / "ledger", directory / "identity", *(directory / "log").glob("*.r*")]:
+        for harm in (remove, empty):
+            harm(file)
+            assert str(file) in refusal(node)[0]
+            put_back()
+    shutil.rmtree(directory / "log")
+    shutil.copytree(old, directory / "log")
+    line, command = refusal(node)
+    assert str(directory / "log") in line
+    life = incarnation_of(cluster, node) + 1
+    subprocess.run([moonraft.binary(), *command], check=True, capture_output=True, timeout=30)
+    node.launch()
+    wait_until_voter(cluster, node, life)
+    cluster.heal()
+    assert_replicas_agree(cluster)
+
+
+def test_an_older_copy_of_everything_is_noticed_by_a_leader(cluster):
+    """Nothing on the disk could tell; whoever leads still knows what the node acknowledged."""
+    node = cluster.nodes[2]
+    life = incarnation_of(cluster, node) + 1
+    write_some(cluster)
+    node.kill()
+    old = node.directory.parent / "all-of-it"
+    shutil.copytree(node.directory, old)
+    node.launch()
+    cluster.heal()
+    # Less than makes a leader send a snapshot.
+    write_some(cluster, 50)
+    cluster.heal()
+    node.kill()
+    shutil.rmtree(node.directory)
+    shutil.copytree(old, node.directory)
+    line, command = refusal(node)
+    assert "was acknowledged by this node, but its log ends at" in line
+    subprocess.run([moonraft.binary(), *command], check=True, capture_output=True, timeout=30)
+    node.launch()
+    wait_until_voter(cluster, node, life)
+    cluster.heal()
+    assert_replicas_agree(cluster)

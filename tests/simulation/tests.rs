@@ -100,3 +100,8 @@ fn a_snapshot_that_counts_before_it_is_durable_is_found() {
 fn an_incarnation_that_comes_back_is_found() {
     is_found(Fault::IncarnationReused);
 }
+
+#[test]
+fn a_loss_that_is_not_looked_for_is_found() {
+    is_found(Fault::LossUnnoticed);
+}

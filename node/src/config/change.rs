@@ -62,7 +62,9 @@ impl Settings {
     pub fn value(&self, row: &Row) -> String {
         let mut copy = self.clone();
         match row.kind {
-            Kind::Number(_, field) | Kind::Bytes(_, field) => field(&mut copy).to_string(),
+            Kind::Number(_, field) | Kind::Bytes(_, field) | Kind::BytesOrOff(_, field) => {
+                field(&mut copy).to_string()
+            }
             Kind::Signed(_, _, field) => field(&mut copy).to_string(),
             Kind::Share(_, field) => match *field(&mut copy) {
                 Share::Percent(percent) if percent > 0 => format!("{percent}%"),
@@ -140,6 +142,11 @@ impl Settings {
                         Share::Bytes(within(bytes, bounds.0..=bounds.1)?)
                     }
                 };
+            }
+            Kind::BytesOrOff((least, most), field) => {
+                let bytes = parse_bytes(value).ok_or("argument must be a memory value")?;
+                let refusal = |_| format!("argument must be 0, or between {least} and {most} inclusive");
+                *field(self) = if bytes == 0 { 0 } else { within(bytes, least..=most).map_err(refusal)? };
             }
             Kind::Choice(choices, _, write) => {
                 let choice = choices.iter().position(|choice| choice.eq_ignore_ascii_case(value));
@@ -228,7 +235,9 @@ mod tests {
     fn every_row_that_can_change_writes_what_it_reads() {
         for row in ROWS {
             let other = match row.kind {
-                Kind::Number((least, most), _) | Kind::Bytes((least, most), _) => {
+                Kind::Number((least, most), _)
+                | Kind::Bytes((least, most), _)
+                | Kind::BytesOrOff((least, most), _) => {
                     [least, most].map(|number| number.to_string()).to_vec()
                 }
                 Kind::Share((least, most), _) => vec![least.to_string(), most.to_string(), "10%".to_owned()],
@@ -298,6 +307,15 @@ mod tests {
         for wrong in ["%", "-1%", "1.5%", "x", "1tb"] {
             assert_eq!(share(wrong), Err(failed.clone() + "argument must be a memory or percent value"));
         }
+    }
+
+    #[test]
+    fn room_on_the_disk_is_kept_for_a_file_of_the_log_or_not_at_all() {
+        let refusal = set(&[("min-free-disk", "1mb")]).unwrap_err();
+        let range = "argument must be 0, or between 134217728 and 1125899906842624 inclusive";
+        assert!(refusal.ends_with(range), "{refusal}");
+        assert_eq!(set(&[("min-free-disk", "0")]).unwrap().disk_bytes_min, 0);
+        assert_eq!(set(&[("min-free-disk", "128mb")]).unwrap().disk_bytes_min, 128 << 20);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum Kind {
     Bytes(RangeBounds, fn(&mut Settings) -> &mut u64),
     /// The same, or a percentage of `maxmemory`: `10%`.
     Share(RangeBounds, fn(&mut Settings) -> &mut Share),
+    /// The same, or 0 for off.
+    BytesOrOff(RangeBounds, fn(&mut Settings) -> &mut u64),
     /// One of some words.
     Choice(&'static [&'static str], fn(&Settings) -> usize, fn(&mut Settings, usize)),
     /// `client-output-buffer-limit`.
@@ -78,6 +80,9 @@ const SECONDS_MAX: u64 = i32::MAX as u64;
 
 /// More than any machine has.
 const BYTES_MAX: u64 = 1 << 50;
+/// With less, what was taken before may fill the disk, and end the node: two files of the log, that which is written
+/// and the next.
+const DISK_BYTES_LEAST: u64 = 128 << 20;
 
 use Change::{Anytime, AtStart};
 
@@ -232,7 +237,7 @@ pub const ROWS: &[Row] = &[
     row(
         "min-free-disk",
         Anytime,
-        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.disk_bytes_min),
+        Kind::BytesOrOff((DISK_BYTES_LEAST, BYTES_MAX), |settings| &mut settings.disk_bytes_min),
         "Free bytes of the data directory's disk below which commands that may grow the data are refused with -MISCONF, and below a quarter of which all writes are; 0 for off.",
     ),
     row(

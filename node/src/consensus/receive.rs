@@ -4,7 +4,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use raft::{CAMPAIGN_TRANSFER, StateRole};
 
-use crate::log::fatal;
+use crate::log::entries_lost;
 use crate::marks;
 
 use super::group::{Group, HOME_PATIENCE_TICKS_GIVEN};
@@ -73,11 +73,9 @@ impl Group {
             MessageType::MsgHeartbeat => {
                 // A leader tells of commits only what this replica acknowledged: it must still have it.
                 if message.term >= raft.term && message.commit > last {
-                    fatal(&format!(
-                        "group {}: entry {} was acknowledged by this replica, but its log ends at {last}: entries were lost. To rebuild this node from its peers: {}",
-                        self.id,
-                        message.commit,
-                        crate::log::REBUILD
+                    entries_lost(format!(
+                        "shard {}: entry {} was acknowledged by this node, but its log ends at {last}: entries were lost",
+                        self.id, message.commit
                     ));
                 }
                 true

@@ -22,15 +22,20 @@ use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, R
 
 use super::files::LogFiles;
 use super::identity::{self, Identity, IdentityError};
-use super::inspect::{self, DamageError};
+use super::inspect::{self, DamageError, LossError};
+use super::ledger::{Kind, Loss};
+use super::ledger_file::{self, LedgerFile};
 use super::{
-    EntryId, GroupId, GroupWrite, LogReader, LogWrites, Newer, RecoveredGroup, TermRuns, disk_failed,
-    failure, fatal,
+    EntryId, GroupId, GroupWrite, LogReader, LogWrites, Newer, RESERVED_GROUP, RecoveredGroup, TermRuns,
+    disk_failed, entries_lost, failure, fatal,
 };
 
 const HARD_STATE: &[u8] = b"hard";
 const SNAPSHOT: &[u8] = b"snapshot";
 const TRUNCATED: &[u8] = b"truncated";
+
+/// In the reserved group: a ledger was begun, so there must be one.
+const LEDGER: &[u8] = b"ledger";
 
 /// Entries are read in pieces of this size when a log is recovered.
 const RECOVERY_BYTES: usize = 4 << 20;
@@ -63,6 +68,21 @@ pub enum OpenError {
     /// The files are damaged.
     #[error(transparent)]
     Damage(#[from] DamageError),
+    /// A file is not what it was, or is gone.
+    #[error(transparent)]
+    Lost(#[from] LossError),
+    /// What ought to be there is not known any more.
+    #[error("{path} is damaged: it does not tell what the log must hold, so this node does not start", path = .path.display())]
+    LedgerDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has it.
+    #[error("{path} is in use by another process; stop that one first", path = .path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// The files are gone, but not the identity: entries and votes were lost with them.
     #[error("the log is missing: there are no files in {path}, but this node has begun one there", path = .path.display())]
     Missing {
@@ -101,6 +121,8 @@ impl OpenError {
         matches!(
             self,
             OpenError::Damage(_)
+                | OpenError::Lost(_)
+                | OpenError::LedgerDamaged { .. }
                 | OpenError::Missing { .. }
                 | OpenError::Identity(IdentityError::Damaged { .. })
         )
@@ -139,31 +161,26 @@ impl Log {
         let known = identity::read(directory)?.and_then(|identity| identity.incarnation);
         let identity = identity::claim(directory, wanted)?;
         let files = directory.join("log");
-        let is_there = inspect::inspect(&files).map_err(failed)??;
-        if known.is_some() && !is_there {
+        let opened = LedgerFile::open(directory)?;
+        let (ledger, asked) = opened.map_or_else(Default::default, |(file, asked)| (Some(file), asked));
+        let found = inspect::inspect(&files, &asked)?;
+        let is_new = found.marks().next().is_none();
+        if known.is_some() && is_new {
             return Err(OpenError::Missing { path: files });
         }
-
+        if !is_new {
+            inspect::sync(&files, &found).map_err(failed)?;
+        }
+        let has_ledger = ledger.is_some();
+        let log_files = Arc::new(LogFiles::new(found, ledger).map_err(failed)?);
+        let engine = open_engine(&files, settings, &log_files)?;
+        begin_ledger(directory, &engine, &log_files, has_ledger)?;
         let refused = |detail: String| OpenError::Engine { path: files.clone(), detail };
-        let config = Config {
-            dir: files.to_str().ok_or_else(|| refused("the path is not valid UTF-8".to_owned()))?.to_owned(),
-            recovery_mode: RecoveryMode::TolerateTailCorruption,
-            target_file_size: ReadableSize(settings.file_bytes),
-            purge_threshold: ReadableSize(settings.purge_bytes.max(settings.file_bytes)),
-            enable_log_recycle: true,
-            // Time is what is short, not room.
-            batch_compression_threshold: ReadableSize(0),
-            ..Config::default()
-        };
-        let log_files = Arc::<LogFiles>::default();
-        let engine = Engine::open_with_file_system(config, Arc::clone(&log_files))
-            .map_err(|error| refused(error.to_string()))?;
         let groups = recover_apart(&engine).map_err(|error| match error {
             RecoverError::Newer(newer) => OpenError::Newer { path: files.clone(), newer },
             RecoverError::Misfit(detail) => refused(detail),
         })?;
         let directory = directory.to_owned();
-        let engine = Arc::new(engine);
         let log = Log { engine, files: log_files, directory, identity, batch: LogBatch::default() };
         Ok((log, groups))
     }
@@ -194,6 +211,17 @@ impl Log {
         if let Err(error) = self.engine.write(&mut self.batch, true) {
             disk_failed(format!("{} cannot be written: {}", self.newest_file().display(), explain(&error)));
         }
+        if self.files.ledger_lags() {
+            self.keep_ledger();
+        }
+    }
+
+    /// Tells the ledger how much is on the disk, so that a later start misses what is not there any more. To be called
+    /// every second.
+    pub fn keep_ledger(&self) {
+        if let Err(error) = self.files.keep_ledger() {
+            disk_failed(format!("the ledger cannot be written: {error}"));
+        }
     }
 
     /// From now on `told` is called after each piece of a large write that has reached the disk; once.
@@ -204,7 +232,7 @@ impl Log {
     /// The file that is written now.
     fn newest_file(&self) -> PathBuf {
         let (_, newest) = self.engine.file_span(LogQueue::Append);
-        Path::new(self.engine.path()).join(format!("{newest:016}{}", inspect::APPEND_SUFFIX))
+        Path::new(self.engine.path()).join(inspect::file_name((Kind::Append, newest)))
     }
 
     fn add(&mut self, write: &GroupWrite) -> raft_engine::Result<()> {
@@ -237,10 +265,16 @@ impl Log {
     /// snapshot (`Input::CompactWanted`). To be called every few seconds.
     pub fn purge(&mut self) -> Vec<GroupId> {
         let _writing = failure::writing(Path::new(self.engine.path()));
-        match self.engine.purge_expired_files() {
-            Ok(regions) => regions.into_iter().map(|region| (region - 1) as GroupId).collect(),
-            Err(error) => disk_failed(format!("{} cannot be purged: {error}", self.engine.path())),
+        let regions = match self.engine.purge_expired_files() {
+            Ok(regions) => regions,
+            Err(error) => {
+                disk_failed(format!("{} cannot be purged: {}", self.engine.path(), explain(&error)))
+            }
+        };
+        if self.files.ledger_lags() {
+            self.keep_ledger();
         }
+        regions.into_iter().map(|region| (region - 1) as GroupId).collect()
     }
 
     /// Reads entries of this log, on the thread that writes it.
@@ -254,9 +288,72 @@ impl Log {
     }
 }
 
-/// What went wrong, in the system's words where the engine has a short one of its own.
+impl Drop for Log {
+    /// The engine tells the ledger when it closes the file that is written; if it has nothing to cut there, this does.
+    fn drop(&mut self) {
+        if let Err(error) = self.files.keep_ledger() {
+            tracing::warn!("the ledger cannot be written: {error}");
+        }
+    }
+}
+
+fn open_engine(
+    directory: &Path,
+    settings: &LogSettings,
+    files: &Arc<LogFiles>,
+) -> Result<Arc<Engine<LogFiles>>, OpenError> {
+    let refused = |detail: String| OpenError::Engine { path: directory.to_owned(), detail };
+    let config = Config {
+        dir: directory.to_str().ok_or_else(|| refused("the path is not valid UTF-8".to_owned()))?.to_owned(),
+        recovery_mode: RecoveryMode::TolerateTailCorruption,
+        target_file_size: ReadableSize(settings.file_bytes),
+        purge_threshold: ReadableSize(settings.purge_bytes.max(settings.file_bytes)),
+        enable_log_recycle: true,
+        // Time is what is short, not room.
+        batch_compression_threshold: ReadableSize(0),
+        ..Config::default()
+    };
+    let engine = Engine::open_with_file_system(config, Arc::clone(files));
+    engine.map(Arc::new).map_err(|error| refused(explain(&error)))
+}
+
+/// Sees to it that there is a ledger which names all files, and that the log says so. A log of an earlier build has none.
+fn begin_ledger(
+    directory: &Path,
+    engine: &Engine<LogFiles>,
+    files: &LogFiles,
+    has_ledger: bool,
+) -> Result<(), OpenError> {
+    let log = Path::new(engine.path());
+    let region = region(RESERVED_GROUP);
+    let is_told = engine.get(region, LEDGER).is_some();
+    if !has_ledger {
+        if is_told {
+            return Err(LossError { file: ledger_file::path(directory), loss: Loss::Missing }.into());
+        }
+        files.begin_ledger(LedgerFile::create(directory)?);
+    }
+    if !is_told {
+        let mut batch = LogBatch::default();
+        let put = batch.put(region, LEDGER.to_vec(), b"1".to_vec());
+        put.and_then(|()| engine.write(&mut batch, true).map(drop))
+            .map_err(|error| OpenError::Engine { path: log.to_owned(), detail: explain(&error) })?;
+    }
+    let kept = fs::File::open(log).and_then(|folder| folder.sync_all()).and_then(|()| files.keep_ledger());
+    kept.map_err(|source| OpenError::Io { path: log.to_owned(), source })
+}
+
+/// What went wrong, in the system's words where the engine has others.
 fn explain(error: &raft_engine::Error) -> String {
-    let text = error.to_string();
+    let text = match error {
+        raft_engine::Error::Io(error) => error.to_string(),
+        raft_engine::Error::Other(error) => {
+            // It begins with a place in the engine's source.
+            let text = error.to_string();
+            text.split_once("]: ").map_or(text.clone(), |(_, text)| text.to_owned())
+        }
+        other => other.to_string(),
+    };
     if text.ends_with("nospace") { rustix::io::Errno::NOSPC.to_string() } else { text }
 }
 
@@ -270,10 +367,12 @@ impl LogReader for EngineReader {
         let result =
             self.engine.fetch_entries_to::<RaftEntry>(region(group), low, high, Some(bytes_max), entries);
         if let Err(error) = result {
-            let path = self.engine.path();
-            fatal(&format!(
-                "cannot read entries {low}..{high} of group {group} from the log in {path}: {error}"
-            ));
+            let (path, what) = (self.engine.path(), explain(&error));
+            let line = format!("entries {low}..{high} of shard {group} cannot be read from {path}: {what}");
+            match error {
+                raft_engine::Error::Io(_) => disk_failed(line),
+                _ => entries_lost(line),
+            }
         }
     }
 }
@@ -308,7 +407,7 @@ fn recover_apart(engine: &Engine<LogFiles>) -> Result<BTreeMap<GroupId, Recovere
 
 fn recover_all(engine: &Engine<LogFiles>) -> Result<BTreeMap<GroupId, RecoveredGroup>, RecoverError> {
     let mut groups = BTreeMap::new();
-    for region in engine.raft_groups() {
+    for region in engine.raft_groups().into_iter().filter(|&it| it != region(RESERVED_GROUP)) {
         let group = GroupId::try_from(region - 1)
             .map_err(|_| RecoverError::Misfit(format!("it holds a group of number {region}")))?;
         let recovered = recover(engine, region).map_err(|error| match error {

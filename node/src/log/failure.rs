@@ -7,6 +7,9 @@
 //! A failure is a panic, since that is how raft-engine tells of a failed fsync. The shell's panic hook asks
 //! [`disk_failure_of`] and ends the process before anything unwinds: no thread learns of the write, so none
 //! acknowledges what depends on it.
+//!
+//! Entries that are lost ([`entries_lost`]) end it in the same way: the line tells of them, and whoever started the
+//! process knows the way out.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -25,6 +28,21 @@ thread_local! {
 #[track_caller]
 pub fn disk_failed(line: String) -> ! {
     std::panic::panic_any(DiskFailure(line))
+}
+
+/// What [`entries_lost`] panics with: the line for the user.
+#[derive(Clone, Debug)]
+pub struct EntriesLost(pub String);
+
+/// The node cannot go on: it once had what it has no more.
+#[track_caller]
+pub fn entries_lost(line: String) -> ! {
+    std::panic::panic_any(EntriesLost(line))
+}
+
+/// The line for the user, if a panic with this payload is about entries that are lost.
+pub fn entries_lost_of(payload: &(dyn Any + Send)) -> Option<String> {
+    payload.downcast_ref().map(|EntriesLost(line)| line.clone())
 }
 
 /// Notes which file this thread writes until the guard goes: the engine's own panics do not name it.

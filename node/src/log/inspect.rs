@@ -8,17 +8,22 @@
 //! * a batch that does not check out at the very end is what a crash leaves: the engine may cut it;
 //! * a batch that does not check out with a good one behind it, or in an older file, is damage.
 //!
+//! What is not there at all checks out, too, so each file is compared with what the ledger says of it.
+//!
 //! The format (raft-engine 0.4, `file_pipe_log/format.rs` and `log_batch.rs`): a file is a header (magic, version,
 //! alignment) and batches; a batch is a header (length and compression, offset of the footer), entries with their
 //! CRC, and a footer with its CRC, which is combined with the file's number, so that what a recycled file still
 //! holds from its earlier life does not count.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What the names of the files end with that entries are appended to.
-pub(super) const APPEND_SUFFIX: &str = ".raftlog";
+use crc32fast::Hasher;
+
+use super::OpenError;
+use super::ledger::{Found, Kind, Ledger, Loss, Mark, Name};
+
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
 pub(super) const FILE_HEADER_LEN: usize = MAGIC.len() + 16;
 const BATCH_HEADER_LEN: usize = 16;
@@ -43,30 +48,97 @@ pub struct DamageError {
     pub what: &'static str,
 }
 
-/// Checks all log files of `directory`. Whether there are any: a log that was ever opened has one.
-pub(super) fn inspect(directory: &Path) -> io::Result<Result<bool, DamageError>> {
-    let mut is_there = false;
-    for (suffix, torn_max) in [(APPEND_SUFFIX, usize::MAX), (".rewrite", REWRITE_UNSYNCED_BYTES_MAX)] {
-        let files = files(directory, suffix)?;
-        is_there |= !files.is_empty();
-        for (position, (number, path)) in files.iter().enumerate() {
-            let last = position + 1 == files.len();
-            let bytes = fs::read(path)?;
-            let checked = check_file(&bytes, *number as u32, last, suffix == ".rewrite", torn_max);
-            match checked {
-                Ok(offset) => note_rest(path, &bytes, offset),
-                Err((offset, what)) => {
-                    return Ok(Err(DamageError { file: path.clone(), offset: offset as u64, what }));
-                }
-            }
-        }
-    }
-    Ok(Ok(is_there))
+/// A file of the log is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the log has lost something: {path} {loss}. Entries that this node acknowledged may be lost, so it does not start",
+    path = .file.display()
+)]
+pub struct LossError {
+    /// The file.
+    pub file: PathBuf,
+    /// What it lacks.
+    pub loss: Loss,
 }
 
-/// The files of one queue by number. A purge removes the oldest first, and a crash may undo some of its removals:
-/// what lies before a gap is gone, for the engine and for us.
-fn files(directory: &Path, suffix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
+/// Checks all log files of `directory`, against what the ledger asks for. Returns what is there, as the ledger may
+/// say it; a log that was ever opened has files.
+pub(super) fn inspect(directory: &Path, ledger: &Ledger) -> Result<Ledger, OpenError> {
+    let listed = |kind| files(directory, kind, ledger);
+    let failed = |path: &Path, source| OpenError::Io { path: path.to_owned(), source };
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        let files = listed(kind).map_err(|source| failed(directory, source))?;
+        all.extend(files.iter().enumerate().map(|(place, name)| (*name, place + 1 == files.len())));
+    }
+    if all.is_empty() && ledger.marks().next().is_some() {
+        return Err(OpenError::Missing { path: directory.to_owned() });
+    }
+    for (name, mark) in ledger.marks() {
+        let file = directory.join(file_name(name));
+        let there = all.iter().any(|(other, _)| *other == name);
+        if let Some(loss) = mark.loss(None).filter(|_| !there) {
+            return Err(LossError { file, loss }.into());
+        }
+    }
+    let mut found = Ledger::default();
+    for (name, is_last) in all {
+        let path = directory.join(file_name(name));
+        let bytes = fs::read(&path).map_err(|source| failed(&path, source))?;
+        found.set(name, check(path, &bytes, name, is_last, ledger.mark(name))?);
+    }
+    Ok(found)
+}
+
+/// Checks a file. One that was cut is called so, wherever that left it.
+fn check(
+    path: PathBuf,
+    bytes: &[u8],
+    (kind, number): Name,
+    is_last: bool,
+    asked: Option<&Mark>,
+) -> Result<Mark, OpenError> {
+    let mut walk = Walk::default();
+    let checked = walk.check_file(bytes, number as u32, is_last, kind, asked.map_or(0, |mark| mark.synced));
+    let (length, whole) = (bytes.len() as u64, walk.whole as u64);
+    let found = Found { length, whole, checksum: walk.checksum };
+    let lost = |loss| OpenError::from(LossError { file: path.clone(), loss });
+    match (asked.and_then(|mark| mark.loss(Some(found))), checked) {
+        (Some(loss @ Loss::Shorter { .. }), _) => return Err(lost(loss)),
+        (_, Err(what)) => return Err(DamageError { file: path, offset: whole, what }.into()),
+        (Some(loss), Ok(())) => return Err(lost(loss)),
+        (None, Ok(())) => {}
+    }
+    note_rest(&path, bytes, walk.whole);
+    // What comes behind is cut by whoever writes next.
+    Ok(Mark { length: whole, synced: whole, checksum: walk.hash.finalize() })
+}
+
+/// Makes durable what was found: a process may have been killed between a write and its sync, and what a start has
+/// found counts as synced.
+pub(super) fn sync(directory: &Path, found: &Ledger) -> io::Result<()> {
+    let newest = |kind| found.marks().map(|(name, _)| name).filter(|name| name.0 == kind).last();
+    for name in Kind::ALL.into_iter().filter_map(newest) {
+        File::open(directory.join(file_name(name)))?.sync_all()?;
+    }
+    File::open(directory)?.sync_all()
+}
+
+/// The name of a file of the log.
+pub(super) fn file_name((kind, number): Name) -> String {
+    format!("{number:016}.{}", kind.ending())
+}
+
+/// Which file of the log it is.
+pub(super) fn parse_name(path: &Path) -> Option<Name> {
+    let (number, ending) = path.file_name()?.to_str()?.split_once('.')?;
+    let kind = Kind::ALL.into_iter().find(|kind| kind.ending() == ending)?;
+    Some((kind, number.parse().ok()?))
+}
+
+/// The files of one kind, by number. A purge removes the oldest first, and a crash may undo some of its removals: what
+/// lies before a gap that the ledger does not ask for is gone, for the engine and for us.
+fn files(directory: &Path, kind: Kind, ledger: &Ledger) -> io::Result<Vec<Name>> {
     let mut files = Vec::new();
     let listing = match fs::read_dir(directory) {
         Ok(listing) => listing,
@@ -74,15 +146,10 @@ fn files(directory: &Path, suffix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
         Err(error) => return Err(error),
     };
     for item in listing {
-        let path = item?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let number = name.and_then(|name| name.strip_suffix(suffix)?.parse::<u64>().ok());
-        if let Some(number) = number {
-            files.push((number, path));
-        }
+        files.extend(parse_name(&item?.path()).filter(|name| name.0 == kind));
     }
     files.sort_unstable();
-    let gap = files.windows(2).rposition(|pair| pair[1].0 - pair[0].0 != 1);
+    let gap = files.windows(2).rposition(|pair| pair[1].1 - pair[0].1 != 1 && ledger.mark(pair[0]).is_none());
     files.drain(..gap.map_or(0, |position| position + 1));
     Ok(files)
 }
@@ -98,35 +165,62 @@ fn note_rest(path: &Path, bytes: &[u8], offset: usize) {
     }
 }
 
-/// Where the last whole batch ends, or where the damage is and what it is.
-fn check_file(
-    bytes: &[u8],
-    signature: u32,
-    last: bool,
-    rewrite: bool,
-    torn_max: usize,
-) -> Result<usize, (usize, &'static str)> {
-    let mut offset = 0;
-    let mut what = "the file's header is broken";
-    if bytes.starts_with(MAGIC) && bytes.len() >= FILE_HEADER_LEN {
-        offset = FILE_HEADER_LEN;
-        what = "a batch's checksum is wrong";
-        while let Some(length) = batch(&bytes[offset..], signature) {
-            offset += length;
+/// What is found in a file.
+#[derive(Default)]
+struct Walk {
+    /// Where the last whole batch ends.
+    whole: usize,
+    hash: Hasher,
+    /// Of the batches that end where it was asked.
+    checksum: Option<u32>,
+}
+
+impl Walk {
+    /// Reads a file; an error tells what is wrong behind its last whole batch, if no crash explains that.
+    fn check_file(
+        &mut self,
+        bytes: &[u8],
+        signature: u32,
+        last: bool,
+        kind: Kind,
+        synced: u64,
+    ) -> Result<(), &'static str> {
+        self.reach(0, synced);
+        let mut what = "the file's header is broken";
+        if bytes.starts_with(MAGIC) && bytes.len() >= FILE_HEADER_LEN {
+            self.reach(FILE_HEADER_LEN, synced);
+            what = "a batch's checksum is wrong";
+            while let Some(length) = batch(&bytes[self.whole..], signature) {
+                self.hash.update(&checksums(&bytes[self.whole..self.whole + length]));
+                self.reach(self.whole + length, synced);
+            }
+        }
+        let tail = &bytes[self.whole..];
+        let torn = match kind {
+            _ if tail.is_empty() => true,
+            _ if !last => false,
+            Kind::Rewrite => tail.len() <= REWRITE_UNSYNCED_BYTES_MAX,
+            Kind::Append => !(1..tail.len()).any(|later| batch(&tail[later..], signature).is_some()),
+        };
+        if torn { Ok(()) } else { Err(what) }
+    }
+
+    fn reach(&mut self, offset: usize, synced: u64) {
+        self.whole = offset;
+        if offset as u64 == synced {
+            self.checksum = Some(self.hash.clone().finalize());
         }
     }
-    if offset == bytes.len() {
-        return Ok(offset);
+}
+
+/// The checksums in a whole batch: of its entries, if it has any, and of the rest. None of a file's header.
+pub(super) fn checksums(bytes: &[u8]) -> Vec<u8> {
+    let at = |end: usize| bytes.get(end.saturating_sub(CHECKSUM_LEN)..end).unwrap_or_default();
+    if bytes.starts_with(MAGIC) || bytes.len() < BATCH_HEADER_LEN {
+        return Vec::new();
     }
-    let tail = &bytes[offset..];
-    if !last {
-        return Err((offset, what));
-    }
-    let torn = match rewrite {
-        true => tail.len() <= torn_max,
-        false => !(1..tail.len()).any(|later| batch(&tail[later..], signature).is_some()),
-    };
-    if torn { Ok(offset) } else { Err((offset, what)) }
+    let footer = u64::from_be_bytes(*bytes[8..].first_chunk().expect("a header is longer"));
+    [at(footer as usize), at(bytes.len())].concat()
 }
 
 /// The length of the batch at the begin of `bytes`, if it checks out.

@@ -11,7 +11,8 @@
 //! and the vote of that turn cannot part.
 //!
 //! INVARIANT: nothing is ever written without a sync. So at most one batch, the last, can be torn by a crash, and
-//! anything else that does not check out is damage, not a crash: it stops the start ([`DamageError`]).
+//! anything else that does not check out is damage, not a crash: it stops the start ([`DamageError`]). What is not
+//! there at all, though it was, does so, too ([`LossError`]): a small file, the ledger, tells what there was.
 //!
 //! Left out: the snapshots themselves. The log knows only their position; a position may be written once the
 //! snapshot's file is durable.
@@ -21,6 +22,8 @@ mod failure;
 mod files;
 mod identity;
 mod inspect;
+mod ledger;
+mod ledger_file;
 mod memory;
 mod newer;
 mod terms;
@@ -30,20 +33,18 @@ mod tests;
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 
 pub use engine::{Log, LogSettings, OpenError};
-pub use failure::{DiskFailure, disk_failed, disk_failure_of};
+pub use failure::{DiskFailure, EntriesLost, disk_failed, disk_failure_of, entries_lost, entries_lost_of};
 pub use identity::{Identity, IdentityError, read as read_identity};
-pub use inspect::DamageError;
-pub use memory::MemoryLog;
+pub use inspect::{DamageError, LossError};
+pub use ledger::Loss;
+pub use memory::{Harm, MemoryLog};
 pub use newer::{Newer, newer_of};
 pub use terms::TermRuns;
 
 /// Which group; the same number as its shard. One is reserved, see [`RESERVED_GROUP`].
 pub type GroupId = u32;
 
-/// The command that rebuilds a node from its peers; who knows the names puts them in.
-pub const REBUILD: &str = "moonraft rebuild --cluster FILE --node ID --dir DIR";
-
-/// No shard has this number, so that the log may one day keep records of its own beside those of the groups.
+/// No shard has this number: the log keeps a record of its own under it, that it has a ledger.
 pub const RESERVED_GROUP: GroupId = GroupId::MAX;
 
 /// The place of an entry in a log. Index 0 means none: before the first entry.

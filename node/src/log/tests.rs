@@ -16,6 +16,8 @@ use raft::eraftpb::{Entry, EntryType, HardState, SnapshotMetadata};
 
 use super::*;
 
+mod lost;
+
 fn identity() -> Identity {
     Identity { cluster: "test".to_owned(), node: 1, incarnation: Some(0) }
 }
@@ -34,7 +36,9 @@ fn refused(directory: &Path) -> OpenError {
 /// What a process killed right now would leave: the log stays open, so nothing was closed or flushed.
 fn killed(directory: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    fs::copy(directory.join("identity"), copy.path().join("identity")).unwrap();
+    for name in ["identity", "ledger"] {
+        fs::copy(directory.join(name), copy.path().join(name)).unwrap();
+    }
     fs::create_dir(copy.path().join("log")).unwrap();
     for file in fs::read_dir(directory.join("log")).unwrap() {
         let file = file.unwrap();
@@ -61,27 +65,40 @@ fn one(write: GroupWrite) -> LogWrites {
     LogWrites { groups: vec![write] }
 }
 
-/// A log of ten batches of one entry each, and where each batch begins.
+/// A log of ten batches of one entry each, killed, and where each batch begins.
 fn ten_batches() -> (tempfile::TempDir, PathBuf, Vec<u64>) {
-    let directory = tempfile::tempdir().unwrap();
-    {
-        let (mut log, _) = open(directory.path());
-        for index in 1..=10 {
-            log.write(&one(GroupWrite {
-                hard_state: hard_state(1, index - 1),
-                entries: entries(index..index + 1, 1, 100),
-                ..GroupWrite::new(0)
-            }));
-        }
-    }
+    let running = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(running.path());
+    write_batches(&mut log, 1..11);
+    let directory = killed(running.path());
     let file = directory.path().join("log").join("0000000000000001.raftlog");
     let bytes = fs::read(&file).unwrap();
     let mut begins = vec![inspect::FILE_HEADER_LEN as u64];
     while let Some(length) = inspect::batch(&bytes[begins[begins.len() - 1] as usize..], 1) {
         begins.push(begins[begins.len() - 1] + length as u64);
     }
-    assert_eq!((begins.len(), begins[10]), (11, bytes.len() as u64));
+    begins.remove(0); // the log's own
+    assert_eq!(begins.len(), 11);
     (directory, file, begins)
+}
+
+/// Batches of one entry each.
+fn write_batches(log: &mut Log, indexes: std::ops::Range<u64>) {
+    for index in indexes {
+        log.write(&one(GroupWrite {
+            hard_state: hard_state(1, index - 1),
+            entries: entries(index..index + 1, 1, 100),
+            ..GroupWrite::new(0)
+        }));
+    }
+}
+
+/// As if what is behind `offset` had not reached the disk.
+fn tear(file: &Path, offset: u64) {
+    let length = fs::metadata(file).unwrap().len();
+    let file = OpenOptions::new().write(true).open(file).unwrap();
+    file.set_len(offset).unwrap();
+    file.set_len(length).unwrap();
 }
 
 fn flip(file: &Path, offset: u64) {
@@ -124,7 +141,7 @@ fn a_torn_tail_is_cut() {
     for keep in [1, 15, 16, 40, 120] {
         let (directory, file, begins) = ten_batches();
         let last = begins[9];
-        OpenOptions::new().write(true).open(&file).unwrap().set_len(last + keep).unwrap();
+        tear(&file, last + keep);
         let (mut log, found) = open(directory.path());
         assert_eq!(found[&0].last_index, 9, "{keep} bytes of the last batch");
         log.write(&one(GroupWrite {
@@ -294,7 +311,7 @@ fn a_directory_remembers_its_owner() {
 fn a_second_process_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let (_log, _) = open(directory.path());
-    assert!(matches!(refused(directory.path()), OpenError::Engine { .. }));
+    assert!(matches!(refused(directory.path()), OpenError::InUse { .. }));
 }
 
 #[test]

@@ -22,6 +22,10 @@ use crate::config::ClusterFile;
 const SHAPE: &str = "shape";
 /// What the log writes first into a directory of its own; see `log::Identity`.
 const IDENTITY: &str = "identity";
+/// What is written beside them, for what they tell of a log.
+const REST: [&str; 4] = [SHAPE, "log", "ledger", "snapshots"];
+/// What systems put into directories: the root of a file system, and names that begin with a dot.
+const LOST_AND_FOUND: &str = "lost+found";
 /// What the names of folders begin with that damaged data was moved to; see `rebuild`.
 pub const SET_ASIDE: &str = "set-aside-";
 
@@ -48,6 +52,12 @@ pub enum DirectoryError {
         /// The directory.
         path: PathBuf,
     },
+    /// Its owner is not known any more.
+    #[error("{path} is missing, but there are data beside it: it told whose they are, so this node does not start", path = .path.display())]
+    NoIdentity {
+        /// The file.
+        path: PathBuf,
+    },
     /// It was made for a cluster of another shape.
     #[error("the data directory {path} was made for {found}, the cluster file says {wanted}; these numbers cannot change under existing data", path = .path.display())]
     OtherShape {
@@ -58,6 +68,13 @@ pub enum DirectoryError {
         /// What is asked for.
         wanted: String,
     },
+}
+
+impl DirectoryError {
+    /// Whether something is lost: then only the node's peers can make it good.
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, DirectoryError::NoIdentity { .. })
+    }
 }
 
 /// A data directory that this process has for itself.
@@ -76,6 +93,19 @@ impl DataDirectory {
     /// # Errors
     /// It is not ours to use.
     pub fn open(path: &Path, cluster: &ClusterFile) -> Result<Self, DirectoryError> {
+        let directory = Self::open_damaged(path, cluster)?;
+        let identity = path.join(IDENTITY);
+        if !directory.is_new && !identity.exists() {
+            return Err(DirectoryError::NoIdentity { path: identity });
+        }
+        Ok(directory)
+    }
+
+    /// The same, also if nothing tells whose the data in it are.
+    ///
+    /// # Errors
+    /// It is not ours to use.
+    pub fn open_damaged(path: &Path, cluster: &ClusterFile) -> Result<Self, DirectoryError> {
         let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
         let lock = File::open(path).map_err(failed)?;
@@ -87,7 +117,7 @@ impl DataDirectory {
             Err(error) => return Err(failed(error.into())),
         }
         let is_new = is_empty(path).map_err(failed)?;
-        if !is_new && !path.join(IDENTITY).exists() {
+        if !is_new && ![IDENTITY].iter().chain(&REST).any(|name| path.join(name).exists()) {
             return Err(DirectoryError::NotOurs { path: path.to_owned() });
         }
         let shape = shape(cluster);
@@ -134,10 +164,16 @@ impl DataDirectory {
     }
 }
 
-/// Whether nothing is there but what `moonraft rebuild` has set aside.
+/// Whether nothing is there but what `moonraft rebuild` has set aside, a system's own things, and what a crash left of
+/// files that were to be.
 fn is_empty(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
-        if !entry?.file_name().to_string_lossy().starts_with(SET_ASIDE) {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let unfinished =
+            name.strip_suffix(".new").is_some_and(|name| name == IDENTITY || REST.contains(&name));
+        let counts = name != LOST_AND_FOUND && !name.starts_with('.') && !name.starts_with(SET_ASIDE);
+        if counts && !unfinished {
             return Ok(false);
         }
     }
@@ -221,5 +257,27 @@ mod tests {
         let error = DataDirectory::open(place.path(), &cluster(3, 3)).unwrap_err().to_string();
         assert!(error.contains("is not empty and not a Moonraft data directory"), "{error}");
         assert_eq!(names(place.path()), ["letter.txt"]);
+    }
+    #[test]
+    fn what_systems_put_into_a_directory_is_no_obstacle() {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join(LOST_AND_FOUND)).unwrap();
+        for name in [".keep", "identity.new", "ledger.new"] {
+            fs::write(place.path().join(name), "").unwrap();
+        }
+        assert!(DataDirectory::open(place.path(), &cluster(3, 3)).unwrap().is_new());
+    }
+
+    #[test]
+    fn data_without_an_owner_are_damaged() {
+        for rest in REST {
+            let place = tempfile::tempdir().unwrap();
+            let content = if rest == SHAPE { shape(&cluster(3, 3)) } else { String::new() };
+            fs::write(place.path().join(rest), content).unwrap();
+            let error = DataDirectory::open(place.path(), &cluster(3, 3)).unwrap_err();
+            assert!(error.is_damage(), "{rest}");
+            assert!(error.to_string().contains("/identity is missing"), "{error}");
+            assert!(!DataDirectory::open_damaged(place.path(), &cluster(3, 3)).unwrap().is_new());
+        }
     }
 }

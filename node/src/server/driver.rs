@@ -422,7 +422,14 @@ impl Driver {
         }
     }
 
-    /// What is done now and then: followers' entries, files of the log, figures.
+    /// Tells the ledger of the log how far it is; that is a write, too.
+    fn keep_ledger(&mut self) {
+        self.disk.begin_write(clock::boot_ns());
+        self.log.keep_ledger();
+        self.disk.end_write(clock::boot_ns(), self.patience_ns);
+    }
+
+    /// What is done now and then: followers' entries, files of the log and its ledger, figures.
     fn look_after(&mut self, now: u64) {
         self.members.values_mut().for_each(|member| member.tell_in_time(now));
         let (node, fit) = (self.node, self.disk.is_fit(now));
@@ -438,6 +445,7 @@ impl Driver {
         }
         if now >= self.next_status {
             self.next_status = now + STATUS_INTERVAL_NS;
+            self.keep_ledger();
             self.figures.log_bytes.store(self.log.used_bytes(), Ordering::Relaxed);
             let status = |&group: &ShardId| Some((group, self.consensus.status(group)?));
             let groups = self.members.keys().filter_map(status).collect();

@@ -94,6 +94,7 @@ impl StartError {
     /// Whether the node has lost what it may have promised, and has to be rebuilt from its peers.
     pub fn is_damage(&self) -> bool {
         match self {
+            StartError::Directory(error) => error.is_damage(),
             StartError::Log(error) => error.is_damage(),
             StartError::Snapshot(error) => error.is_damage(),
             _ => false,

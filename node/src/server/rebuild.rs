@@ -80,7 +80,7 @@ pub fn rebuild(cluster: &ClusterFile, node: u64, path: &Path) -> Result<String, 
     if !path.is_dir() {
         return Err(RebuildError::Empty(path.to_owned()));
     }
-    let directory = DataDirectory::open(path, cluster)?;
+    let directory = DataDirectory::open_damaged(path, cluster)?;
     match read_identity(path) {
         Ok(Some(found)) if found.cluster != cluster.name || found.node != node => {
             return Err(RebuildError::Other {
@@ -105,6 +105,39 @@ pub fn rebuild(cluster: &ClusterFile, node: u64, path: &Path) -> Result<String, 
     ))
 }
 
+/// What to do about a node that has lost what it may have promised.
+pub fn way_out(cluster: &ClusterFile, file: &Path, node: u64, path: &Path) -> String {
+    if cluster.replicas < REPLICAS_MIN {
+        return without_peers(cluster.replicas, path);
+    }
+    let (file, path) = (shell_word(file), shell_word(path));
+    format!(
+        "To rebuild this node from its peers: moonraft rebuild --cluster {file} --node {node} --dir {path}"
+    )
+}
+
+/// The same for a cluster in one process, whose nodes have a folder each.
+pub fn way_out_of_dev(cluster: &ClusterFile, path: &Path) -> String {
+    if cluster.replicas < REPLICAS_MIN {
+        return without_peers(cluster.replicas, path);
+    }
+    format!("Move that node's folder in {} away: it is rebuilt from the others", path.display())
+}
+
+fn without_peers(replicas: u32, path: &Path) -> String {
+    format!(
+        "A shard of this cluster has {replicas} of the 3 replicas that it takes to rebuild one: put back what is missing, or move the data directory of each node away ({}) to begin with nothing",
+        path.display()
+    )
+}
+
+/// A path as a shell takes it for one word.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |letter: char| letter.is_alphanumeric() || "/._-+=:,@%".contains(letter);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 fn set_aside(path: &Path) -> Result<PathBuf, RebuildError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -113,7 +146,7 @@ fn set_aside(path: &Path) -> Result<PathBuf, RebuildError> {
     let free = (1..).map(|number| path.join(format!("{SET_ASIDE}{number}"))).find(|aside| !aside.exists());
     let aside = free.expect("a directory does not hold that many");
     fs::create_dir(&aside).map_err(failed(&aside))?;
-    for name in ["log", "snapshots", "shape", "identity"] {
+    for name in ["log", "ledger", "snapshots", "shape", "identity"] {
         let (from, to) = (path.join(name), aside.join(name));
         if from.exists() {
             fs::rename(&from, to).map_err(failed(&from))?;
@@ -154,7 +187,7 @@ mod tests {
     fn data_is_renamed_and_the_directory_is_new_again() {
         let place = node_with_data();
         let before = names(place.path());
-        assert_eq!(before, ["identity", "log", "shape"]);
+        assert_eq!(before, ["identity", "ledger", "log", "shape"]);
         let told = rebuild(&cluster(), 2, place.path()).unwrap();
         assert!(told.contains("set-aside-1"), "{told}");
         assert_eq!(names(place.path()), ["set-aside-1"]);
@@ -177,6 +210,31 @@ mod tests {
     }
 
     #[test]
+    fn data_without_an_owner_are_set_aside() {
+        let place = node_with_data();
+        fs::remove_file(place.path().join("identity")).unwrap();
+        fs::create_dir(place.path().join("lost+found")).unwrap();
+        let told = rebuild(&cluster(), 2, place.path()).unwrap();
+        assert!(told.contains("set-aside-1"), "{told}");
+        assert_eq!(names(place.path()), ["lost+found", "set-aside-1"]);
+        let again = rebuild(&cluster(), 2, place.path()).unwrap_err().to_string();
+        assert!(again.contains("there is no data"), "{again}");
+    }
+
+    #[test]
+    fn the_way_out_is_a_command_that_a_shell_takes() {
+        let told = |path: &str| way_out(&cluster(), Path::new("c.toml"), 2, Path::new(path));
+        let command = "moonraft rebuild --cluster c.toml --node 2 --dir ";
+        assert!(told("data/2").ends_with(&format!("{command}data/2")));
+        assert!(told("my data").ends_with(&format!("{command}'my data'")));
+        assert!(told("it's").ends_with(&format!("{command}'it'\\''s'")));
+        let alone = ClusterFile { replicas: 1, ..cluster() };
+        let told = way_out(&alone, Path::new("c.toml"), 2, Path::new("d"));
+        assert!(!told.contains("rebuild --cluster") && told.contains("put back what is missing"), "{told}");
+        assert_eq!(way_out_of_dev(&alone, Path::new("d")), told);
+    }
+
+    #[test]
     fn what_is_not_this_nodes_or_in_use_is_left_alone() {
         let place = node_with_data();
         let refused =
@@ -188,6 +246,6 @@ mod tests {
         let user = DataDirectory::open(place.path(), &cluster()).unwrap();
         assert!(refused(&cluster(), 2).contains("in use by another process"));
         drop(user);
-        assert_eq!(names(place.path()), ["identity", "log", "shape"]);
+        assert_eq!(names(place.path()), ["identity", "ledger", "log", "shape"]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use moonraft::log::MemoryLog;
+use moonraft::log::{Harm, Loss, MemoryLog};
 use rand::{RngExt, rngs::StdRng};
 
 use crate::marks::mark;
@@ -48,6 +48,8 @@ pub struct Disk {
     snapshots: BTreeMap<u32, Vec<SnapshotFile>>,
     /// Files that are being received, by group.
     pub parts: BTreeMap<u32, Part>,
+    /// It has lost something since its node was up.
+    pub harmed: bool,
     /// The next write fails.
     pub broken: bool,
     /// There is no space for the log before this true time.
@@ -124,6 +126,37 @@ impl Disk {
             self.keep_snapshot(group, file.clone());
         }
         whole
+    }
+
+    /// While its node is down it loses something, or gets an older copy back. Whether there was anything.
+    pub fn lose_part(&mut self, rng: &mut StdRng) -> bool {
+        let harms = [Harm::FileGone, Harm::FileEmptied, Harm::FilePutBack, Harm::LogPutBack];
+        let Some(&harm) = harms.get(rng.random_range(0..harms.len() + 3)) else {
+            let newest = |(&group, files): (&u32, &mut Vec<SnapshotFile>)| {
+                let found = self.log.recover().get(&group)?.snapshot.index;
+                let place = files.iter().position(|file| file.index == found)?;
+                Some(files.remove(place))
+            };
+            return self.snapshots.iter_mut().find_map(newest).is_some();
+        };
+        self.log.lose(harm)
+    }
+
+    /// What a start finds missing, as the server does: of the log, if that is looked for, and of the snapshots that it
+    /// begins after.
+    pub fn missing(&self, of_log: bool) -> Option<&'static str> {
+        if let Some(loss) = self.log.missing().filter(|_| of_log) {
+            return Some(match loss {
+                Loss::Missing => "lost file of a log noticed",
+                Loss::Shorter { .. } => "emptied file of a log noticed",
+                Loss::Older { .. } | Loss::Other => "older file of a log noticed",
+            });
+        }
+        let recovered = self.log.recover();
+        let lost = |(&group, found): (&u32, &moonraft::log::RecoveredGroup)| {
+            found.snapshot.index > 0 && self.snapshot(group, found.snapshot.index).is_none()
+        };
+        recovered.iter().any(lost).then_some("lost snapshot noticed")
     }
 
     /// The power goes. The write under way was lost, was torn, or was there after all.

@@ -66,6 +66,10 @@ pub const ALL: &[&str] = &[
     "disk error stopped a node",
     "full disk stopped a node",
     "disk hung",
+    "lost file of a log noticed",
+    "emptied file of a log noticed",
+    "older file of a log noticed",
+    "lost snapshot noticed",
     // Time.
     "clock went back and the shard's did not",
     "expired key removed by a tick",

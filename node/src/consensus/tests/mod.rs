@@ -468,6 +468,24 @@ fn members_change_while_the_group_serves() {
 }
 
 #[test]
+fn a_replica_that_lacks_what_it_acknowledged_ends_with_a_line() {
+    let mut network = three();
+    let leader = network.wait_for_leader(0);
+    for sequence in 1..=20 {
+        network.propose(leader, 0, sequence, text(sequence));
+        network.run_ms(50);
+    }
+    let other = if leader == 1 { 2 } else { 1 };
+    network.crash(other, 0);
+    assert!(network.nodes[&other].log.lose(crate::log::Harm::LogPutBack));
+    network.start(other);
+    let run = std::panic::AssertUnwindSafe(|| network.run_ms(2_000));
+    let end = std::panic::catch_unwind(run).expect_err("it does not go on");
+    let line = crate::log::entries_lost_of(&*end).expect("it says why");
+    assert!(line.contains("was acknowledged by this node, but its log ends at"), "{line}");
+}
+
+#[test]
 fn ticks_that_come_in_a_burst_count_once() {
     let log = crate::log::MemoryLog::new();
     let group = GroupSettings {

@@ -34,9 +34,11 @@ enum Kind {
     DiskFull,
     DiskHangs,
     LoseDisk,
+    /// A node is down, and when it starts its disk lacks something that was there.
+    LosePart,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Heal,
     Kind::Crash,
     Kind::CrashAll,
@@ -56,6 +58,7 @@ const KINDS: [Kind; 19] = [
     Kind::DiskFull,
     Kind::DiskHangs,
     Kind::LoseDisk,
+    Kind::LosePart,
 ];
 
 /// How many kinds there are.
@@ -118,6 +121,7 @@ impl World {
                 self.nodes[node].disk.hung_until = now + self.rng.random_range(50..3000) * MS;
             }
             Kind::LoseDisk => self.lose_disk(node),
+            Kind::LosePart => self.lose_part(node),
         }
     }
 

@@ -122,7 +122,7 @@ impl World {
     /// have applied it and would again after a crash: it is as good as it was before it lost its disk. Who does not
     /// know that a change has ended needs a majority of the old members too to be elected.
     fn is_back(&self, node: usize) -> bool {
-        if self.nodes[node].disk.identity.is_none() {
+        if self.nodes[node].disk.identity.is_none() || self.nodes[node].disk.harmed {
             return false;
         }
         let replica = self.nodes[node].replica();
@@ -148,12 +148,9 @@ impl World {
 
     // ---- losing ---------------------------------------------------------------------
 
-    /// The disk is gone for good, and the node starts with an empty one: no more at a time than leave a majority,
-    /// but the same one again, before it is back.
+    /// The disk is gone for good, and the node starts with an empty one.
     pub(super) fn lose_disk(&mut self, node: usize) {
-        self.misses_a_voter();
-        let others = self.lost.iter().filter(|&&other| other != node).count();
-        if self.calm || others >= (self.nodes.len() - 1) / 2 {
+        if !self.may_lose(node) {
             return;
         }
         mark("disk lost");
@@ -164,6 +161,42 @@ impl World {
             mark("disk lost while nobody led");
         }
         self.crash(node);
+        self.replace_disk(node);
+    }
+
+    /// The disk loses something while its node is down.
+    pub(super) fn lose_part(&mut self, node: usize) {
+        if !self.may_lose(node) {
+            return;
+        }
+        self.crash(node);
+        if self.nodes[node].disk.lose_part(&mut self.rng) {
+            self.nodes[node].disk.harmed = true;
+            self.lost.insert(node);
+        }
+    }
+
+    /// A start looks whether the disk has what it had; if not, the node is rebuilt: it starts with an empty one.
+    pub(super) fn miss(&mut self, node: usize) {
+        let of_log = self.fault != Some(Fault::LossUnnoticed);
+        self.nodes[node].disk.harmed = false;
+        match self.nodes[node].disk.missing(of_log) {
+            Some(noticed) => {
+                mark(noticed);
+                self.replace_disk(node);
+            }
+            None => self.nodes[node].disk.log.take_for_good(),
+        }
+    }
+
+    /// No more disks may be lost at a time than leave a majority, but the same one again, before it is back.
+    fn may_lose(&mut self, node: usize) -> bool {
+        self.misses_a_voter();
+        let others = self.lost.iter().filter(|&&other| other != node).count();
+        !self.calm && others < (self.nodes.len() - 1) / 2
+    }
+
+    fn replace_disk(&mut self, node: usize) {
         let identity = self.nodes[node].disk.identity;
         self.nodes[node].disk = Disk::default();
         if self.fault == Some(Fault::IncarnationReused) {

@@ -148,7 +148,8 @@ pub fn run(settings: &Settings) -> Result<Report, String> {
     moonraft::keyspace::seed::fix(settings.seed);
     moonraft::marks::take();
     std::panic::catch_unwind(|| World::new(settings).run()).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let lost = moonraft::log::entries_lost_of(&*panic);
+        let text = lost.as_deref().or(panic.downcast_ref::<String>().map(String::as_str));
         Err(format!("a node stopped: {}", text.or(panic.downcast_ref().copied()).unwrap_or("?")))
     })
 }

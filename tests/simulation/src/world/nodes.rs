@@ -19,6 +19,7 @@ use crate::{
 
 impl World {
     pub(super) fn start(&mut self, node: usize) {
+        self.miss(node);
         let seeds = (0..self.shards).map(|_| self.rng.random()).collect();
         let start = Start { shard: &self.shard_settings, seeds };
         let (has_begun, snapshots) = self.nodes[node].start(&start);

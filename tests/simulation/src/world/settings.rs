@@ -35,6 +35,8 @@ pub enum Fault {
     IncarnationReused,
     /// A snapshot counts, and the log before it goes, while it is not on the disk.
     SnapshotUnsynced,
+    /// A start does not look whether the log is what it was.
+    LossUnnoticed,
 }
 
 /// What a run is made of.
@@ -119,7 +121,13 @@ pub(super) fn product_settings(
         Some(Fault::EffectDropped) => shard.fault = Some(shard::PlantedFault::EffectDropped),
         Some(Fault::SnapshotBeforeCommit) => shard.fault = Some(shard::PlantedFault::SnapshotBeforeCommit),
         Some(Fault::ClockBackwards) => shard.fault = Some(shard::PlantedFault::ClockBackwards),
-        Some(Fault::TornTailAccepted | Fault::IncarnationReused | Fault::SnapshotUnsynced) | None => {}
+        Some(
+            Fault::TornTailAccepted
+            | Fault::IncarnationReused
+            | Fault::SnapshotUnsynced
+            | Fault::LossUnnoticed,
+        )
+        | None => {}
     }
     (consensus, shard)
 }
