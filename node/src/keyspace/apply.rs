@@ -2,7 +2,6 @@
 
 use std::{num::NonZeroU64, sync::Arc};
 
-use hashbrown::hash_table;
 use moonraft_proto::Effect;
 use moonraft_router::slot_of;
 
@@ -174,8 +173,8 @@ impl Keyspace {
         for slot in first..=last {
             let table = &mut self.tables[usize::from(slot)];
             if !table.is_empty() {
-                self.key_count -= table.len();
                 let table = Arc::new(std::mem::take(table));
+                self.count_keys(slot, -(table.len() as isize));
                 self.set_aside(slot, &table);
                 tables.push((slot, table));
             }
@@ -190,27 +189,26 @@ impl Keyspace {
         let walked = self.preserve(hash, slot, key);
         let after = object.as_ref().and_then(Object::deadline);
         let table = &mut self.tables[usize::from(slot)];
-        let seed = &self.seed;
-        let found = table.entry(
-            hash,
-            |entry| *entry.key == *key,
-            |entry| std::hash::BuildHasher::hash_one(seed, &*entry.key),
-        );
-        let before = match (found, object) {
-            (hash_table::Entry::Occupied(mut entry), Some(object)) => {
-                entry.get_mut().walked = walked;
-                Some(std::mem::replace(&mut entry.get_mut().object, object))
+        let is_it = |entry: &Entry| *entry.key == *key;
+        let rehash = |entry: &Entry| self.seed.hash(&entry.key);
+        let before = match (table.find_mut(hash, |entry| is_it(entry)), object) {
+            (Some(entry), Some(object)) => {
+                entry.walked = walked;
+                Some(std::mem::replace(&mut entry.object, object))
             }
-            (hash_table::Entry::Occupied(entry), None) => {
-                self.key_count -= 1;
-                Some(entry.remove().0.object)
+            (Some(_), None) => {
+                let removed = table.remove(hash, |entry| is_it(entry), |entry| rehash(entry));
+                self.count_keys(slot, -1);
+                removed.map(|entry| entry.object)
             }
-            (hash_table::Entry::Vacant(entry), Some(object)) => {
-                entry.insert(Box::new(Entry { key: Blob::new(key), object, walked }));
-                self.key_count += 1;
+            (None, Some(object)) => {
+                table.insert_unique(hash, Box::new(Entry { key: Blob::new(key), object, walked }), |entry| {
+                    rehash(entry)
+                });
+                self.count_keys(slot, 1);
                 None
             }
-            (hash_table::Entry::Vacant(_), None) => None,
+            (None, None) => None,
         };
         let was = before.as_ref().and_then(Object::deadline);
         self.move_deadline(hash, slot, was, after);

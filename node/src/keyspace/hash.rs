@@ -1,10 +1,8 @@
 //! A hash: fields with values. A small one is a vector in insertion order, as
 //! Redis's listpack is; a larger one a hash table.
 
-use hashbrown::hash_table;
-
 use super::{
-    Blob, scan, small,
+    Blob, linear, small,
     table::{Table, shuffle_first},
 };
 
@@ -19,7 +17,7 @@ enum Form {
     /// Few and short: searched from the start.
     Small(Vec<(Blob, Blob)>),
     /// Many or long. Never turns back into a small one, as in Redis.
-    Large(Table<(Blob, Blob)>),
+    Large(Box<Table<(Blob, Blob)>>),
 }
 
 /// The fields of a hash with their values.
@@ -29,7 +27,7 @@ pub struct Iter<'a>(Pairs<'a>);
 #[derive(Clone, Debug)]
 enum Pairs<'a> {
     Small(std::slice::Iter<'a, (Blob, Blob)>),
-    Large(hash_table::Iter<'a, (Blob, Blob)>),
+    Large(linear::Iter<'a, (Blob, Blob)>),
 }
 
 impl<'a> Iterator for Iter<'a> {
@@ -177,24 +175,22 @@ impl Hash {
     /// About `count` fields from `cursor` on, with their values, and the cursor to
     /// go on with; a small hash all at once.
     pub fn scan(&self, cursor: u64, count: usize) -> (Vec<(&Blob, &Blob)>, u64) {
-        if self.is_small() {
-            return (self.iter().collect(), 0);
-        }
-        let (pairs, next) = scan::piece(self.iter(), |(field, _)| field, cursor, count);
-        (pairs, next.unwrap_or(0))
+        let Form::Large(table) = &self.form else { return (self.iter().collect(), 0) };
+        let (pairs, next) = table.scan(cursor, count);
+        (pairs.into_iter().map(|(field, value)| (field, value)).collect(), next)
     }
 
     /// Bytes outside of this value, but for those that fields and values hold.
     pub fn heap_bytes(&self) -> usize {
         match &self.form {
             Form::Small(pairs) => pairs.capacity() * size_of::<(Blob, Blob)>(),
-            Form::Large(table) => table.heap_bytes(),
+            Form::Large(table) => size_of_val(&**table) + table.heap_bytes(),
         }
     }
 
     fn grow_if(&mut self, grow: bool) {
         if let (true, Form::Small(pairs)) = (grow, &mut self.form) {
-            self.form = Form::Large(std::mem::take(pairs).into_iter().collect());
+            self.form = Form::Large(Box::new(std::mem::take(pairs).into_iter().collect()));
         }
     }
 }

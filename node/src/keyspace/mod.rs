@@ -24,6 +24,7 @@ pub mod digest;
 pub mod dump;
 pub mod hash;
 pub mod integer;
+pub mod linear;
 pub mod list;
 pub mod scan;
 pub mod scripts;
@@ -41,13 +42,13 @@ pub mod weight;
 
 mod apply;
 
-use hashbrown::HashTable;
 use moonraft_router::{SLOT_COUNT, slot_of};
 
 pub use self::{
     blob::Blob,
     deadlines::Deadlines,
     hash::Hash,
+    linear::{LinearTable, Spot},
     list::List,
     scripts::Scripts,
     seed::Seed,
@@ -72,8 +73,15 @@ pub mod small {
     pub const BYTES_MAX: usize = 64;
 }
 
+/// Slots whose keys are counted together: so a scan passes empty slots, and a draw comes to its slot, in
+/// few steps.
+const GROUP: usize = 128;
+
+/// Groups of slots.
+const GROUPS: usize = SLOT_COUNT as usize / GROUP;
+
 /// The keys of one slot.
-type SlotTable = HashTable<Box<Entry>>;
+type SlotTable = LinearTable<Box<Entry>>;
 
 /// The data of one shard.
 pub struct Keyspace {
@@ -82,6 +90,8 @@ pub struct Keyspace {
     tables: Box<[SlotTable]>,
     /// Keys in all tables.
     key_count: usize,
+    /// Keys in the tables of each group.
+    group_counts: Box<[usize; GROUPS]>,
     owned: SlotSet,
     deadlines: Deadlines,
     scripts: Scripts,
@@ -105,8 +115,9 @@ impl Default for Keyspace {
     fn default() -> Self {
         Self {
             seed: Seed::default(),
-            tables: (0..SLOT_COUNT).map(|_| SlotTable::new()).collect(),
+            tables: (0..SLOT_COUNT).map(|_| SlotTable::default()).collect(),
             key_count: 0,
+            group_counts: Box::new([0; GROUPS]),
             owned: SlotSet::default(),
             deadlines: Deadlines::default(),
             scripts: Scripts::default(),
@@ -126,8 +137,7 @@ impl Keyspace {
 
     /// The hash of a key in this keyspace's tables.
     pub fn hash(&self, key: &[u8]) -> u64 {
-        use std::hash::BuildHasher;
-        self.seed.hash_one(key)
+        self.seed.hash(key)
     }
 
     /// The object of a key, expired or not.
@@ -167,20 +177,47 @@ impl Keyspace {
     }
 
     /// A key with what it holds, expired or not, drawn at random, each as likely;
-    /// `below` draws a number below its argument. The walk to its slot is the same
-    /// however many keys there are.
-    pub fn draw(&self, mut below: impl FnMut(usize) -> usize) -> Option<&Entry> {
+    /// `below` draws a number below its argument.
+    pub fn draw(&self, below: impl FnOnce(usize) -> usize) -> Option<&Entry> {
         if self.is_empty() {
             return None;
         }
         let mut before = below(self.key_count);
-        for slot in self.tables.iter() {
-            if before < slot.len() {
-                return table::draw(slot, below).map(|entry| &**entry);
+        for (tables, &count) in self.tables.chunks(GROUP).zip(self.group_counts.iter()) {
+            if before >= count {
+                before -= count;
+                continue;
             }
-            before -= slot.len();
+            for table in tables {
+                if before < table.len() {
+                    return Some(table.nth(before, &mut Spot::default()));
+                }
+                before -= table.len();
+            }
         }
         unreachable!("the tables hold as many keys as are counted")
+    }
+
+    /// The first slot from `slot` on that has a key.
+    fn filled_slot_from(&self, slot: u16) -> Option<u16> {
+        let mut slot = usize::from(slot);
+        while slot < self.tables.len() {
+            if slot.is_multiple_of(GROUP) && self.group_counts[slot / GROUP] == 0 {
+                slot += GROUP;
+            } else if self.tables[slot].is_empty() {
+                slot += 1;
+            } else {
+                return Some(slot as u16);
+            }
+        }
+        None
+    }
+
+    /// Keys have come to a slot, or gone.
+    fn count_keys(&mut self, slot: u16, change: isize) {
+        let group = &mut self.group_counts[usize::from(slot) / GROUP];
+        *group = group.wrapping_add_signed(change);
+        self.key_count = self.key_count.wrapping_add_signed(change);
     }
 
     /// The slots the shard serves.

@@ -5,51 +5,21 @@
 //! is there from the first call to the last is returned.
 //!
 //! A cursor of `SCAN` holds the slot in its low 14 bits and, inside a slot of
-//! many keys, a position in the order of hashes above them. 0 begins and ends.
-
-use std::hash::BuildHasher;
+//! many keys, a position in the order of hashes above them; those of `HSCAN`,
+//! `SSCAN` and `ZSCAN` are positions. 0 begins and ends. All are below 2^53:
+//! clients keep them as doubles.
 
 use moonraft_router::SLOT_COUNT;
 
-use super::{Entry, Keyspace};
+use super::{Entry, Keyspace, linear, seed};
 
-/// Positions of hashes in a cursor: 2^50, what the slot leaves of 64 bits.
-const POSITION_BITS: u32 = 50;
-
-/// A slot or collection of at most this many is returned whole, whatever the
-/// count asked for: as Redis does for small collections.
-pub const WHOLE_MAX: usize = 512;
-
-/// Pieces a large collection is returned in at most: each piece looks at all of
-/// it, so that a walk costs this many times its size.
-const PIECES_MAX: usize = 512;
+/// Cursors that a double can hold.
+const CURSOR_END: u64 = 1 << 53;
+const _: () = assert!(linear::POSITION_END * SLOT_COUNT as u64 <= CURSOR_END);
 
 /// The position of a name in a walk.
 pub fn position(name: &[u8]) -> u64 {
-    foldhash::fast::FixedState::with_seed(0).hash_one(name) >> (64 - POSITION_BITS)
-}
-
-/// The `count` names (or a few more) at and after `from`, and the position to go
-/// on from; `None` at the end. `names` are all there are.
-pub fn piece<'a, T>(
-    names: impl ExactSizeIterator<Item = T>,
-    name_of: impl Fn(&T) -> &'a [u8],
-    from: u64,
-    count: usize,
-) -> (Vec<T>, Option<u64>) {
-    let total = names.len();
-    let count = count.max(total / PIECES_MAX).max(1);
-    let mut found: Vec<(u64, T)> =
-        names.map(|name| (position(name_of(&name)), name)).filter(|&(at, _)| at >= from).collect();
-    if total <= WHOLE_MAX || found.len() <= count {
-        return (found.into_iter().map(|(_, name)| name).collect(), None);
-    }
-    found.select_nth_unstable_by_key(count - 1, |&(at, _)| at);
-    // All names that share the last position come along: none can be missed.
-    let last = found[count - 1].0;
-    found.retain(|&(at, _)| at <= last);
-    let next = Some(last + 1).filter(|&next| next < 1 << POSITION_BITS);
-    (found.into_iter().map(|(_, name)| name).collect(), next)
+    linear::position_of(seed::shared_hash(name))
 }
 
 impl Keyspace {
@@ -60,19 +30,17 @@ impl Keyspace {
         let mut entries = Vec::new();
         loop {
             let left = count.saturating_sub(entries.len());
-            let (piece, next) = piece(self.slot_entries(slot), |entry| &*entry.key, from, left);
-            entries.extend(piece);
+            let table = &self.tables[usize::from(slot)];
+            let (piece, next) = table.scan(from, left, |entry| position(&entry.key));
+            entries.extend(piece.into_iter().map(|entry| &**entry));
             if let Some(next) = next {
                 return (entries, next * u64::from(SLOT_COUNT) + u64::from(slot));
             }
-            slot += 1;
-            from = 0;
-            if slot == SLOT_COUNT {
-                return (entries, 0);
-            }
+            let Some(filled) = self.filled_slot_from(slot + 1) else { return (entries, 0) };
             if entries.len() >= count {
-                return (entries, u64::from(slot));
+                return (entries, u64::from(filled));
             }
+            (slot, from) = (filled, 0);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What makes the hashes of a table unpredictable to clients, and so the order of
-//! its items.
+//! its items; and the half of a hash that is no secret, since all replicas share it.
 //!
 //! A simulation wants the order repeated: [`fix`] makes all seeds of its thread
 //! follow from one number. Nothing but a simulation calls it.
@@ -35,6 +35,22 @@ impl Default for Seed {
                 Self(seed | FIXED_BIT)
             }
         }
+    }
+}
+
+/// The half of a hash that is the same in every process.
+const SHARED_BITS: u64 = 0xffff_ffff << 32;
+
+/// A hash that is the same on every replica and in every process, as far as all run one version.
+pub fn shared_hash(name: &[u8]) -> u64 {
+    foldhash::quality::FixedState::with_seed(0).hash_one(name) & SHARED_BITS
+}
+
+impl Seed {
+    /// The hash of a name in a [`super::linear::LinearTable`]: its upper half is shared by all replicas, its
+    /// lower half is this seed's.
+    pub fn hash(&self, name: &[u8]) -> u64 {
+        shared_hash(name) | self.hash_one(name) & !SHARED_BITS
     }
 }
 

@@ -7,12 +7,10 @@ use std::{
     ops::Deref,
 };
 
-use hashbrown::hash_table;
-
 use super::{
     Blob,
     integer::parse_integer,
-    scan, small,
+    linear, small,
     table::{Table, shuffle_first},
 };
 
@@ -32,7 +30,7 @@ enum Form {
     /// Few and short.
     Small(Vec<Blob>),
     /// Many or long. Never turns back into another form, as in Redis.
-    Large(Table<Blob>),
+    Large(Box<Table<Blob>>),
 }
 
 impl Default for Set {
@@ -116,7 +114,7 @@ pub struct Iter<'a>(Members<'a>);
 enum Members<'a> {
     Integers(std::slice::Iter<'a, i64>),
     Small(std::slice::Iter<'a, Blob>),
-    Large(hash_table::Iter<'a, Blob>),
+    Large(linear::Iter<'a, Blob>),
 }
 
 impl<'a> Iterator for Iter<'a> {
@@ -182,7 +180,7 @@ impl Set {
         match &self.form {
             Form::Integers(numbers) => numbers.capacity() * size_of::<i64>(),
             Form::Small(members) => members.capacity() * size_of::<Blob>(),
-            Form::Large(members) => members.heap_bytes(),
+            Form::Large(members) => size_of_val(&**members) + members.heap_bytes(),
         }
     }
 
@@ -285,8 +283,8 @@ impl Set {
     /// begins and ends. A set that is no hash table is returned whole.
     pub fn scan(&self, cursor: u64, count: usize) -> (Vec<Member<'_>>, u64) {
         let Form::Large(members) = &self.form else { return (self.iter().collect(), 0) };
-        let (piece, next) = scan::piece(members.iter(), |member: &&Blob| member, cursor, count);
-        (piece.into_iter().map(|member| Member::Bytes(member)).collect(), next.unwrap_or(0))
+        let (piece, next) = members.scan(cursor, count);
+        (piece.into_iter().map(|member| Member::Bytes(member)).collect(), next)
     }
 
     /// Changes the form if `member` is new and does not fit the present one.
@@ -314,8 +312,8 @@ impl Set {
     /// Takes the form of a hash table.
     fn grow(&mut self) {
         self.form = Form::Large(match std::mem::take(self).form {
-            Form::Integers(numbers) => numbers.into_iter().map(text).collect(),
-            Form::Small(members) => members.into_iter().collect(),
+            Form::Integers(numbers) => Box::new(numbers.into_iter().map(text).collect()),
+            Form::Small(members) => Box::new(members.into_iter().collect()),
             Form::Large(members) => members,
         });
     }

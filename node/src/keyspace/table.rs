@@ -1,22 +1,12 @@
-//! A hash table of items that carry their own name, from which one can be drawn
-//! at random in constant time.
-//!
-//! A draw looks at buckets picked at random until one is full, so each item is
-//! as likely as any other. That is constant time while the table is not much
-//! larger than what it holds: it shrinks when it falls below
-//! one item in `SPARSE` buckets, and the items that went pay for that.
+//! A hash table of items that carry their own name, walked in an order that is the same on every replica.
 
-use std::hash::BuildHasher;
+use hashbrown::HashSet;
 
-use hashbrown::{HashSet, HashTable, hash_table};
-
-use super::{Blob, Seed};
-
-/// Buckets an item, at most: so many tries a draw takes on average, at worst.
-const SPARSE: usize = 8;
-
-/// A table of no more buckets than this is not worth shrinking.
-const BUCKETS_MIN: usize = 64;
+use super::{
+    Blob, Seed,
+    linear::{self, LinearTable, Spot},
+    scan::position,
+};
 
 /// A draw of more than one in so many items shuffles all of them: picking at
 /// random until enough different ones are found would repeat itself too often.
@@ -44,13 +34,13 @@ impl Named for (Blob, Blob) {
 /// Items by name, in no order.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
-    items: HashTable<T>,
+    items: LinearTable<T>,
     seed: Seed,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { items: HashTable::new(), seed: Seed::default() }
+        Self { items: LinearTable::default(), seed: Seed::default() }
     }
 }
 
@@ -82,76 +72,61 @@ impl<T: Named> Table<T> {
 
     /// The item of this name.
     pub fn get(&self, name: &[u8]) -> Option<&T> {
-        self.items.find(self.seed.hash_one(name), |item| item.name() == name)
+        self.items.find(self.seed.hash(name), |item| item.name() == name)
     }
 
     /// The item of this name, to be changed; its name stays.
     pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut T> {
-        self.items.find_mut(self.seed.hash_one(name), |item| item.name() == name)
+        self.items.find_mut(self.seed.hash(name), |item| item.name() == name)
     }
 
     /// Puts the item that `make` makes where there is none of this name. Returns
     /// whether there was none.
     pub fn add(&mut self, name: &[u8], make: impl FnOnce() -> T) -> bool {
-        let seed = &self.seed;
-        let found = self.items.entry(
-            seed.hash_one(name),
-            |item| item.name() == name,
-            |item| seed.hash_one(item.name()),
-        );
-        match found {
-            hash_table::Entry::Occupied(_) => false,
-            hash_table::Entry::Vacant(place) => {
-                place.insert(make());
-                true
-            }
+        let hash = self.seed.hash(name);
+        let new = self.items.find(hash, |item| item.name() == name).is_none();
+        if new {
+            self.items.insert_unique(hash, make(), |item| self.seed.hash(item.name()));
         }
+        new
     }
 
     /// Puts an item. Returns the one that had its name.
     pub fn put(&mut self, item: T) -> Option<T> {
-        let seed = &self.seed;
-        let found = self.items.entry(
-            seed.hash_one(item.name()),
-            |other| other.name() == item.name(),
-            |other| seed.hash_one(other.name()),
-        );
-        match found {
-            hash_table::Entry::Occupied(mut place) => Some(std::mem::replace(place.get_mut(), item)),
-            hash_table::Entry::Vacant(place) => {
-                place.insert(item);
-                None
-            }
+        let hash = self.seed.hash(item.name());
+        if let Some(before) = self.items.find_mut(hash, |other| other.name() == item.name()) {
+            return Some(std::mem::replace(before, item));
         }
+        self.items.insert_unique(hash, item, |item| self.seed.hash(item.name()));
+        None
     }
 
     /// Takes the item of this name out.
     pub fn remove(&mut self, name: &[u8]) -> Option<T> {
-        let seed = &self.seed;
-        let found = self.items.find_entry(seed.hash_one(name), |item| item.name() == name).ok()?;
-        let (item, _) = found.remove();
-        let (buckets, count) = (self.items.num_buckets(), self.items.len());
-        if buckets > BUCKETS_MIN && count < buckets / SPARSE {
-            self.items.shrink_to(count * 2, |item| seed.hash_one(item.name()));
-        }
-        Some(item)
+        let rehash = |item: &T| self.seed.hash(item.name());
+        self.items.remove(self.seed.hash(name), |item| item.name() == name, rehash)
     }
 
     /// All items, in no order.
-    pub fn iter(&self) -> hash_table::Iter<'_, T> {
+    pub fn iter(&self) -> linear::Iter<'_, T> {
         self.items.iter()
     }
 
     /// The items in the places from `place` on, each with the place after it. Places are good until an
-    /// item comes.
+    /// item comes or goes.
     pub fn iter_from(&self, place: usize) -> impl Iterator<Item = (usize, &T)> {
-        let places = place..self.items.num_buckets();
-        places.filter_map(|at| self.items.get_bucket(at).map(|item| (at + 1, item)))
+        self.items.iter_from(place)
     }
 
-    /// An item drawn at random; `below` draws a number below its argument.
-    pub fn draw(&self, below: impl FnMut(usize) -> usize) -> Option<&T> {
-        draw(&self.items, below)
+    /// About `count` items from `cursor` on, and the cursor to go on with; 0 begins and ends.
+    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<&T>, u64) {
+        let (items, next) = self.items.scan(cursor, count, |item| position(item.name()));
+        (items, next.unwrap_or(0))
+    }
+
+    /// An item drawn at random, each as likely; `below` draws a number below its argument.
+    pub fn draw(&self, below: impl FnOnce(usize) -> usize) -> Option<&T> {
+        (!self.is_empty()).then(|| self.items.nth(below(self.len()), &mut Spot::default()))
     }
 
     /// As many different items drawn at random, or all if there are fewer, in no
@@ -166,16 +141,13 @@ impl<T: Named> Table<T> {
             return items;
         }
         let mut drawn = HashSet::with_capacity_and_hasher(count, foldhash::fast::FixedState::default());
-        let mut items = Vec::with_capacity(count);
-        while items.len() < count {
-            let bucket = below(self.items.num_buckets());
-            if let Some(item) = self.items.get_bucket(bucket)
-                && drawn.insert(bucket)
-            {
-                items.push(item);
-            }
+        while drawn.len() < count {
+            drawn.insert(below(self.len()));
         }
-        items
+        let mut ordinals: Vec<usize> = drawn.into_iter().collect();
+        ordinals.sort_unstable();
+        let mut spot = Spot::default();
+        ordinals.into_iter().map(|ordinal| self.items.nth(ordinal, &mut spot)).collect()
     }
 }
 
@@ -186,23 +158,6 @@ pub fn shuffle_first<T>(items: &mut Vec<T>, count: usize, mut below: impl FnMut(
         items.swap(at, other);
     }
     items.truncate(count);
-}
-
-/// An item of any table drawn at random. Constant time unless the table is
-/// nearly empty for its size; then linear.
-pub fn draw<T>(table: &HashTable<T>, mut below: impl FnMut(usize) -> usize) -> Option<&T> {
-    /// Tries in vain are this likely to end for a table that is as sparse as a
-    /// [`Table`] may be: once in ten million draws.
-    const TRIES_MAX: usize = 128;
-    if table.is_empty() {
-        return None;
-    }
-    for _ in 0..TRIES_MAX {
-        if let Some(item) = table.get_bucket(below(table.num_buckets())) {
-            return Some(item);
-        }
-    }
-    table.iter().nth(below(table.len()))
 }
 
 #[cfg(test)]
@@ -232,7 +187,6 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let mut table = numbered(10_000);
         (0..9_900).for_each(|number| drop(table.remove(number.to_string().as_bytes())));
-        assert!(table.items.num_buckets() <= 100 * SPARSE * 2, "it has shrunk");
         let mut one = BTreeMap::new();
         let mut few = BTreeMap::new();
         let mut many = BTreeMap::new();
@@ -250,22 +204,6 @@ mod tests {
         for counts in [one, few, many] {
             let statistic = chi_squared(&counts, 100);
             assert!(statistic < 160.0, "{statistic}");
-        }
-    }
-
-    #[test]
-    fn a_draw_takes_constant_time() {
-        for count in [10, 1000, 100_000] {
-            let table = numbered(count);
-            let mut random = StdRng::seed_from_u64(2);
-            let mut tries = 0;
-            for _ in 0..1000 {
-                table.draw(|end| {
-                    tries += 1;
-                    random.random_range(0..end)
-                });
-            }
-            assert!(tries < 1000 * SPARSE, "{tries} tries for 1000 draws of {count}");
         }
     }
 

@@ -57,6 +57,9 @@ fn check(keyspace: &Keyspace) {
     assert_eq!(keyspace.len(), keyspace.entries().count());
     let in_slots: usize = (0..moonraft_router::SLOT_COUNT).map(|slot| keyspace.slot_len(slot)).sum();
     assert_eq!(keyspace.len(), in_slots);
+    for (tables, &count) in keyspace.tables.chunks(super::GROUP).zip(keyspace.group_counts.iter()) {
+        assert_eq!(tables.iter().map(super::SlotTable::len).sum::<usize>(), count);
+    }
     let mut mortal = 0;
     for entry in keyspace.entries() {
         assert!(keyspace.slot_entries(slot_of(&entry.key)).any(|other| other.key == entry.key));

@@ -125,7 +125,7 @@ impl Keyspace {
         for (slot, table) in tables {
             let table = Arc::try_unwrap(table).expect("only a walk shares a table with an undo");
             self.pass_slot(slot);
-            self.key_count += table.len();
+            self.count_keys(slot, table.len() as isize);
             for entry in &table {
                 if let Some(at) = entry.object.deadline() {
                     let hash = self.hash(&entry.key);

@@ -16,9 +16,8 @@
 //! * A large value is written in slices. Who is about to change one asks first ([`Keyspace::prepare_change`]):
 //!   what can be written at once is; the rest is awaited, and its slices come before all else, the values in
 //!   turn. Who did not ask, or could not, has it written to its end at once, however large it is.
-//! * A slot is walked by the places of its table. Places are good until the table is rearranged, which only
-//!   an insertion into a full table does: then the walk of this slot begins again, and what it wrote is
-//!   known by its number.
+//! * A slot is walked by the places of its table. Places are good until the bucket that the walk is in is
+//!   rearranged: then the walk of this bucket begins again, and what it wrote is known by its number.
 //!
 //! INVARIANTS:
 //! * As long as a slot is in `remaining`, each key that was in it when the walk began is in its table as it
@@ -33,7 +32,7 @@ use hashbrown::HashMap;
 use moonraft_proto::{Effect, entry::BatchWriter};
 use moonraft_router::{SLOT_COUNT, slot_of};
 
-use super::{Blob, Entry, Keyspace, Seed, SlotSet, SlotTable, dump::dump_slice};
+use super::{Blob, Entry, Keyspace, Seed, SlotSet, SlotTable, dump::dump_slice, linear::PLACE_END};
 
 /// A chunk is closed when it has so many bytes: it is what travels to the writer, is checked when it is
 /// read, and is applied in one go when it is installed (about a millisecond).
@@ -41,6 +40,9 @@ const CHUNK_BYTES: usize = 128 << 10;
 
 /// What a key costs a step beside its bytes: a few misses of the processor's cache.
 const ENTRY_COST: usize = 64;
+
+/// What passing to the next bucket costs a step.
+const LOOK_COST: usize = 8;
 
 /// Places of a table that are looked at before the cost is counted.
 const PLACES_AT_ONCE: usize = 256;
@@ -187,22 +189,17 @@ impl Walk {
     }
 
     /// Looks for an entry from `place` on and writes it, or a first slice of it. Returns the place where it
-    /// was, if it was found, and the cost of looking.
-    fn look(&mut self, source: &Source, table: &SlotTable, bytes_max: usize) -> (Option<usize>, usize) {
-        let from = self.place;
-        let end = table.num_buckets().min(from + PLACES_AT_ONCE);
-        let entry = (from..end).find_map(|at| Some((at, table.get_bucket(at)?)));
-        let Some((at, entry)) = entry else {
-            self.place = end;
-            return (None, end - from);
-        };
-        self.place = at + 1;
+    /// was, if it was found.
+    fn look(&mut self, source: &Source, table: &SlotTable, bytes_max: usize) -> Option<usize> {
+        let (found, next) = table.look(self.place, PLACES_AT_ONCE);
+        self.place = next;
+        let (at, entry) = found?;
         if entry.walked != self.number {
             let next = self.write(entry, 0, bytes_max);
             let (key, source) = (entry.key.clone(), source.clone());
             self.slicing = next.map(|place| Slicing { key, source, place, awaited: false });
         }
-        (Some(at), at - from + ENTRY_COST)
+        Some(at)
     }
 }
 
@@ -280,20 +277,20 @@ impl Keyspace {
         }
         let source = walk.take_source()?;
         let table = self.table_of(&source);
-        let (found, cost) = walk.look(&source, table, bytes_max);
-        let ended = found.is_none() && walk.place == table.num_buckets();
+        let found = walk.look(&source, table, bytes_max);
+        let ended = walk.place == PLACE_END;
         match source {
             Source::Slot(slot) if ended => walk.remaining.remove(slot),
             _ if ended => {}
             source => {
                 if let (Source::Slot(slot), Some(at)) = (&source, found) {
-                    let entry = self.tables[usize::from(*slot)].get_bucket_mut(at);
+                    let entry = self.tables[usize::from(*slot)].at_mut(at);
                     entry.expect("it was looked at just now").walked = walk.number;
                 }
                 walk.current = Some(source);
             }
         }
-        Some(cost + 1)
+        Some(if found.is_some() { ENTRY_COST } else { LOOK_COST })
     }
 
     fn table_of<'a>(&'a self, source: &'a Source) -> &'a SlotTable {
@@ -360,8 +357,8 @@ impl Keyspace {
         }
         let table = &self.tables[usize::from(slot)];
         let is_current = matches!(walk.current, Some(Source::Slot(current)) if current == slot);
-        if is_current && table.len() == table.capacity() {
-            walk.place = 0; // what comes may rearrange the table
+        if is_current {
+            walk.place = table.keep_place(walk.place, hash);
         }
         let Some(entry) = table.find(hash, |entry| *entry.key == *key) else { return walk.number };
         if entry.walked != walk.number {

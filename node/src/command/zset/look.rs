@@ -11,7 +11,7 @@ use super::{
     },
     members_reply,
 };
-use crate::keyspace::{SortedSet, Tx, scan};
+use crate::keyspace::{SortedSet, Tx};
 
 /// `ZCARD key`
 pub fn zcard<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
@@ -114,9 +114,9 @@ pub fn zscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let Some(sorted) = tx.sorted(words[1])? else { return Ok(scan_reply(0, Vec::new())) };
     let options = scan_options(&words[3..], false)?;
 
-    let (pairs, next) = scan::piece(sorted.iter_unordered(), |(member, _)| &***member, from, options.count);
+    let (pairs, next) = sorted.scan(from, options.count);
     let wanted = pairs.into_iter().filter(|(member, _)| options.matches(member));
     let replies =
         wanted.flat_map(|(member, score)| [Reply::bulk(&**member), Reply::text(double_text(score))]);
-    Ok(scan_reply(next.unwrap_or(0), replies.collect()))
+    Ok(scan_reply(next, replies.collect()))
 }

@@ -5,18 +5,11 @@
 //! one, so there is no list of free places, memory shrinks with the set, and any
 //! number below the length names a member.
 
-use std::hash::BuildHasher;
-
-use hashbrown::{HashTable, hash_table::OccupiedEntry};
-
-use crate::keyspace::{Blob, Seed};
+use crate::keyspace::{Blob, Seed, linear::LinearTable, scan::position};
 
 /// Members stand in chunks of this many, 8 KiB each: a set that grows copies no
 /// more than that, and has no more than that to spare.
 const CHUNK: usize = 256;
-
-/// A hash table this many times too large is shrunk.
-const TABLE_SPARE_MAX: usize = 8;
 
 #[derive(Clone, Debug)]
 struct Member {
@@ -30,7 +23,7 @@ pub struct Members {
     /// All but the last are full.
     chunks: Vec<Vec<Member>>,
     /// The number of each, by the hash of its name.
-    numbers: HashTable<u32>,
+    numbers: LinearTable<u32>,
     seed: Seed,
 }
 
@@ -77,14 +70,14 @@ impl Members {
 
     /// The number of a name.
     pub fn find(&self, name: &[u8]) -> Option<u32> {
-        let hash = self.seed.hash_one(name);
+        let hash = self.seed.hash(name);
         self.numbers.find(hash, |&number| self.name(number) == name).copied()
     }
 
     /// Adds a member that is not there yet. Returns its number.
     pub fn add(&mut self, name: Blob, score: f64) -> u32 {
         let number = u32::try_from(self.len()).expect("2^32 members are more than memory holds");
-        let hash = self.seed.hash_one(&*name);
+        let hash = self.seed.hash(&name);
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push(Member { name, score }),
             // The first chunk grows as it fills, the others are sure to.
@@ -96,9 +89,7 @@ impl Members {
             None => self.chunks.push(vec![Member { name, score }]),
         }
         let (chunks, seed) = (&self.chunks, &self.seed);
-        self.numbers.insert_unique(hash, number, |&other| {
-            seed.hash_one(&*chunks[other as usize / CHUNK][other as usize % CHUNK].name)
-        });
+        self.numbers.insert_unique(hash, number, |&other| seed.hash(name_in(chunks, other)));
         number
     }
 
@@ -110,9 +101,13 @@ impl Members {
     /// Takes a member away; the last one gets its number.
     pub fn remove(&mut self, number: u32) {
         let last = self.last();
-        self.table_entry(number).remove();
+        let (chunks, seed) = (&self.chunks, &self.seed);
+        let hash = |number: u32| seed.hash(name_in(chunks, number));
+        let removed = self.numbers.remove(hash(number), |&other| other == number, |&other| hash(other));
+        removed.expect("every member is in the table");
         if number != last {
-            *self.table_entry(last).get_mut() = number;
+            let moved = self.numbers.find_mut(hash(last), |&other| other == last);
+            *moved.expect("every member is in the table") = number;
         }
         let chunk = self.chunks.last_mut().expect("there is a member");
         let moved = chunk.pop().expect("no chunk is empty");
@@ -122,22 +117,15 @@ impl Members {
         if number != last {
             *self.member_mut(number) = moved;
         }
-        self.shrink();
     }
 
-    fn table_entry(&mut self, number: u32) -> OccupiedEntry<'_, u32> {
-        let hash = self.seed.hash_one(self.name(number));
-        let found = self.numbers.find_entry(hash, |&other| other == number);
-        found.expect("every member is in the table")
+    /// About `count` numbers from `cursor` on, and the cursor to go on with; 0 begins and ends.
+    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<u32>, u64) {
+        let (numbers, next) = self.numbers.scan(cursor, count, |&number| position(self.name(number)));
+        (numbers.into_iter().copied().collect(), next.unwrap_or(0))
     }
+}
 
-    fn shrink(&mut self) {
-        let count = self.len();
-        if self.numbers.capacity() > TABLE_SPARE_MAX * count.max(CHUNK) {
-            let (chunks, seed) = (&self.chunks, &self.seed);
-            self.numbers.shrink_to(count * 2, |&other| {
-                seed.hash_one(&*chunks[other as usize / CHUNK][other as usize % CHUNK].name)
-            });
-        }
-    }
+fn name_in(chunks: &[Vec<Member>], number: u32) -> &[u8] {
+    &chunks[number as usize / CHUNK][number as usize % CHUNK].name
 }

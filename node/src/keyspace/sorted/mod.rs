@@ -166,17 +166,13 @@ impl SortedSet {
         self.range(0, self.len())
     }
 
-    /// Members with scores, in no order that means anything: quicker.
-    pub fn iter_unordered(&self) -> impl ExactSizeIterator<Item = (&Blob, f64)> {
-        let (pairs, members) = match &self.form {
-            Form::Small(pairs) => (&pairs[..], None),
-            Form::Large(large) => (&[][..], Some(&large.members)),
-        };
-        let count = self.len();
-        (0..count).map(move |at| match members {
-            Some(members) => (members.blob(at as u32), members.get(at as u32).0),
-            None => (&pairs[at].1, pairs[at].0),
-        })
+    /// About `count` members from `cursor` on, with their scores, and the cursor to go on with; 0 begins and
+    /// ends. A small one is returned whole.
+    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<(&Blob, f64)>, u64) {
+        let Form::Large(large) = &self.form else { return (self.iter().collect(), 0) };
+        let (numbers, next) = large.members.scan(cursor, count);
+        let pair = |number| (large.members.blob(number), large.members.get(number).0);
+        (numbers.into_iter().map(pair).collect(), next)
     }
 
     /// Members at positions from `start` up to but without `end`, in order.
