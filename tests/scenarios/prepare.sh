@@ -1,5 +1,6 @@
 # Builds what the suite and the measurements start, and makes their Python
-# environment. To be sourced; sets `here`, `repository` and `venv`.
+# environment. To be sourced; sets `here`, `repository` and `venv`. `helpers`: programs
+# of the tests to build, if others than the scenarios'.
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repository="$(cd "$here/../.." && pwd)"
@@ -16,7 +17,7 @@ release=()
 [[ "$MOONRAFT_PROFILE" == release ]] && release=(--release)
 build() { (cd "$repository" && cargo build --locked "${release[@]}" "$@"); }
 
-build --package moonraft-tests --bin redis-rs-failover
+for helper in "${helpers[@]:-redis-rs-failover}"; do build --package moonraft-tests --bin "$helper"; done
 if [[ -z "${MOONRAFT_BINARY:-}" && -z "${MOONRAFT_RIVAL:-}" ]]; then
   build --package moonraft --bin moonraft
   export MOONRAFT_BINARY="$repository/target/$MOONRAFT_PROFILE/moonraft"

@@ -56,7 +56,8 @@ fn disturb(network: &mut Network, random: &mut Random) {
             let to = Some(1 + random.below(nodes));
             network.input(id, Input::Transfer { group: 0, to });
         }
-        8..=10 => network.cut.clear(),
+        8 => network.input(id, Input::Readers { group: 0, present: true }),
+        9 | 10 => network.cut.clear(),
         11 => restart_supporter(network, random),
         12 => lose_disk(network, id),
         _ => {
