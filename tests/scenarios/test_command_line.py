@@ -283,22 +283,6 @@ def test_nobody_is_let_in_before_the_directory_is_the_nodes_own(one_node, tmp_pa
     assert not answered
 
 
-@pytest.mark.parametrize("files", [3, 6, 9, 12, 16, 20, 25, 30, 40])
-def test_too_few_descriptors_are_one_clear_line(one_node, tmp_path, files):
-    """Or they are enough."""
-    words = [moonraft.binary(), "server", "--cluster", one_node[0], "--node", "1", "--dir", tmp_path / "data"]
-    limit = ["prlimit", f"--nofile={files}:{files}", *map(str, words)]
-    process = Process(limit, tmp_path / "node.log")
-    eventually(lambda: "ready:" in process.output() or not process.is_running(), what="it has begun or not")
-    if process.is_running():
-        assert process.stop() == 0
-        return
-    lines = process.output().splitlines()
-    refusal = [line for line in lines if line.startswith("moonraft: ")]
-    assert process.wait() == 2 and len(refusal) == 1 and "panicked" not in process.output(), lines
-    assert "raise the limit of open files" in refusal[0]
-
-
 def test_a_directory_in_use(one_node, tmp_path, processes):
     file, ports = one_node
     words = ["server", "--cluster", file, "--node", 1, "--dir", tmp_path / "data"]
