@@ -7,12 +7,15 @@
 //!
 //! Invariants:
 //! * Bytes are consumed by whole requests: an incomplete one is parsed again
-//!   when more has arrived. So that a value of many megabytes is not parsed once
-//!   per packet, an incomplete request says how many bytes it needs at least.
+//!   when more has arrived. So that neither a value of many megabytes nor a
+//!   million words are looked at once per packet, an incomplete request says how
+//!   many bytes it needs at least, and which of its words were whole
+//!   ([`Unfinished`]).
 //! * A length that is over a limit is refused when it is read, before its bytes.
+//! * What is refused, and when, does not depend on how the bytes were split.
 //!
-//! Source: RESP specification; `networking.c` of Redis 7.2 for limits and texts,
-//! its `sds.c` for quotes.
+//! Source: RESP specification; `networking.c` of Redis 7 for limits and texts,
+//! its `sds.c` for quotes, its `util.c` for what a number is.
 
 use std::ops::Range;
 
@@ -31,7 +34,8 @@ pub type Words<'a> = SmallVec<[&'a [u8]; WORDS_INLINE]>;
 pub struct Limits {
     /// Bytes of one word; `proto-max-bulk-len`.
     pub bulk_bytes_max: usize,
-    /// Words of one request; Redis's 1024 * 1024.
+    /// Words of one request; Redis's `INT_MAX`. What a client may send before it is
+    /// executed ends at far fewer: `client-query-buffer-limit`.
     pub words_max: usize,
     /// Bytes of an inline request and of a header line; Redis's 64 KiB.
     pub line_bytes_max: usize,
@@ -39,7 +43,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bulk_bytes_max: 512 << 20, words_max: 1 << 20, line_bytes_max: 64 << 10 }
+        Self { bulk_bytes_max: 512 << 20, words_max: i32::MAX as usize, line_bytes_max: 64 << 10 }
     }
 }
 
@@ -62,8 +66,19 @@ pub enum Parsed<'a> {
     },
 }
 
-/// Parses the request at the start of `input`. The words of an inline one are put
-/// into `unquoted`, which is empty before.
+/// How far the request at the start of a buffer was whole when it was last looked
+/// at. The default: nothing is known of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Where the first word begins that was not whole; 0: unknown.
+    at: usize,
+    /// How many words begin there.
+    left: usize,
+}
+
+/// Parses the request at the start of `input`, of which `unfinished` is known: what
+/// the last call said if its bytes are still there, with more behind them. The words
+/// of an inline one are put into `unquoted`, which is empty before.
 ///
 /// # Errors
 /// Bytes that no request starts with, or one over a limit; the text is Redis's.
@@ -71,15 +86,26 @@ pub fn parse<'a>(
     input: &'a [u8],
     unquoted: &'a mut Vec<u8>,
     limits: &Limits,
+    unfinished: &mut Unfinished,
 ) -> Result<Parsed<'a>, DecodeError> {
     match input.first() {
         None => Ok(Parsed::Incomplete { needed: 1 }),
-        Some(b'*') => parse_array(input, limits),
+        Some(b'*') => parse_array(input, limits, unfinished),
         Some(_) => parse_inline(input, unquoted, limits),
     }
 }
 
-fn parse_array<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, DecodeError> {
+fn parse_array<'a>(
+    input: &'a [u8],
+    limits: &Limits,
+    unfinished: &mut Unfinished,
+) -> Result<Parsed<'a>, DecodeError> {
+    while unfinished.left > 0 {
+        match word(input, unfinished.at, limits)? {
+            Word::Whole { end, .. } => *unfinished = Unfinished { at: end, left: unfinished.left - 1 },
+            Word::Incomplete { needed } => return Ok(Parsed::Incomplete { needed }),
+        }
+    }
     let Some((count, mut at)) = header(input, 0, limits, "too big mbulk count string")? else {
         return Ok(Parsed::Incomplete { needed: input.len() + 1 });
     };
@@ -88,62 +114,89 @@ fn parse_array<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Decod
         _ => return Err(DecodeError::new("invalid multibulk length")),
     };
     let mut words = Words::new();
-    for left in (0..count).rev() {
-        match input.get(at) {
-            None => return Ok(Parsed::Incomplete { needed: at + 1 }),
-            Some(b'$') => {}
-            Some(&other) => {
-                let text = format!("expected '$', got '{}'", printable(other));
-                return Err(DecodeError(text.into()));
+    for left in (1..=count).rev() {
+        match word(input, at, limits)? {
+            Word::Whole { start, end } => {
+                words.push(&input[start..end - 2]);
+                at = end;
+            }
+            Word::Incomplete { needed } => {
+                *unfinished = Unfinished { at, left };
+                return Ok(Parsed::Incomplete { needed });
             }
         }
-        let Some((length, start)) = header(input, at, limits, "too big bulk count string")? else {
-            return Ok(Parsed::Incomplete { needed: input.len() + 1 });
-        };
-        let length = match length {
-            Some(length) if (0..=limits.bulk_bytes_max as i64).contains(&length) => length as usize,
-            _ => return Err(DecodeError::new("invalid bulk length")),
-        };
-        at = start + length + 2;
-        if input.len() < at {
-            // Each word that is still to come takes at least `$0\r\n\r\n`.
-            return Ok(Parsed::Incomplete { needed: at + 6 * left });
-        }
-        words.push(&input[start..start + length]);
     }
+    *unfinished = Unfinished::default();
     Ok(Parsed::Request { words, consumed: at })
 }
 
-fn printable(byte: u8) -> char {
-    if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { ' ' }
+/// A bulk string.
+enum Word {
+    /// Its bytes begin at `start`, and what follows it at `end`: two bytes after the last,
+    /// whatever these are.
+    Whole { start: usize, end: usize },
+    /// The buffer must hold at least this many bytes to try again.
+    Incomplete { needed: usize },
+}
+
+/// The bulk string at `at`. Its first byte is looked at when its whole line is there.
+#[inline]
+fn word(input: &[u8], at: usize, limits: &Limits) -> Result<Word, DecodeError> {
+    let Some((length, start)) = header(input, at, limits, "too big bulk count string")? else {
+        return Ok(Word::Incomplete { needed: input.len() + 1 });
+    };
+    if input[at] != b'$' {
+        return Err(unexpected(input[at]));
+    }
+    let length = match length {
+        Some(length) if (0..=limits.bulk_bytes_max as i64).contains(&length) => length as usize,
+        _ => return Err(DecodeError::new("invalid bulk length")),
+    };
+    let end = start + length + 2;
+    Ok(if end <= input.len() { Word::Whole { start, end } } else { Word::Incomplete { needed: end } })
+}
+
+#[cold]
+fn unexpected(kind: u8) -> DecodeError {
+    let shown = if kind.is_ascii() { char::from(kind) } else { char::REPLACEMENT_CHARACTER };
+    DecodeError(format!("expected '$', got '{shown}'").into())
 }
 
 /// The number after the kind byte at `at` and where the next line starts; no
 /// number if the line is not one, nothing at all if the line is not complete.
 type Header = Option<(Option<i64>, usize)>;
 
+#[inline]
 fn header(input: &[u8], at: usize, limits: &Limits, too_long: &'static str) -> Result<Header, DecodeError> {
-    let line = &input[at + 1..];
+    let line = &input[at..];
     // The common case: a few digits, found without a search.
-    let mut number = 0_i64;
-    for (index, &byte) in line.iter().take(10).enumerate() {
-        match byte {
-            b'0'..=b'9' => number = number * 10 + i64::from(byte - b'0'),
-            b'\r' if index > 0 => {
-                return Ok(line.get(index + 1).map(|_| (Some(number), at + index + 3)));
+    if let [b'$' | b'*', digits @ ..] = line {
+        let mut number = 0_i64;
+        for (index, &byte) in digits.iter().take(10).enumerate() {
+            match byte {
+                b'0'..=b'9' if number > 0 || index == 0 => number = number * 10 + i64::from(byte - b'0'),
+                b'\r' if index > 0 => {
+                    return Ok(digits.get(index + 1).map(|_| (Some(number), at + index + 3)));
+                }
+                _ => break,
             }
-            _ => break,
         }
     }
-    match memchr::memchr(b'\r', line) {
-        Some(end) if end + 1 < line.len() => {
-            let text = std::str::from_utf8(&line[..end]).ok();
-            Ok(Some((text.and_then(|text| text.parse().ok()), at + end + 3)))
+    // In C a zero byte ends the text in which the end of the line is looked for.
+    match memchr::memchr2(b'\r', 0, line) {
+        Some(end) if line[end] == b'\r' => {
+            Ok((end + 1 < line.len()).then(|| (integer(line.get(1..end).unwrap_or_default()), at + end + 2)))
         }
-        Some(_) => Ok(None),
-        None if line.len() > limits.line_bytes_max => Err(DecodeError::new(too_long)),
-        None => Ok(None),
+        _ if line.len() > limits.line_bytes_max => Err(DecodeError::new(too_long)),
+        _ => Ok(None),
     }
+}
+
+/// An integer as Redis reads them: neither a `+` nor a zero in front.
+fn integer(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let is_written_once = text == b"0" || matches!(digits, [b'1'..=b'9', ..]);
+    std::str::from_utf8(text).ok().filter(|_| is_written_once)?.parse().ok()
 }
 
 fn parse_inline<'a>(
@@ -151,15 +204,12 @@ fn parse_inline<'a>(
     unquoted: &'a mut Vec<u8>,
     limits: &Limits,
 ) -> Result<Parsed<'a>, DecodeError> {
-    let Some(end) = memchr::memchr(b'\n', input) else {
-        if input.len() > limits.line_bytes_max {
-            return Err(DecodeError::new("too big inline request"));
-        }
-        return Ok(Parsed::Incomplete { needed: input.len() + 1 });
-    };
-    if end > limits.line_bytes_max {
+    // In C a zero byte ends the text in which the end of the line is looked for.
+    let end = memchr::memchr2(b'\n', 0, input).filter(|&end| input[end] == b'\n');
+    if end.unwrap_or(input.len()) > limits.line_bytes_max {
         return Err(DecodeError::new("too big inline request"));
     }
+    let Some(end) = end else { return Ok(Parsed::Incomplete { needed: input.len() + 1 }) };
     let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
     let words = inline_words(line, unquoted).ok_or(DecodeError::new("unbalanced quotes in request"))?;
     let unquoted: &[u8] = unquoted;
@@ -167,10 +217,9 @@ fn parse_inline<'a>(
     Ok(Parsed::Request { words, consumed: end + 1 })
 }
 
-/// Splits a line at blanks, as Redis does: a zero byte ends it, quotes may begin
-/// inside a word but end it. `None`: a quote is not closed, or more follows it.
-fn inline_words(line: &[u8], unquoted: &mut Vec<u8>) -> Option<Vec<Range<usize>>> {
-    let mut line = line.split(|&byte| byte == 0).next().unwrap_or_default();
+/// Splits a line at blanks, as Redis does: quotes may begin inside a word but end
+/// it. `None`: a quote is not closed, or more follows it.
+fn inline_words(mut line: &[u8], unquoted: &mut Vec<u8>) -> Option<Vec<Range<usize>>> {
     let mut words = Vec::new();
     loop {
         while let [byte, rest @ ..] = line
@@ -196,8 +245,7 @@ const fn is_blank(byte: u8) -> bool {
 fn next_inline_word<'a>(mut line: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         line = match line {
-            [] => return Some(line),
-            [byte, ..] if is_blank(*byte) => return Some(line),
+            [] | [b' ' | b'\n' | b'\r' | b'\t', ..] => return Some(line),
             [quote @ (b'"' | b'\''), rest @ ..] => {
                 let rest = unquote(*quote, rest, word)?;
                 return rest.first().is_none_or(|&byte| is_blank(byte)).then_some(rest);
@@ -242,8 +290,13 @@ mod tests {
 
     use super::*;
 
+    /// What is made of bytes of which nothing is known.
+    fn parsed<'a>(input: &'a [u8], unquoted: &'a mut Vec<u8>) -> Result<Parsed<'a>, DecodeError> {
+        parse(input, unquoted, &Limits::default(), &mut Unfinished::default())
+    }
+
     fn words(input: &str) -> Vec<String> {
-        match parse(input.as_bytes(), &mut Vec::new(), &Limits::default()) {
+        match parsed(input.as_bytes(), &mut Vec::new()) {
             Ok(Parsed::Request { words, .. }) => {
                 words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
             }
@@ -252,7 +305,11 @@ mod tests {
     }
 
     fn refusal(input: &str) -> String {
-        parse(input.as_bytes(), &mut Vec::new(), &Limits::default()).expect_err("must be refused").to_string()
+        parsed(input.as_bytes(), &mut Vec::new()).expect_err("must be refused").to_string()
+    }
+
+    fn is_incomplete(input: &str) -> bool {
+        matches!(parsed(input.as_bytes(), &mut Vec::new()), Ok(Parsed::Incomplete { .. }))
     }
 
     #[test]
@@ -263,7 +320,8 @@ mod tests {
         assert_eq!(words("*-1\r\n"), Vec::<String>::new());
         assert_eq!(words("set  a 'b c'\r\n"), ["set", "a", "b c"]);
         assert_eq!(words("ping\n"), ["ping"]);
-        assert_eq!(words("a\tb\x0bc \r\n"), ["a", "b", "c"]);
+        // What stands before a word as a blank does not end one.
+        assert_eq!(words("a\tb\x0bc \x0b\x0cd\r\n"), ["a", "b\x0bc", "d"]);
         assert_eq!(words("\r\n"), Vec::<String>::new());
     }
 
@@ -274,7 +332,6 @@ mod tests {
         assert_eq!(words("echo \"\\r\\t\\a\\b\\x4\\xzz\"\n"), ["echo", "\r\t\x07\x08x4xzz"]);
         assert_eq!(words("echo 'it\\'s \\n \"x\"'\n"), ["echo", "it's \\n \"x\""]);
         assert_eq!(words("echo ab\"c d\" ''\n"), ["echo", "abc d", ""]);
-        assert_eq!(words("echo a\0 'b\n"), ["echo", "a"]);
         for line in ["echo \"a\n", "echo 'a\n", "echo \"a\"b\n", "echo 'a''b'\n", "echo \"a\\\"\n", "\"\\\n"]
         {
             assert_eq!(refusal(line), "Protocol error: unbalanced quotes in request", "{line}");
@@ -284,7 +341,13 @@ mod tests {
     #[test]
     fn refusals_have_the_texts_of_redis() {
         assert_eq!(refusal("*x\r\n"), "Protocol error: invalid multibulk length");
-        assert_eq!(refusal("*1048577\r\n"), "Protocol error: invalid multibulk length");
+        assert_eq!(refusal("*2147483648\r\n"), "Protocol error: invalid multibulk length");
+        for count in ["01", "+1", "-0", " 1", "1 ", "", "1.0", "9223372036854775808"] {
+            let text = refusal(&format!("*{count}\r\n"));
+            assert_eq!(text, "Protocol error: invalid multibulk length", "{count}");
+            let text = refusal(&format!("*1\r\n${count}\r\n"));
+            assert_eq!(text, "Protocol error: invalid bulk length", "{count}");
+        }
         assert_eq!(refusal("*1\r\n:1\r\n"), "Protocol error: expected '$', got ':'");
         assert_eq!(refusal("*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(refusal("*1\r\n$536870913\r\n"), "Protocol error: invalid bulk length");
@@ -292,13 +355,80 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_refused_before_its_line_is_there() {
+        assert!(is_incomplete("*x") && is_incomplete("*x\r"));
+        assert!(is_incomplete("*1\r\nx") && is_incomplete("*1\r\n:1\r"));
+        assert!(is_incomplete("*2147483647\r\n$4\r\nPING\r\n"));
+        // A zero byte ends the text in which C looks for the end of the line.
+        assert!(is_incomplete("*1\0\r\n") && is_incomplete("PING\0\r\n"));
+        let long = "1".repeat(64 << 10);
+        assert_eq!(refusal(&format!("*{long}")), "Protocol error: too big mbulk count string");
+        assert_eq!(refusal(&format!("*1\r\n${long}")), "Protocol error: too big bulk count string");
+        assert_eq!(refusal(&format!("1{long}")), "Protocol error: too big inline request");
+        assert!(is_incomplete(&long) && is_incomplete(&format!("*{}", &long[1..])));
+    }
+
+    #[test]
     fn a_large_word_says_how_much_it_needs() {
         let mut unquoted = Vec::new();
-        let parsed = parse(b"*2\r\n$3\r\nSET\r\n$1000\r\nabc", &mut unquoted, &Limits::default());
+        let parsed = parsed(b"*2\r\n$3\r\nSET\r\n$1000\r\nabc", &mut unquoted);
         assert_eq!(parsed, Ok(Parsed::Incomplete { needed: 13 + 7 + 1000 + 2 }));
     }
 
+    /// A million words in a hundred pieces: what was whole is not looked at again.
+    #[test]
+    fn words_that_were_whole_are_not_looked_at_again() {
+        let count = 1_000_000;
+        let bytes = [format!("*{count}\r\n").into_bytes(), b"$1\r\nx\r\n".repeat(count)].concat();
+        let (mut unfinished, mut looked) = (Unfinished::default(), 0);
+        for end in (1..100).map(|piece| bytes.len() / 100 * piece) {
+            let before = unfinished;
+            let (mut unquoted, limits) = (Vec::new(), Limits::default());
+            let parsed = parse(&bytes[..end], &mut unquoted, &limits, &mut unfinished);
+            assert!(matches!(parsed, Ok(Parsed::Incomplete { .. })));
+            looked += before.left.checked_sub(unfinished.left).unwrap_or(count - unfinished.left);
+        }
+        assert_eq!(looked, count - unfinished.left, "each word once");
+        let (mut unquoted, limits) = (Vec::new(), Limits::default());
+        match parse(&bytes, &mut unquoted, &limits, &mut unfinished) {
+            Ok(Parsed::Request { words, consumed }) => {
+                assert_eq!((words.len(), consumed), (count, bytes.len()));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(unfinished, Unfinished::default());
+    }
+
+    /// Bytes that are nearly requests.
+    fn nearly_requests() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => prop::sample::select(vec!["*1\r\n", "*2\r\n", "$4\r\nPING\r\n", "$0\r\n\r\n", "PING\r\n"]),
+            1 => prop::sample::select(vec!["*", "$", "-1", "01", "+1", "\r\n", "\n", "\r", "\0", "x", "'", "\"", " "]),
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
     proptest! {
+        #[test]
+        fn what_becomes_of_bytes_does_not_depend_on_how_they_are_split(bytes in nearly_requests()) {
+            let whole = format!("{:?}", parsed(&bytes, &mut Vec::new()));
+            let mut unfinished = Unfinished::default();
+            let mut needed = 1;
+            for end in 0..=bytes.len() {
+                if end < needed && end < bytes.len() {
+                    continue;
+                }
+                match parse(&bytes[..end], &mut Vec::new(), &Limits::default(), &mut unfinished) {
+                    Ok(Parsed::Incomplete { needed: more }) => needed = more,
+                    other => {
+                        prop_assert_eq!(format!("{other:?}"), whole);
+                        return Ok(());
+                    }
+                }
+            }
+            prop_assert!(whole.contains("Incomplete"), "{whole}");
+        }
+
         #[test]
         fn every_prefix_is_incomplete_and_the_whole_is_what_was_sent(
             sent in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..20)
@@ -310,14 +440,14 @@ mod tests {
                 bytes.extend_from_slice(b"\r\n");
             }
             for end in 0..bytes.len() {
-                match parse(&bytes[..end], &mut Vec::new(), &Limits::default()) {
+                match parsed(&bytes[..end], &mut Vec::new()) {
                     Ok(Parsed::Incomplete { needed }) => {
                         prop_assert!(needed > end && needed <= bytes.len());
                     }
                     other => prop_assert!(false, "prefix {end}: {other:?}"),
                 }
             }
-            match parse(&bytes, &mut Vec::new(), &Limits::default()) {
+            match parsed(&bytes, &mut Vec::new()) {
                 Ok(Parsed::Request { words, consumed }) => {
                     prop_assert_eq!(consumed, bytes.len());
                     prop_assert_eq!(words.to_vec(), sent.iter().map(Vec::as_slice).collect::<Vec<_>>());
@@ -328,7 +458,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse(&bytes, &mut Vec::new(), &Limits::default());
+            let _ = parsed(&bytes, &mut Vec::new());
         }
     }
 }

@@ -52,7 +52,7 @@ use moonraft_router::{Keys, keys::KeyPositions};
 pub use self::{
     client::hello_reply,
     error::CommandError,
-    table::{find, find_child, resolve, rows},
+    table::{find, find_child, is_http, resolve, rows},
 };
 use crate::{keyspace::Tx, shard::Client};
 

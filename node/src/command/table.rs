@@ -33,6 +33,10 @@ const FAMILIES: &[&[Command]] = &[
     super::zset::COMMANDS,
 ];
 
+/// Words with which lines of HTTP begin: not commands, and nothing a client sends. A browser or proxy
+/// that is made to post something to this port sends one of them before the body. Redis refuses the same.
+const HTTP: [&[u8]; 2] = [b"post", b"host:"];
+
 /// Bytes of the longest name that is looked up: longer ones are unknown.
 const NAME_BYTES_MAX: usize = 32;
 
@@ -111,6 +115,11 @@ pub fn resolve(words: &[&[u8]]) -> Result<&'static Command, CommandError> {
         }
         _ => Ok(top.command),
     }
+}
+
+/// Whether a request that names no command is a line of HTTP.
+pub fn is_http(words: &[&[u8]]) -> bool {
+    words.first().is_some_and(|name| HTTP.iter().any(|known| known.eq_ignore_ascii_case(name)))
 }
 
 /// Bytes of a client's words that an error repeats.

@@ -24,7 +24,7 @@ use bytes::{Buf, BytesMut};
 use hashbrown::HashMap;
 use moonraft_proto::{
     Protocol, Reply,
-    resp::{self, Limits, Parsed},
+    resp::{self, Limits, Parsed, Unfinished},
 };
 use moonraft_router::Network;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
@@ -167,6 +167,7 @@ impl Clients {
     fn attend(&self, connection: &Connection) -> Busy {
         // The client whose script runs has its buffer in use.
         let Ok(mut input) = connection.input.try_borrow_mut() else { return Busy::Continue };
+        connection.was_attended.set(true);
         let mut greeting = connection.greeting.borrow_mut();
         let mut desk = Desk {
             stream: connection.stream(),
@@ -248,7 +249,7 @@ impl<S: AsFd> Desk<'_, S> {
     /// left to the shard, which knows what to say.
     fn reply_to_first(&mut self) -> Option<(Vec<u8>, usize)> {
         let mut unquoted = Vec::new();
-        let parsed = resp::parse(self.input, &mut unquoted, &Limits::default());
+        let parsed = resp::parse(self.input, &mut unquoted, &Limits::default(), &mut Unfinished::default());
         let Ok(Parsed::Request { words, consumed }) = parsed else { return None };
         let protocol = match words.as_slice() {
             [] => return Some((Vec::new(), consumed)),

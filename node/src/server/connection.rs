@@ -47,6 +47,9 @@ pub struct Connection {
     pub stuck: RefCell<Option<AbortHandle>>,
     /// A reply has not left yet: nothing may be sent past it.
     pub is_holding: Cell<bool>,
+    /// Its requests may have been answered while a script ran: what was known of the first one in its buffer
+    /// may be about another.
+    pub was_attended: Cell<bool>,
     signal: Cell<Signal>,
     waker: RefCell<Option<Waker>>,
     /// When bytes last came, boot clock.
@@ -89,6 +92,7 @@ impl Connection {
             greeting: RefCell::default(),
             stuck: RefCell::default(),
             is_holding: Cell::new(false),
+            was_attended: Cell::new(false),
             signal: Cell::default(),
             waker: RefCell::default(),
             active_ns: Cell::new(now_ns),

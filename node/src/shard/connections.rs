@@ -1,5 +1,6 @@
 //! What the server does to a session: it begins and ends it, and writes its replies.
 
+use moonraft_proto::resp::Unfinished;
 use moonraft_router::Network;
 
 use super::{Output, SessionId, Shard, outbox::Outbox, session::Session};
@@ -93,6 +94,13 @@ impl Shard {
             listens: session.listening.count() > 0,
             is_blocked: session.blocked,
         })
+    }
+
+    /// Requests of a session were taken out of its buffer by another.
+    pub fn forget_unfinished(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.unfinished = Unfinished::default();
+        }
     }
 
     /// The connection of a session is about to be closed: nothing more is sent there or executed.

@@ -32,6 +32,9 @@ pub struct Received {
     pub close: bool,
 }
 
+/// How often the traces tell that somebody speaks HTTP.
+const HTTP_TOLD_NS: u64 = 60_000_000_000;
+
 /// Whether a request was dealt with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Done {
@@ -77,6 +80,7 @@ impl Shard {
         session.active_us = self.surroundings.unix_us();
         session.query_bytes = (input.len(), input.capacity() - input.len());
         let (mut at, mut is_full) = (0, false);
+        let mut unfinished = std::mem::take(&mut self.sessions[id].unfinished);
         while at < input.len() && !self.sessions[id].closing {
             if self.sessions[id].outbox.len() > self.settings.outbox_bytes_full {
                 (received.parked, is_full) = (true, true);
@@ -87,7 +91,7 @@ impl Shard {
                 break;
             }
             let mut unquoted = Vec::new();
-            match resp::parse(&input[at..], &mut unquoted, &self.settings.requests) {
+            match resp::parse(&input[at..], &mut unquoted, &self.settings.requests, &mut unfinished) {
                 Ok(Parsed::Request { words, consumed }) => {
                     if !words.is_empty() && self.request(id, &words) == Done::Parked {
                         (received.parked, received.reads) = (true, false);
@@ -110,6 +114,7 @@ impl Shard {
         // One that is blocked is resumed by what it waits for.
         let session = &mut self.sessions[id];
         session.query_bytes = (input.len(), input.capacity() - input.len());
+        session.unfinished = unfinished;
         session.is_full = is_full;
         if received.parked && !is_full && !session.blocked && !session.is_parked {
             session.is_parked = true;
@@ -168,10 +173,29 @@ impl Shard {
         self.statistics.note_error(&mut self.details, reply);
     }
 
+    /// What speaks HTTP is no client, but a browser or a proxy that a third party makes use of: whatever
+    /// else it sends are not its own words, so nothing more of it is executed or answered.
+    fn hang_up(&mut self, id: SessionId) {
+        self.reads.clear();
+        self.drop_replies(id);
+        let now_ns = self.surroundings.boot_ns();
+        if self.told_of_http_ns.is_none_or(|told_ns| now_ns - told_ns >= HTTP_TOLD_NS) {
+            self.told_of_http_ns = Some(now_ns);
+            let peer = &self.sessions[id].peer_address;
+            tracing::warn!(
+                "possible attack: {peer} speaks HTTP to the port for clients (POST or Host:); closed, nothing of it was executed"
+            );
+        }
+    }
+
     /// Deals with one request.
     fn request(&mut self, id: SessionId, words: &[&[u8]]) -> Done {
         let command = match command::resolve(words) {
             Ok(command) => command,
+            Err(_) if command::is_http(words) => {
+                self.hang_up(id);
+                return self.done(id);
+            }
             Err(error) => {
                 self.refuse(id, &error);
                 return self.done(id);

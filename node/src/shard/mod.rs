@@ -147,6 +147,8 @@ pub struct Shard {
     /// When the data were last saved, as `LASTSAVE` tells it, Unix microseconds, and how many changes there had
     /// been then.
     saved: (u64, u64),
+    /// When the traces last told that somebody speaks HTTP, boot clock.
+    told_of_http_ns: Option<u64>,
 }
 
 impl Shard {
@@ -201,6 +203,7 @@ impl Shard {
             rates: Rates::default(),
             slow_log: SlowLog::default(),
             saved: (0, 0),
+            told_of_http_ns: None,
         }
     }
 

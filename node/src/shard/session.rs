@@ -1,7 +1,7 @@
 //! The state of one client connection.
 
 use bytes::Bytes;
-use moonraft_proto::Protocol;
+use moonraft_proto::{Protocol, resp::Unfinished};
 use moonraft_router::Network;
 
 use super::outbox::Outbox;
@@ -87,6 +87,8 @@ pub struct Session {
     pub listening: Listening,
     /// Bytes it has sent that are not executed, with the request that is, and that there is room for beyond.
     pub query_bytes: (usize, usize),
+    /// What is known of the request at the start of its buffer.
+    pub unfinished: Unfinished,
     /// Replies on their way.
     pub outbox: Outbox,
     /// Its next request was left unread, and it will be told when to send it again.
@@ -130,6 +132,7 @@ impl Session {
             watches: Vec::new(),
             listening: Listening::default(),
             query_bytes: (0, 0),
+            unfinished: Unfinished::default(),
             outbox: Outbox::default(),
             is_parked: false,
             is_full: false,

@@ -254,7 +254,11 @@ async fn serve(replica: Rc<Replica>, connection: Rc<Connection>) {
 }
 
 /// Lets the shard execute what is there. What it leaves moves into the connection's own buffer.
-fn receive(replica: &Replica, connection: &Connection, needed: usize) -> Received {
+fn receive(replica: &Replica, connection: &Connection, mut needed: usize) -> Received {
+    if connection.was_attended.take() {
+        replica.shard.borrow_mut().forget_unfinished(connection.id);
+        needed = 1;
+    }
     let mut own = connection.input.borrow_mut();
     let mut shared = replica.shared_input.borrow_mut();
     let input = if own.is_empty() { &mut *shared } else { &mut *own };

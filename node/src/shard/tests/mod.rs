@@ -141,6 +141,23 @@ fn a_lost_write_becomes_a_redirect_and_leaves_nothing() {
     assert_eq!(shard.send(client, "READONLY ; GET k"), "+OK \"old\"");
 }
 
+/// A page in a browser can make it post anything to any port: the first line gives it away.
+#[test]
+fn who_speaks_http_is_hung_up_on_and_nothing_of_it_is_executed() {
+    for request in ["POST / HTTP/1.1\r\n\r\nSET k v\r\n", "GET / HTTP/1.1\r\nhOsT: here\r\n\r\nSET k v\r\n"] {
+        let mut shard = ShardHarness::leading();
+        let (browser, other) = (shard.connect(), shard.connect());
+        assert_eq!(shard.send_bytes(browser, request.as_bytes()), "", "not a word");
+        assert!(shard.shard.should_close(browser));
+        assert_eq!(shard.send(other, "EXISTS k"), ":0");
+    }
+    // In a block and in a pipeline, too: what came before stays done, but is not answered any more.
+    let mut shard = ShardHarness::leading();
+    let browser = shard.connect();
+    assert_eq!(shard.send(browser, "GET k ; MULTI ; POST / ; EXEC"), "");
+    assert!(shard.shard.should_close(browser));
+}
+
 #[test]
 fn what_turns_out_committed_keeps_its_reply() {
     let mut shard = ShardHarness::leading();
