@@ -5,7 +5,7 @@
 use std::ops::RangeInclusive;
 
 use super::{
-    rows::{Change, Kind, ROWS, Row, find},
+    rows::{Change, Kind, ROWS, Row, SECONDS_MAX, find},
     settings::{OutputLimit, Settings, Share},
 };
 use crate::keyspace::integer::parse_integer;
@@ -62,11 +62,11 @@ impl Settings {
     pub fn value(&self, row: &Row) -> String {
         let mut copy = self.clone();
         match row.kind {
-            Kind::Number(_, field) | Kind::Bytes(_, field) | Kind::BytesOrOff(_, field) => {
+            Kind::Number(_, field) | Kind::Bytes(_, field) | Kind::BytesOrOff(_, _, field) => {
                 field(&mut copy).to_string()
             }
             Kind::Signed(_, _, field) => field(&mut copy).to_string(),
-            Kind::Share(_, field) => match *field(&mut copy) {
+            Kind::Share(_, _, field) => match *field(&mut copy) {
                 Share::Percent(percent) if percent > 0 => format!("{percent}%"),
                 Share::Bytes(number) | Share::Percent(number) => number.to_string(),
             },
@@ -132,21 +132,20 @@ impl Settings {
                 let bytes = parse_bytes(value).ok_or("argument must be a memory value")?;
                 *field(self) = within(bytes, bounds.0..=bounds.1)?;
             }
-            Kind::Share(bounds, field) => {
+            Kind::Share(bounds, why, field) => {
                 *field(self) = match value.strip_suffix('%').map(|percent| percent.parse::<u64>()) {
                     Some(Ok(percent @ 0..=100)) => Share::Percent(percent),
                     Some(Ok(_)) => return Err("percentage argument must be less or equal to 100".to_owned()),
                     Some(Err(_)) => return Err("argument must be a memory or percent value".to_owned()),
                     None => {
                         let bytes = parse_bytes(value).ok_or("argument must be a memory or percent value")?;
-                        Share::Bytes(within(bytes, bounds.0..=bounds.1)?)
+                        Share::Bytes(off_or_within(bytes, bounds, why)?)
                     }
                 };
             }
-            Kind::BytesOrOff((least, most), field) => {
+            Kind::BytesOrOff(bounds, why, field) => {
                 let bytes = parse_bytes(value).ok_or("argument must be a memory value")?;
-                let refusal = |_| format!("argument must be 0, or between {least} and {most} inclusive");
-                *field(self) = if bytes == 0 { 0 } else { within(bytes, least..=most).map_err(refusal)? };
+                *field(self) = off_or_within(bytes, bounds, why)?;
             }
             Kind::Choice(choices, _, write) => {
                 let choice = choices.iter().position(|choice| choice.eq_ignore_ascii_case(value));
@@ -173,6 +172,13 @@ impl Settings {
                     "Error in hard, soft or soft_seconds setting in buffer limit configuration.".into()
                 );
             };
+            if [hard_bytes, soft_bytes].iter().any(|bytes| (1..OutputLimit::BYTES_MIN).contains(bytes)) {
+                return Err(format!(
+                    "a limit must be 0 or at least {}: less would disconnect clients for the reply to their first request, CONFIG SET included",
+                    OutputLimit::BYTES_MIN
+                ));
+            }
+            within(soft_seconds, 0..=SECONDS_MAX)?;
             let parsed = OutputLimit { hard_bytes, soft_bytes, soft_seconds };
             match limit[0].to_ascii_lowercase().as_str() {
                 "normal" => self.output_normal = parsed,
@@ -184,6 +190,14 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// 0, or within bounds; `why` says why so little is not taken.
+fn off_or_within(bytes: u64, (least, most): (u64, u64), why: &str) -> Result<u64, String> {
+    if bytes == 0 || (least..=most).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!("argument must be 0, or between {least} and {most} inclusive: {why}"))
 }
 
 fn within<N: PartialOrd + std::fmt::Display>(number: N, range: RangeInclusive<N>) -> Result<N, String> {
@@ -235,15 +249,20 @@ mod tests {
     fn every_row_that_can_change_writes_what_it_reads() {
         for row in ROWS {
             let other = match row.kind {
-                Kind::Number((least, most), _)
-                | Kind::Bytes((least, most), _)
-                | Kind::BytesOrOff((least, most), _) => {
+                Kind::Number((least, most), _) | Kind::Bytes((least, most), _) => {
                     [least, most].map(|number| number.to_string()).to_vec()
                 }
-                Kind::Share((least, most), _) => vec![least.to_string(), most.to_string(), "10%".to_owned()],
+                Kind::Share((least, most), ..) => {
+                    vec!["0".to_owned(), least.to_string(), most.to_string(), "10%".to_owned()]
+                }
+                Kind::BytesOrOff((least, most), ..) => {
+                    [0, least, most].map(|number| number.to_string()).to_vec()
+                }
                 Kind::Signed(least, most, _) => [least, most].map(|number| number.to_string()).to_vec(),
                 Kind::Choice(choices, ..) => choices.iter().map(|&choice| choice.to_owned()).collect(),
-                Kind::OutputLimits => vec!["normal 3 2 1 slave 0 0 0 pubsub 6 5 4".to_owned()],
+                Kind::OutputLimits => {
+                    vec!["normal 1048578 1048577 1 slave 0 0 0 pubsub 1048580 1048579 4".to_owned()]
+                }
                 Kind::Fixed(_) => continue,
             };
             for value in other {
@@ -266,11 +285,11 @@ mod tests {
 
     #[test]
     fn several_settings_change_together_or_not_at_all() {
-        let both = set(&[("maxclients", "7"), ("MAXMEMORY", "100mb")]).unwrap();
-        assert_eq!((both.clients_max, both.memory_bytes_max), (7, 100 << 20));
+        let both = set(&[("maxclients", "70"), ("MAXMEMORY", "100mb")]).unwrap();
+        assert_eq!((both.clients_max, both.memory_bytes_max), (70, 100 << 20));
 
         let mut settings = Settings::default();
-        let pairs = [("maxclients", "7"), ("maxmemory", "much")];
+        let pairs = [("maxclients", "70"), ("maxmemory", "much")];
         assert!(settings.set_all(pairs).is_err());
         assert_eq!(settings, Settings::default());
     }
@@ -286,7 +305,7 @@ mod tests {
         );
         assert_eq!(
             refusal("maxclients", "0"),
-            failed("maxclients") + "argument must be between 1 and 1000000 inclusive"
+            failed("maxclients") + "argument must be between 16 and 1000000 inclusive"
         );
         assert_eq!(refusal("maxmemory", "1tb"), failed("maxmemory") + "argument must be a memory value");
         assert_eq!(refusal("tcp-backlog", "5"), failed("tcp-backlog") + "can't set immutable config");
@@ -300,7 +319,9 @@ mod tests {
     fn a_share_is_bytes_or_a_part_of_maxmemory() {
         let share = |value| set(&[("maxmemory", "1gb"), ("maxmemory-clients", value)]);
         assert_eq!(share("10%").unwrap().client_memory_bytes_max(), (1 << 30) / 100 * 10);
-        assert_eq!(share("5mb").unwrap().client_memory_bytes_max(), 5 << 20);
+        assert_eq!(share("16mb").unwrap().client_memory_bytes_max(), 16 << 20);
+        let small = set(&[("maxmemory", "1mb"), ("maxmemory-clients", "1%")]).unwrap();
+        assert_eq!(small.client_memory_bytes_max(), Settings::CLIENT_MEMORY_MIN);
         assert_eq!(set(&[("maxmemory-clients", "10%")]).unwrap().client_memory_bytes_max(), 0);
         let failed = "CONFIG SET failed (possibly related to argument 'maxmemory-clients') - ".to_owned();
         assert_eq!(share("101%"), Err(failed.clone() + "percentage argument must be less or equal to 100"));
@@ -310,12 +331,20 @@ mod tests {
     }
 
     #[test]
-    fn room_on_the_disk_is_kept_for_a_file_of_the_log_or_not_at_all() {
-        let refusal = set(&[("min-free-disk", "1mb")]).unwrap_err();
-        let range = "argument must be 0, or between 134217728 and 1125899906842624 inclusive";
-        assert!(refusal.ends_with(range), "{refusal}");
-        assert_eq!(set(&[("min-free-disk", "0")]).unwrap().disk_bytes_min, 0);
-        assert_eq!(set(&[("min-free-disk", "128mb")]).unwrap().disk_bytes_min, 128 << 20);
+    fn no_setting_is_taken_that_locks_its_owner_out() {
+        for value in ["normal 1 1 1", "normal 0 1048575 60", "pubsub 1mb 1 1", "normal 0 0 2147483649"] {
+            let name = "client-output-buffer-limit";
+            assert!(set(&[(name, value)]).is_err(), "{value}");
+        }
+        for (name, least) in [
+            ("maxmemory-clients", 8 << 20),
+            ("min-free-disk", 128 << 20),
+            ("snapshot-bytes-per-second", 1 << 20),
+        ] {
+            let refused = set(&[(name, &(least - 1).to_string())]).unwrap_err();
+            assert!(refused.contains(&format!("must be 0, or between {least} and")), "{refused}");
+            assert!(set(&[(name, &least.to_string())]).is_ok() && set(&[(name, "0")]).is_ok());
+        }
     }
 
     #[test]

@@ -34,10 +34,10 @@ pub enum Kind {
     Signed(i64, i64, fn(&mut Settings) -> &mut i64),
     /// A number of bytes, with `k`, `kb`, `m`, `mb`, `g`, `gb` as units.
     Bytes(RangeBounds, fn(&mut Settings) -> &mut u64),
+    /// The same, or 0 for off; and why so little is not taken that is neither.
+    BytesOrOff(RangeBounds, &'static str, fn(&mut Settings) -> &mut u64),
     /// The same, or a percentage of `maxmemory`: `10%`.
-    Share(RangeBounds, fn(&mut Settings) -> &mut Share),
-    /// The same, or 0 for off.
-    BytesOrOff(RangeBounds, fn(&mut Settings) -> &mut u64),
+    Share(RangeBounds, &'static str, fn(&mut Settings) -> &mut Share),
     /// One of some words.
     Choice(&'static [&'static str], fn(&Settings) -> usize, fn(&mut Settings, usize)),
     /// `client-output-buffer-limit`.
@@ -75,14 +75,15 @@ const fn fixed(name: &'static str, value: &'static str, doc: &'static str) -> Ro
 /// Milliseconds of an hour: longer waits than that are mistakes.
 const HOUR_MS: u64 = 3_600_000;
 
-/// The most seconds that Redis takes.
-const SECONDS_MAX: u64 = i32::MAX as u64;
+/// The most seconds that Redis takes; few enough to count in nanoseconds.
+pub const SECONDS_MAX: u64 = i32::MAX as u64;
 
 /// More than any machine has.
 const BYTES_MAX: u64 = 1 << 50;
-/// With less, what was taken before may fill the disk, and end the node: two files of the log, that which is written
-/// and the next.
+/// Two files of the log: that which is written and the next.
 const DISK_BYTES_LEAST: u64 = 128 << 20;
+/// Clients that a replica takes at least: whoever sets the limit, and whoever looks after the node, must get in.
+const CLIENTS_MIN: u64 = 16;
 
 use Change::{Anytime, AtStart};
 
@@ -101,7 +102,7 @@ pub const ROWS: &[Row] = &[
     row(
         "maxclients",
         Anytime,
-        Kind::Number((1, 1_000_000), |settings| &mut settings.clients_max),
+        Kind::Number((CLIENTS_MIN, 1_000_000), |settings| &mut settings.clients_max),
         "Connections a replica takes at once.",
     ),
     row(
@@ -143,7 +144,11 @@ pub const ROWS: &[Row] = &[
     row(
         "maxmemory-clients",
         Anytime,
-        Kind::Share((0, BYTES_MAX), |settings| &mut settings.client_memory),
+        Kind::Share(
+            (Settings::CLIENT_MEMORY_MIN, BYTES_MAX),
+            "less would disconnect clients that ask for next to nothing, the one that sets it included",
+            |settings| &mut settings.client_memory,
+        ),
         "Bytes that wait for a replica's clients, requests and replies, or a percentage of maxmemory: above, those who take most are disconnected; 0 for no limit.",
     ),
     row(
@@ -237,13 +242,21 @@ pub const ROWS: &[Row] = &[
     row(
         "min-free-disk",
         Anytime,
-        Kind::BytesOrOff((DISK_BYTES_LEAST, BYTES_MAX), |settings| &mut settings.disk_bytes_min),
+        Kind::BytesOrOff(
+            (DISK_BYTES_LEAST, BYTES_MAX),
+            "with less, what was taken before may fill the disk, and end the node",
+            |settings| &mut settings.disk_bytes_min,
+        ),
         "Free bytes of the data directory's disk below which commands that may grow the data are refused with -MISCONF, and below a quarter of which all writes are; 0 for off.",
     ),
     row(
         "snapshot-bytes-per-second",
         Anytime,
-        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.snapshot_rate),
+        Kind::BytesOrOff(
+            (1 << 20, BYTES_MAX),
+            "at less no snapshot ends, and writers of what it holds wait for it",
+            |settings| &mut settings.snapshot_rate,
+        ),
         "Bytes a second that a shard writes while it takes a snapshot; 0 for as many as the disk takes.",
     ),
     row(

@@ -30,13 +30,24 @@ pub enum Share {
 }
 
 impl Settings {
+    /// The least that `maxmemory-clients` may come to: some requests and replies of ordinary size.
+    pub const CLIENT_MEMORY_MIN: u64 = 8 << 20;
+
     /// Bytes that may wait for a replica's clients; 0 for no limit, as a part of no limit is.
     pub fn client_memory_bytes_max(&self) -> u64 {
         match self.client_memory {
             Share::Bytes(bytes) => bytes,
-            Share::Percent(percent) => self.memory_bytes_max / 100 * percent,
+            Share::Percent(percent) => match self.memory_bytes_max / 100 * percent {
+                0 => 0,
+                bytes => bytes.max(Self::CLIENT_MEMORY_MIN),
+            },
         }
     }
+}
+
+impl OutputLimit {
+    /// The least that a limit may be: replies to what clients ask first, `COMMAND DOCS` the longest, are shorter.
+    pub const BYTES_MIN: u64 = 1 << 20;
 }
 
 /// All settings of a node.

@@ -13,7 +13,10 @@ use super::{
     health,
     node::{self, RunningNode},
 };
-use crate::config::{ClusterFile, OutsideEntry};
+use crate::config::{
+    ClusterFile, OutputLimit, OutsideEntry, Settings,
+    rows::{Change, Kind, ROWS, SECONDS_MAX},
+};
 
 /// A test that waits for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -150,6 +153,46 @@ fn a_node_serves_tells_that_it_is_ready_and_keeps_its_data() {
     node::stop(vec![running]);
 }
 
+/// Whatever a setting is set to, its owner gets in again and can set it back.
+#[test]
+fn no_setting_locks_its_owner_out() {
+    let (place, cluster) = (tempfile::tempdir().unwrap(), cluster(1, 1));
+    let running = start(&cluster, 1, place.path());
+    wait_until("ready", || running.is_ready());
+    let port = cluster.nodes[0].port;
+    // Others are there, too.
+    let others: Vec<Client> = (0..4).map(|_| Client::connect(port)).collect();
+    for row in ROWS.iter().filter(|row| row.change == Change::Anytime) {
+        let numbers = |bounds: &[u64]| bounds.iter().map(u64::to_string).collect::<Vec<_>>();
+        let least = OutputLimit::BYTES_MIN;
+        let extremes = match row.kind {
+            Kind::Number((least, most), _) | Kind::Bytes((least, most), _) => numbers(&[least, most]),
+            Kind::Share((least, most), ..) => vec!["0".into(), "1%".into(), least.to_string(), most.to_string()],
+            Kind::BytesOrOff((least, most), ..) => numbers(&[0, least, most]),
+            Kind::Signed(least, most, _) => [least, most].map(|number| number.to_string()).to_vec(),
+            Kind::Choice(choices, ..) => choices.iter().map(|&choice| choice.to_owned()).collect(),
+            Kind::OutputLimits => vec![
+                format!("normal {least} {least} 0 pubsub {least} {least} 0"),
+                format!("normal 0 0 0 pubsub {0} {0} {1}", u64::MAX, SECONDS_MAX),
+            ],
+            Kind::Fixed(_) => continue,
+        };
+        let default = Settings::default().value(row);
+        for value in extremes.iter().chain([&default]) {
+            let mut owner = Client::connect(port);
+            owner.send(&[b"CONFIG", b"SET", row.name.as_bytes(), value.as_bytes()]);
+            assert_eq!(owner.reply(), "+OK", "{} {value}", row.name);
+            // The next connection is greeted, and hears the longest replies that tools ask for.
+            let mut next = Client::connect(port);
+            assert_eq!(next.ask("PING"), "+PONG", "{} {value}", row.name);
+            assert!(next.ask("INFO everything").contains("redis_version"), "{} {value}", row.name);
+            assert!(next.ask("COMMAND DOCS").starts_with('*'), "{} {value}", row.name);
+        }
+    }
+    drop(others);
+    node::stop(vec![running]);
+}
+
 #[test]
 fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
     let (place, mut cluster) = (tempfile::tempdir().unwrap(), cluster(1, 1));
@@ -162,6 +205,10 @@ fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
         (Client::connect(port), Client::connect(port), Client::connect(port));
     assert_eq!(other.ask("PING"), "+PONG");
     assert_eq!(third.ask("PING"), "+PONG");
+    // Half of a long request before, its other half meanwhile.
+    let mut long = Client::connect(port);
+    long.stream.write_all(b"*2\r\n$4\r\nECHO\r\n$500\r\nxxx").unwrap();
+    assert_eq!(other.ask("PING"), "+PONG");
     runner.send(&[b"EVAL", b"redis.call('set', KEYS[1], 'x') while true do end", b"1", b"k"]);
     // Requests that reach the shard before the script is over its time wait until it is.
     const BUSY: &str =
@@ -181,6 +228,9 @@ fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
     let greeting: Vec<String> = (0..14).map(|_| late.reply()).collect();
     assert_eq!(greeting[4..6], ["proto", ":3"]);
     assert_eq!(late.ask("GET k"), BUSY);
+    long.stream.write_all(&[b'x'; 497]).unwrap();
+    long.stream.write_all(b"\r\n").unwrap();
+    assert_eq!(long.reply(), BUSY);
     // Half a request waits for its other half.
     third.stream.write_all(b"*2\r\n$3\r\nGET\r\n").unwrap();
     assert_eq!(other.ask("PING"), BUSY);
@@ -193,6 +243,7 @@ fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
     assert!(killed.starts_with('-') && killed.contains("killed by user"), "{killed}");
     third.stream.write_all(b"$1\r\nk\r\n").unwrap();
     assert_eq!(third.reply(), "$-1", "what the script wrote is undone");
+    assert_eq!(long.ask("PING"), "+PONG", "a short request after a long one");
     assert_eq!(late.ask("GET k"), "_", "it speaks RESP3");
     assert_eq!(late.ask("CLIENT ID"), greeting[7]);
     assert_eq!(killer.ask("GET k"), "$-1");
