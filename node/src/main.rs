@@ -2,8 +2,8 @@
 //!
 //! Exit codes: 0 after a clean stop, 1 after one that did not end in its time, 2 if it does not start, finds that it
 //! lost entries, or can no longer read what a newer build writes (with one line on standard error that says what to
-//! mend), 74 (`EX_IOERR` of sysexits.h) if the disk fails under a running node, 130 if a second signal ended it, 134
-//! (abort) if it cannot go on for another reason.
+//! mend), 71 (`EX_OSERR` of sysexits.h) if no descriptor is left for a file of its data, 74 (`EX_IOERR`) if the disk
+//! fails under a running node, 130 if a second signal ended it, 134 (abort) if it cannot go on for another reason.
 //! `moonraft health` ends with 1 if the node is not ready.
 //!
 //! Where a container's image or a unit file should say it once, the environment may
@@ -14,13 +14,15 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use moonraft::{
     config::{ClusterFile, settings::LOG_LEVELS},
-    log::{disk_failure_of, entries_lost_of, newer_of},
-    server::{health, node::StartError, rebuild, run},
+    log::{disk_failure_of, entries_lost_of, lacks_descriptors, newer_of},
+    server::{descriptors, health, node::StartError, rebuild, run},
 };
 use tracing_subscriber::EnvFilter;
 
 /// The disk has failed or is full; a supervisor may start the node again once it is not.
 const EXIT_DISK: i32 = 74;
+/// The system lacks what the process needs: descriptors (`EX_OSERR` of sysexits).
+const EXIT_SYSTEM: i32 = 71;
 /// It cannot run as it is told, with the data that are there.
 const EXIT_REFUSED: i32 = 2;
 
@@ -185,6 +187,13 @@ fn begin(cluster: &ClusterFile, way_out: &str) {
     let (report, way_out) = (std::panic::take_hook(), way_out.to_owned());
     std::panic::set_hook(Box::new(move |panic| {
         if let Some(line) = disk_failure_of(panic.payload()) {
+            if lacks_descriptors(&line) {
+                eprintln!(
+                    "moonraft: no descriptor is left for a file of the data: {line}. Nothing is wrong with the disk: of {} descriptors all are taken; raise the limit of open files (ulimit -n, LimitNOFILE) and start the node again",
+                    descriptors::limit()
+                );
+                std::process::exit(EXIT_SYSTEM);
+            }
             eprintln!("moonraft: the disk has failed: {line}");
             std::process::exit(EXIT_DISK);
         }

@@ -71,6 +71,12 @@ pub fn disk_failure_of(payload: &(dyn Any + Send)) -> Option<String> {
     Some(format!("{} cannot be written: {said}", file.display()))
 }
 
+/// Whether what failed was no disk: the system had no descriptor for a file. Shares of the listeners keep some for
+/// the disk (`server::descriptors`), so another process, or a limit that was lowered, has taken them.
+pub fn lacks_descriptors(line: &str) -> bool {
+    line.contains("Too many open files")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +92,18 @@ mod tests {
         assert_eq!(disk_failure_of(&*payload), None);
         let own: Box<dyn Any + Send> = Box::new(DiskFailure("a line".to_owned()));
         assert_eq!(disk_failure_of(&*own).unwrap(), "a line");
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_told_from_a_failed_disk() {
+        for code in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
+            let error = std::io::Error::from(code);
+            // As the system's text, and as the engine panics with it.
+            let told =
+                [format!("a.raftlog cannot be written: {error}"), format!("b cannot be written: {error:?}")];
+            assert_eq!(told.map(|line| lacks_descriptors(&line)), [true; 2], "{error:?}");
+        }
+        let broken = std::io::Error::from(rustix::io::Errno::IO);
+        assert!(!lacks_descriptors(&format!("a.raftlog cannot be written: {broken}")));
     }
 }

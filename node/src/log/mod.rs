@@ -33,7 +33,9 @@ mod tests;
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 
 pub use engine::{Log, LogSettings, OpenError};
-pub use failure::{DiskFailure, EntriesLost, disk_failed, disk_failure_of, entries_lost, entries_lost_of};
+pub use failure::{
+    DiskFailure, EntriesLost, disk_failed, disk_failure_of, entries_lost, entries_lost_of, lacks_descriptors,
+};
 pub use identity::{Identity, IdentityError, read as read_identity};
 pub use inspect::{DamageError, LossError};
 pub use ledger::Loss;

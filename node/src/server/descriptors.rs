@@ -1,7 +1,8 @@
 //! How many files, and so how many connections, the system lets this process have.
 //!
 //! A connection is a descriptor. A process that runs out of them can open no file of its log any
-//! more either, so the last of them are never given to clients.
+//! more either, so each listener has a share, and the last descriptors are in none: they are for
+//! the log, snapshots, and the streams to other nodes.
 
 use std::io;
 
@@ -10,9 +11,44 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-/// Descriptors kept for everything but clients: ports, files of the log and of snapshots, streams
-/// to other nodes, pages over HTTP.
+/// Descriptors that no client gets: the shares of the other listeners, and as many again for what the
+/// process opens itself.
 const RESERVED: u64 = 512;
+
+/// How many connections each kind of listener may have at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Clients, of all replicas together.
+    pub clients: u64,
+    /// Pages over HTTP.
+    pub pages: u64,
+    /// Calls of gRPC from other nodes.
+    pub callers: u64,
+    /// Connections at the port for peers that have not said yet who they are.
+    pub strangers: u64,
+}
+
+impl Shares {
+    /// Of so many descriptors. A system that grants next to nothing gets a server that serves somebody.
+    fn of(limit: u64) -> Self {
+        Self {
+            clients: limit.saturating_sub(RESERVED).max(limit / 2),
+            pages: (limit / 16).clamp(1, 64),
+            callers: (limit / 8).clamp(1, 128),
+            strangers: (limit / 16).clamp(1, 64),
+        }
+    }
+}
+
+/// The shares that this process has descriptors for.
+pub fn shares() -> Shares {
+    Shares::of(limit())
+}
+
+/// Descriptors that the system lets this process have.
+pub fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
 
 /// Raises the soft limit to the hard one.
 pub fn raise() {
@@ -27,20 +63,13 @@ pub fn raise() {
 
 /// Warns if the system cannot have as many connections as `maxclients` allows on `replicas` replicas.
 pub fn warn_of_few(clients_max: u64, replicas: u64) {
-    let (possible, wanted) = (self::clients_max(), clients_max.saturating_mul(replicas));
+    let (possible, wanted) = (shares().clients, clients_max.saturating_mul(replicas));
     if possible < wanted {
         tracing::warn!(
             "the system allows {possible} connections at once, {RESERVED} descriptors being reserved; maxclients allows {wanted}; raise the limit of open files (ulimit -n, LimitNOFILE) to at least {}",
             wanted.saturating_add(RESERVED)
         );
     }
-}
-
-/// Connections that this process has descriptors for.
-pub fn clients_max() -> u64 {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // A system that grants next to nothing gets a server that serves somebody.
-    limit.saturating_sub(RESERVED).max(limit / 2)
 }
 
 /// What the system said, and the way out if it has too little for this process.
@@ -66,7 +95,14 @@ mod tests {
         raise();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);
-        let all = limit.current.unwrap_or(u64::MAX);
-        assert!(clients_max() < all && clients_max() >= all / 2);
+    }
+
+    #[test]
+    fn what_listeners_may_take_leaves_some_for_the_disk() {
+        for limit in [64, 256, 1024, 1100, 4096, 1 << 20] {
+            let Shares { clients, pages, callers, strangers } = Shares::of(limit);
+            let left = limit - clients - pages - callers - strangers;
+            assert!(clients >= limit / 2 && left >= (limit / 4).min(256), "{limit}: {left}");
+        }
     }
 }

@@ -2,8 +2,16 @@
 //!
 //! Names of metrics are those of redis_exporter where it has one, so that the
 //! dashboards people have show something; the rest is `moonraft_…`.
+//!
+//! Anybody may connect, so a connection is for one request, for a short time, and the oldest
+//! gives way when there are too many: who asks properly is answered whoever else is there.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,8 +21,71 @@ use axum::{
     routing::get,
 };
 
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+
 use super::{facts, shared::NodeShared};
 use crate::consensus::{GroupStatus, Role, ShardId};
+
+/// After the system had no descriptor for a connection, the next is awaited so much later.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What who asks for pages may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; the oldest is closed for one more.
+    pub connections: usize,
+    /// Until its headers are there.
+    pub header: Duration,
+    /// Until its answer has left.
+    pub request: Duration,
+}
+
+impl Limits {
+    /// With so many connections.
+    pub const fn of(connections: usize) -> Self {
+        // More than any prober waits.
+        Self { connections, header: Duration::from_secs(5), request: Duration::from_secs(10) }
+    }
+}
+
+/// Serves the pages to those who connect.
+pub async fn serve(listener: TcpListener, pages: Router, limits: Limits) {
+    let mut open = VecDeque::<AbortHandle>::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= limits.connections
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                open.push_back(tokio::spawn(answer(stream, pages.clone(), limits)).abort_handle());
+            }
+            Err(error) => {
+                tracing::warn!("a connection for HTTP could not be accepted: {error}");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Answers one request.
+async fn answer(stream: TcpStream, pages: Router, limits: Limits) {
+    let mut protocol = hyper::server::conn::http1::Builder::new();
+    protocol.timer(TokioTimer::new()).header_read_timeout(limits.header).keep_alive(false);
+    let served = protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
+    // Whoever did not ask properly, or in time, is not owed an answer.
+    let _ = timeout(limits.request, served).await;
+}
 
 /// The pages of a node.
 pub fn router(node: Arc<NodeShared>) -> Router {
@@ -155,4 +226,63 @@ fn render_consensus(text: &mut String, node: &NodeShared) {
     family(text, "moonraft_disk_free_bytes", "gauge", "Free bytes of the data directory's disk.", &free);
     let bytes = figures.log_bytes.load(Ordering::Relaxed) as f64;
     family(text, "moonraft_log_bytes", "gauge", "Bytes of the log's files.", &one(bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const HALF: &[u8] = b"GET / HTTP/1.1\r\nx: ";
+
+    /// A server of one page, and what connects to it.
+    async fn served(limits: Limits) -> impl AsyncFn(&[u8]) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Router::new().route("/", get(|| async { "page" })), limits));
+        async move |request: &[u8]| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            stream
+        }
+    }
+
+    /// What comes until the connection is closed; a connection that was dropped gave nothing.
+    async fn all(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test]
+    async fn the_oldest_connection_gives_way_to_who_asks_properly() {
+        let long = Duration::from_secs(600);
+        let connect = served(Limits { connections: 3, header: long, request: long }).await;
+        let mut halves = Vec::new();
+        for _ in 0..8 {
+            halves.push(connect(HALF).await);
+        }
+        let page = all(connect(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await).await;
+        assert!(page.starts_with("HTTP/1.1 200") && page.ends_with("page"), "{page}");
+        // Six of the nine connections gave way, these first.
+        for half in halves.drain(..6) {
+            assert_eq!(all(half).await, "");
+        }
+        // The others are still listened to.
+        for mut half in halves {
+            half.write_all(b"y\r\n\r\n").await.unwrap();
+            assert!(all(half).await.ends_with("page"));
+        }
+    }
+
+    #[tokio::test]
+    async fn headers_that_do_not_come_and_answers_that_are_not_read_end_the_connection() {
+        let (short, long) = (Duration::from_millis(20), Duration::from_secs(600));
+        let connect = served(Limits { connections: 3, header: short, request: long }).await;
+        assert_eq!(all(connect(HALF).await).await, "");
+        let connect = served(Limits { connections: 3, header: long, request: short }).await;
+        assert_eq!(all(connect(HALF).await).await, "");
+        assert_eq!(all(connect(b"").await).await, "");
+    }
 }

@@ -281,7 +281,7 @@ impl Prepared {
             disk: Arc::new(DiskHealth::default()),
             awaiting: Mutex::new(Some(format!("node {node} starts"))),
             figures: Arc::new(DriverFigures::default()),
-            clients_max: descriptors::clients_max(),
+            shares: descriptors::shares(),
             is_stopping: AtomicBool::new(false),
             scripts_until_ns: AtomicU64::new(u64::MAX),
         });
@@ -435,14 +435,11 @@ fn serve_peers(
         stopping: stopping.clone(),
     };
     let peers = TcpListener::from_std(peers).expect("a listener that does not block");
-    tokio::spawn(listener::serve(peers, incoming, silence_max));
+    let limits = listener::Limits::of(&shared.shares, silence_max);
+    tokio::spawn(listener::serve(peers, incoming, limits));
     let http_listener = TcpListener::from_std(http_listener).expect("a listener that does not block");
-    let pages = http::router(Arc::clone(&shared));
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(http_listener, pages).await {
-            tracing::error!("the HTTP service ended: {error}");
-        }
-    });
+    let limits = http::Limits::of(shared.shares.pages as usize);
+    tokio::spawn(http::serve(http_listener, http::router(shared), limits));
 }
 
 async fn watch_silence(view: Arc<View>, interval: Duration) {

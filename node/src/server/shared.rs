@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     clock,
+    descriptors::Shares,
     disk::DiskHealth,
     mailbox::{DriverMailbox, Progress, ShardMailbox},
     peers::Outgoing,
@@ -92,7 +93,7 @@ pub struct NodeShared {
     /// Figures of the consensus thread.
     pub figures: Arc<DriverFigures>,
     /// Connections that the system has descriptors for.
-    pub clients_max: u64,
+    pub shares: Shares,
     /// It has been told to stop.
     pub is_stopping: AtomicBool,
     /// When scripts that still run are ended, boot clock: a little after the node was told to stop.
@@ -146,7 +147,7 @@ impl NodeShared {
     /// Whether the system has a descriptor for one more client.
     pub fn has_room_for_client(&self) -> bool {
         let clients = self.replicas.values().map(|replica| replica.figures.clients.load(Ordering::Relaxed));
-        clients.sum::<u64>() < self.clients_max
+        clients.sum::<u64>() < self.shares.clients
     }
 
     /// How long a stop may take: `shutdown-timeout`.

@@ -74,7 +74,11 @@ async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear
         files: files.clone(),
         stopping,
     };
-    tokio::spawn(listener::serve(listener, incoming, SILENCE));
+    tokio::spawn(listener::serve(
+        listener,
+        incoming,
+        listener::Limits { strangers: 8, callers: 8, patience: SILENCE },
+    ));
     Ear { driver: Told::new(driver_inbox), shards, view, files, _place: place, _stop: stop }
 }
 
@@ -447,4 +451,27 @@ async fn a_part_of_other_bytes_does_not_become_a_snapshot() {
     assert!(matches!(told, DriverMessage::Input(Input::SnapshotReceived(_))), "{told:?}");
     let arrived = std::fs::read(ear.files.path(name)).unwrap();
     assert_eq!(arrived, std::fs::read(mouth.files.path(name)).unwrap());
+}
+
+#[tokio::test]
+async fn strangers_are_few_and_the_oldest_gives_way() {
+    let (topology, listener) = pair().await;
+    let address = listener.local_addr().unwrap();
+    let ear = listen(&topology, 2, listener).await;
+    // They say nothing, half a greeting, a greeting without a name, and what is no greeting at all.
+    let words: [&[u8]; 4] = [b"", b"MR", b"MRL1", b"GET / HTTP/1.1\r\nx: "];
+    let mut strangers = Vec::new();
+    for number in 0..40 {
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        stranger.write_all(words[number % words.len()]).await.unwrap();
+        strangers.push(stranger);
+    }
+    // A node of the cluster is heard all the same.
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    mouth.outgoing.send_raft(vec![message(1, 10)]);
+    assert_eq!(heard(&ear, 1).await, [message(1, 10)]);
+    // And none of the strangers is there for ever.
+    for mut stranger in strangers {
+        let _ = stranger.read_to_end(&mut Vec::new()).await;
+    }
 }
