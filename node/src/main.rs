@@ -27,7 +27,7 @@ const EXIT_SYSTEM: i32 = 71;
 const EXIT_REFUSED: i32 = 2;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: moonraft_allocator::Counting = moonraft_allocator::Counting;
 
 /// A Redis Cluster server that does not lose what it acknowledged.
 #[derive(Parser)]

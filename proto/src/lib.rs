@@ -18,7 +18,7 @@ pub mod resp;
 pub mod wire;
 
 pub use effect::Effect;
-pub use reply::{Protocol, Reply};
+pub use reply::{Protocol, Reply, Weight};
 
 /// Bytes that do not mean what their place asks for.
 ///

@@ -5,6 +5,9 @@
 //! keyspace or from the request, so that a `GET` copies its value once: into the
 //! output buffer.
 //!
+//! What it weighs is known before a byte of it is written ([`Reply::weight`]): a reply of many
+//! large values takes no memory of its own until then.
+//!
 //! Sources: RESP specification (RESP2 and RESP3), `addReply*` of Redis 7.2.
 
 use std::borrow::Cow;
@@ -64,6 +67,36 @@ pub enum Reply<'a> {
     Nothing,
 }
 
+/// What a reply takes until it has left, counted before it is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Bytes of its texts, and [`Weight::PART_BYTES`] for each of its parts.
+    pub bytes: usize,
+    /// Bytes of the longest text among them.
+    pub longest: usize,
+}
+
+impl Weight {
+    /// Bytes of a part beside its text: what it is until it is written.
+    pub const PART_BYTES: usize = 32;
+
+    /// Bytes that a limit is about: all but the longest text. A value that a client could put there
+    /// it can also get.
+    pub const fn counted(self) -> usize {
+        self.bytes - self.longest
+    }
+
+    /// This and another together.
+    pub fn and(self, other: Weight) -> Weight {
+        Weight { bytes: self.bytes.saturating_add(other.bytes), longest: self.longest.max(other.longest) }
+    }
+
+    fn text(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.longest = self.longest.max(bytes);
+    }
+}
+
 impl<'a> Reply<'a> {
     /// `+OK`
     pub const OK: Reply<'static> = Reply::Status(Cow::Borrowed("OK"));
@@ -106,6 +139,36 @@ impl<'a> Reply<'a> {
     /// Whether this is an error.
     pub const fn is_error(&self) -> bool {
         matches!(self, Reply::Error(_))
+    }
+
+    /// What it takes until it has left.
+    pub fn weight(&self) -> Weight {
+        let mut weight = Weight::default();
+        self.weigh(&mut weight);
+        weight
+    }
+
+    fn weigh(&self, weight: &mut Weight) {
+        weight.bytes += Weight::PART_BYTES;
+        match self {
+            Reply::Bulk(bytes) => weight.text(bytes.len()),
+            Reply::Status(text) | Reply::Error(text) | Reply::Verbatim(_, text) | Reply::BigNumber(text) => {
+                weight.text(text.len());
+            }
+            Reply::Array(items) | Reply::Set(items) | Reply::Push(items) | Reply::Several(items) => {
+                items.iter().for_each(|item| item.weigh(weight));
+            }
+            Reply::Map(pairs) | Reply::Pairs(pairs) => pairs.iter().for_each(|(first, second)| {
+                first.weigh(weight);
+                second.weigh(weight);
+            }),
+            Reply::Int(_)
+            | Reply::Null
+            | Reply::NullArray
+            | Reply::Double(_)
+            | Reply::Bool(_)
+            | Reply::Nothing => {}
+        }
     }
 
     /// The same reply, borrowing nothing.
@@ -309,6 +372,23 @@ mod tests {
         for (reply, resp2, resp3) in cases {
             assert_eq!(encoded(&reply, Protocol::Resp2), resp2, "{reply:?}");
             assert_eq!(encoded(&reply, Protocol::Resp3), resp3, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_weighs_what_its_texts_and_parts_take_but_for_the_longest_text() {
+        let text = |bytes: usize| Reply::bulk(vec![b'x'; bytes]);
+        assert_eq!(text(1000).weight(), Weight { bytes: 1032, longest: 1000 });
+        assert_eq!(text(1000).weight().counted(), 32);
+        let pairs = Reply::Map(vec![(text(10), Reply::Int(1)), (text(20), Reply::Array(vec![text(30)]))]);
+        assert_eq!(pairs.weight(), Weight { bytes: 60 + 6 * 32, longest: 30 });
+        let both = pairs.weight().and(text(1000).weight());
+        assert_eq!(both.counted(), 60 + 7 * 32);
+        // What is written is never more than what was weighed.
+        for reply in [pairs, text(5), Reply::Double(0.1), Reply::Int(i64::MIN), Reply::Set(vec![text(0)])] {
+            for protocol in [Protocol::Resp2, Protocol::Resp3] {
+                assert!(encoded(&reply, protocol).len() <= reply.weight().bytes, "{reply:?}");
+            }
         }
     }
 

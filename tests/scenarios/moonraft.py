@@ -52,13 +52,14 @@ class Node:
         # A test may set these before a start.
         self.arguments = []
         self.environment = {}
+        self.wrapper = []
         self.process = None
 
     def launch(self):
         """Starts the process if it is not running."""
         if self.is_running():
             return
-        words = [binary(), "server", "--cluster", self.file, "--node", self.number]
+        words = [*self.wrapper, binary(), "server", "--cluster", self.file, "--node", self.number]
         words += ["--dir", self.directory, *self.arguments]
         log = self.log_path()
         self.process = Process(words, log, environment=self.environment)

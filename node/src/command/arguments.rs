@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use moonraft_proto::Weight;
+
 use super::{CommandError, extended::shift_right};
+use crate::keyspace::Tx;
 pub use crate::keyspace::integer::parse_integer;
 
 /// A 64-bit integer, written as Redis wants it: no blanks, no plus sign, no
@@ -185,6 +188,18 @@ pub fn signed_count(word: &[u8]) -> Result<i64, CommandError> {
 /// Members that one request may draw with repetition: so many that nobody needs
 /// more, so few that their reply fits in memory.
 const REPEATED_MAX: u64 = 1 << 22;
+
+/// Refuses a reply of so many parts that would be too large, before one of them is made.
+///
+/// # Errors
+/// It would be.
+pub fn room_for(tx: &Tx, parts: usize) -> Result<(), CommandError> {
+    let bytes_max = tx.reply_bytes_max();
+    match parts.saturating_mul(Weight::PART_BYTES) > bytes_max {
+        true => Err(CommandError::ReplyTooLarge(bytes_max)),
+        false => Ok(()),
+    }
+}
 
 /// How many members of a collection to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

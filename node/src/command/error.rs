@@ -39,6 +39,9 @@ pub enum CommandError {
     /// A string would grow over `proto-max-bulk-len`.
     #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
     TooLong,
+    /// The reply would be larger than `max-reply-bytes`, which is so much.
+    #[error("ERR the reply to this request exceeds max-reply-bytes ({0}); nothing was changed")]
+    ReplyTooLarge(usize),
     /// This replica cannot serve the slot; the client must go elsewhere.
     #[error(transparent)]
     Redirect(#[from] Redirect),

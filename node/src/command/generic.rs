@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use moonraft_proto::{Effect, Reply};
+use moonraft_proto::{Effect, Reply, Weight};
 use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, integer32, is},
+    arguments::{integer, integer32, is, room_for},
     facts::{KeyFlag, uses},
 };
 use crate::{
@@ -139,10 +139,14 @@ fn keys<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let all = glob::is_everything(pattern);
     let wanted = |entry: &&Entry| (all || glob::matches(pattern, &entry.key)) && tx.is_live(&entry.object);
     let name = |entry: &'a Entry| Reply::bulk(&*entry.key);
-    let names = match glob::slot_of_matches(pattern) {
-        Some(slot) => tx.whole().slot_entries(slot).filter(wanted).map(name).collect(),
-        None => tx.whole().entries().filter(wanted).map(name).collect(),
+    // One more is too many.
+    let parts_max = tx.reply_bytes_max() / Weight::PART_BYTES;
+    let some = parts_max.saturating_add(1);
+    let names: Vec<_> = match glob::slot_of_matches(pattern) {
+        Some(slot) => tx.whole().slot_entries(slot).filter(wanted).map(name).take(some).collect(),
+        None => tx.whole().entries().filter(wanted).map(name).take(some).collect(),
     };
+    room_for(tx, names.len())?;
     Ok(Reply::Array(names))
 }
 

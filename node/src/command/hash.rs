@@ -7,7 +7,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{Draw, integer, parse_integer},
+    arguments::{Draw, integer, parse_integer, room_for},
     extended::Extended,
     facts::uses,
     generic::{cursor, scan_options, scan_reply},
@@ -182,6 +182,17 @@ fn hmget<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     Ok(Reply::Array(words[2..].iter().map(|field| Reply::bulk_or_null(value(field))).collect()))
 }
 
+/// All fields and values of a hash, of each of which so many parts of a reply are made.
+fn pairs<'t>(
+    tx: &'t Tx,
+    key: &[u8],
+    parts: usize,
+) -> Result<impl Iterator<Item = (&'t Blob, &'t Blob)>, CommandError> {
+    let hash = tx.hash(key)?;
+    room_for(tx, hash.map_or(0, Hash::len).saturating_mul(parts))?;
+    Ok(hash.into_iter().flat_map(Hash::iter))
+}
+
 /// A field or a value as a reply.
 fn bulk(blob: &Blob) -> Reply<'_> {
     Reply::bulk(&**blob)
@@ -189,7 +200,7 @@ fn bulk(blob: &Blob) -> Reply<'_> {
 
 /// `HGETALL key`
 fn hgetall<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    let pairs = tx.hash(words[1])?.into_iter().flat_map(Hash::iter);
+    let pairs = pairs(tx, words[1], 2)?;
     Ok(Reply::Map(pairs.map(|(field, value)| (bulk(field), bulk(value))).collect()))
 }
 
@@ -215,13 +226,13 @@ fn hlen<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
 /// `HKEYS key`
 fn hkeys<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    let pairs = tx.hash(words[1])?.into_iter().flat_map(Hash::iter);
+    let pairs = pairs(tx, words[1], 1)?;
     Ok(Reply::Array(pairs.map(|(field, _)| bulk(field)).collect()))
 }
 
 /// `HVALS key`
 fn hvals<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    let pairs = tx.hash(words[1])?.into_iter().flat_map(Hash::iter);
+    let pairs = pairs(tx, words[1], 1)?;
     Ok(Reply::Array(pairs.map(|(_, value)| bulk(value)).collect()))
 }
 
@@ -279,7 +290,10 @@ fn hrandfield<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let Some(hash) = tx.hash(key)? else { return Ok(Reply::Array(Vec::new())) };
     let drawn = match draw {
         Draw::Distinct(count) => hash.draw_distinct(count, random),
-        Draw::Repeated(count) => (0..count).filter_map(|_| hash.draw(random)).collect(),
+        Draw::Repeated(count) => {
+            room_for(tx, count)?;
+            (0..count).filter_map(|_| hash.draw(random)).collect()
+        }
     };
     let drawn = drawn.into_iter();
     Ok(if with_values {

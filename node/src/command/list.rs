@@ -9,7 +9,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{count_or, integer, is, signed_count, span},
+    arguments::{count_or, integer, is, room_for, signed_count, span},
     facts::uses,
 };
 use crate::keyspace::{List, Tx};
@@ -255,6 +255,7 @@ pub(super) fn pop_some(
 ) -> Result<Vec<Reply<'static>>, CommandError> {
     let Some(list) = tx.list(key)? else { return Ok(Vec::new()) };
     let (length, count) = (list.len(), count.min(list.len()));
+    room_for(tx, count)?;
     let (index, popped) = match from {
         End::Head => (0, list.range(0, count).map(owned).collect()),
         End::Tail => (length - count, list.range(length - count, length).rev().map(owned).collect()),
@@ -382,6 +383,7 @@ fn lrange<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (start, stop) = (integer(words[2])?, integer(words[3])?);
     let Some(list) = tx.list(words[1])? else { return Ok(Reply::Array(Vec::new())) };
     let span = span(start, stop, list.len());
+    room_for(tx, span.len())?;
     Ok(Reply::bulks(list.range(span.start, span.end)))
 }
 

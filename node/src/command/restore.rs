@@ -1,15 +1,15 @@
 //! `DUMP` and `RESTORE`: a value as bytes, to be carried to another server.
 
-use moonraft_proto::Reply;
+use moonraft_proto::{Reply, Weight};
 use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{integer, is},
+    arguments::{integer, is, room_for},
     facts::uses,
     rdb::{self, Refusal},
 };
-use crate::keyspace::{Object, Tx, dump::dump_object};
+use crate::keyspace::{Object, Tx, Value, dump::dump_object};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Command::BASE };
@@ -33,9 +33,17 @@ pub const COMMANDS: &[Command] = &[
     },
 ];
 
+/// Elements that are looked at to say how large a value is.
+const SAMPLES: usize = 100;
+
 /// `DUMP key`
 fn dump<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    Ok(tx.value(words[1]).map_or(Reply::Null, |value| Reply::bulk(rdb::dump(value))))
+    let Some(object) = tx.object(words[1]) else { return Ok(Reply::Null) };
+    // A string is one text. What else there is becomes one, of about the size it has.
+    if !matches!(object.value, Value::Str(_)) {
+        room_for(tx, object.heap_bytes(SAMPLES) / Weight::PART_BYTES)?;
+    }
+    Ok(Reply::bulk(rdb::dump(&object.value)))
 }
 
 #[derive(Default)]

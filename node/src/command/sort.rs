@@ -7,12 +7,12 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
-use moonraft_proto::{Effect, Reply};
+use moonraft_proto::{Effect, Reply, Weight};
 use moonraft_router::{Keys, slot_of};
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{c_text, integer, is, parse_float},
+    arguments::{c_text, integer, is, parse_float, room_for},
     facts::uses,
 };
 use crate::{
@@ -78,6 +78,9 @@ struct Options<'a> {
 fn sort<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let options = options(words, true)?;
     let found = result(tx, words[1], &options)?;
+    if options.store.is_none() {
+        room_for_all(tx, &found)?;
+    }
     let owned = |value: Option<Cow<'_, [u8]>>| value.map(|value| Cow::Owned(value.into_owned()));
     let found: Vec<Option<Cow<'a, [u8]>>> = found.into_iter().map(owned).collect();
 
@@ -93,6 +96,13 @@ fn sort<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `SORT_RO key [BY pattern] [LIMIT offset count] [GET pattern …] [ASC | DESC] [ALPHA]`
 fn sort_ro<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     Ok(reply(result(tx, words[1], &options(words, false)?)?))
+}
+
+/// Refuses what is too large for a reply before it is copied.
+fn room_for_all(tx: &Tx, found: &[Option<Cow<'_, [u8]>>]) -> Result<(), CommandError> {
+    let lengths = found.iter().map(|value| value.as_ref().map_or(0, |value| value.len()));
+    let longest = lengths.clone().max().unwrap_or(0);
+    room_for(tx, (lengths.sum::<usize>() - longest) / Weight::PART_BYTES)
 }
 
 fn reply<'a>(found: Vec<Option<Cow<'a, [u8]>>>) -> Reply<'a> {
@@ -158,6 +168,7 @@ fn result<'a>(
     options: &Options<'_>,
 ) -> Result<Vec<Option<Cow<'a, [u8]>>>, CommandError> {
     let elements = sorted(tx, key, options)?;
+    room_for(tx, elements.len().saturating_mul(options.get.len().max(1)))?;
     if options.get.is_empty() {
         return Ok(elements.into_iter().map(Some).collect());
     }

@@ -130,8 +130,8 @@ fn execute(client: &mut Client<'_>, request: &Queued) -> Reply<'static> {
     let words: Vec<&[u8]> = request.words.iter().map(|word| &**word).collect();
     let call = client.begin_call(request.command);
     let outcome = match request.command.run {
-        Run::Read(_) | Run::Write(_) => client.execute(request.command, &words).map(Reply::into_owned),
-        Run::Session(run) | Run::Script(run, _) => run(client, &words),
+        Run::Read(_) | Run::Write(_) => client.execute(request.command, &words),
+        Run::Session(run) | Run::Script(run, _) => run(client, &words).inspect(|reply| client.weigh(reply)),
         Run::Queue(_) | Run::Container => unreachable!("never queued"),
     };
     let reply = match outcome {

@@ -155,7 +155,7 @@ pub const ROWS: &[Row] = &[
         "maxmemory",
         Anytime,
         Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.memory_bytes_max),
-        "Resident bytes of the process above which commands that need memory are refused; 0 for no limit.",
+        "Bytes that the process, with all its replicas, has taken of its allocator, above which commands that need memory are refused; 0 for no limit.",
     ),
     Row {
         alias: Some("lua-time-limit"),
@@ -220,6 +220,12 @@ pub const ROWS: &[Row] = &[
         AtStart,
         Kind::Bytes((1 << 20, 1 << 40), |settings| &mut settings.unit_copied_bytes_max),
         "Bytes that one command, script or transaction adds to memory without sending them: copies of values, gaps in strings; more is refused whole.",
+    ),
+    row(
+        "max-reply-bytes",
+        Anytime,
+        Kind::Bytes((1 << 20, BYTES_MAX), |settings| &mut settings.reply_bytes_max),
+        "Bytes of one reply, beside its longest value: a request whose reply would be larger is refused whole, before the reply is written.",
     ),
     row(
         "log-bytes-max",

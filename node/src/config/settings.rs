@@ -73,7 +73,7 @@ pub struct Settings {
     pub backlog: u64,
     /// `maxmemory-clients`, a replica; see [`Settings::client_memory_bytes_max`]
     pub client_memory: Share,
-    /// `maxmemory`, in resident bytes of the process; 0 for no limit
+    /// `maxmemory`, in bytes that the process has taken of its allocator; 0 for no limit
     pub memory_bytes_max: u64,
     /// `busy-reply-threshold`, in milliseconds; 0 for never
     pub busy_after_ms: u64,
@@ -95,6 +95,8 @@ pub struct Settings {
     pub unit_bytes_max: u64,
     /// `max-unit-copied-bytes`
     pub unit_copied_bytes_max: u64,
+    /// `max-reply-bytes`
+    pub reply_bytes_max: u64,
     /// `log-bytes-max`, a shard
     pub log_bytes_max: u64,
     /// `log-entries-max`, a shard
@@ -139,7 +141,8 @@ impl Default for Settings {
             lease_drift_percent: 10,
             unit_bytes_max: 544 << 20, // the largest value, and room for its key and what else the unit does
             unit_copied_bytes_max: 1 << 30,
-            log_bytes_max: 64 << 20, // replayed in well under a second
+            reply_bytes_max: 128 << 20, // others wait for a twentieth of a second
+            log_bytes_max: 64 << 20,    // replayed in well under a second
             log_entries_max: 1_000_000,
             log_purge_bytes: 1 << 30,
             disk_bytes_min: 256 << 20, // a few files of the log, and a snapshot of the size the log may have

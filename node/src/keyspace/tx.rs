@@ -102,6 +102,7 @@ pub struct Tx {
     leading: bool,
     /// Memory is short: what needs more is refused.
     out_of_memory: bool,
+    reply_bytes_max: usize,
     disk_room: DiskRoom,
     unit: UnitState,
     /// Who listens on this replica: `PUBLISH` answers how many.
@@ -170,6 +171,7 @@ impl Tx {
             leading: false,
             out_of_memory: false,
             disk_room: DiskRoom::Enough,
+            reply_bytes_max: usize::MAX,
             unit: UnitState::default(),
             listeners: Subscriptions::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
@@ -351,6 +353,16 @@ impl Tx {
     /// How much room the node's disk has now.
     pub const fn set_disk_room(&mut self, room: DiskRoom) {
         self.disk_room = room;
+    }
+
+    /// Replies may weigh so much; `max-reply-bytes`.
+    pub const fn set_reply_bytes_max(&mut self, bytes: usize) {
+        self.reply_bytes_max = bytes;
+    }
+
+    /// How much a reply may weigh.
+    pub const fn reply_bytes_max(&self) -> usize {
+        self.reply_bytes_max
     }
 
     /// How much room the node's disk has: decides what is refused.

@@ -50,6 +50,7 @@ pub fn gather(port: u16) -> ProcessFacts {
         process_id: std::process::id(),
         run_id: fixed.run_id.clone(),
         started_us: fixed.started_us,
+        used_bytes: moonraft_allocator::taken(),
         resident_bytes: resident_bytes(),
         total_bytes: memory.totalram as u64 * u64::from(memory.mem_unit),
         cpu_seconds: cpu_seconds(),

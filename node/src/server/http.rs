@@ -127,6 +127,8 @@ fn render(node: &NodeShared) -> String {
     let one = |value: f64| vec![(String::new(), value)];
     let cpu = facts.cpu_seconds;
     family(&mut text, "redis_up", "gauge", "The node answers.", &one(1.0));
+    let used = one(facts.used_bytes as f64);
+    family(&mut text, "redis_memory_used_bytes", "gauge", "Bytes that are taken of the allocator.", &used);
     let resident = one(facts.resident_bytes as f64);
     family(&mut text, "redis_memory_used_rss_bytes", "gauge", "Resident bytes of the process.", &resident);
     family(

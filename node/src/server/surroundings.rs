@@ -44,6 +44,10 @@ impl Surroundings for World {
         self.node.view.map(network)
     }
 
+    fn used_bytes(&self) -> u64 {
+        moonraft_allocator::taken()
+    }
+
     fn facts(&self) -> ProcessFacts {
         facts::gather(self.port)
     }

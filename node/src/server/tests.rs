@@ -167,7 +167,9 @@ fn no_setting_locks_its_owner_out() {
         let least = OutputLimit::BYTES_MIN;
         let extremes = match row.kind {
             Kind::Number((least, most), _) | Kind::Bytes((least, most), _) => numbers(&[least, most]),
-            Kind::Share((least, most), ..) => vec!["0".into(), "1%".into(), least.to_string(), most.to_string()],
+            Kind::Share((least, most), ..) => {
+                vec!["0".into(), "1%".into(), least.to_string(), most.to_string()]
+            }
             Kind::BytesOrOff((least, most), ..) => numbers(&[0, least, most]),
             Kind::Signed(least, most, _) => [least, most].map(|number| number.to_string()).to_vec(),
             Kind::Choice(choices, ..) => choices.iter().map(|&choice| choice.to_owned()).collect(),

@@ -115,11 +115,22 @@ impl Client<'_> {
     }
 
     /// Executes a command of a block on data, in the open unit; what the node lacks was looked at before the block.
+    /// A reply with which the block's is too large is not copied: the unit will be refused whole.
     ///
     /// # Errors
     /// As the command's.
-    pub fn execute<'a>(&'a mut self, command: &Command, words: &[&'a [u8]]) -> Outcome<'a> {
-        super::execute::run_on_data(self.shard.tx_mut(), command, words)
+    pub fn execute(&mut self, command: &Command, words: &[&[u8]]) -> Outcome<'static> {
+        let Shard { tx, unit_reply, settings, .. } = &mut *self.shard;
+        let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
+        let reply = super::execute::run_on_data(tx, command, words)?;
+        *unit_reply = unit_reply.and(reply.weight());
+        let is_too_large = unit_reply.counted() > settings.reply_bytes_max;
+        Ok(if is_too_large { Reply::Nothing } else { reply.into_owned() })
+    }
+
+    /// Notes what the reply to a request of a block weighs that was not executed on data alone.
+    pub fn weigh(&mut self, reply: &Reply<'_>) {
+        self.shard.unit_reply = self.shard.unit_reply.and(reply.weight());
     }
 
     /// Who listens to what on this replica.

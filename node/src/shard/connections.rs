@@ -3,7 +3,7 @@
 use moonraft_proto::resp::Unfinished;
 use moonraft_router::Network;
 
-use super::{Output, SessionId, Shard, outbox::Outbox, session::Session};
+use super::{Output, SessionId, Shard, session::Session};
 
 /// What a client is told that is one too many, before its connection is closed.
 pub const TOO_MANY_CLIENTS: &str = "-ERR max number of clients reached\r\n";
@@ -107,7 +107,8 @@ impl Shard {
     pub fn drop_replies(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(id) {
             session.closing = true;
-            session.outbox = Outbox::default();
+            session.outbox.clear();
+            self.reads.clear(); // of the requests that are being received, if any are: its own
         }
     }
 }

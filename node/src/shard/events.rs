@@ -329,11 +329,15 @@ impl Shard {
 
     // ---- time and messages --------------------------------------------------------
 
-    fn tick(&mut self) {
+    /// Notes whether commands that may take more memory are to be refused.
+    pub(super) fn look_at_memory(&mut self) {
         let limit = self.settings.memory_bytes_max;
-        // Asking the system is not free: only who set a limit pays.
-        let full = limit != u64::MAX && self.surroundings.facts().resident_bytes > limit;
+        let full = limit != u64::MAX && self.surroundings.used_bytes() > limit;
         self.tx_mut().set_out_of_memory(full);
+    }
+
+    fn tick(&mut self) {
+        self.look_at_memory();
         if self.is_serving() {
             self.begin_unit();
             let removed = self.tx_mut().remove_expired(EXPIRED_PER_TICK);

@@ -2,16 +2,16 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use moonraft_proto::{
-    Reply,
+    Reply, Weight,
     resp::{self, Parsed},
 };
 use moonraft_router::{Redirect, single_slot};
 
 use super::{
-    Client, Output, SessionId, Shard, Standing,
+    Client, Output, SessionId, Shard, ShardSettings, Standing,
     outbox::{Instead, ReadReply, RoundId},
     place::Place,
-    session::{Queued, ReplyMode},
+    session::{Queued, ReplyMode, Session},
     slow_log::{SlowRequest, kept_words},
 };
 use crate::command::{self, Command, CommandError, Flag, Outcome, Run};
@@ -56,16 +56,22 @@ pub struct Call {
 
 /// A limit of one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UnitLimit {
-    name: &'static str,
-    bytes: usize,
+pub(super) enum UnitLimit {
+    /// Of what it changes: the limit's name, and bytes.
+    Changes(&'static str, usize),
+    /// Of what it answers.
+    Reply(usize),
 }
 
 impl UnitLimit {
     /// What the client of a unit that exceeds it is told.
     pub fn refusal(self) -> String {
-        let Self { name, bytes } = self;
-        format!("ERR the changes of this request exceed {name} ({bytes}); nothing was changed")
+        match self {
+            Self::Changes(name, bytes) => {
+                format!("ERR the changes of this request exceed {name} ({bytes}); nothing was changed")
+            }
+            Self::Reply(bytes) => CommandError::ReplyTooLarge(bytes).to_string(),
+        }
     }
 }
 
@@ -149,11 +155,7 @@ impl Shard {
 
     pub(super) fn limit_outbox(&mut self, id: SessionId) {
         let session = &self.sessions[id];
-        let bytes_max = match session.listening.count() {
-            0 => self.settings.outbox_bytes_max,
-            _ => self.settings.outbox_listening_bytes_max,
-        };
-        if session.outbox.len() > bytes_max {
+        if session.outbox.len() > session.outbox_bytes_max(&self.settings) {
             self.outputs.push(Output::Close(id));
         }
     }
@@ -167,8 +169,8 @@ impl Shard {
             ReplyMode::Off | ReplyMode::Skip => !matches!(reply, Reply::Several(_)),
             ReplyMode::SkipNext => false,
         };
-        if !silent {
-            session.outbox.push(reply, session.protocol);
+        if !silent && !put_out(session, reply, reply.weight(), &self.settings) {
+            self.cut_off(id);
         }
         self.statistics.note_error(&mut self.details, reply);
     }
@@ -176,7 +178,6 @@ impl Shard {
     /// What speaks HTTP is no client, but a browser or a proxy that a third party makes use of: whatever
     /// else it sends are not its own words, so nothing more of it is executed or answered.
     fn hang_up(&mut self, id: SessionId) {
-        self.reads.clear();
         self.drop_replies(id);
         let now_ns = self.surroundings.boot_ns();
         if self.told_of_http_ns.is_none_or(|told_ns| now_ns - told_ns >= HTTP_TOLD_NS) {
@@ -373,6 +374,8 @@ impl Shard {
             self.is_serving() && self.is_on_data(id, command, slot) && !command.has(Flag::PubSub);
         let call = self.begin_call(command, !command.has(Flag::Fast));
         self.begin_unit();
+        self.unit_reply = Weight::default();
+        self.look_at_memory();
         let mut failed = match command.run {
             Run::Read(_) | Run::Write(_) => self.run_data(id, command, words),
             // Session commands change no data; the unit is for those that look at it.
@@ -411,11 +414,14 @@ impl Shard {
     pub(super) fn exceeded_limit(&self) -> Option<UnitLimit> {
         let (tx, settings) = (self.tx(), &self.settings);
         if tx.unit_bytes() > settings.unit_bytes_max {
-            return Some(UnitLimit { name: "max-unit-bytes", bytes: settings.unit_bytes_max });
+            return Some(UnitLimit::Changes("max-unit-bytes", settings.unit_bytes_max));
+        }
+        if self.unit_reply.counted() > settings.reply_bytes_max {
+            return Some(UnitLimit::Reply(settings.reply_bytes_max));
         }
         let copied_bytes_max = settings.unit_copied_bytes_max;
         let too_much = tx.unit_copied_bytes() > copied_bytes_max;
-        too_much.then_some(UnitLimit { name: "max-unit-copied-bytes", bytes: copied_bytes_max })
+        too_much.then_some(UnitLimit::Changes("max-unit-copied-bytes", copied_bytes_max))
     }
 
     /// A unit that does too much at once is refused whole.
@@ -461,27 +467,57 @@ impl Shard {
 
     /// Executes a command on data. Returns whether it failed.
     fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
-        let Self { tx, sessions, statistics, details, .. } = self;
+        let Self { tx, sessions, statistics, details, settings, unit_reply, .. } = self;
         let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
         let outcome = check_room(tx, command).and_then(|()| run_on_data(tx, command, words));
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
         statistics.note_error(details, &reply);
+        let failed = reply.is_error();
         let session = &mut sessions[id];
         if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
-            session.outbox.push(&reply, session.protocol);
+            *unit_reply = reply.weight();
+            let is_refused = unit_reply.counted() > settings.reply_bytes_max;
+            if !is_refused && !put_out(session, &reply, *unit_reply, settings) {
+                self.cut_off(id);
+            }
         }
-        matches!(reply, Reply::Error(_))
+        failed
+    }
+
+    /// A client's replies exceed its limit: it is disconnected before they are written, and what it executed
+    /// stays done.
+    fn cut_off(&mut self, id: SessionId) {
+        self.drop_replies(id);
+        self.outputs.push(Output::Close(id));
     }
 
     /// Runs what is about the session, the server or the cluster. Returns whether it failed.
     fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) -> bool {
         let outcome = run(&mut Client { shard: self, id, may_block: true }, words);
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
-        if self.sessions.contains(id) {
+        let weight = reply.weight();
+        if weight.counted() > self.settings.reply_bytes_max {
+            self.unit_reply = weight;
+        }
+        // What is refused whole is answered then.
+        if self.sessions.contains(id) && self.exceeded_limit().is_none() {
             self.answer(id, &reply);
         }
         matches!(reply, Reply::Error(_))
     }
+}
+
+/// Bytes of a reply that is written before it is counted: the weight is an upper bound.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// Puts a reply out, unless its client would leave more unread than it may.
+fn put_out(session: &mut Session, reply: &Reply<'_>, weight: Weight, settings: &ShardSettings) -> bool {
+    let bytes = session.outbox.len().saturating_add(weight.bytes);
+    if weight.bytes > SMALL_BYTES && bytes > session.outbox_bytes_max(settings) {
+        return false;
+    }
+    session.outbox.push(reply, session.protocol);
+    true
 }
 
 /// Executes a command on data: what a single request, `EXEC` and scripts share.

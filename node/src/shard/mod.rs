@@ -54,6 +54,7 @@ pub(crate) mod tests;
 use std::{collections::VecDeque, rc::Rc};
 
 use bytes::Bytes;
+use moonraft_proto::Weight;
 use slab::Slab;
 
 pub use self::{
@@ -115,6 +116,8 @@ pub struct Shard {
     held_entries: VecDeque<CommittedEntry>,
     /// Sessions with a reply that waits for the open batch.
     open_waiting: Vec<SessionId>,
+    /// What the reply to the open unit weighs, as far as it is known.
+    unit_reply: Weight,
     /// Messages that leave with the open batch.
     open_publications: Vec<Publication>,
     /// A batch is sealed though it has no effects: its stamp is wanted.
@@ -156,8 +159,10 @@ impl Shard {
     pub fn new(settings: ShardSettings, surroundings: Rc<dyn Surroundings>, state: State, seed: u64) -> Self {
         let engine = Engine::new(settings.scripts.clone()).expect("Lua's libraries fit in the memory limit");
         let saved = (surroundings.unix_us(), state.keyspace.changes());
+        let mut tx = Tx::new(state.keyspace, seed);
+        tx.set_reply_bytes_max(settings.reply_bytes_max);
         Self {
-            tx: Some(Box::new(Tx::new(state.keyspace, seed))),
+            tx: Some(Box::new(tx)),
             engine: Some(Box::new(engine)),
             clock: Clock::starting_at(state.stamp_ms),
             applied: state.applied,
@@ -187,6 +192,7 @@ impl Shard {
             parts: Vec::new(),
             held_entries: VecDeque::new(),
             open_waiting: Vec::new(),
+            unit_reply: Weight::default(),
             open_publications: Vec::new(),
             stamp_wanted: false,
             round_wanted: false,
@@ -258,6 +264,8 @@ impl Shard {
     /// Takes changed settings over, for what comes from now on.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut ShardSettings)) {
         change(&mut self.settings);
+        let bytes = self.settings.reply_bytes_max;
+        self.tx_mut().set_reply_bytes_max(bytes);
     }
 
     fn unwatch(&mut self, id: SessionId) {

@@ -149,6 +149,13 @@ impl Outbox {
         self.buffer.truncate((offset - self.start) as usize);
     }
 
+    /// Takes all back: nothing of it leaves any more.
+    pub fn clear(&mut self) {
+        self.start = self.end();
+        self.buffer = BytesMut::new();
+        self.holds.clear();
+    }
+
     /// What may leave now.
     pub fn writable(&self) -> &[u8] {
         let open = self.holds.front().map_or(self.end(), |hold| hold.start);

@@ -16,7 +16,7 @@ use super::{
     seen_scripts::SeenScripts,
 };
 use crate::{
-    command::{CommandError, Flag, Outcome, Run, find, resolve},
+    command::{Command, CommandError, Flag, Outcome, Run, find, resolve},
     keyspace::scripts::Sha1,
     script::{Engine, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
 };
@@ -189,9 +189,22 @@ impl ScriptHost {
         }
         self.wrote |= command.changes_data();
         let call = self.shard.begin_call(command, false);
-        let outcome = run_on_data(self.shard.tx_mut(), command, words).map(Reply::into_owned);
+        let outcome = self.run_on_data(command, words);
         self.shard.end_call(command, call, outcome.is_err());
         outcome
+    }
+
+    /// Executes a command on data. One with too large a reply ends the script, whose unit is refused whole.
+    fn run_on_data(&mut self, command: &Command, words: &[&[u8]]) -> Outcome<'static> {
+        let Shard { tx, unit_reply, settings, .. } = &mut self.shard;
+        let tx = tx.as_mut().expect("the shard of a script is not vacant");
+        let reply = run_on_data(tx, command, words)?;
+        let weight = reply.weight();
+        if weight.counted() > settings.reply_bytes_max {
+            *unit_reply = weight;
+            return Err(CommandError::ReplyTooLarge(settings.reply_bytes_max));
+        }
+        Ok(reply.into_owned())
     }
 
     /// A unit that exceeds a limit will be refused, so the script ends at once: one

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use moonraft_proto::{Protocol, resp::Unfinished};
 use moonraft_router::Network;
 
-use super::outbox::Outbox;
+use super::{ShardSettings, outbox::Outbox};
 use crate::{command::Command, keyspace::Blob, subscriptions::Listening};
 
 /// What `CLIENT REPLY` asked for.
@@ -139,6 +139,14 @@ impl Session {
             unsettled_since: None,
             blocked: false,
             closing: false,
+        }
+    }
+
+    /// Bytes of replies and messages that it may leave unread.
+    pub fn outbox_bytes_max(&self, settings: &ShardSettings) -> usize {
+        match self.listening.count() {
+            0 => settings.outbox_bytes_max,
+            _ => settings.outbox_listening_bytes_max,
         }
     }
 

@@ -28,7 +28,9 @@ pub struct ShardSettings {
     pub unit_bytes_max: usize,
     /// Bytes that one unit adds to memory with small effects; `max-unit-copied-bytes`.
     pub unit_copied_bytes_max: usize,
-    /// Resident bytes of the process above which commands that need memory are
+    /// What one reply may weigh; `max-reply-bytes`.
+    pub reply_bytes_max: usize,
+    /// Bytes taken of the process's allocator above which commands that need memory are
     /// refused; `maxmemory`.
     pub memory_bytes_max: u64,
     /// Bytes of a snapshot that wait to be written before its walk pauses and writers wait: see
@@ -76,6 +78,8 @@ impl Default for ShardSettings {
             batch_bytes_max: 1 << 20,
             unit_bytes_max: 544 << 20,
             unit_copied_bytes_max: 1 << 30,
+            // A twentieth of a second's copying.
+            reply_bytes_max: 128 << 20,
             memory_bytes_max: u64::MAX,
             // A quarter of a second at the speed of a slow disk.
             snapshot_pending_bytes_max: 16 << 20,

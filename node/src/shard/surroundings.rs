@@ -15,6 +15,8 @@ pub trait Surroundings {
     fn lease_covers(&self, term: u64) -> bool;
     /// The cluster as this node knows it, with the addresses of one network.
     fn map(&self, network: Network) -> Arc<SlotMap>;
+    /// Bytes that the process has taken of its allocator. Cheap: asked before each request that may take more.
+    fn used_bytes(&self) -> u64;
     /// Facts about the process, for `INFO`.
     fn facts(&self) -> ProcessFacts;
     /// Settings whose names match a glob pattern.
@@ -53,6 +55,8 @@ pub struct ProcessFacts {
     pub run_id: String,
     /// Unix microseconds of the start.
     pub started_us: u64,
+    /// Bytes that are taken of the allocator.
+    pub used_bytes: u64,
     /// Resident bytes.
     pub resident_bytes: u64,
     /// Bytes of the machine.

@@ -48,6 +48,10 @@ impl Surroundings for World {
     fn map(&self, _: Network) -> Arc<SlotMap> {
         Arc::clone(&self.map.borrow())
     }
+    fn used_bytes(&self) -> u64 {
+        0
+    }
+
     fn facts(&self) -> ProcessFacts {
         ProcessFacts::default()
     }

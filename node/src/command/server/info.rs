@@ -160,15 +160,13 @@ fn setting(client: &Client<'_>, name: &str) -> Option<String> {
 
 fn memory(lines: &mut Lines, client: &Client<'_>) {
     let facts = client.facts();
-    let used = facts.resident_bytes;
+    let (used, resident) = (facts.used_bytes, facts.resident_bytes);
     let limit = setting(client, "maxmemory").and_then(|value| value.parse().ok()).unwrap_or(0);
     let scripts = client.tx().keyspace().scripts().iter();
     let (script_count, script_bytes) =
         scripts.fold((0, 0), |(count, bytes), (_, text)| (count + 1, bytes + text.len()));
-    // The allocator keeps no count of its own that is cheap to read: what the
-    // process has resident stands for what it uses.
     lines.bytes("used_memory", used);
-    lines.bytes("used_memory_rss", used);
+    lines.bytes("used_memory_rss", resident);
     lines.bytes("used_memory_peak", used);
     lines.all(&[
         ("used_memory_peak_perc", &"100.00%"),
@@ -178,7 +176,7 @@ fn memory(lines: &mut Lines, client: &Client<'_>) {
         ("used_memory_dataset_perc", &"100.00%"),
         ("allocator_allocated", &used),
         ("allocator_active", &used),
-        ("allocator_resident", &used),
+        ("allocator_resident", &resident),
     ]);
     lines.bytes("total_system_memory", facts.total_bytes);
     lines.bytes("used_memory_lua", 0);
@@ -200,8 +198,8 @@ fn memory(lines: &mut Lines, client: &Client<'_>) {
         ("allocator_rss_bytes", &0),
         ("rss_overhead_ratio", &"1.00"),
         ("rss_overhead_bytes", &0),
-        ("mem_fragmentation_ratio", &"1.00"),
-        ("mem_fragmentation_bytes", &0),
+        ("mem_fragmentation_ratio", &format!("{:.2}", resident as f64 / used.max(1) as f64)),
+        ("mem_fragmentation_bytes", &resident.saturating_sub(used)),
         ("mem_not_counted_for_evict", &0),
         ("mem_replication_backlog", &client.in_flight_bytes()),
         ("mem_total_replication_buffers", &client.in_flight_bytes()),

@@ -5,7 +5,7 @@ use moonraft_proto::{Effect, Reply};
 
 use super::super::{
     CommandError, Outcome,
-    arguments::{Draw, parse_integer},
+    arguments::{Draw, parse_integer, room_for},
 };
 use crate::keyspace::{Blob, Tx};
 
@@ -30,6 +30,7 @@ fn pop_many<'a>(tx: &mut Tx, key: &[u8], count: &[u8]) -> Outcome<'a> {
     let count = parse_integer(count).and_then(|count| usize::try_from(count).ok());
     let count = count.ok_or(CommandError::text("ERR value is out of range, must be positive"))?;
     let Some(set) = tx.set(key)? else { return Ok(Reply::Set(Vec::new())) };
+    room_for(tx, count.min(set.len()))?;
     let drawn = set.draw_distinct(count, |end| tx.random_below(end));
     let drawn: Vec<Blob> = drawn.iter().map(|member| Blob::new(member)).collect();
 
@@ -53,7 +54,10 @@ pub fn srandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
             let Some(set) = tx.set(key)? else { return Ok(Reply::Array(Vec::new())) };
             let members = match count {
                 Draw::Distinct(count) => set.draw_distinct(count, random),
-                Draw::Repeated(count) => (0..count).filter_map(|_| set.draw(random)).collect(),
+                Draw::Repeated(count) => {
+                    room_for(tx, count)?;
+                    (0..count).filter_map(|_| set.draw(random)).collect()
+                }
             };
             Ok(Reply::Array(members.into_iter().map(Reply::bulk).collect()))
         }

@@ -8,6 +8,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, Family, Flag, Outcome, Run,
+    arguments::room_for,
     facts::uses,
     generic::{cursor, scan_options, scan_reply},
 };
@@ -165,6 +166,7 @@ fn smismember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `SMEMBERS key`
 fn smembers<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let set = tx.set(words[1])?;
+    room_for(tx, set.map_or(0, |set| set.len()))?;
     Ok(Reply::Set(set.into_iter().flat_map(|set| set.iter()).map(Reply::bulk).collect()))
 }
 

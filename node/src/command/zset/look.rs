@@ -6,7 +6,7 @@ use moonraft_proto::{Reply, reply::double_text};
 use super::{
     super::{
         CommandError, Outcome,
-        arguments::{Draw, is},
+        arguments::{Draw, is, room_for},
         generic::{cursor, scan_options, scan_reply},
     },
     members_reply,
@@ -85,6 +85,9 @@ pub fn zrandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     let nth = |at| sorted.nth(at).expect("a position drawn is below the length");
     let length = sorted.len();
+    if let Draw::Repeated(count) = draw {
+        room_for(tx, count)?;
+    }
     Ok(match draw {
         Draw::Repeated(count) => members_reply((0..count).map(|_| nth(tx.random_below(length))), with_scores),
         Draw::Distinct(count) if count >= length => members_reply(sorted.iter(), with_scores),

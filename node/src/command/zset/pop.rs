@@ -7,7 +7,7 @@ use moonraft_proto::{Effect, Reply};
 
 use super::super::{
     CommandError, Outcome,
-    arguments::{count_or, is},
+    arguments::{count_or, is, room_for},
     list::{Popping, popping},
 };
 use crate::keyspace::Tx;
@@ -65,6 +65,7 @@ pub fn pop_some(
 ) -> Result<Vec<(Reply<'static>, Reply<'static>)>, CommandError> {
     let Some(sorted) = tx.sorted(key)? else { return Ok(Vec::new()) };
     let (length, count) = (sorted.len(), count.min(sorted.len()));
+    room_for(tx, count.saturating_mul(2))?;
     let popped: Vec<(Vec<u8>, f64)> = match from {
         End::Least => sorted.range(0, count).map(|(member, score)| (member.to_vec(), score)).collect(),
         End::Greatest => {

@@ -7,7 +7,7 @@ use moonraft_proto::{Effect, Reply};
 use super::{
     super::{
         CommandError, Outcome,
-        arguments::{c_text, integer, is, nearest_float, span},
+        arguments::{c_text, integer, is, nearest_float, room_for, span},
     },
     members_reply,
     put::emit_put,
@@ -207,6 +207,7 @@ fn query<'a>(tx: &'a Tx, words: &[&'a [u8]], by: Option<By>, reverse: Option<boo
     let query = RangeQuery::parse(Form { by, reverse, stores: false }, &words[2..])?;
     let Some(sorted) = tx.sorted(words[1])? else { return Ok(Reply::Array(Vec::new())) };
     let Range { start, end } = query.positions(sorted);
+    room_for(tx, (end - start) * if query.with_scores { 2 } else { 1 })?;
     let members = sorted.range(start, end);
     Ok(match query.reverse {
         false => members_reply(members, query.with_scores),

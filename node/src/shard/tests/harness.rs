@@ -29,6 +29,7 @@ pub(crate) struct World {
     pub unix_us: Cell<u64>,
     pub boot_ns: Cell<u64>,
     pub lease: Cell<bool>,
+    pub used_bytes: Cell<u64>,
     pub map: RefCell<SlotMap>,
     pub settings: RefCell<BTreeMap<String, String>>,
     pub is_shut_down: Cell<bool>,
@@ -47,6 +48,10 @@ impl Surroundings for World {
     fn map(&self, network: Network) -> Arc<SlotMap> {
         Arc::new(self.map.borrow().seen_from(network))
     }
+    fn used_bytes(&self) -> u64 {
+        self.used_bytes.get()
+    }
+
     fn facts(&self) -> ProcessFacts {
         ProcessFacts {
             run_id: "f".repeat(40),
@@ -157,6 +162,7 @@ impl ShardHarness {
         let world = Rc::new(World {
             unix_us: Cell::new(1_700_000_000_000_000),
             boot_ns: Cell::new(1_000_000_000),
+            used_bytes: Cell::new(1 << 30),
             lease: Cell::new(true),
             map: RefCell::new(two_shards()),
             is_shut_down: Cell::new(false),

@@ -3,6 +3,7 @@
 mod harness;
 mod networks;
 mod preparing;
+mod replies;
 mod tools;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -1059,8 +1060,14 @@ fn short_memory_refuses_what_needs_more() {
     shard.handle(Event::Tick);
     let refused = "-OOM command not allowed when used memory > 'maxmemory'.";
     assert_eq!(shard.send(client, "SET k v ; GET k ; DEL k"), format!("{refused} nil :0"));
+    // What is taken decides, at once: no tick passes.
+    shard.world.used_bytes.set(1);
+    shard.send(client, "SET k v");
+    shard.commit_all();
+    assert_eq!(shard.read(client), "+OK");
+    shard.world.used_bytes.set(2);
+    assert_eq!(shard.send(client, "SET k v"), refused);
     shard.shard.reconfigure(|settings| settings.memory_bytes_max = u64::MAX);
-    shard.handle(Event::Tick);
     shard.send(client, "SET k v");
     shard.commit_all();
     assert_eq!(shard.read(client), "+OK");
