@@ -52,6 +52,8 @@ _RAFT = "nobody replicates from a replica of Raft"
 # What no sweep asks, and why.
 NEVER_ASKED = {
     **dict.fromkeys(("bgsave", "bgrewriteaof"), "Redis may have a child at work"),
+    "acl|genpass": "it is drawn at random",
+    "script|debug": "it depends on how requests are sent",
     "client|kill": "it would hit the sweep's own connections",
     "client|pause": "nobody would be served",
     "client|reply": "replies would be missing",
