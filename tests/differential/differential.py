@@ -13,8 +13,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scenarios"))
 
+import busy  # noqa: E402
 import corpus  # noqa: E402
 import moonraft  # noqa: E402
+import pause  # noqa: E402
 import replies  # noqa: E402
 import rival  # noqa: E402
 from cluster import Cluster  # noqa: E402
@@ -27,8 +29,11 @@ SWEEPS = {module.__name__.split(".")[1]: module for module in (number_forms, wro
 REPLY_SECONDS_MAX = 10
 
 # What is compared when the server closed the connection instead of replying.
-CLOSED = b"(the connection was closed)"
-MISSING = b"(no reply)"
+CLOSED = b"<the connection was closed>"
+MISSING = b"<no reply>"
+
+# All rows of the table in a situation of the server.
+SITUATIONS = {"busy": busy, "pause": pause}
 
 
 class Target:
@@ -147,7 +152,7 @@ def run_sweep(name, redis_port, other_port, is_self_check):
 def main():
     """Starts both servers, runs the files, and tells what differed."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    names = "files of the corpus, or of `sweeps` without their ending; all of them by default"
+    names = "files of the corpus, or sweeps without their ending; all of them by default"
     arguments.add_argument("files", nargs="*", help=names)
     arguments.add_argument(
         "--keep-going", action="store_true", help="print all differences, not 50"
@@ -156,9 +161,11 @@ def main():
 
     is_self_check = os.environ.get("MOONRAFT_RIVAL") == "redis"
     sweeps = [name for name in options.files if name in SWEEPS]
-    paths = [HERE / "corpus" / Path(name).name for name in options.files if name not in SWEEPS]
+    situations = [name for name in options.files if name in SITUATIONS]
+    paths = [HERE / "corpus" / Path(name).name for name in options.files if name.endswith(".txt")]
     if not options.files:
-        sweeps, paths = list(SWEEPS), sorted((HERE / "corpus").glob("*.txt"))
+        sweeps, situations = list(SWEEPS), list(SITUATIONS)
+        paths = sorted((HERE / "corpus").glob("*.txt"))
     files = {path.name: corpus.read(path) for path in paths}
     comparison = Comparison(is_self_check)
 
@@ -175,6 +182,8 @@ def main():
                     run_file(requests, protocol, *ports, comparison)
             for name in sweeps:
                 comparison.failures += run_sweep(name, *ports, is_self_check)
+            for name in situations:
+                SITUATIONS[name].sweep(ports, comparison)
         finally:
             for cluster in clusters:
                 if cluster.nodes[0].is_running():

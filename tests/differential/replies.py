@@ -13,6 +13,18 @@ def equal(kind, one, other):
     return view(_parse_all(one)) == view(_parse_all(other))
 
 
+def plain(data):
+    """One reply as texts, numbers and lists."""
+    return _plain(_parse(data)[0])
+
+
+def _plain(reply):
+    kind, payload = reply
+    if isinstance(payload, list):
+        return [_plain(item) for item in payload]
+    return int(payload) if kind == b":" else payload.decode()
+
+
 def _is_reply(reply):
     return reply[:1] in b"+-:_#,($=!*~>%|" and reply[:1] != b""
 

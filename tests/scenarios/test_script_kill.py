@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from processes import eventually
+from wire import Wire
 
 # How long a script may run before others are told BUSY, milliseconds.
 PATIENCE_MS = 100
@@ -77,6 +78,27 @@ def test_the_kill_cannot_be_caught(cluster):
     with runaway(cluster, CATCHES_ITS_KILL, [cluster.key_on(0)]) as (_, other, outcome):
         assert other.script_kill() in (True, "OK", b"OK")
     assert "Script killed by user" in str(outcome[0])
+
+
+def test_a_refused_request_breaks_the_block(cluster):
+    """What was refused is missing from the block: to execute the rest would be half of it."""
+    tag = cluster.key_on(0)
+    paid, stock = f"{tag}:paid", f"{tag}:stock"
+    with Wire(cluster.leader(0).port) as buyer, Wire(cluster.leader(0).port) as other:
+        assert buyer.ask("SET", stock, 5) == b"+OK\r\n"
+        for wire in (buyer, other):
+            assert wire.ask("MULTI") == b"+OK\r\n"
+            assert wire.ask("SET", paid, "yes") == b"+QUEUED\r\n"
+        with runaway(cluster, READS_FOREVER, [tag]) as (_, operator, _):
+            assert buyer.ask("DECR", stock).startswith(b"-BUSY ")
+            assert other.ask("EXEC").startswith(b"-EXECABORT Transaction discarded because of: BUSY ")
+            # A new block may be begun meanwhile, as a client does that sends it in one go.
+            assert other.ask("MULTI") == b"+OK\r\n"
+            operator.script_kill()
+        assert buyer.ask("EXEC").startswith(b"-EXECABORT ")
+        assert other.ask("INCR", stock) == b"+QUEUED\r\n"
+        assert other.ask("EXEC") == b"*1\r\n:6\r\n"
+        assert buyer.ask("GET", paid) == b"$-1\r\n"
 
 
 def test_nothing_to_kill(cluster):

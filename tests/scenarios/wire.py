@@ -1,5 +1,6 @@
 """Requests and replies as bytes, for tests that must see them bare."""
 
+import select
 import socket
 
 # Longer than any election, shorter than a test.
@@ -65,6 +66,10 @@ class Wire:
         """Sends one request and returns its raw reply."""
         self.send(*words)
         return self.receive()
+
+    def is_readable(self, within=0.0):
+        """Whether bytes come within so many seconds; none has been read and left before."""
+        return bool(select.select([self._socket], [], [], within)[0])
 
     def receive(self):
         """One whole reply, as the bytes it came in."""

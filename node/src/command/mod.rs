@@ -50,7 +50,6 @@ use moonraft_proto::Reply;
 use moonraft_router::{Keys, keys::KeyPositions};
 
 pub use self::{
-    client::hello_reply,
     error::CommandError,
     table::{find, find_child, is_http, resolve, rows},
 };
@@ -156,6 +155,8 @@ pub enum Flag {
     Random,
     /// Writes if the request asks so, though it is declared a reader's variant.
     MayReplicate,
+    /// Runs a script that it names, not one that it brings.
+    ByName,
 }
 
 /// Runs on the data, reading only.
@@ -274,7 +275,9 @@ impl Command {
     /// The command is not about data, or its handler broke the rule that an
     /// error leaves no effect.
     pub fn execute<'a>(&self, tx: &'a mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-        if let Ok(keys) = self.keys.positions(words) {
+        if (self.is_write() || tx.removes_expired())
+            && let Ok(keys) = self.keys.positions(words)
+        {
             tx.expire(keys.iter().map(|&at| words[at]));
         }
         tx.count_lookups(self.is_read());

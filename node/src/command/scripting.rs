@@ -28,9 +28,19 @@ const CHILD: Command =
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
     Command { name: "eval", run: Run::Script(eval, false), ..ROW },
-    Command { name: "evalsha", run: Run::Script(evalsha, false), ..ROW },
+    Command {
+        name: "evalsha",
+        flags: &[Flag::NoScript, Flag::MayReplicate, Flag::ByName],
+        run: Run::Script(evalsha, false),
+        ..ROW
+    },
     Command { name: "eval_ro", flags: &[Flag::NoScript], run: Run::Script(eval_ro, true), ..ROW },
-    Command { name: "evalsha_ro", flags: &[Flag::NoScript], run: Run::Script(evalsha_ro, true), ..ROW },
+    Command {
+        name: "evalsha_ro",
+        flags: &[Flag::NoScript, Flag::ByName],
+        run: Run::Script(evalsha_ro, true),
+        ..ROW
+    },
     Command { name: "script", arity: Arity::AtLeast(2), keys: Keys::None, flags: &[], ..ROW },
     Command {
         name: "load",
@@ -155,9 +165,14 @@ fn flush(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     Ok(Reply::OK)
 }
 
-/// `SCRIPT KILL`, when no script runs: one that does is asked elsewhere.
-fn kill(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
-    Err(CommandError::text("NOTBUSY No scripts in execution right now."))
+/// `SCRIPT KILL`
+///
+/// Heard of only while a script is over its time; before, the request waits.
+fn kill(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+    match client.kill_script() {
+        true => Ok(Reply::OK),
+        false => Err(CommandError::text("NOTBUSY No scripts in execution right now.")),
+    }
 }
 
 /// `SCRIPT HELP`

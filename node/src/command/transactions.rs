@@ -13,7 +13,7 @@ use crate::shard::{
 /// A row of this family.
 const ROW: Command = Command {
     family: Family::Transactions,
-    flags: &[Flag::NoScript, Flag::Fast, Flag::Stale, Flag::Immediate],
+    flags: &[Flag::NoScript, Flag::Fast, Flag::Stale, Flag::AllowBusy, Flag::Immediate],
     ..Command::BASE
 };
 
@@ -39,7 +39,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "unwatch",
         arity: Arity::Exactly(1),
-        flags: &[Flag::NoScript, Flag::Fast, Flag::Stale],
+        flags: &[Flag::NoScript, Flag::Fast, Flag::Stale, Flag::AllowBusy],
         run: Run::Session(unwatch),
         ..ROW
     },
@@ -66,14 +66,13 @@ fn discard(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 
 /// `WATCH key [key …]`
 ///
-/// A key that has expired by now is removed first: that it is gone at `EXEC` is
-/// then no change.
+/// That a key which has expired by now is gone at `EXEC` is no change. It is not removed here: while a script is
+/// over its time, this is served beside it.
 fn watch(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     if client.session().queue.is_some() {
         return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
     }
     let keys = &words[1..];
-    client.tx_mut().expire(keys.iter().copied());
     keys.iter().for_each(|key| client.watch(key));
     Ok(Reply::OK)
 }
@@ -92,7 +91,6 @@ fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     let Some(queue) = client.session_mut().queue.take() else {
         return Err(CommandError::text("ERR EXEC without MULTI"));
     };
-    expire_watched(client);
     let broken_watch = client.is_watch_broken();
     client.unwatch();
     if queue.crosses_slots && !broken_watch {
@@ -118,12 +116,6 @@ fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
         replies.push(execute(client, request));
     }
     Ok(Reply::Array(replies))
-}
-
-/// A watched key whose time has come is gone: that is a change.
-fn expire_watched(client: &mut Client<'_>) {
-    let keys: Vec<_> = client.session().watches.iter().map(|(key, _)| key.clone()).collect();
-    client.tx_mut().expire(keys.iter().map(|key| &**key));
 }
 
 fn execute(client: &mut Client<'_>, request: &Queued) -> Reply<'static> {

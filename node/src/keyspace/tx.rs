@@ -100,6 +100,8 @@ pub struct Tx {
     now_us: u64,
     /// Whether expired keys may be removed: on a leader.
     leading: bool,
+    /// Expired keys stay, though no one sees them, until something writes them: `CLIENT PAUSE`.
+    keeps_expired: bool,
     /// Memory is short: what needs more is refused.
     out_of_memory: bool,
     reply_bytes_max: usize,
@@ -169,6 +171,7 @@ impl Tx {
             sequence: 1,
             now_us: 0,
             leading: false,
+            keeps_expired: false,
             out_of_memory: false,
             disk_room: DiskRoom::Enough,
             reply_bytes_max: usize::MAX,
@@ -340,6 +343,16 @@ impl Tx {
         }
     }
 
+    /// Expired keys stay from now on where nothing writes them, or do no longer.
+    pub const fn keep_expired(&mut self, keep: bool) {
+        self.keeps_expired = keep;
+    }
+
+    /// Whether a request that only reads removes the expired keys that it meets.
+    pub const fn removes_expired(&self) -> bool {
+        !self.keeps_expired
+    }
+
     /// Memory is short, or not any more.
     pub const fn set_out_of_memory(&mut self, full: bool) {
         self.out_of_memory = full;
@@ -368,6 +381,11 @@ impl Tx {
     /// How much room the node's disk has: decides what is refused.
     pub const fn disk_room(&self) -> DiskRoom {
         self.disk_room
+    }
+
+    /// Whether a key is there and has not expired, for `WATCH`: no reply shows it, so none need wait for it.
+    pub fn is_there(&self, key: &[u8]) -> bool {
+        self.keyspace.get(key).is_some_and(|object| !object.is_expired(self.now_us / 1000))
     }
 
     /// Whether an expired key may be removed where it is met.
@@ -611,7 +629,11 @@ impl Tx {
     }
 
     fn remove_dead(&mut self, key: &[u8]) {
+        let last_change = self.keyspace.watched.last_change(key);
         self.emit(Effect::Remove { key });
+        if let Some(change) = last_change {
+            self.keyspace.watched.take_back(key, change);
+        }
         self.lookups.expired.set(self.lookups.expired.get() + 1);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every change counts: executed, applied as a follower, undone, or installed
 //! by a snapshot. A client remembers the number it saw; its `EXEC` fails if it
-//! is another one by then.
+//! is another one by then. Only that an expired key is removed is none: whoever saw
+//! it there sees by the clock that it is gone, and to others nothing has changed.
 
 use hashbrown::HashMap;
 
@@ -61,6 +62,13 @@ impl Watched {
         self.changes += 1;
         let changed = self.keys.iter_mut().filter(|(key, _)| has_changed(key));
         changed.for_each(|(_, watch)| watch.changed = self.changes);
+    }
+
+    /// The last change of a watched key is this one again.
+    pub fn take_back(&mut self, key: &[u8], change: u64) {
+        if let Some(watch) = self.keys.get_mut(key) {
+            watch.changed = change;
+        }
     }
 
     /// Any key may have changed.

@@ -1,44 +1,29 @@
-//! Answers clients while a script holds the shard's thread.
+//! Attends to clients while a script holds the shard's thread.
 //!
-//! Called from inside the script, with the shard in use and the runtime standing
-//! still, so nothing of either is touched: the sockets are read and written
-//! directly. Whole requests are answered `-BUSY`; what is not whole, or stands
-//! behind a reply that has not left, stays in the connection's buffer, and its
-//! task is woken to look at it afterwards.
+//! Called from inside the script, with the runtime standing still: so sockets are read and written directly,
+//! and what came is given to the shard ([`BusyShard`]), which answers as it always does. What the shard leaves
+//! unanswered stays in the connection's buffer, and its task is woken to look at it afterwards.
 //!
-//! Clients that come meanwhile are guests: accepted and answered here, and made
-//! connections of the shard afterwards, before any other. Otherwise nobody could
-//! kill a script who was not connected when it began. `HELLO`, with which clients
-//! begin, is answered as Redis does, and told to the shard afterwards.
+//! Clients that come meanwhile are guests: accepted, given sessions and answered here, and made connections
+//! afterwards, before anything else. Otherwise nobody could kill a script who was not connected when it began.
 //!
-//! INVARIANT: guests get the session numbers that `HELLO` told them, as the shard
-//! counts its sessions in the order in which they begin.
+//! What a client sends beyond [`INPUT_BYTES_MAX`] waits in its socket, as do clients beyond [`GUESTS_MAX`].
 
 use std::{
     cell::{Cell, RefCell},
+    net::TcpStream,
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use hashbrown::HashMap;
-use moonraft_proto::{
-    Protocol, Reply,
-    resp::{self, Limits, Parsed, Unfinished},
-};
 use moonraft_router::Network;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
 
 use super::{clock, connection::Connection, listen::Doors};
-use crate::{
-    command::hello_reply,
-    shard::{Busy, SessionId},
-};
+use crate::shard::{BusyShard, SessionId, TOO_MANY_CLIENTS};
 
-/// The text of Redis 7.
-const BUSY: &[u8] =
-    b"-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
-const OK: &[u8] = b"+OK\r\n";
 /// How often the sockets are looked at: a client notices no wait of this length,
 /// and ten thousand sockets take a fraction of it.
 const INTERVAL_NS: u64 = 20_000_000;
@@ -54,43 +39,29 @@ const READ_BYTES: usize = 16 << 10;
 pub struct Clients {
     connections: RefCell<HashMap<SessionId, Rc<Connection>>>,
     looked_ns: Cell<u64>,
-    /// Sessions so far, as the shard counts them.
-    begun: Cell<u64>,
     /// Where new clients come in.
     doors: RefCell<Doors<OwnedFd>>,
     guests: RefCell<Vec<Guest>>,
-    /// Somebody was greeted or came while a script ran.
-    has_news: Cell<bool>,
 }
 
 /// A client that came while a script ran.
 pub struct Guest {
+    /// Its session.
+    pub id: SessionId,
     /// Its socket, which does not block.
-    pub stream: OwnedFd,
-    /// The network it comes from.
-    pub network: Network,
+    pub stream: TcpStream,
     /// What it has sent and is not answered.
     pub input: BytesMut,
-    /// The last `HELLO` it was answered: the shard must hear of it.
-    pub greeting: BytesMut,
-}
-
-/// One client, as it is attended to.
-struct Desk<'a, S> {
-    stream: &'a S,
-    input: &'a mut BytesMut,
-    greeting: &'a mut BytesMut,
-    number: u64,
-    may_answer: bool,
 }
 
 /// What became of a client.
-#[derive(PartialEq, Eq)]
 enum Attended {
-    /// It goes on; whether it asks to kill the script.
-    Open(Busy),
-    /// Part of a line has left, or nothing ever will: there is no way on.
-    Broken(Busy),
+    /// It has sent nothing, and has all its replies.
+    Idle,
+    /// It was heard: its task looks at what is left afterwards.
+    Active,
+    /// It is told nothing more.
+    Over,
 }
 
 impl Clients {
@@ -99,21 +70,11 @@ impl Clients {
         self.doors.borrow_mut().push((network, door));
     }
 
-    /// The number of the session that begins now.
-    pub fn begin(&self) -> u64 {
-        self.begun.set(self.begun.get() + 1);
-        self.begun.get()
-    }
-
-    /// Whether clients were greeted or came while a script ran; asked after it.
-    pub fn take_news(&self) -> bool {
-        self.has_news.take()
-    }
-
     /// Those who came while a script ran, in their order.
     pub fn take_guests(&self) -> Vec<Guest> {
         self.guests.take()
     }
+
     /// The connection of a session.
     pub fn get(&self, id: SessionId) -> Option<Rc<Connection>> {
         self.connections.borrow().get(&id).cloned()
@@ -144,136 +105,78 @@ impl Clients {
         self.len() == 0
     }
 
-    /// Answers those who have sent something, now and then.
-    pub fn while_busy(&self) -> Busy {
+    /// Lets the shard deal with what clients have sent, now and then; new ones come in while `has_room`.
+    pub fn while_busy(&self, shard: &mut BusyShard<'_>, has_room: impl Fn() -> bool) {
         let now = clock::boot_ns();
         if now < self.looked_ns.get() + INTERVAL_NS {
-            return Busy::Continue;
+            return;
         }
         self.looked_ns.set(now);
-        let mut verdict = Busy::Continue;
         for connection in self.connections.borrow().values() {
-            if self.attend(connection) == Busy::Kill {
-                verdict = Busy::Kill;
+            // The client whose script runs has its buffer in use.
+            let Ok(mut input) = connection.input.try_borrow_mut() else { continue };
+            match attend(shard, connection.id, connection.stream(), &mut input) {
+                Attended::Idle => {}
+                Attended::Active => connection.resume(),
+                Attended::Over => connection.close(),
             }
         }
-        if self.attend_guests() == Busy::Kill {
-            verdict = Busy::Kill;
-        }
-        verdict
-    }
-
-    /// Answers a client that was here before the script.
-    fn attend(&self, connection: &Connection) -> Busy {
-        // The client whose script runs has its buffer in use.
-        let Ok(mut input) = connection.input.try_borrow_mut() else { return Busy::Continue };
-        connection.was_attended.set(true);
-        let mut greeting = connection.greeting.borrow_mut();
-        let mut desk = Desk {
-            stream: connection.stream(),
-            input: &mut input,
-            greeting: &mut greeting,
-            number: connection.number,
-            may_answer: !connection.is_holding.get(),
-        };
-        let attended = desk.attend();
-        if !greeting.is_empty() {
-            self.has_news.set(true);
-        }
-        if !input.is_empty() {
-            connection.resume();
-        }
-        match attended {
-            Attended::Open(verdict) => verdict,
-            Attended::Broken(verdict) => {
-                connection.close();
-                verdict
-            }
-        }
-    }
-
-    /// Lets new clients in, and answers those who came.
-    fn attend_guests(&self) -> Busy {
         let mut guests = self.guests.borrow_mut();
         for (network, door) in &*self.doors.borrow() {
             while guests.len() < GUESTS_MAX
                 && let Ok(stream) = accept_with(door, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
             {
-                let (input, greeting) = (BytesMut::new(), BytesMut::new());
-                guests.push(Guest { stream, network: *network, input, greeting });
-                self.has_news.set(true);
+                guests.extend(welcome(shard, stream.into(), *network, has_room()));
             }
         }
-        let mut verdict = Busy::Continue;
-        // One that is broken stays: others have been told numbers after its own.
-        for (guest, number) in guests.iter_mut().zip(self.begun.get() + 1..) {
-            let Guest { stream, input, greeting, .. } = guest;
-            let mut desk = Desk { stream, input, greeting, number, may_answer: true };
-            if matches!(desk.attend(), Attended::Open(Busy::Kill) | Attended::Broken(Busy::Kill)) {
-                verdict = Busy::Kill;
-            }
+        for Guest { id, stream, input } in &mut *guests {
+            // One that ends is found out by its task.
+            attend(shard, *id, stream, input);
         }
-        verdict
     }
 }
 
-impl<S: AsFd> Desk<'_, S> {
-    /// Reads what the client has sent, and answers it.
-    fn attend(&mut self) -> Attended {
-        let mut chunk = [0; READ_BYTES];
-        while self.input.len() < INPUT_BYTES_MAX {
-            match recv(self.stream, &mut chunk, RecvFlags::DONTWAIT) {
-                Ok((count, _)) if count > 0 => self.input.extend_from_slice(&chunk[..count]),
-                _ => break, // nothing there; an end or an error its task will find
-            }
+/// Gives a new client its session, if it may have one.
+fn welcome(shard: &mut BusyShard<'_>, stream: TcpStream, network: Network, has_room: bool) -> Option<Guest> {
+    let text = |address: std::io::Result<std::net::SocketAddr>| {
+        address.map_or_else(|_| String::new(), |address| address.to_string())
+    };
+    let begun = match has_room {
+        true => shard.connect(text(stream.peer_addr()), text(stream.local_addr()), network),
+        false => Err(TOO_MANY_CLIENTS),
+    };
+    match begun {
+        Ok(id) => Some(Guest { id, stream, input: BytesMut::new() }),
+        Err(text) => {
+            let _ = send(&stream, text.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            None
         }
-        if self.may_answer { self.answer() } else { Attended::Open(Busy::Continue) }
-    }
-
-    fn answer(&mut self) -> Attended {
-        let mut verdict = Busy::Continue;
-        while let Some((reply, consumed)) = self.reply_to_first() {
-            if reply == OK {
-                verdict = Busy::Kill;
-            }
-            self.input.advance(consumed);
-            let sent = send(self.stream, &reply, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-            if !reply.is_empty() && sent != Ok(reply.len()) {
-                return Attended::Broken(verdict);
-            }
-        }
-        Attended::Open(verdict)
-    }
-
-    /// The answer to the first whole request, and its length. What is no request is
-    /// left to the shard, which knows what to say.
-    fn reply_to_first(&mut self) -> Option<(Vec<u8>, usize)> {
-        let mut unquoted = Vec::new();
-        let parsed = resp::parse(self.input, &mut unquoted, &Limits::default(), &mut Unfinished::default());
-        let Ok(Parsed::Request { words, consumed }) = parsed else { return None };
-        let protocol = match words.as_slice() {
-            [] => return Some((Vec::new(), consumed)),
-            [name, child, ..] if is(name, b"script") && is(child, b"kill") => {
-                return Some((OK.to_vec(), consumed));
-            }
-            [name, b"2"] if is(name, b"hello") => Protocol::Resp2,
-            [name, b"3"] if is(name, b"hello") => Protocol::Resp3,
-            _ => return Some((BUSY.to_vec(), consumed)),
-        };
-        self.greeting.clear();
-        self.greeting.extend_from_slice(&self.input[..consumed]);
-        Some((hello(protocol, self.number), consumed))
     }
 }
 
-/// The answer to a client's `HELLO`. Only a leader runs a script for so long.
-fn hello(protocol: Protocol, number: u64) -> Vec<u8> {
-    let mut text = Vec::new();
-    let reply: Reply<'static> = hello_reply(protocol, number, true);
-    reply.encode(protocol, &mut text);
-    text
-}
-
-fn is(word: &[u8], name: &[u8]) -> bool {
-    word.eq_ignore_ascii_case(name)
+/// Reads what a client has sent, lets the shard deal with it, and writes what may leave.
+fn attend(shard: &mut BusyShard<'_>, id: SessionId, stream: impl AsFd, input: &mut BytesMut) -> Attended {
+    let mut chunk = [0; READ_BYTES];
+    while input.len() < INPUT_BYTES_MAX {
+        match recv(&stream, &mut chunk, RecvFlags::DONTWAIT) {
+            Ok((count, _)) if count > 0 => input.extend_from_slice(&chunk[..count]),
+            _ => break, // nothing there; an end or an error its task will find
+        }
+    }
+    if input.is_empty() && shard.writable(id).is_empty() {
+        return Attended::Idle;
+    }
+    shard.receive(id, input);
+    while !shard.writable(id).is_empty() {
+        match send(&stream, shard.writable(id), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(count) => shard.written(id, count),
+            Err(_) => return Attended::Active, // it takes no more, or its task will find that it has gone
+        }
+    }
+    if !shard.should_close(id) {
+        return Attended::Active;
+    }
+    // Its client sees so at once; the rest of its end waits.
+    let _ = shutdown(&stream, Shutdown::Both);
+    Attended::Over
 }

@@ -41,15 +41,8 @@ pub struct Connection {
     writer: OwnedWriteHalf,
     /// What is left of requests that cannot be executed yet.
     pub input: RefCell<BytesMut>,
-    /// A `HELLO` that was answered while a script ran: the shard must hear of it.
-    pub greeting: RefCell<BytesMut>,
     /// The task that waits for the socket to take more, if it took less than it should.
     pub stuck: RefCell<Option<AbortHandle>>,
-    /// A reply has not left yet: nothing may be sent past it.
-    pub is_holding: Cell<bool>,
-    /// Its requests may have been answered while a script ran: what was known of the first one in its buffer
-    /// may be about another.
-    pub was_attended: Cell<bool>,
     signal: Cell<Signal>,
     waker: RefCell<Option<Waker>>,
     /// When bytes last came, boot clock.
@@ -89,10 +82,7 @@ impl Connection {
             reader: RefCell::new(reader),
             writer,
             input: RefCell::default(),
-            greeting: RefCell::default(),
             stuck: RefCell::default(),
-            is_holding: Cell::new(false),
-            was_attended: Cell::new(false),
             signal: Cell::default(),
             waker: RefCell::default(),
             active_ns: Cell::new(now_ns),

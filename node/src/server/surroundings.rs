@@ -12,7 +12,7 @@ use crate::{
     config::SettingError,
     consensus::LeaseCell,
     glob,
-    shard::{Busy, ProcessFacts, Surroundings},
+    shard::{Busy, BusyShard, ProcessFacts, Surroundings},
 };
 
 /// The world around one replica.
@@ -81,8 +81,9 @@ impl Surroundings for World {
         Ok(())
     }
 
-    fn while_busy(&self) -> Busy {
-        self.clients.while_busy()
+    fn while_busy(&self, shard: &mut BusyShard<'_>) -> Busy {
+        self.clients.while_busy(shard, || self.node.has_room_for_client());
+        Busy::Continue
     }
 
     fn ends_scripts(&self) -> bool {

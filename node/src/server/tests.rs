@@ -239,6 +239,10 @@ fn while_a_script_runs_too_long_others_are_told_and_may_kill_it() {
     // The other door is open, too.
     let mut far = Client::connect(cluster.nodes[0].outside.as_ref().unwrap().port);
     assert_eq!(far.ask("GET k"), BUSY);
+    // A client that is told good-bye sees its connection end at once.
+    let mut leaving = Client::connect(port);
+    assert_eq!(leaving.ask("QUIT"), "+OK");
+    assert_eq!(leaving.reply(), "", "the connection is closed");
     let mut killer = Client::connect(port);
     assert_eq!(killer.ask("SCRIPT KILL"), "+OK");
     let killed = runner.reply();

@@ -8,7 +8,7 @@ use moonraft_router::{ReplicaPlace, SlotMap};
 use super::{
     Output, Pause, ProcessFacts, SessionId, Shard, ShardSettings, Standing, Surroundings,
     execute::Call,
-    session::Session,
+    session::{Session, WatchedKey},
     slow_log::SlowLog,
     statistics::{Details, Rates, Statistics},
     waits::Unblocked,
@@ -82,10 +82,7 @@ impl Client<'_> {
 
     /// Requests are left unread for a while, or are read again.
     pub fn pause(&mut self, pause: Option<Pause>) {
-        self.shard.pause = pause;
-        if pause.is_none() {
-            self.shard.resume_parked();
-        }
+        self.shard.set_pause(pause);
     }
 
     /// The pause that lasts, if any.
@@ -145,17 +142,20 @@ impl Client<'_> {
 
     /// The session watches a key from now on.
     pub fn watch(&mut self, key: &[u8]) {
-        let known = self.session().watches.iter().any(|(watched, _)| **watched == *key);
+        let known = self.session().watches.iter().any(|watched| *watched.key == *key);
         if !known {
+            let was_there = self.tx().is_there(key);
             let change = self.tx_mut().keyspace_mut().watched.watch(key);
-            self.session_mut().watches.push((key.into(), change));
+            self.session_mut().watches.push(WatchedKey { key: key.into(), change, was_there });
         }
     }
 
-    /// Whether a watched key has changed since.
+    /// Whether a watched key has changed since, or its time has come.
     pub fn is_watch_broken(&self) -> bool {
-        let watched = &self.tx().keyspace().watched;
-        self.session().watches.iter().any(|(key, change)| watched.last_change(key) != Some(*change))
+        let (tx, watched) = (self.tx(), &self.tx().keyspace().watched);
+        self.session().watches.iter().any(|it| {
+            watched.last_change(&it.key) != Some(it.change) || it.was_there && !tx.is_there(&it.key)
+        })
     }
 
     /// The world around the shard.

@@ -1,6 +1,5 @@
 //! What the server does to a session: it begins and ends it, and writes its replies.
 
-use moonraft_proto::resp::Unfinished;
 use moonraft_router::Network;
 
 use super::{Output, SessionId, Shard, session::Session};
@@ -59,6 +58,11 @@ impl Shard {
         self.listeners_mut().forget(id, &session.listening);
     }
 
+    /// The number of a session, as clients know it.
+    pub fn session_number(&self, id: SessionId) -> u64 {
+        self.sessions[id].number
+    }
+
     /// Bytes that may be written to the client now.
     pub fn writable(&self, id: SessionId) -> &[u8] {
         self.sessions.get(id).map_or(&[], |session| session.outbox.writable())
@@ -94,13 +98,6 @@ impl Shard {
             listens: session.listening.count() > 0,
             is_blocked: session.blocked,
         })
-    }
-
-    /// Requests of a session were taken out of its buffer by another.
-    pub fn forget_unfinished(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.unfinished = Unfinished::default();
-        }
     }
 
     /// The connection of a session is about to be closed: nothing more is sent there or executed.

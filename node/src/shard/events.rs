@@ -4,7 +4,7 @@ use bytes::Bytes;
 use moonraft_proto::{Reply, entry::Batch};
 
 use super::{
-    CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing,
+    CommittedEntry, Event, Output, Pause, PlantedFault, SessionId, Shard, Standing,
     outbox::{BatchId, RoundId},
     speculation::InFlight,
 };
@@ -338,9 +338,16 @@ impl Shard {
 
     fn tick(&mut self) {
         self.look_at_memory();
+        let now = self.surroundings.boot_ns();
+        if self.pause.is_some_and(|pause| pause.until_ns <= now) {
+            self.set_pause(None);
+        }
         if self.is_serving() {
             self.begin_unit();
-            let removed = self.tx_mut().remove_expired(EXPIRED_PER_TICK);
+            let removed = match self.tx().removes_expired() {
+                true => self.tx_mut().remove_expired(EXPIRED_PER_TICK),
+                false => 0,
+            };
             if removed > 0 {
                 marks::reached("expired key removed by a tick");
             }
@@ -357,14 +364,18 @@ impl Shard {
         self.tick_readers();
     }
 
-    /// Requests that were parked for too long are answered.
-    fn tick_parked(&mut self) {
-        let now = self.surroundings.boot_ns();
-        if self.pause.is_some_and(|pause| pause.until_ns <= now) {
-            self.pause = None;
+    /// Requests are left unread for a while, or are read again; meanwhile the data stay as they are.
+    pub(super) fn set_pause(&mut self, pause: Option<Pause>) {
+        self.pause = pause;
+        self.tx_mut().keep_expired(pause.is_some());
+        if pause.is_none() {
             self.resume_parked();
         }
-        if self.is_leaderless_for_long(now) {
+    }
+
+    /// Requests that were parked for too long are answered.
+    fn tick_parked(&mut self) {
+        if self.is_leaderless_for_long(self.surroundings.boot_ns()) {
             self.resume_parked();
         }
     }

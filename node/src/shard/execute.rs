@@ -54,6 +54,14 @@ pub struct Call {
     began_ns: Option<u64>,
 }
 
+/// What becomes of a request that is not refused.
+enum Admission {
+    /// It is executed here; the one slot of its keys.
+    Now(Option<u16>),
+    /// It stays in the buffer.
+    Later,
+}
+
 /// A limit of one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnitLimit {
@@ -78,6 +86,13 @@ impl UnitLimit {
 impl Shard {
     /// Executes the requests at the start of `input` and takes them out of it.
     pub fn receive(&mut self, id: SessionId, input: &mut BytesMut) -> Received {
+        let received = self.take_requests(id, input);
+        self.confirm_reads(id);
+        received
+    }
+
+    /// The same, but for reads, which leave once they are confirmed.
+    pub(super) fn take_requests(&mut self, id: SessionId, input: &mut BytesMut) -> Received {
         let mut received = Received { needed: 1, parked: false, reads: true, close: false };
         if !self.sessions.contains(id) {
             return Received { close: true, ..received };
@@ -126,7 +141,6 @@ impl Shard {
             session.is_parked = true;
             self.parked.push(id);
         }
-        self.confirm_reads(id);
         self.limit_outbox(id);
         received.close = self.sessions[id].closing;
         received
@@ -202,32 +216,50 @@ impl Shard {
                 return self.done(id);
             }
         };
-        let slot = match self.check(id, command, words) {
-            Ok(slot) => slot,
-            Err(error) => {
-                self.reject(id, command, &error);
-                return self.done(id);
-            }
-        };
-        if self.is_paused(id, command) || self.is_held_by_writer(id, command) {
-            return Done::Parked;
-        }
-        match self.place_of(id, command, slot) {
-            Place::Wait if self.may_wait() => return Done::Parked,
-            Place::Wait => self.reject(id, command, &self.unserved()),
-            Place::Elsewhere(redirect) => self.reject(id, command, &redirect.into()),
-            Place::Here if self.is_held_by_walk(id, command, words) => return Done::Parked,
-            Place::Here => {
+        match self.admit(id, command, words) {
+            Ok(Admission::Later) => return Done::Parked,
+            Ok(Admission::Now(slot)) => {
                 self.sessions[id].last_command = Some(command);
                 if self.is_queued(id, command) {
                     self.queue(id, command, words, slot);
+                } else if self.is_busy() {
+                    self.run_beside_script(id, command, words);
                 } else {
                     self.run(id, command, words, slot);
                 }
                 self.note_reader(id);
             }
+            Err(error) => self.reject(id, command, &error),
         }
         self.done(id)
+    }
+
+    /// Decides whether a request is executed or queued here and now. The order is that of Redis: a client
+    /// hears the first reason there is against its request.
+    fn admit(
+        &mut self,
+        id: SessionId,
+        command: &Command,
+        words: &[&[u8]],
+    ) -> Result<Admission, CommandError> {
+        command.check_arity(words)?;
+        self.check_block(id, command)?;
+        let slot = self.slot_of_request(id, command, words)?;
+        let place = self.place_of(id, command, slot);
+        if let Place::Elsewhere(redirect) = place {
+            return Err(redirect.into());
+        }
+        self.check_listening(id, command)?;
+        self.check_busy(command)?;
+        if self.is_paused(id, command, words) || self.is_held_by_writer(id, command) {
+            return Ok(Admission::Later);
+        }
+        match place {
+            Place::Wait if self.may_wait() => Ok(Admission::Later),
+            Place::Wait => Err(self.unserved()),
+            _ if self.is_held_by_walk(id, command, words) => Ok(Admission::Later),
+            _ => Ok(Admission::Now(slot)),
+        }
     }
 
     /// A request has been answered, unless its session is blocked.
@@ -268,16 +300,16 @@ impl Shard {
         self.unwatch(id);
     }
 
-    /// Checks a request before it is placed, and gives the one slot of its keys.
-    fn check(&self, id: SessionId, command: &Command, words: &[&[u8]]) -> Result<Option<u16>, CommandError> {
-        command.check_arity(words)?;
-        let slot = self.slot_of_request(id, command, words)?;
-        self.check_mode(id, command)?;
-        Ok(slot)
+    /// Refuses what an open block cannot hold.
+    fn check_block(&self, id: SessionId, command: &Command) -> Result<(), CommandError> {
+        if self.sessions[id].queue.is_some() && command.has(Flag::NoMulti) {
+            return Err(CommandError::text("ERR Command not allowed inside a transaction"));
+        }
+        Ok(())
     }
 
-    /// Whether the state of the session allows the command.
-    fn check_mode(&self, id: SessionId, command: &Command) -> Result<(), CommandError> {
+    /// Refuses what a RESP2 connection may not send while it listens.
+    fn check_listening(&self, id: SessionId, command: &Command) -> Result<(), CommandError> {
         let session = &self.sessions[id];
         if session.is_listening_only() && !command.has(Flag::Listening) {
             let text = format!(
@@ -285,9 +317,6 @@ impl Shard {
                 command.full_name()
             );
             return Err(CommandError::Text(text.into()));
-        }
-        if session.queue.is_some() && command.has(Flag::NoMulti) {
-            return Err(CommandError::text("ERR Command not allowed inside a transaction"));
         }
         Ok(())
     }
@@ -308,9 +337,22 @@ impl Shard {
     }
 
     /// Whether `CLIENT PAUSE` keeps a request waiting.
-    fn is_paused(&self, id: SessionId, command: &Command) -> bool {
+    fn is_paused(&self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
         let Some(pause) = self.pause else { return false };
-        (!pause.writes_only || self.may_write(id, command)) && self.surroundings.boot_ns() < pause.until_ns
+        let is_meant = !pause.writes_only || self.may_replicate(id, command, words);
+        is_meant && self.surroundings.boot_ns() < pause.until_ns
+    }
+
+    /// Whether a request may change data or publish, now or when its block is executed.
+    fn may_replicate(&self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
+        match (command.run, &self.sessions[id].queue) {
+            (Run::Queue(_), queue) => queue.as_ref().is_some_and(|queue| queue.may_replicate),
+            (Run::Script(..), _) => match self.declared_flags(command, words) {
+                Some(flags) => !flags.no_writes,
+                None => command.has(Flag::MayReplicate),
+            },
+            _ => command.is_write() || command.has(Flag::MayReplicate),
+        }
     }
 
     /// Whether executing a request may change data.
@@ -350,6 +392,7 @@ impl Shard {
 
     /// Keeps a request for `EXEC`.
     fn queue(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]], slot: Option<u16>) {
+        let may_replicate = self.may_replicate(id, command, words);
         let queue = self.sessions[id].queue.as_mut().expect("a request is queued in an open block");
         queue.bytes += words.iter().map(|word| word.len()).sum::<usize>();
         if queue.bytes > self.settings.queue_bytes_max {
@@ -360,6 +403,7 @@ impl Shard {
         queue.crosses_slots |=
             !queue.broken && slot.is_some() && queue.slot.is_some_and(|first| Some(first) != slot);
         queue.slot = queue.slot.or(slot);
+        queue.may_replicate |= may_replicate;
         queue.writes |= !command.is_read() && !matches!(command.run, Run::Session(_));
         let words = words.iter().map(|word| Bytes::copy_from_slice(word)).collect();
         queue.requests.push(Queued { command, words });
@@ -492,7 +536,7 @@ impl Shard {
     }
 
     /// Runs what is about the session, the server or the cluster. Returns whether it failed.
-    fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) -> bool {
+    pub(super) fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) -> bool {
         let outcome = run(&mut Client { shard: self, id, may_block: true }, words);
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
         let weight = reply.weight();

@@ -25,6 +25,7 @@
 //! * A read leaves only if, after it was executed, a lease covered it or a round
 //!   confirmed that this replica still led.
 
+pub mod busy;
 pub mod client;
 pub mod clock;
 pub mod connections;
@@ -58,6 +59,7 @@ use moonraft_proto::Weight;
 use slab::Slab;
 
 pub use self::{
+    busy::BusyShard,
     client::Client,
     connections::{Backlog, TOO_MANY_CLIENTS},
     messages::{CommittedEntry, Event, Output, Standing},
@@ -66,11 +68,12 @@ pub use self::{
     surroundings::{Busy, ProcessFacts, Surroundings},
 };
 use self::{
+    busy::Overdue,
     clock::Clock,
     outbox::{BatchId, Fate, ReadReply},
     readers::Readers,
     seen_scripts::SeenScripts,
-    session::Session,
+    session::{Session, WatchedKey},
     slow_log::SlowLog,
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
@@ -142,6 +145,8 @@ pub struct Shard {
     /// Sessions that `WAIT` blocks.
     waits: Waits,
     readers: Readers,
+    /// While clients are attended to beside a script that is over its time.
+    overdue: Option<Overdue>,
     outputs: Vec<Output>,
     statistics: Statistics,
     details: Details,
@@ -203,6 +208,7 @@ impl Shard {
             pause: None,
             waits: Waits::default(),
             readers: Readers::default(),
+            overdue: None,
             outputs: Vec::new(),
             statistics: Statistics::default(),
             details: Details::default(),
@@ -270,7 +276,7 @@ impl Shard {
 
     fn unwatch(&mut self, id: SessionId) {
         let watches = std::mem::take(&mut self.sessions[id].watches);
-        for (key, _) in watches {
+        for WatchedKey { key, .. } in watches {
             self.tx_mut().keyspace_mut().watched.unwatch(&key);
         }
     }

@@ -30,7 +30,12 @@ impl Shard {
     /// Whether a request is left unread until the walk has written what it would change.
     pub(super) fn is_held_by_walk(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
         // Requests change nothing on a follower, not even what has expired.
-        if !self.is_serving() || !self.keyspace().is_walking() || self.is_queued(id, command) {
+        let is_about_session = matches!(command.run, Run::Session(_));
+        if !self.is_serving()
+            || !self.keyspace().is_walking()
+            || is_about_session
+            || self.is_queued(id, command)
+        {
             return false;
         }
         let now_ms = self.clock.read(self.surroundings.unix_us()) / 1000;

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     command::{Command, CommandError, Flag, Outcome, Run, find, resolve},
     keyspace::scripts::Sha1,
-    script::{Engine, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
+    script::{Engine, Flags, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
 };
 
 /// How a script is asked for.
@@ -48,8 +48,8 @@ impl Client<'_> {
 
     /// The text of a known script, loaded or seen.
     pub fn script_text(&self, name: &[u8]) -> Option<Arc<[u8]>> {
-        let loaded = self.tx().whole().scripts().get(name);
-        loaded.or_else(|| self.shard.seen_scripts.get(name)).cloned()
+        self.tx().whole(); // that it was loaded may not be committed
+        self.shard.script_text(name).cloned()
     }
 
     /// Remembers a script that is not replicated.
@@ -135,6 +135,22 @@ struct Terms {
     read_only: bool,
     /// `allow-cross-slot-keys`: undeclared keys may be of any slot of this shard.
     any_slot: bool,
+}
+
+impl Shard {
+    /// The text of a known script, loaded or seen.
+    fn script_text(&self, name: &[u8]) -> Option<&Arc<[u8]>> {
+        self.tx().keyspace().scripts().get(name).or_else(|| self.seen_scripts.get(name))
+    }
+
+    /// What the script of a request declares of itself, if it is known and declares anything.
+    pub(super) fn declared_flags(&self, command: &Command, words: &[&[u8]]) -> Option<Flags> {
+        let text = match command.has(Flag::ByName) {
+            true => self.script_text(words[1]).map(|text| &**text),
+            false => Some(words[1]),
+        };
+        text.and_then(|text| Engine::flags(text).ok()).filter(|flags| !flags.undeclared)
+    }
 }
 
 /// What a script reaches of the shard.
@@ -268,7 +284,7 @@ impl Host for ScriptHost {
             return Verdict::Kill(KillReason::Host);
         }
         let ran_ns = self.shard.surroundings.boot_ns().saturating_sub(self.started_ns);
-        if ran_ns < self.busy_ns || self.shard.surroundings.while_busy() == Busy::Continue {
+        if ran_ns < self.busy_ns || self.shard.attend_clients() == Busy::Continue {
             Verdict::Continue
         } else {
             Verdict::Kill(KillReason::User)

@@ -41,10 +41,22 @@ pub struct Queue {
     pub crosses_slots: bool,
     /// Whether one of its requests writes.
     pub writes: bool,
+    /// Whether one of its requests may change data or publish.
+    pub may_replicate: bool,
     /// A request was refused: `EXEC` will be, too.
     pub broken: bool,
     /// Bytes of its words.
     pub bytes: usize,
+}
+
+/// A key that a session watches.
+pub struct WatchedKey {
+    /// The key.
+    pub key: Blob,
+    /// The number of its last change.
+    pub change: u64,
+    /// It was there, and had not expired.
+    pub was_there: bool,
 }
 
 /// One client.
@@ -81,8 +93,8 @@ pub struct Session {
     pub last_command: Option<&'static Command>,
     /// `MULTI`
     pub queue: Option<Queue>,
-    /// `WATCH`: keys with the number of their last change.
-    pub watches: Vec<(Blob, u64)>,
+    /// `WATCH`
+    pub watches: Vec<WatchedKey>,
     /// What it subscribed to.
     pub listening: Listening,
     /// Bytes it has sent that are not executed, with the request that is, and that there is room for beyond.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use moonraft_router::{Network, SlotMap};
 
+use super::BusyShard;
+
 /// What a shard sees of the world around it.
 pub trait Surroundings {
     /// The wall clock, Unix microseconds. May jump.
@@ -26,9 +28,9 @@ pub trait Surroundings {
     /// # Errors
     /// The text of the wire: unknown name, bad value, not to be changed.
     fn change_settings(&self, changes: &[(&[u8], &[u8])]) -> Result<(), String>;
-    /// Called now and then while a script runs longer than its time: answers
-    /// other clients that the shard is busy, and says whether one asked to kill.
-    fn while_busy(&self) -> Busy;
+    /// Called now and then while a script runs longer than its time: lets the shard deal with what clients
+    /// have sent meanwhile, and says whether the script must end for a reason of the world's own.
+    fn while_busy(&self, shard: &mut BusyShard<'_>) -> Busy;
     /// Whether a script that runs is to be ended, however long it has run: the node stops.
     fn ends_scripts(&self) -> bool {
         false
@@ -42,7 +44,7 @@ pub trait Surroundings {
 pub enum Busy {
     /// It does.
     Continue,
-    /// `SCRIPT KILL` was received.
+    /// It ends, and is undone whole.
     Kill,
 }
 

@@ -13,7 +13,7 @@ use moonraft::{
     consensus::{Consensus, GroupSettings, GroupStatus, Input, LeaseCell, ReplicaId},
     control::{Topology, birth::Birth},
     log::RecoveredGroup,
-    shard::{Busy, Event, ProcessFacts, Shard, ShardSettings, State, Surroundings},
+    shard::{Busy, BusyShard, Event, ProcessFacts, Shard, ShardSettings, State, Surroundings},
 };
 use moonraft_router::{Network, SlotMap};
 use rand::rngs::StdRng;
@@ -61,7 +61,7 @@ impl Surroundings for World {
     fn change_settings(&self, _: &[(&[u8], &[u8])]) -> Result<(), String> {
         Ok(())
     }
-    fn while_busy(&self) -> Busy {
+    fn while_busy(&self, _: &mut BusyShard<'_>) -> Busy {
         if self.kills.get() { Busy::Kill } else { Busy::Continue }
     }
     fn shut_down(&self) {

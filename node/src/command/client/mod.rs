@@ -147,7 +147,14 @@ pub const COMMANDS: &[Command] = &[
     Command { name: "no-evict", arity: Arity::Exactly(3), run: Run::Session(no_evict), ..ADMIN },
     Command { name: "no-touch", arity: Arity::Exactly(3), run: Run::Session(no_touch), ..CLIENT },
     Command { name: "pause", arity: Arity::AtLeast(3), run: Run::Session(pause), ..ADMIN },
-    Command { name: "reply", arity: Arity::Exactly(3), run: Run::Session(reply), ..CLIENT },
+    Command {
+        name: "reply",
+        arity: Arity::Exactly(3),
+        // One reply fewer inside that of `EXEC` would leave its client waiting: refused, as Valkey 9 does.
+        flags: &[Flag::NoScript, Flag::Stale, Flag::NoMulti],
+        run: Run::Session(reply),
+        ..CLIENT
+    },
     Command { name: "setinfo", arity: Arity::Exactly(4), run: Run::Session(setinfo), ..CLIENT },
     Command { name: "setname", arity: Arity::Exactly(3), run: Run::Session(setname), ..CLIENT },
     Command { name: "tracking", arity: Arity::AtLeast(3), run: Run::Session(tracking), ..CLIENT },
@@ -198,22 +205,17 @@ fn hello(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
         client.session_mut().protocol = protocol;
     }
     let session = client.session();
-    Ok(hello_reply(session.protocol, session.number, client.standing().is_leading()))
-}
-
-/// What `HELLO` says to the session of this number.
-pub fn hello_reply(protocol: Protocol, session: u64, leads: bool) -> Reply<'static> {
-    let number = if protocol == Protocol::Resp3 { 3 } else { 2 };
-    let role = if leads { "master" } else { "replica" };
-    Reply::Map(vec![
+    let number = if session.protocol == Protocol::Resp3 { 3 } else { 2 };
+    let role = if client.standing().is_leading() { "master" } else { "replica" };
+    Ok(Reply::Map(vec![
         (Reply::text("server"), Reply::text("redis")),
         (Reply::text("version"), Reply::text(REDIS_VERSION)),
         (Reply::text("proto"), Reply::Int(number)),
-        (Reply::text("id"), Reply::Int(session as i64)),
+        (Reply::text("id"), Reply::Int(session.number as i64)),
         (Reply::text("mode"), Reply::text("cluster")),
         (Reply::text("role"), Reply::text(role)),
         (Reply::text("modules"), Reply::Array(vec![])),
-    ])
+    ]))
 }
 
 fn protocol(word: &[u8]) -> Result<Protocol, CommandError> {
@@ -283,7 +285,9 @@ fn reset(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     session.queue = None;
     session.name.clear();
     session.protocol = Protocol::Resp2;
-    session.reply_mode = ReplyMode::On;
+    if session.reply_mode == ReplyMode::Off {
+        session.reply_mode = ReplyMode::On;
+    }
     session.read_only = false;
     session.no_evict = false;
     session.no_touch = false;

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::command::facts::{Begin, Find, KeySpec};
+use crate::command::{
+    Flag, Run,
+    facts::{Begin, Find, KeySpec},
+};
 
 /// Rows that Redis 7.0 has not, or has in another form.
 const OWN: &[&str] = &[
@@ -27,11 +30,6 @@ const DIFFERENT: &[(&str, &str)] = &[
 
 /// Flags that say how Redis behaves, where this server does not.
 const FOR_REDIS_ONLY: &[(&str, &str)] = &[
-    // While a script is over its time, nothing else is taken up.
-    ("multi", "allow_busy"),
-    ("discard", "allow_busy"),
-    ("watch", "allow_busy"),
-    ("unwatch", "allow_busy"),
     // There is no such log.
     ("exec", "skip_slowlog"),
     // A replica without a leader has data that may be old.
@@ -51,6 +49,8 @@ const OWN_FLAGS: &[(&str, &str)] = &[
     // Answered without a leader, too.
     ("script|kill", "loading"),
     ("script|kill", "stale"),
+    // As in Valkey 9.
+    ("client|reply", "no_multi"),
 ];
 
 /// What `COMMAND` of a real server says of a command.
@@ -155,6 +155,13 @@ fn every_fact_of_every_row_is_that_of_a_real_server() {
         check("key specs", row.key_specs().iter().map(spec_text).collect(), &real.key_specs);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_served_beside_a_script_is_about_sessions_alone() {
+    for row in rows().filter(|row| row.has(Flag::AllowBusy)) {
+        assert!(matches!(row.run, Run::Session(_)), "'{}' would use the script's unit", row.full_name());
+    }
 }
 
 #[test]

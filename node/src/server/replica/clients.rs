@@ -32,10 +32,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const AHEAD_BYTES_MAX: usize = 64 << 20;
 
 impl Replica {
-    fn begin(self: &Rc<Self>, stream: TcpStream, network: Network, peer: String) -> Option<Rc<Connection>> {
+    fn begin(self: &Rc<Self>, stream: TcpStream, network: Network, peer: String) {
         if self.is_closed.get() || self.is_stuck() {
-            return None;
+            return;
         }
+        let local = stream.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
+        let connected = match self.node.has_room_for_client() {
+            true => self.shard.borrow_mut().connect(peer, local, network),
+            false => Err(TOO_MANY_CLIENTS),
+        };
+        match connected {
+            Ok(id) => drop(self.take_over(id, stream)),
+            Err(text) => {
+                // A new socket takes a line; one that does not is closed without a word.
+                spawn_local(async move {
+                    if stream.writable().await.is_ok() {
+                        let _ = stream.try_write(text.as_bytes());
+                    }
+                });
+            }
+        }
+    }
+
+    /// A session's socket is served from now on.
+    fn take_over(self: &Rc<Self>, id: SessionId, stream: TcpStream) -> Rc<Connection> {
         let _ = stream.set_nodelay(true);
         let seconds = self.settings.borrow().keepalive_seconds;
         if seconds > 0 {
@@ -44,58 +64,25 @@ impl Replica {
                 .with_interval(Duration::from_secs((seconds / 3).max(1)));
             let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         }
-        let local = stream.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
-        let connected = match self.node.has_room_for_client() {
-            true => self.shard.borrow_mut().connect(peer, local, network),
-            false => Err(TOO_MANY_CLIENTS),
-        };
-        let begun = match connected {
-            Ok(id) => {
-                let connection = Rc::new(Connection::new(id, self.clients.begin(), stream, self.now_ns()));
-                self.clients.insert(id, Rc::clone(&connection));
-                spawn_local(serve(Rc::clone(self), Rc::clone(&connection)));
-                Some(connection)
-            }
-            Err(text) => {
-                // A new socket takes a line; one that does not is closed without a word.
-                spawn_local(async move {
-                    if stream.writable().await.is_ok() {
-                        let _ = stream.try_write(text.as_bytes());
-                    }
-                });
-                None
-            }
-        };
+        let number = self.shard.borrow().session_number(id);
+        let connection = Rc::new(Connection::new(id, number, stream, self.now_ns()));
+        self.clients.insert(id, Rc::clone(&connection));
+        spawn_local(serve(Rc::clone(self), Rc::clone(&connection)));
         self.node.note_clients(self.number, self.clients.len());
-        begun
+        connection
     }
 
-    /// After a script that ran for long: those who came meanwhile get their
-    /// sessions, and the shard hears which protocols it was answered in its name.
+    /// After a script that ran for long: those who came meanwhile are served on.
     pub(super) fn welcome(self: &Rc<Self>) {
-        for connection in self.clients.all() {
-            let mut greeting = connection.greeting.take();
-            self.replay(connection.id, &mut greeting);
-        }
-        for Guest { stream, network, input, mut greeting } in self.clients.take_guests() {
-            let stream = std::net::TcpStream::from(stream);
-            let peer = stream.peer_addr().map_or_else(|_| String::new(), |address| address.to_string());
-            let Ok(stream) = TcpStream::from_std(stream) else { continue };
-            if let Some(connection) = self.begin(stream, network, peer) {
-                self.replay(connection.id, &mut greeting);
-                connection.input.replace(input);
-                connection.resume();
+        for Guest { id, stream, input } in self.clients.take_guests() {
+            match TcpStream::from_std(stream) {
+                Ok(stream) if !self.is_closed.get() => {
+                    let connection = self.take_over(id, stream);
+                    connection.input.replace(input);
+                    connection.resume();
+                }
+                _ => self.shard.borrow_mut().disconnect(id),
             }
-        }
-    }
-
-    /// Executes a request that is answered already.
-    fn replay(&self, id: SessionId, request: &mut BytesMut) {
-        if !request.is_empty() {
-            let mut shard = self.shard.borrow_mut();
-            shard.receive(id, request);
-            let count = shard.writable(id).len();
-            shard.written(id, count);
         }
     }
 
@@ -120,13 +107,11 @@ impl Replica {
         loop {
             let bytes = shard.writable(id);
             if bytes.is_empty() {
-                connection.is_holding.set(shard.is_holding(id));
                 if shard.should_close(id) {
                     connection.close();
                 }
                 return Ok(());
             }
-            connection.is_holding.set(true);
             let count = connection.try_write(bytes)?;
             shard.written(id, count);
         }
@@ -233,8 +218,12 @@ async fn serve(replica: Rc<Replica>, connection: Rc<Connection>) {
         match connection.wait(&replica.shared_input, reads, needed).await {
             Ok(Woken::Read(0)) | Ok(Woken::Close) | Err(_) => break,
             Ok(Woken::Read(_)) => connection.active_ns.set(replica.now_ns()),
-            Ok(Woken::Resume) if connection.input.borrow().is_empty() => continue,
-            Ok(Woken::Resume) => {}
+            // What was left, or missing, may have been dealt with beside a script.
+            Ok(Woken::Resume) => (needed, reads) = (1, true),
+        }
+        if connection.input.borrow().is_empty() && replica.shared_input.borrow().is_empty() {
+            replica.flush(&connection);
+            continue;
         }
         let received = receive(&replica, &connection, needed);
         needed = received.needed;
@@ -254,11 +243,7 @@ async fn serve(replica: Rc<Replica>, connection: Rc<Connection>) {
 }
 
 /// Lets the shard execute what is there. What it leaves moves into the connection's own buffer.
-fn receive(replica: &Replica, connection: &Connection, mut needed: usize) -> Received {
-    if connection.was_attended.take() {
-        replica.shard.borrow_mut().forget_unfinished(connection.id);
-        needed = 1;
-    }
+fn receive(replica: &Replica, connection: &Connection, needed: usize) -> Received {
     let mut own = connection.input.borrow_mut();
     let mut shared = replica.shared_input.borrow_mut();
     let input = if own.is_empty() { &mut *shared } else { &mut *own };

@@ -140,9 +140,7 @@ impl Replica {
 
     /// Does what the shard wants done.
     pub fn drive(self: &Rc<Self>) {
-        if self.clients.take_news() {
-            self.welcome();
-        }
+        self.welcome();
         loop {
             let outputs = self.shard.borrow_mut().take_outputs();
             if outputs.is_empty() {

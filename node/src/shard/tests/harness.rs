@@ -15,7 +15,7 @@ use crate::{
     glob,
     keyspace::tx::Publication,
     shard::{
-        Busy, CommittedEntry, Event, Output, ProcessFacts, SessionId, Shard, ShardSettings, State,
+        Busy, BusyShard, CommittedEntry, Event, Output, ProcessFacts, SessionId, Shard, ShardSettings, State,
         Surroundings,
     },
 };
@@ -33,7 +33,11 @@ pub(crate) struct World {
     pub map: RefCell<SlotMap>,
     pub settings: RefCell<BTreeMap<String, String>>,
     pub is_shut_down: Cell<bool>,
+    /// Done each time that a script which is over its time asks.
+    pub while_busy: RefCell<Option<WhileBusy>>,
 }
+
+pub(crate) type WhileBusy = Box<dyn FnMut(&mut BusyShard<'_>) -> Busy>;
 
 impl Surroundings for World {
     fn unix_us(&self) -> u64 {
@@ -78,8 +82,11 @@ impl Surroundings for World {
         self.settings.borrow_mut().extend(changes);
         Ok(())
     }
-    fn while_busy(&self) -> Busy {
-        Busy::Continue
+    fn while_busy(&self, shard: &mut BusyShard<'_>) -> Busy {
+        match &mut *self.while_busy.borrow_mut() {
+            Some(attend) => attend(shard),
+            None => Busy::Continue,
+        }
     }
     fn shut_down(&self) {
         self.is_shut_down.set(true);
@@ -167,6 +174,7 @@ impl ShardHarness {
             map: RefCell::new(two_shards()),
             is_shut_down: Cell::new(false),
             settings: RefCell::new(settings_now.map(|(name, value)| (name.into(), value.into())).into()),
+            while_busy: RefCell::default(),
         });
         let state = State { acknowledged, ..State::of_new_shard(&[(0, LAST_OWN_SLOT)]) };
         let shard = Shard::new(settings, world.clone(), state, 1);
@@ -366,7 +374,7 @@ impl ShardHarness {
     }
 }
 
-fn encode(words: &[&[u8]]) -> Vec<u8> {
+pub(super) fn encode(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         bytes.extend(format!("${}\r\n", word.len()).as_bytes());
@@ -378,7 +386,7 @@ fn encode(words: &[&[u8]]) -> Vec<u8> {
 
 /// Replies as text: `+OK`, `-ERR …`, `:1`, `"bulk"`, `nil`, `[array]`, `{map}`,
 /// `~[set]`, `>[push]`.
-fn show_all(bytes: &[u8]) -> String {
+pub(super) fn show_all(bytes: &[u8]) -> String {
     let mut at = 0;
     let mut replies = Vec::new();
     while at < bytes.len() {

@@ -1,7 +1,9 @@
 //! What a shard promises, on a shard without IO.
 
+mod busy;
 mod harness;
 mod networks;
+mod pause;
 mod preparing;
 mod replies;
 mod tools;

@@ -1,0 +1,110 @@
+//! The shard while a script is over its time: the same server, which runs nothing on data.
+//!
+//! The script has the shard (see [`super::scripting`]) and asks now and then whether it may go on. Then the
+//! world hands over what clients have sent meanwhile, and it goes the way of any request: the same sessions, the
+//! same admission, replies through the same outboxes, where those that are held stay before those that come.
+//! What is served the table says ([`Flag::AllowBusy`]). All else is refused, and like any refusal that breaks an
+//! open block: what is half known of a transaction must not be executed later.
+//!
+//! Invariants:
+//! * What is served is about sessions alone: the script's unit, and what it depends on, stays as it is.
+//! * A client of the script itself, which waits for its reply, is not attended to: its requests are being received.
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use moonraft_router::Network;
+
+use super::{Busy, Client, SessionId, Shard};
+use crate::command::{Command, CommandError, Flag, Run};
+
+/// The text of Redis 7.
+const BUSY: CommandError = CommandError::text(
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+);
+
+/// A script that is over its time, while clients are attended to.
+#[derive(Default)]
+pub(super) struct Overdue {
+    is_killed: bool,
+}
+
+/// A shard whose script is over its time, as the world around it may use it.
+pub struct BusyShard<'a> {
+    shard: &'a mut Shard,
+}
+
+impl BusyShard<'_> {
+    /// As [`Shard::connect`].
+    ///
+    /// # Errors
+    /// There are too many: the text to send it before its connection is closed.
+    pub fn connect(
+        &mut self,
+        peer_address: String,
+        local_address: String,
+        network: Network,
+    ) -> Result<SessionId, &'static str> {
+        self.shard.connect(peer_address, local_address, network)
+    }
+
+    /// Deals with the requests at the start of `input` and takes them out of it. What may wait until the script
+    /// has ended stays there.
+    pub fn receive(&mut self, id: SessionId, input: &mut BytesMut) {
+        // Those are of the client whose script runs, and nothing here reads data.
+        let reads = std::mem::take(&mut self.shard.reads);
+        self.shard.take_requests(id, input);
+        self.shard.reads = reads;
+    }
+
+    /// As [`Shard::writable`].
+    pub fn writable(&self, id: SessionId) -> &[u8] {
+        self.shard.writable(id)
+    }
+
+    /// As [`Shard::written`].
+    pub fn written(&mut self, id: SessionId, count: usize) {
+        self.shard.written(id, count);
+    }
+
+    /// As [`Shard::should_close`].
+    pub fn should_close(&self, id: SessionId) -> bool {
+        self.shard.should_close(id)
+    }
+}
+
+impl Shard {
+    /// Lets clients be attended to. Returns whether the script is to end: a client asked for it, or the world.
+    pub(super) fn attend_clients(&mut self) -> Busy {
+        self.overdue = Some(Overdue::default());
+        let surroundings = Rc::clone(&self.surroundings);
+        let told = surroundings.while_busy(&mut BusyShard { shard: self });
+        let overdue = self.overdue.take().expect("only this function takes it");
+        if overdue.is_killed { Busy::Kill } else { told }
+    }
+
+    /// Whether a script is over its time, and others are attended to.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.overdue.is_some()
+    }
+
+    /// Refuses what is not served while a script is over its time.
+    pub(super) fn check_busy(&self, command: &Command) -> Result<(), CommandError> {
+        if self.is_busy() && !command.has(Flag::AllowBusy) { Err(BUSY) } else { Ok(()) }
+    }
+
+    /// Executes what the table allows while a script is over its time.
+    pub(super) fn run_beside_script(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]]) {
+        let Run::Session(run) = command.run else { unreachable!("'{}' needs a unit", command.name) };
+        let call = self.begin_call(command, false);
+        let failed = self.run_session(id, run, words);
+        self.end_call(command, call, failed);
+    }
+}
+
+impl Client<'_> {
+    /// Ends the script that is over its time. Returns whether there is one.
+    pub fn kill_script(&mut self) -> bool {
+        self.shard.overdue.as_mut().map(|overdue| overdue.is_killed = true).is_some()
+    }
+}
