@@ -105,7 +105,6 @@ impl Shard {
         if let Some(session) = self.sessions.get_mut(id) {
             session.closing = true;
             session.outbox.clear();
-            self.reads.clear(); // of the requests that are being received, if any are: its own
         }
     }
 }

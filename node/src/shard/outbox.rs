@@ -130,6 +130,8 @@ impl Outbox {
     /// Holds these replies, the newest, until `round` is confirmed; those that wait for a batch
     /// wait for both.
     pub fn bar(&mut self, reads: &[ReadReply], round: RoundId) {
+        // Those that were taken back are not there any more.
+        let reads = &reads[reads.partition_point(|read| read.start < self.start)..];
         let Some(first) = reads.first() else { return };
         let before = self.holds.partition_point(|hold| hold.start < first.start);
         let mut newest = self.holds.split_off(before).into_iter().peekable();
