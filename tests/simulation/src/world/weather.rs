@@ -84,7 +84,7 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
         return lease_weather(rng);
     }
     let mut weights = draw_weights(rng);
-    let (in_parts, mut mix) = (rng.random_bool(0.25), mix(rng));
+    let (in_parts, mut mix) = (rng.random_bool(0.4), mix(rng));
     if in_parts {
         mix.text_bytes = 1 << rng.random_range(7..11);
         faults::add_change_of_members(&mut weights);
