@@ -102,8 +102,8 @@ def test_memory_counts_at_once_when_it_is_taken_and_when_it_is_free_again(node):
                     client.set(f"key-{number}", b"v" * MIB)
                     number += 1
             used = client.info("memory")["used_memory"]
-            # A write and its entry are what it may be above the limit.
-            assert limit < used < limit + 8 * MIB
+            # A write and its entry are what it may be above the limit; what was in flight is given back by now.
+            assert limit - 8 * MIB < used < limit + 8 * MIB
             assert client.flushall()
             assert client.set("key", "value"), "at once"
             assert client.info("memory")["used_memory"] < limit / 2

@@ -3,7 +3,7 @@
 //! `maxmemory` is about what is stored. What the process has resident says something else: pages of
 //! what was removed stay for minutes, and reading the figure costs a system call. So each
 //! thread counts what it takes and gives back, and adds that to a common count when it is
-//! [`SETTLED_BYTES`] or more: the count is off by less than that a thread, and a thread always
+//! `SETTLED_BYTES` or more: the count is off by less than that a thread, and a thread always
 //! sees its own.
 //!
 //! This is the only crate with `unsafe`, which the trait of an allocator asks for. Each of its functions

@@ -397,7 +397,7 @@ impl<T> LinearTable<T> {
 
     /// Looks for an item in the places from `place` on, at no more than `limit` of them, of one bucket only.
     /// Returns the item with its place, if there is one, and the place to go on from: [`PLACE_END`] at the
-    /// end. Places are good as long as [`LinearTable::moves`] says so.
+    /// end. Places are good as long as [`LinearTable::keep_place`] keeps them.
     pub fn look(&self, place: usize, limit: usize) -> (Option<(usize, &T)>, usize) {
         let (base, at) = split_place(place);
         let (bucket, _, end) = self.bucket_at((base >> PLACE_BITS) as u64);
