@@ -66,7 +66,7 @@ def running(port, script, key):
 
 def is_busy(port):
     with Wire(port) as wire:
-        return wire.ask("GET", "x").startswith(b"-BUSY")
+        return wire.ask("PING").startswith(b"-BUSY")
 
 
 class Readiness:
