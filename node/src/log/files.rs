@@ -237,7 +237,7 @@ impl Write for LogFileWriter {
             }
         }
         let checksums = inspect::checksums(bytes);
-        self.handle.enter(|book, name| book.wrote(name, bytes.len() as u64, checksums.as_slice()));
+        self.handle.enter(|book, name| book.wrote(name, bytes.len() as u64, checksums));
         Ok(bytes.len())
     }
 

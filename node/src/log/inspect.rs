@@ -13,7 +13,8 @@
 //! The format (raft-engine 0.4, `file_pipe_log/format.rs` and `log_batch.rs`): a file is a header (magic, version,
 //! alignment) and batches; a batch is a header (length and compression, offset of the footer), entries with their
 //! CRC, and a footer with its CRC, which is combined with the file's number, so that what a recycled file still
-//! holds from its earlier life does not count.
+//! holds from its earlier life does not count. A newest file whose header a crash kept from the disk is begun anew in
+//! the older version: its header has no alignment, its batches are not combined with a number, and it is not recycled.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +26,6 @@ use super::OpenError;
 use super::ledger::{Found, Kind, Ledger, Loss, Mark, Name};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
-pub(super) const FILE_HEADER_LEN: usize = MAGIC.len() + 16;
 const BATCH_HEADER_LEN: usize = 16;
 const CHECKSUM_LEN: usize = 4;
 
@@ -99,7 +99,7 @@ fn check(
     asked: Option<&Mark>,
 ) -> Result<Mark, OpenError> {
     let mut walk = Walk::default();
-    let checked = walk.check_file(bytes, number as u32, is_last, kind, asked.map_or(0, |mark| mark.synced));
+    let checked = walk.check_file(bytes, number, is_last, kind, asked.map_or(0, |mark| mark.synced));
     let (length, whole) = (bytes.len() as u64, walk.whole as u64);
     let found = Found { length, whole, checksum: walk.checksum };
     let lost = |loss| OpenError::from(LossError { file: path.clone(), loss });
@@ -180,27 +180,33 @@ impl Walk {
     fn check_file(
         &mut self,
         bytes: &[u8],
-        signature: u32,
+        number: u64,
         last: bool,
         kind: Kind,
         synced: u64,
     ) -> Result<(), &'static str> {
         self.reach(0, synced);
         let mut what = "the file's header is broken";
-        if bytes.starts_with(MAGIC) && bytes.len() >= FILE_HEADER_LEN {
-            self.reach(FILE_HEADER_LEN, synced);
+        let mut signatures = vec![number as u32, UNSIGNED];
+        if let Some(Header { length, signed }) = header(bytes) {
+            self.reach(length, synced);
             what = "a batch's checksum is wrong";
+            let signature = if signed { number as u32 } else { UNSIGNED };
+            signatures = vec![signature];
             while let Some(length) = batch(&bytes[self.whole..], signature) {
-                self.hash.update(&checksums(&bytes[self.whole..self.whole + length]));
+                let [entries, rest] = checksums(&bytes[self.whole..self.whole + length]);
+                self.hash.update(entries);
+                self.hash.update(rest);
                 self.reach(self.whole + length, synced);
             }
         }
         let tail = &bytes[self.whole..];
+        let good = |later: usize| signatures.iter().any(|&it| batch(&tail[later..], it).is_some());
         let torn = match kind {
             _ if tail.is_empty() => true,
             _ if !last => false,
             Kind::Rewrite => tail.len() <= REWRITE_UNSYNCED_BYTES_MAX,
-            Kind::Append => !(1..tail.len()).any(|later| batch(&tail[later..], signature).is_some()),
+            Kind::Append => !(1..tail.len()).any(good),
         };
         if torn { Ok(()) } else { Err(what) }
     }
@@ -213,14 +219,35 @@ impl Walk {
     }
 }
 
+/// The header of a file.
+pub(super) struct Header {
+    pub(super) length: usize,
+    /// Whether the checksums of batches are combined with the file's number.
+    signed: bool,
+}
+
+/// What the checksums of other batches are combined with: nothing changes.
+const UNSIGNED: u32 = 0;
+
+/// The header at the begin of `bytes`, if it is whole.
+pub(super) fn header(bytes: &[u8]) -> Option<Header> {
+    let version = bytes.strip_prefix(MAGIC)?.first_chunk()?;
+    let (length, signed) = match u64::from_be_bytes(*version) {
+        1 => (MAGIC.len() + 8, false),
+        2 => (MAGIC.len() + 16, true),
+        _ => return None,
+    };
+    (bytes.len() >= length).then_some(Header { length, signed })
+}
+
 /// The checksums in a whole batch: of its entries, if it has any, and of the rest. None of a file's header.
-pub(super) fn checksums(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn checksums(bytes: &[u8]) -> [&[u8]; 2] {
     let at = |end: usize| bytes.get(end.saturating_sub(CHECKSUM_LEN)..end).unwrap_or_default();
     if bytes.starts_with(MAGIC) || bytes.len() < BATCH_HEADER_LEN {
-        return Vec::new();
+        return [&[]; 2];
     }
     let footer = u64::from_be_bytes(*bytes[8..].first_chunk().expect("a header is longer"));
-    [at(footer as usize), at(bytes.len())].concat()
+    [at(footer as usize), at(bytes.len())]
 }
 
 /// The length of the batch at the begin of `bytes`, if it checks out.

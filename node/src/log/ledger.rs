@@ -270,9 +270,9 @@ impl Book {
     }
 
     /// So many bytes, with these checksums in them, were written at the end of what was written.
-    pub(super) fn wrote(&mut self, name: Name, bytes: u64, checksums: &[u8]) {
+    pub(super) fn wrote(&mut self, name: Name, bytes: u64, checksums: [&[u8]; 2]) {
         if let Some(file) = self.writing.get_mut(&name) {
-            file.hash.update(checksums);
+            checksums.iter().for_each(|bytes| file.hash.update(bytes));
             file.written += bytes;
             file.length = file.length.max(file.written);
         }

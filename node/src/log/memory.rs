@@ -202,7 +202,7 @@ impl Files {
         let bytes = crc32fast::hash(&self.writes.to_le_bytes()).to_le_bytes();
         let file = self.files.back_mut().expect("one was begun");
         file.bytes.extend(bytes);
-        self.book.wrote(file.name(), bytes.len() as u64, &bytes);
+        self.book.wrote(file.name(), bytes.len() as u64, [&bytes, &[]]);
         self.book.synced(file.name());
     }
 

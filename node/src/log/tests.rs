@@ -73,7 +73,7 @@ fn ten_batches() -> (tempfile::TempDir, PathBuf, Vec<u64>) {
     let directory = killed(running.path());
     let file = directory.path().join("log").join("0000000000000001.raftlog");
     let bytes = fs::read(&file).unwrap();
-    let mut begins = vec![inspect::FILE_HEADER_LEN as u64];
+    let mut begins = vec![inspect::header(&bytes).unwrap().length as u64];
     while let Some(length) = inspect::batch(&bytes[begins[begins.len() - 1] as usize..], 1) {
         begins.push(begins[begins.len() - 1] + length as u64);
     }

@@ -227,6 +227,44 @@ fn a_log_of_an_earlier_build_gets_a_ledger() {
     is_refused(directory.path(), &file);
 }
 
+/// A crash, or a full disk, may keep the header of a new file from the disk. The engine begins such a file anew in an
+/// older version of its format.
+#[test]
+fn a_newest_file_whose_header_was_torn_is_written_and_read_on() {
+    for torn in [0, 1, 53, 60, 61, 68] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = open_small(directory.path());
+        fill(&mut log, 1..31);
+        drop(log);
+        let newest =
+            log_files(directory.path()).into_iter().rfind(|path| path.extension().unwrap() == "raftlog");
+        let (kind, number) = inspect::parse_name(newest.as_ref().unwrap()).unwrap();
+        let header = fs::read(newest.unwrap()).unwrap()[..torn].to_vec();
+        let file = directory.path().join("log").join(inspect::file_name((kind, number + 1)));
+        fs::write(&file, header).unwrap();
+
+        let mut log = open_small(directory.path());
+        fill(&mut log, 31..33);
+        log.keep_ledger();
+        let crashed = killed(directory.path());
+        drop(log);
+        for state in [crashed.path(), directory.path()] {
+            let (mut log, found) = Log::open(state, &identity(), &SMALL).expect("nothing is lost");
+            assert_eq!(found[&0].last_index, 32, "{torn} bytes of a header");
+            fill(&mut log, 33..61);
+            drop(log);
+            assert_eq!(Log::open(state, &identity(), &SMALL).unwrap().1[&0].last_index, 60);
+        }
+        // What is damaged in it is noticed as elsewhere: its header, and a batch in the middle.
+        for place in [torn as u64 / 2, 100] {
+            let copy = killed(crashed.path());
+            let file = copy.path().join("log").join(file.file_name().unwrap());
+            flip(&file, place);
+            is_refused(copy.path(), &file);
+        }
+    }
+}
+
 #[test]
 fn a_log_that_cannot_be_read_is_told_in_a_plain_line() {
     let directory = tempfile::tempdir().unwrap();
