@@ -10,6 +10,7 @@
 //! INVARIANT: no bytes, however broken, make a decoder of this crate panic or
 //! allocate more than a small multiple of their own length.
 
+mod digits;
 pub mod effect;
 pub mod entry;
 pub mod peer;

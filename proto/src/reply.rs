@@ -289,7 +289,7 @@ fn flat(out: &mut impl BufMut, items: &[(Reply<'_>, Reply<'_>)], protocol: Proto
 }
 
 /// The text of a score or another double as Redis 7.2 writes it: `inf`, whole
-/// numbers without a point, else the fewest digits that read back the same.
+/// numbers without a point, else few digits that read back the same.
 /// (Redis 7.0 writes 17 digits: `0.10000000000000001`.)
 pub fn double_text(x: f64) -> String {
     if x.is_nan() {
@@ -309,23 +309,14 @@ pub fn double_text(x: f64) -> String {
     shortest_text(x)
 }
 
-/// The fewest digits that read back, laid out as `fpconv` of Redis 7.2 does:
-/// with an exponent where zeros would be many.
+/// Digits that read back, laid out as Redis 7.2 does: with an exponent where zeros would
+/// be many.
 fn shortest_text(x: f64) -> String {
-    let mut buffer = ryu::Buffer::new();
-    let shortest = buffer.format_finite(x.abs());
-    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
-    let exponent: i32 = exponent.parse().expect("ryu writes a number");
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let fraction = if fraction == "0" { "" } else { fraction };
-    let all = format!("{whole}{fraction}");
-    let leading = all.len() - all.trim_start_matches('0').len();
-    let digits = all.trim_start_matches('0').trim_end_matches('0');
+    let (digits, last) = crate::digits::digits(x.abs());
     let count = digits.len() as i32;
-    // The value is 0.DIGITS times ten to the `point`, and the last digit counts
-    // ten to the `last`.
-    let point = whole.len() as i32 + exponent - leading as i32;
-    let (last, scientific) = (point - count, point - 1);
+    // The value is 0.DIGITS times ten to the `point`.
+    let point = count + last;
+    let scientific = point - 1;
     let sign = if x < 0.0 { "-" } else { "" };
     if last >= 0 && scientific < count + 7 {
         format!("{sign}{digits}{}", "0".repeat(last as usize))

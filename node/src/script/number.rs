@@ -1,7 +1,10 @@
-//! Numbers as C's `%.<n>g` writes them.
+//! Numbers as texts: as C's `%.<n>g` writes them, and as words of a command.
 //!
-//! Lua 5.1 prints numbers with `%.14g`, Redis turns a script's numbers into
-//! words with `%.17g`. Scripts build keys from numbers, so not one digit may differ.
+//! Lua 5.1 prints numbers with `%.14g`; what a script hands to a command Redis 7.2 writes
+//! with the fewest digits that read back the same. Scripts build keys from numbers, so
+//! not one digit may differ.
+
+use moonraft_proto::reply::double_text;
 
 /// The largest magnitude below which every whole number has at most 14 digits.
 const WHOLE_MAX: f64 = 1e14;
@@ -45,6 +48,17 @@ pub fn general(x: f64, precision: usize) -> String {
     }
 }
 
+/// A number that a script hands to a command. (Redis 7.0 writes `%.17g`: 19.989999999999998.)
+pub fn word(x: f64) -> String {
+    if x == 0.0 {
+        return "0".into();
+    }
+    if x.is_nan() && x.is_sign_negative() {
+        return "-nan".into();
+    }
+    double_text(x)
+}
+
 /// `(long long)x` as the processors Redis runs on convert it: towards zero, and
 /// what does not fit becomes the smallest integer.
 pub fn truncated(x: f64) -> i64 {
@@ -80,6 +94,21 @@ mod tests {
         for (x, precision, text) in cases {
             assert_eq!(general(x, precision), text, "%.{precision}g");
         }
+    }
+
+    /// Drawn, and answered by Valkey 9.1.2, which writes them as Redis 7.2 does:
+    /// `golden/record.py numbers`.
+    #[test]
+    fn words_are_those_of_the_real_server() {
+        let lines = include_str!("golden/numbers.txt").lines().filter(|line| !line.starts_with('#'));
+        let mut count = 0;
+        for line in lines {
+            let (bits, expected) = line.split_once(' ').expect("a line is a number and its text");
+            let x = f64::from_bits(u64::from_str_radix(bits, 16).expect("the bits are hexadecimal"));
+            assert_eq!(word(x), expected, "{bits}");
+            count += 1;
+        }
+        assert_eq!(count, 5000);
     }
 
     #[test]

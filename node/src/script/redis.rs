@@ -85,9 +85,9 @@ fn words(values: &MultiValue) -> Result<SmallVec<[Text; WORDS_INLINE]>, &'static
     for value in values {
         words.push(match value {
             Value::String(text) => Text::Lua(text.as_bytes()),
-            // More digits than Lua itself prints: no number may lose its value on the way.
-            Value::Integer(n) => Text::Number(number::general(*n as f64, 17)),
-            Value::Number(x) => Text::Number(number::general(*x, 17)),
+            Value::Integer(n) => Text::Number(itoa::Buffer::new().format(*n).to_owned()),
+            // Not as Lua itself prints it: no number may lose its value on the way.
+            Value::Number(x) => Text::Number(number::word(*x)),
             _ => return Err("Lua redis lib command arguments must be strings or integers"),
         });
     }
