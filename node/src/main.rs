@@ -9,12 +9,12 @@
 //! Where a container's image or a unit file should say it once, the environment may
 //! stand for `--cluster`, `--node` and `--dir`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{any::Any, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use moonraft::{
     config::{ClusterFile, settings::LOG_LEVELS},
-    log::{disk_failure_of, entries_lost_of, lacks_descriptors, newer_of},
+    log::{cannot_go_on_of, disk_failure_of, entries_lost_of, lacks_descriptors, newer_of, said},
     server::{descriptors, health, node::StartError, rebuild, run},
 };
 use tracing_subscriber::EnvFilter;
@@ -186,26 +186,42 @@ fn begin(cluster: &ClusterFile, way_out: &str) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let (report, way_out) = (std::panic::take_hook(), way_out.to_owned());
     std::panic::set_hook(Box::new(move |panic| {
-        if let Some(line) = disk_failure_of(panic.payload()) {
-            if lacks_descriptors(&line) {
-                eprintln!(
-                    "moonraft: no descriptor is left for a file of the data: {line}. Nothing is wrong with the disk: of {} descriptors all are taken; raise the limit of open files (ulimit -n, LimitNOFILE) and start the node again",
-                    descriptors::limit()
-                );
-                std::process::exit(EXIT_SYSTEM);
-            }
-            eprintln!("moonraft: the disk has failed: {line}");
-            std::process::exit(EXIT_DISK);
-        }
-        if let Some(line) = newer_of(panic.payload()) {
+        if let Some((line, code)) = known_end(panic.payload(), &way_out) {
             eprintln!("moonraft: {line}");
-            std::process::exit(EXIT_REFUSED);
+            code.map_or_else(|| std::process::abort(), |code| std::process::exit(code))
         }
-        if let Some(line) = entries_lost_of(panic.payload()) {
-            eprintln!("moonraft: {line}. {way_out}");
-            std::process::exit(EXIT_REFUSED);
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
+            report(panic);
         }
-        report(panic);
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("?");
+        let message = said(panic.payload());
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!(
+            "moonraft: thread {thread} failed at {place}: {}. This is a mistake in Moonraft, please report it; what was acknowledged is on the disks, and the node may be started again",
+            message.replace('\n', "; ")
+        );
         std::process::abort();
     }));
+}
+
+/// What to say, and the exit code, if it is known why a thread cannot go on; without a code the process aborts.
+fn known_end(payload: &(dyn Any + Send), way_out: &str) -> Option<(String, Option<i32>)> {
+    if let Some(line) = disk_failure_of(payload) {
+        if lacks_descriptors(&line) {
+            let limit = descriptors::limit();
+            let line = format!(
+                "no descriptor is left for a file of the data: {line}. Nothing is wrong with the disk: of {limit} descriptors all are taken; raise the limit of open files (ulimit -n, LimitNOFILE) and start the node again"
+            );
+            return Some((line, Some(EXIT_SYSTEM)));
+        }
+        return Some((format!("the disk has failed: {line}"), Some(EXIT_DISK)));
+    }
+    if let Some(line) = newer_of(payload) {
+        return Some((line, Some(EXIT_REFUSED)));
+    }
+    if let Some(line) = entries_lost_of(payload) {
+        return Some((format!("{line}. {way_out}"), Some(EXIT_REFUSED)));
+    }
+    cannot_go_on_of(payload).map(|line| (line, None))
 }

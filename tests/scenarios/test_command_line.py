@@ -91,6 +91,17 @@ def test_no_arguments_and_unknown_arguments():
         assert "panicked" not in done.stderr
 
 
+@pytest.mark.parametrize("limit", [6, 7, 12, 16, 28, 63])
+def test_a_process_that_may_open_few_files_is_refused(tmp_path, one_node, limit):
+    """Wherever the last descriptor would have gone, in a library too, the line says what to raise."""
+    file, _ = one_node
+    starts = [["server", "--cluster", file, "--node", "1", "--dir", tmp_path / "d"], ["dev", "--dir", tmp_path]]
+    for words in starts:
+        limited = ["prlimit", f"--nofile={limit}", moonraft.binary(), *map(str, words)]
+        done = subprocess.run(limited, capture_output=True, text=True, timeout=RUN_SECONDS_MAX)
+        assert_refused(done, f"may open {limit} files", "ulimit -n")
+
+
 # Cluster files
 
 

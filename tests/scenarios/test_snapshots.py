@@ -1,5 +1,7 @@
 """Snapshots of real processes: taken under load, sent to who was away, read at a restart, refused if damaged."""
 
+import shutil
+import subprocess
 import threading
 import zlib
 
@@ -8,6 +10,7 @@ import pytest
 import moonraft
 from cluster import Cluster
 from processes import eventually
+from test_lost_disk import incarnation_of, refusal, wait_until_voter
 
 pytestmark = pytest.mark.moonraft_only("snapshots of ours")
 
@@ -134,6 +137,37 @@ def test_a_snapshot_that_cannot_be_read_stops_the_start(small, damage):
         assert "snapshot format 3; this build reads format 2" in said, said
     else:
         assert "offset" in said, said
+
+
+@pytest.mark.parametrize("harm", ["gone", "empty", "an older copy"])
+def test_a_snapshot_that_the_log_begins_after_is_missed(small, harm):
+    """The start is refused by name, and what the line says brings the node back."""
+    node = small.followers(0)[0].node
+    with small.leader(0).connect() as leader:
+        fill(leader, 0, 2500)
+        eventually(lambda: snapshots(node), what="a snapshot")
+        older = snapshots(node)[-1]
+        kept = node.directory.parent / older.name
+        shutil.copy(older, kept)
+        fill(leader, 2500, 2500)
+        eventually(lambda: snapshots(node)[-1:] not in ([], [older]), what="a newer snapshot")
+    life = incarnation_of(small, node) + 1
+    assert node.process.stop() == 0
+    path = snapshots(node)[-1]
+    if harm == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    if harm == "an older copy":
+        shutil.copy(kept, older)
+    line, command = refusal(node)
+    assert str(path.parent) in line, line
+    assert refusal(node)[0] == line, "nothing was changed"
+    subprocess.run([moonraft.binary(), *command], check=True, capture_output=True, timeout=30)
+    node.launch()
+    wait_until_voter(small, node, life)
+    small.heal()
+    eventually(lambda: same_digests(small), what="equal digests")
 
 
 def crc32(content):

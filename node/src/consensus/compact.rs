@@ -9,7 +9,7 @@ use protobuf::Message as _;
 use raft::SnapshotStatus;
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType};
 
-use crate::log::fatal;
+use crate::log::cannot_go_on;
 
 use super::group::{Group, HOME_PATIENCE_TICKS_MIN};
 use super::settings::Settings;
@@ -153,10 +153,13 @@ impl Group {
             _ => ConfChangeV2::parse_from_carllerche_bytes(&entry.data)
                 .map(|change| self.raw.apply_conf_change(&change)),
         };
+        let misfit = |error: &dyn std::fmt::Display| {
+            cannot_go_on(format!("shard {}, entry {} changes members: {error}", self.id, entry.index))
+        };
         let members: ConfState = match applied {
             Ok(Ok(members)) => members,
-            Ok(Err(error)) => fatal(&format!("group {}: entry {}: {error}", self.id, entry.index)),
-            Err(error) => fatal(&format!("group {}: entry {}: {error}", self.id, entry.index)),
+            Ok(Err(error)) => misfit(&error),
+            Err(error) => misfit(&error),
         };
         outputs.push(Output::Members {
             group: self.id,

@@ -27,7 +27,7 @@ use super::ledger::{Kind, Loss};
 use super::ledger_file::{self, LedgerFile};
 use super::{
     EntryId, GroupId, GroupWrite, LogReader, LogWrites, Newer, RESERVED_GROUP, RecoveredGroup, TermRuns,
-    disk_failed, entries_lost, failure, fatal,
+    cannot_go_on, disk_failed, entries_lost, failure,
 };
 
 const HARD_STATE: &[u8] = b"hard";
@@ -203,7 +203,7 @@ impl Log {
     pub fn write(&mut self, writes: &LogWrites) {
         for write in &writes.groups {
             if let Err(error) = self.add(write) {
-                fatal(&format!("cannot encode a log write: {error}"));
+                cannot_go_on(format!("a log write cannot be encoded: {error}"));
             }
         }
         // A failed fsync panics inside the engine, anything else it returns.

@@ -9,7 +9,7 @@
 //! acknowledges what depends on it.
 //!
 //! Entries that are lost ([`entries_lost`]) end it in the same way: the line tells of them, and whoever started the
-//! process knows the way out.
+//! process knows the way out. So does what a replica cannot make sense of ([`cannot_go_on`]).
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -45,6 +45,21 @@ pub fn entries_lost_of(payload: &(dyn Any + Send)) -> Option<String> {
     payload.downcast_ref().map(|EntriesLost(line)| line.clone())
 }
 
+/// What [`cannot_go_on`] panics with: the line for the user.
+#[derive(Clone, Debug)]
+pub struct CannotGoOn(pub String);
+
+/// The node cannot go on: what it was handed, by its log or by its peers, makes no sense.
+#[track_caller]
+pub fn cannot_go_on(line: String) -> ! {
+    std::panic::panic_any(CannotGoOn(line))
+}
+
+/// The line for the user, if a panic with this payload is of [`cannot_go_on`].
+pub fn cannot_go_on_of(payload: &(dyn Any + Send)) -> Option<String> {
+    payload.downcast_ref().map(|CannotGoOn(line)| format!("{line}; this node cannot go on"))
+}
+
 /// Notes which file this thread writes until the guard goes: the engine's own panics do not name it.
 pub(super) fn writing(file: &Path) -> Writing {
     WRITING.with(|writing| *writing.borrow_mut() = Some(file.to_owned()));
@@ -66,9 +81,13 @@ pub fn disk_failure_of(payload: &(dyn Any + Send)) -> Option<String> {
         return Some(line.clone());
     }
     let file = WRITING.with(|writing| writing.borrow().clone())?;
-    let said = payload.downcast_ref::<String>().map(String::as_str);
-    let said = said.or(payload.downcast_ref::<&str>().copied()).unwrap_or("it did not say why");
-    Some(format!("{} cannot be written: {said}", file.display()))
+    Some(format!("{} cannot be written: {}", file.display(), said(payload)))
+}
+
+/// What a panic said.
+pub fn said(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("it did not say why")
 }
 
 /// Whether what failed was no disk: the system had no descriptor for a file. Shares of the listeners keep some for

@@ -34,7 +34,8 @@ use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 
 pub use engine::{Log, LogSettings, OpenError};
 pub use failure::{
-    DiskFailure, EntriesLost, disk_failed, disk_failure_of, entries_lost, entries_lost_of, lacks_descriptors,
+    CannotGoOn, DiskFailure, EntriesLost, cannot_go_on, cannot_go_on_of, disk_failed, disk_failure_of,
+    entries_lost, entries_lost_of, lacks_descriptors, said,
 };
 pub use identity::{Identity, IdentityError, read as read_identity};
 pub use inspect::{DamageError, LossError};
@@ -135,11 +136,4 @@ pub trait LogReader: Send + Sync {
     /// Appends entries `low..high` of `group` to `entries`: the first at least, then as many as fit in `bytes_max`
     /// payload bytes. All of them are in the log.
     fn read(&self, group: GroupId, low: u64, high: u64, bytes_max: u64, entries: &mut Vec<Entry>);
-}
-
-/// The node cannot go on. The panic is for the process: the shell ends it when a thread of its dies.
-#[track_caller]
-pub(crate) fn fatal(message: &str) -> ! {
-    tracing::error!("{message}");
-    panic!("{message}");
 }

@@ -15,6 +15,22 @@ use rustix::{
 /// process opens itself.
 const RESERVED: u64 = 512;
 
+/// What a process needs to start at all, and on top of it for each replica: sockets, the queues of threads, the files
+/// of the log and of snapshots, and some clients.
+const LEAST: u64 = 48;
+const LEAST_A_REPLICA: u64 = 16;
+
+/// The system lets this process open fewer files than it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cannot start: this process may open {limit} files, and needs {least} at least; raise the limit of open files (ulimit -n, LimitNOFILE) to at least {}",
+    2 * RESERVED
+)]
+pub struct TooFew {
+    limit: u64,
+    least: u64,
+}
+
 /// How many connections each kind of listener may have at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
@@ -50,8 +66,11 @@ pub fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Raises the soft limit to the hard one.
-pub fn raise() {
+/// Raises the soft limit to the hard one, which must suffice for `replicas` replicas.
+///
+/// # Errors
+/// It does not: what fails for lack of a descriptor later, in a library too, would not say so.
+pub fn raise(replicas: u64) -> Result<(), TooFew> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if limit.current != limit.maximum
@@ -59,6 +78,9 @@ pub fn raise() {
     {
         tracing::warn!("the limit of open files cannot be raised: {error}");
     }
+    let limit = self::limit();
+    let least = LEAST.saturating_add(LEAST_A_REPLICA.saturating_mul(replicas));
+    if limit < least { Err(TooFew { limit, least }) } else { Ok(()) }
 }
 
 /// Warns if the system cannot have as many connections as `maxclients` allows on `replicas` replicas.
@@ -92,9 +114,10 @@ mod tests {
 
     #[test]
     fn the_soft_limit_is_raised_to_the_hard_one_and_some_are_kept_back() {
-        raise();
+        assert_eq!(raise(1), Ok(()));
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);
+        assert!(raise(u64::MAX).is_err());
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub enum StartError {
     /// The cluster file has no such node.
     #[error("the cluster file has no node {0}; it has {1}")]
     NoSuchNode(u64, String),
+    /// Few files may be open at once.
+    #[error(transparent)]
+    TooFew(#[from] descriptors::TooFew),
     /// The system.
     #[error("cannot start: {}", descriptors::explain(.0))]
     System(#[from] io::Error),

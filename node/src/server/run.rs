@@ -38,11 +38,11 @@ pub fn server_with_fault(
     fault: Option<PlantedFault>,
 ) -> Result<(), StartError> {
     facts::note_start();
-    descriptors::raise();
+    let replicas = crate::control::Topology::new(cluster.clone()).shards_of(id).count() as u64;
+    descriptors::raise(replicas)?;
     let signals = Signals::heed()?;
     let running = node::bind(cluster, id)?.with_fault(fault).open(directory)?.start()?;
-    let topology = crate::control::Topology::new(cluster.clone());
-    descriptors::warn_of_few(cluster.settings.clients_max, topology.shards_of(id).count() as u64);
+    descriptors::warn_of_few(cluster.settings.clients_max, replicas);
     let entry = cluster.node(id).expect("a node that was bound is in the file");
     let shards = cluster.shards;
     let ready = format!(
@@ -65,7 +65,8 @@ pub fn server_with_fault(
 /// One of its nodes does not start.
 pub fn dev(cluster: &ClusterFile, directory: &Path) -> Result<(), StartError> {
     facts::note_start();
-    descriptors::raise();
+    let replicas = u64::from(cluster.shards) * u64::from(cluster.replicas);
+    descriptors::raise(replicas)?;
     let signals = Signals::heed()?;
     let bound =
         cluster.nodes.iter().map(|entry| node::bind(cluster, entry.id)).collect::<Result<Vec<_>, _>>()?;
@@ -74,7 +75,6 @@ pub fn dev(cluster: &ClusterFile, directory: &Path) -> Result<(), StartError> {
         prepared.push(bound.open(&node_directory(directory, entry.id))?);
     }
     let running = prepared.into_iter().map(node::Prepared::start).collect::<Result<Vec<_>, _>>()?;
-    let replicas = u64::from(cluster.shards) * u64::from(cluster.replicas);
     descriptors::warn_of_few(cluster.settings.clients_max, replicas);
     let addresses: Vec<String> = cluster.nodes.iter().map(|entry| client_addresses(cluster, entry)).collect();
     let ready = format!(

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     glob,
     keyspace::{Keyspace, Tx, tx::Publication},
-    log::Newer,
+    log::{Newer, cannot_go_on},
     marks,
 };
 
@@ -249,7 +249,7 @@ impl Shard {
 
     fn fatal(&self, entry: &CommittedEntry, error: &moonraft_proto::DecodeError) -> ! {
         let (shard, index) = (self.settings.shard, entry.index);
-        panic!("shard {shard}, entry {index}: {error}; this replica cannot go on");
+        cannot_go_on(format!("shard {shard}, entry {index}: {error}"))
     }
 
     /// A batch of ours committed: what waited for it may leave.
