@@ -102,8 +102,8 @@ def test_a_lock_of_python_redis_lock_is_exclusive(single):
 
 
 def test_jobs_of_dramatiq_run_exactly_once(single):
-    """The keys of its scripts are of one slot by the tag of their namespace."""
-    broker = RedisBroker(url=f"redis://127.0.0.1:{single.port}/0", namespace="{dramatiq}")
+    """Its scripts make up names of keys that they do not declare, of several slots."""
+    broker = RedisBroker(url=f"redis://127.0.0.1:{single.port}/0")
     done, failed_once = [], []
 
     @dramatiq.actor(broker=broker, queue_name="jobs", max_retries=3, min_backoff=10, max_backoff=20)
@@ -127,5 +127,5 @@ def test_jobs_of_dramatiq_run_exactly_once(single):
         worker.stop()
     assert sorted(done) == list(range(count + 1))
     assert failed_once == [7]
-    assert broker.client.hlen("{dramatiq}:jobs.msgs") == 0
+    assert broker.client.hlen("dramatiq:jobs.msgs") == 0
     broker.close()

@@ -215,9 +215,14 @@ def test_crossslot(cluster, raw):
 
 
 def test_a_script_may_not_leave_its_shard(cluster, raw):
-    mine, foreign = cluster.key_on(0), cluster.key_on(1)
+    mine, other, foreign = cluster.key_on(0), cluster.key_on(0, "two"), cluster.key_on(1)
+    assert key_slot(mine.encode()) != key_slot(other.encode())
     script = "return redis.call('SET', ARGV[1], 'v')"
-    assert raw.ask("EVAL", script, 1, mine, f"{mine}:undeclared") == b"+OK\r\n"
+    assert raw.ask("EVAL", script, 1, mine, other) == b"+OK\r\n"
+    assert raw.ask("EVAL", script, 0, other) == b"+OK\r\n"
+    with Wire(cluster.followers(0)[0].port) as wire:
+        assert wire.ask("EVAL", script, 1, mine, other).startswith(b"-MOVED ")
+        assert wire.ask("EVAL", script, 0, other).startswith(b"-READONLY ")
     answer = raw.ask("EVAL", script, 1, mine, foreign)
     assert answer.startswith(b"-ERR Script attempted to access a non local key"), answer
     with cluster.client() as client:

@@ -107,7 +107,7 @@ fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     if broken_watch {
         return Ok(Reply::NullArray);
     }
-    client.forbid_blocking();
+    client.enter_block(queue.slot);
     let mut replies = Vec::with_capacity(queue.requests.len());
     for request in &queue.requests {
         if client.is_unit_too_large() {

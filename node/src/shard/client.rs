@@ -25,6 +25,8 @@ pub struct Client<'a> {
     pub(super) id: SessionId,
     /// Not in a script or a `MULTI` block.
     pub(super) may_block: bool,
+    /// The slot that scripts of a block keep to which declare flags, once there is one.
+    pub(super) slot: Option<u16>,
 }
 
 impl Client<'_> {
@@ -63,9 +65,10 @@ impl Client<'_> {
         self.may_block
     }
 
-    /// What is executed from here on must answer at once.
-    pub fn forbid_blocking(&mut self) {
+    /// What is executed from here on is a block whose keys are of this slot: it must answer at once.
+    pub fn enter_block(&mut self, slot: Option<u16>) {
         self.may_block = false;
+        self.slot = slot;
     }
 
     /// Blocks the session until `wanted` followers have what was executed so far, or

@@ -537,7 +537,7 @@ impl Shard {
 
     /// Runs what is about the session, the server or the cluster. Returns whether it failed.
     pub(super) fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) -> bool {
-        let outcome = run(&mut Client { shard: self, id, may_block: true }, words);
+        let outcome = run(&mut Client { shard: self, id, may_block: true, slot: None }, words);
         let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
         let weight = reply.weight();
         if weight.counted() > self.settings.reply_bytes_max {
@@ -566,10 +566,16 @@ fn put_out(session: &mut Session, reply: &Reply<'_>, weight: Weight, settings: &
 
 /// Executes a command on data: what a single request, `EXEC` and scripts share.
 pub(super) fn run_on_data<'a>(tx: &'a mut Tx, command: &Command, words: &[&'a [u8]]) -> Outcome<'a> {
-    if command.changes_data() && !tx.is_leading() {
-        return Err(CommandError::text("READONLY You can't write against a read only replica."));
-    }
+    check_leader(tx, command)?;
     command.execute(tx, words)
+}
+
+/// Refuses a command that changes data at a follower.
+pub(super) fn check_leader(tx: &Tx, command: &Command) -> Result<(), CommandError> {
+    match command.changes_data() && !tx.is_leading() {
+        true => Err(CommandError::text("READONLY You can't write against a read only replica.")),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a command that must not run now: it would take memory or disk that the node lacks.

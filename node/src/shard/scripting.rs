@@ -12,7 +12,7 @@ use moonraft_router::single_slot;
 
 use super::{
     Busy, Client, SessionId, Shard,
-    execute::{UnitLimit, check_room, run_on_data},
+    execute::{UnitLimit, check_leader, check_room, run_on_data},
     seen_scripts::SeenScripts,
 };
 use crate::{
@@ -75,10 +75,11 @@ impl Client<'_> {
     /// It does not compile, failed, or was killed: then nothing of it is left.
     pub fn run_script(&mut self, request: &Request<'_>) -> Outcome<'static> {
         let flags = Engine::flags(request.text).map_err(|text| CommandError::Text(text.into()))?;
+        self.slot = single_slot(request.keys.iter().copied()).ok().flatten().or(self.slot);
         let terms = Terms {
-            slot: single_slot(request.keys.iter().copied()).ok().flatten(),
+            slot: self.slot,
             read_only: request.read_only || flags.no_writes,
-            any_slot: flags.allow_cross_slot_keys,
+            any_slot: flags.undeclared || flags.allow_cross_slot_keys,
         };
         let savepoint = self.tx().savepoint();
         let script = Script { sha: &request.name, text: request.text };
@@ -123,6 +124,7 @@ impl Client<'_> {
         *self.shard = host.shard;
         self.shard.engine = Some(engine);
         self.session_mut().read_only = host.was_read_only;
+        self.slot = host.terms.slot;
         (value, host.last_error)
     }
 }
@@ -130,10 +132,10 @@ impl Client<'_> {
 /// What a script may do.
 #[derive(Default)]
 struct Terms {
-    /// The slot of all its keys; `None` until it touches one.
+    /// The slot of all its keys, unless they may be of any; `None` until it touches one.
     slot: Option<u16>,
     read_only: bool,
-    /// `allow-cross-slot-keys`: undeclared keys may be of any slot of this shard.
+    /// Undeclared keys may be of any slot of this shard: a script without flags, or `allow-cross-slot-keys`.
     any_slot: bool,
 }
 
@@ -169,28 +171,35 @@ struct ScriptHost {
     busy_ns: u64,
 }
 
+const NOT_ALLOWED: CommandError = CommandError::text("ERR This Redis command is not allowed from script");
+
 impl ScriptHost {
     fn execute(&mut self, words: &[&[u8]]) -> Outcome<'static> {
         const UNKNOWN: CommandError = CommandError::text("ERR Unknown Redis command called from script");
-        const NOT_ALLOWED: CommandError =
-            CommandError::text("ERR This Redis command is not allowed from script");
         let command = resolve(words).map_err(|_| UNKNOWN)?;
         command.check_arity(words).map_err(|_| {
             self.shard.details.rejected(command);
             wrong_count()
         })?;
-        match command.run {
-            _ if command.has(Flag::NoScript) => return Err(NOT_ALLOWED),
-            Run::Read(_) | Run::Write(_) => {}
-            Run::Session(run) => {
-                let call = self.shard.begin_call(command, false);
-                let outcome =
-                    run(&mut Client { shard: &mut self.shard, id: self.id, may_block: false }, words);
-                self.shard.end_call(command, call, outcome.is_err());
-                return outcome;
-            }
-            Run::Script(..) | Run::Queue(_) | Run::Container => return Err(NOT_ALLOWED),
+        if command.has(Flag::NoScript) {
+            return Err(NOT_ALLOWED);
         }
+        match command.run {
+            Run::Read(_) | Run::Write(_) => self.execute_on_data(command, words),
+            Run::Session(run) => {
+                self.check_slots(command, words)?;
+                let call = self.shard.begin_call(command, false);
+                let mut client = Client { shard: &mut self.shard, id: self.id, may_block: false, slot: None };
+                let outcome = run(&mut client, words);
+                self.shard.end_call(command, call, outcome.is_err());
+                outcome
+            }
+            Run::Script(..) | Run::Queue(_) | Run::Container => Err(NOT_ALLOWED),
+        }
+    }
+
+    /// Checks in Redis's order whether a command may run, and executes it.
+    fn execute_on_data(&mut self, command: &'static Command, words: &[&[u8]]) -> Outcome<'static> {
         if command.is_write() && self.is_too_large() {
             // It ends at the next question, before it hears of this.
             return Err(NOT_ALLOWED);
@@ -198,11 +207,11 @@ impl ScriptHost {
         if command.is_write() && self.terms.read_only {
             return Err(CommandError::text("ERR Write commands are not allowed from read-only scripts."));
         }
-        let positions = command.key_positions(words);
-        positions.iter().try_for_each(|&at| self.check_slot(words[at]))?;
+        check_leader(self.shard.tx(), command)?;
         if !self.wrote {
             check_room(self.shard.tx(), command)?;
         }
+        self.check_slots(command, words)?;
         self.wrote |= command.changes_data();
         let call = self.shard.begin_call(command, false);
         let outcome = self.run_on_data(command, words);
@@ -229,23 +238,25 @@ impl ScriptHost {
         self.shard.exceeded_limit().is_some()
     }
 
-    /// A key that a script touches, declared or not, must be of its slot.
-    fn check_slot(&mut self, key: &[u8]) -> Result<(), CommandError> {
-        let slot = moonraft_router::slot_of(key);
-        if !self.shard.keyspace().owned().contains(slot) {
-            return Err(CommandError::text(
-                "ERR Script attempted to access a non local key in a cluster node",
-            ));
+    /// The keys of a command, declared or not, must be of one slot that is served here, of the script's own
+    /// unless it may go beyond it.
+    fn check_slots(&mut self, command: &Command, words: &[&[u8]]) -> Result<(), CommandError> {
+        const NOT_LOCAL: CommandError =
+            CommandError::text("ERR Script attempted to access a non local key in a cluster node");
+        const OTHER_SLOT: CommandError =
+            CommandError::text("ERR Script attempted to access keys that do not hash to the same slot");
+        let positions = command.key_positions(words);
+        let slot = single_slot(positions.iter().map(|&at| words[at])).map_err(|_| NOT_LOCAL)?;
+        let Some(slot) = slot else { return Ok(()) };
+        // A follower serves who asked for it, and messages of a shard.
+        let serves = self.shard.is_serving() || self.was_read_only || command.has(Flag::PubSub);
+        if !serves || !self.shard.keyspace().owned().contains(slot) {
+            return Err(NOT_LOCAL);
         }
-        match self.terms.slot {
-            Some(other) if other != slot && !self.terms.any_slot => Err(CommandError::text(
-                "ERR Script attempted to access keys that do not hash to the same slot",
-            )),
-            _ => {
-                self.terms.slot = Some(slot);
-                Ok(())
-            }
+        if !self.terms.any_slot && *self.terms.slot.get_or_insert(slot) != slot {
+            return Err(OTHER_SLOT);
         }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What clients do: a request, its bytes, and how its reply is read.
 
-use moonraft_router::slot_of;
+use moonraft_router::{SlotMap, slot_of};
 use rand::{RngExt, rngs::StdRng};
 
 use crate::{
@@ -30,9 +30,9 @@ pub enum Request {
     Time(usize),
     /// A script that writes to the key and then runs until it is killed.
     Killed(String, u64),
-    /// A script that draws a number and writes it to both keys.
+    /// A script that draws a number and writes it to both keys, of which it declares the first.
     Draw([String; 2]),
-    /// Reads both keys at once.
+    /// A script that reads both.
     Twins([String; 2]),
 }
 
@@ -102,8 +102,10 @@ return out";
 const DRAW: &str = "
 local time, n = redis.call('time'), math.random(1, 2 ^ 30)
 redis.call('set', KEYS[1], n)
-redis.call('set', KEYS[2], n)
+redis.call('set', ARGV[1], n)
 return time";
+
+const READ_BOTH: &str = "return {redis.call('get', KEYS[1]), redis.call('get', ARGV[1])}";
 
 const RUN_UNTIL_KILLED: &str = "
 redis.call('set', KEYS[1], ARGV[1])
@@ -118,7 +120,7 @@ impl Request {
     pub fn draw(rng: &mut StdRng, mix: &Mix, shards: usize, unique: u64) -> Self {
         let which = rng.random_range(0..mix.keys);
         let tag = |name: &str| format!("{{tag{which}}}{name}");
-        let twins = || [tag("twin0"), tag("twin1")];
+        let twins = || twins_of(which, shards);
         let one = |key: String, action: Action| Request::Keys(Way::Commands, vec![(key, action)]);
         let register = format!("register{which}");
         let fleeting = format!("fleeting{which}");
@@ -189,8 +191,8 @@ impl Request {
     pub const fn way(&self) -> Way {
         match self {
             Request::Keys(way, _) => *way,
-            Request::Killed(..) | Request::Draw(_) => Way::Script,
-            Request::Time(_) | Request::Twins(_) => Way::Commands,
+            Request::Killed(..) | Request::Draw(_) | Request::Twins(_) => Way::Script,
+            Request::Time(_) => Way::Commands,
         }
     }
 
@@ -206,8 +208,8 @@ impl Request {
             Request::Keys(way, actions) => return keys_bytes(*way, actions, second, text_bytes),
             Request::Time(_) => put(&["TIME"]),
             Request::Killed(key, n) => put(&["EVAL", RUN_UNTIL_KILLED, "1", key, &n.to_string()]),
-            Request::Draw([a, b]) => put(&["EVAL", DRAW, "2", a, b]),
-            Request::Twins([a, b]) => put(&["MGET", a, b]),
+            Request::Draw([a, b]) => put(&["EVAL", DRAW, "1", a, b]),
+            Request::Twins([a, b]) => put(&["EVAL_RO", READ_BOTH, "1", a, b]),
         }
         out
     }
@@ -242,6 +244,19 @@ impl Request {
             },
         })
     }
+}
+
+/// Two keys of two slots of one shard: only a script reaches both.
+pub fn twins_of(which: u32, shards: usize) -> [String; 2] {
+    let shard_of = |slot| (0..shards).find(|&shard| slot <= SlotMap::even_range(shard, shards).1);
+    let one = format!("twin{which}");
+    let slot = slot_of(one.as_bytes());
+    let fits = |other: &String| {
+        let other = slot_of(other.as_bytes());
+        other != slot && shard_of(other) == shard_of(slot)
+    };
+    let other = (0..).map(|n| format!("{one}-{n}")).find(fits).expect("a shard has many slots");
+    [one, other]
 }
 
 /// One action on a list, or several on lists of one tag.

@@ -6,6 +6,7 @@ mod networks;
 mod pause;
 mod preparing;
 mod replies;
+mod scripts;
 mod tools;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

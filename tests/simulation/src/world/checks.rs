@@ -9,7 +9,7 @@ use crate::{
     history::Action,
     marks::mark,
     node::Node,
-    workload::{NUMBERS_EACH, Request, Way},
+    workload::{NUMBERS_EACH, Request, Way, twins_of},
 };
 
 impl World {
@@ -37,7 +37,7 @@ impl World {
     /// Every shard serves a write and a read, and all clients come to an end.
     pub(super) fn expect_service(&mut self) -> Result<(), String> {
         let deadline = self.now.get() + HEALED_WITHIN;
-        let mut open = last_requests(self.weather.mix.keys);
+        let mut open = last_requests(self.weather.mix.keys, self.shards);
         while !open.is_empty() || self.clients.iter().any(|client| client.request.is_some()) {
             if self.now.get() > deadline {
                 return Err(format!(
@@ -138,8 +138,8 @@ const COMPARED_EACH: u64 = 4;
 
 /// What is asked when all is well again: every key is written and read, so that what
 /// was acknowledged must be there.
-fn last_requests(keys: u32) -> VecDeque<Request> {
-    let of_key = |which: u32| {
+fn last_requests(keys: u32, shards: usize) -> VecDeque<Request> {
+    let of_key = move |which: u32| {
         let tag = |name: &str| format!("{{tag{which}}}{name}");
         let unique = 1_000_000_000 + u64::from(which);
         let read = |key: String| (key, Action::Read);
@@ -151,7 +151,7 @@ fn last_requests(keys: u32) -> VecDeque<Request> {
             ),
             Request::Keys(Way::Script, lists().collect()),
             Request::Keys(Way::Block, vec![read(tag("account0")), read(tag("account1"))]),
-            Request::Twins([tag("twin0"), tag("twin1")]),
+            Request::Twins(twins_of(which, shards)),
             Request::Keys(Way::Commands, vec![read(format!("register{which}"))]),
             Request::Keys(Way::Commands, vec![read(format!("fleeting{which}"))]),
         ]

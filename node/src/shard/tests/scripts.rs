@@ -1,0 +1,128 @@
+//! What a script may reach. The keys `a` and `b` are of two slots of the shard under test, `x` of another shard's.
+
+use super::{Bytes, SessionId, ShardHarness, ShardSettings, batch, put};
+
+const OTHER_SLOT: &str = "ERR Script attempted to access keys that do not hash to the same slot";
+const NOT_LOCAL: &str = "ERR Script attempted to access a non local key in a cluster node";
+
+/// Sends a script with its keys, commits what it did, and returns the reply.
+fn eval(shard: &mut ShardHarness, client: SessionId, text: &str, keys: &[&str]) -> String {
+    ask(shard, client, "EVAL", text, keys)
+}
+
+fn ask(shard: &mut ShardHarness, client: SessionId, command: &str, text: &str, keys: &[&str]) -> String {
+    let count = keys.len().to_string();
+    let mut words = vec![command.as_bytes(), text.as_bytes(), count.as_bytes()];
+    words.extend(keys.iter().map(|key| key.as_bytes()));
+    let at_once = shard.send_words(client, &words);
+    shard.commit_all();
+    at_once + &shard.read(client)
+}
+
+#[test]
+fn a_script_reaches_any_slot_of_its_shard() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let both = "redis.call('SET','a',1) redis.call('SET','b',2) return 1";
+    assert_eq!(eval(&mut shard, client, both, &[]), ":1");
+    assert_eq!(eval(&mut shard, client, both, &["c"]), ":1");
+    assert_eq!(shard.send(client, "GET a ; GET b ; DBSIZE"), "\"1\" \"2\" :2");
+    let clear = "for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('DEL', key) end return redis.call('DBSIZE')";
+    assert_eq!(eval(&mut shard, client, clear, &[]), ":0");
+    let both = "return {redis.call('GET','a'), redis.call('GET','b')}";
+    assert_eq!(ask(&mut shard, client, "EVAL_RO", both, &["a"]), "[nil, nil]");
+}
+
+#[test]
+fn what_a_script_did_in_several_slots_is_one_batch_and_is_taken_back_together() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let text =
+        b"redis.call('SET','a',1,'PX',50) redis.call('INCR','b') return redis.call('RPUSH','{a}l',1,2)";
+    assert_eq!(shard.send_words(client, &[b"EVAL", text, b"0"]), "");
+    assert_eq!(shard.proposals.len(), 1);
+    let (_, proposed) = shard.proposals[0].clone();
+    shard.lose_leadership(2);
+    shard.commit(2, Bytes::new());
+    assert_eq!(shard.shard.tx().keyspace().len(), 0, "all of it was taken back");
+    // A follower has the same from the batch.
+    let mut follower = ShardHarness::following_with(ShardSettings::default());
+    follower.commit(1, proposed);
+    assert_eq!(follower.shard.tx().keyspace().len(), 3);
+}
+
+#[test]
+fn a_change_in_any_slot_breaks_a_watch() {
+    let mut shard = ShardHarness::leading();
+    let (client, other) = (shard.connect(), shard.connect());
+    shard.send(client, "WATCH b ; MULTI ; GET b");
+    eval(&mut shard, other, "redis.call('SET','b',1)", &["a"]);
+    assert_eq!(shard.send(client, "EXEC"), "nil");
+}
+
+#[test]
+fn keys_of_one_command_or_declared_are_of_one_slot_and_of_this_shard() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let refused = eval(&mut shard, client, "return 1", &["a", "b"]);
+    assert_eq!(refused, "-CROSSSLOT Keys in request don't hash to the same slot");
+    assert_eq!(eval(&mut shard, client, "return 1", &["x"]), "-MOVED 16287 127.0.0.1:7102");
+    for flags in ["", "#!lua\n", "#!lua flags=allow-cross-slot-keys\n"] {
+        for call in ["'MSET','a',1,'b',2", "'SET','x',1", "'GET','x'", "'SPUBLISH','x','hi'"] {
+            let text = format!("{flags}return redis.pcall({call})");
+            assert_eq!(eval(&mut shard, client, &text, &[]), format!("-{NOT_LOCAL}"), "{text}");
+        }
+    }
+    assert_eq!(shard.send(client, "DBSIZE"), ":0");
+}
+
+#[test]
+fn a_script_that_declares_flags_keeps_to_one_slot() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let text = "#!lua\nreturn {redis.call('SET','a',1), redis.pcall('SET','b',2)}";
+    assert_eq!(eval(&mut shard, client, text, &[]), format!("[+OK, -{OTHER_SLOT}]"));
+    let refused = eval(&mut shard, client, text, &["b"]);
+    assert!(refused.starts_with(&format!("-{OTHER_SLOT} script: ")), "{refused}");
+    let text = text.replace("#!lua", "#!lua flags=allow-cross-slot-keys");
+    assert_eq!(eval(&mut shard, client, &text, &["c"]), "[+OK, +OK]");
+}
+
+#[test]
+fn scripts_of_a_block_that_declare_flags_keep_to_its_slot() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let set = |key: &str, flags: &str| format!("{flags}return redis.pcall('SET','{key}',1)");
+    // What the block itself names decides, else the first key that such a script touches.
+    for (first, names) in [(set("a", "#!lua\n"), "0"), (set("a", ""), "1")] {
+        shard.send(client, "MULTI");
+        shard.send_words(client, &[b"EVAL", first.as_bytes(), names.as_bytes(), b"a"]);
+        for text in [set("b", "#!lua\n"), set("b", ""), set("a", "#!lua\n")] {
+            shard.send_words(client, &[b"EVAL", text.as_bytes(), b"0"]);
+        }
+        shard.send(client, "EXEC");
+        shard.commit_all();
+        assert_eq!(shard.read(client), format!("[+OK, -{OTHER_SLOT}, +OK, +OK]"));
+    }
+}
+
+#[test]
+fn a_script_at_a_follower_reads_keys_for_those_who_asked_for_it() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.lose_leadership(2);
+    shard.commit(1, batch(&[put(b"a", b"1"), put(b"b", b"2")]));
+    let client = shard.connect();
+    assert_eq!(eval(&mut shard, client, "return 1", &["a"]), "-MOVED 15495 127.0.0.1:7101");
+    assert_eq!(eval(&mut shard, client, "return redis.call('DBSIZE')", &[]), ":2");
+    let both = "return {redis.pcall('GET','a'), redis.pcall('GET','b')}";
+    let refused = format!("[-{NOT_LOCAL}, -{NOT_LOCAL}]");
+    assert_eq!(eval(&mut shard, client, both, &[]), refused);
+    let asks_itself = format!("redis.call('READONLY') {both}");
+    assert_eq!(eval(&mut shard, client, &asks_itself, &[]), refused);
+    shard.send(client, "READONLY");
+    assert_eq!(eval(&mut shard, client, both, &[]), "[\"1\", \"2\"]");
+    assert_eq!(ask(&mut shard, client, "EVAL_RO", both, &["a"]), "[\"1\", \"2\"]");
+    let writes = "return redis.pcall('SET','a',1)";
+    let refused = "-READONLY You can't write against a read only replica.";
+    assert_eq!(eval(&mut shard, client, writes, &[]), refused);
+}
