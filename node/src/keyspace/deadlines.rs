@@ -30,9 +30,9 @@ impl Deadlines {
         self.set.remove(&pack(at, slot, hash));
     }
 
-    /// Slots and hashes of keys that are gone at `now_ms`, soonest first.
+    /// Slots and hashes of keys that are gone at `now_ms`, soonest first: their deadlines are over.
     pub fn due(&self, now_ms: u64) -> impl Iterator<Item = (u16, u64)> {
-        let end = pack(now_ms, u16::MAX, u64::MAX);
+        let end = pack(now_ms.saturating_sub(1), u16::MAX, u64::MAX);
         self.set.range(..=end).map(|&packed| ((packed >> 64) as u16, packed as u64))
     }
 

@@ -332,7 +332,7 @@ impl Tx {
     /// key removes it in its own unit, so that no failover can bring it back.
     pub fn expire<'a>(&mut self, keys: impl IntoIterator<Item = &'a [u8]>) {
         let now_ms = self.now_us / 1000;
-        if !self.leading || self.keyspace.deadlines().soonest().is_none_or(|at| at > now_ms) {
+        if !self.leading || self.keyspace.deadlines().soonest().is_none_or(|at| at >= now_ms) {
             return;
         }
         for key in keys {

@@ -58,9 +58,10 @@ pub struct Object {
 }
 
 impl Object {
-    /// Whether it is gone at `now_ms`.
+    /// Whether it is gone at `now_ms`: only when its deadline's millisecond is over, since both are cut to
+    /// milliseconds. A lock of 400 ms would else be gone after 399 and a bit.
     pub fn is_expired(&self, now_ms: u64) -> bool {
-        self.expires_at.is_some_and(|at| at.get() <= now_ms)
+        self.expires_at.is_some_and(|at| at.get() < now_ms)
     }
 
     /// Its deadline, Unix milliseconds.

@@ -62,7 +62,7 @@ fn changed(changes: &[Change]) -> (Keyspace, BTreeMap<u8, Option<u64>>) {
 /// The deadlines of keys that are gone at `now_ms`, soonest first.
 fn gone(model: &BTreeMap<u8, Option<u64>>, now_ms: u64) -> Vec<(u64, u8)> {
     let mortal = model.iter().filter_map(|(&key, &at)| Some((at?, key)));
-    let mut gone: Vec<_> = mortal.filter(|&(at, _)| at <= now_ms).collect();
+    let mut gone: Vec<_> = mortal.filter(|&(at, _)| at < now_ms).collect();
     gone.sort_unstable();
     gone
 }

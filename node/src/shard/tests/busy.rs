@@ -198,7 +198,7 @@ fn a_watch_of_an_expired_key_changes_nothing() {
     shard.send(client, "SET {w}gone 1 PX 100 ; SET {w}going 1 PX 1000");
     shard.commit_all();
     shard.read(client);
-    let then = shard.world.unix_us.get() + 100_000;
+    let then = shard.world.unix_us.get() + 101_000;
     shard.world.unix_us.set(then);
     let read = beside_one(&mut shard, client, "WATCH {w}gone");
     assert_eq!(read, "+OK");
@@ -212,7 +212,7 @@ fn a_watch_of_an_expired_key_changes_nothing() {
         shard.send(client, "SET {w}going 1 PX 1000 ; WATCH {w}going");
         shard.commit_all();
         shard.read(client);
-        shard.world.unix_us.set(shard.world.unix_us.get() + 1_000_000);
+        shard.world.unix_us.set(shard.world.unix_us.get() + 1_001_000);
         if removed_before {
             shard.pass_ms(1);
             shard.commit_all();

@@ -1,6 +1,7 @@
 //! What a shard promises, on a shard without IO.
 
 mod busy;
+mod deadlines;
 mod harness;
 mod networks;
 mod pause;
