@@ -16,10 +16,12 @@ pub mod entry;
 pub mod peer;
 pub mod reply;
 pub mod resp;
+mod text;
 pub mod wire;
 
 pub use effect::Effect;
 pub use reply::{Protocol, Reply, Weight};
+pub use text::Text;
 
 /// Bytes that do not mean what their place asks for.
 ///
@@ -27,11 +29,11 @@ pub use reply::{Protocol, Reply, Weight};
 /// our own disk: fatal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Protocol error: {0}")]
-pub struct DecodeError(pub std::borrow::Cow<'static, str>);
+pub struct DecodeError(pub Text<'static>);
 
 impl DecodeError {
     /// An error whose text is known at compile time.
     pub const fn new(text: &'static str) -> Self {
-        Self(std::borrow::Cow::Borrowed(text))
+        Self(Text::fixed(text))
     }
 }

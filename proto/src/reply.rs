@@ -14,6 +14,8 @@ use std::borrow::Cow;
 
 use bytes::BufMut;
 
+use crate::Text;
+
 /// The reply format a connection asked for with `HELLO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -31,9 +33,9 @@ pub enum Protocol {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply<'a> {
     /// `+text`
-    Status(Cow<'a, str>),
+    Status(Text<'a>),
     /// `-text`; the text starts with its code (`ERR …`, `WRONGTYPE …`).
-    Error(Cow<'a, str>),
+    Error(Text<'a>),
     /// `:n`
     Int(i64),
     /// `$n` and the bytes
@@ -56,9 +58,9 @@ pub enum Reply<'a> {
     /// `#t`, or `:1`
     Bool(bool),
     /// `=n txt:…`, or a bulk string; the format is three letters.
-    Verbatim(&'static str, Cow<'a, str>),
+    Verbatim([u8; 3], Text<'a>),
     /// `(n`, or a bulk string
-    BigNumber(Cow<'a, str>),
+    BigNumber(Text<'a>),
     /// `>n`, or an array: out-of-band messages
     Push(Vec<Reply<'a>>),
     /// Several replies to one request (`SUBSCRIBE a b`).
@@ -99,11 +101,11 @@ impl Weight {
 
 impl<'a> Reply<'a> {
     /// `+OK`
-    pub const OK: Reply<'static> = Reply::Status(Cow::Borrowed("OK"));
+    pub const OK: Reply<'static> = Reply::status("OK");
 
     /// `+text`
     pub const fn status(text: &'static str) -> Reply<'static> {
-        Reply::Status(Cow::Borrowed(text))
+        Reply::Status(Text::fixed(text))
     }
 
     /// A bulk string of anything that turns into bytes.
@@ -181,8 +183,8 @@ impl<'a> Reply<'a> {
             owned.collect()
         }
         match self {
-            Reply::Status(text) => Reply::Status(Cow::Owned(text.into_owned())),
-            Reply::Error(text) => Reply::Error(Cow::Owned(text.into_owned())),
+            Reply::Status(text) => Reply::Status(text.into_owned()),
+            Reply::Error(text) => Reply::Error(text.into_owned()),
             Reply::Int(n) => Reply::Int(n),
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
             Reply::Null => Reply::Null,
@@ -193,8 +195,8 @@ impl<'a> Reply<'a> {
             Reply::Pairs(items) => Reply::Pairs(pairs(items)),
             Reply::Double(x) => Reply::Double(x),
             Reply::Bool(yes) => Reply::Bool(yes),
-            Reply::Verbatim(format, text) => Reply::Verbatim(format, Cow::Owned(text.into_owned())),
-            Reply::BigNumber(text) => Reply::BigNumber(Cow::Owned(text.into_owned())),
+            Reply::Verbatim(format, text) => Reply::Verbatim(format, text.into_owned()),
+            Reply::BigNumber(text) => Reply::BigNumber(text.into_owned()),
             Reply::Push(items) => Reply::Push(all(items)),
             Reply::Several(items) => Reply::Several(all(items)),
             Reply::Nothing => Reply::Nothing,
@@ -232,20 +234,20 @@ impl<'a> Reply<'a> {
                 header(out, b'*', items.len() as i64 * 2);
                 flat(out, items, protocol);
             }
-            Reply::Double(x) if resp3 => line(out, b',', &double_text(*x)),
+            Reply::Double(x) if resp3 => line(out, b',', double_text(*x).as_bytes()),
             Reply::Double(x) => bulk(out, double_text(*x).as_bytes()),
             Reply::Bool(yes) if resp3 => out.put_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" }),
             Reply::Bool(yes) => header(out, b':', i64::from(*yes)),
             Reply::Verbatim(format, text) if resp3 => {
                 header(out, b'=', text.len() as i64 + 4);
-                out.put_slice(format.as_bytes());
+                out.put_slice(format);
                 out.put_u8(b':');
-                out.put_slice(text.as_bytes());
+                out.put_slice(text);
                 out.put_slice(b"\r\n");
             }
-            Reply::Verbatim(_, text) => bulk(out, text.as_bytes()),
+            Reply::Verbatim(_, text) => bulk(out, text),
             Reply::BigNumber(text) if resp3 => line(out, b'(', text),
-            Reply::BigNumber(text) => bulk(out, text.as_bytes()),
+            Reply::BigNumber(text) => bulk(out, text),
             Reply::Several(items) => items.iter().for_each(|item| item.encode(protocol, out)),
             Reply::Nothing => {}
         }
@@ -259,13 +261,13 @@ fn header(out: &mut impl BufMut, kind: u8, n: i64) {
 }
 
 /// A line holds no line end: Redis writes such bytes of an error as spaces.
-fn line(out: &mut impl BufMut, kind: u8, text: &str) {
+fn line(out: &mut impl BufMut, kind: u8, text: &[u8]) {
     out.put_u8(kind);
-    if text.bytes().any(|byte| byte == b'\r' || byte == b'\n') {
+    if memchr::memchr2(b'\r', b'\n', text).is_some() {
         let clean = |byte| if byte == b'\r' || byte == b'\n' { b' ' } else { byte };
-        text.bytes().for_each(|byte| out.put_u8(clean(byte)));
+        text.iter().for_each(|byte| out.put_u8(clean(*byte)));
     } else {
-        out.put_slice(text.as_bytes());
+        out.put_slice(text);
     }
     out.put_slice(b"\r\n");
 }
@@ -357,7 +359,7 @@ mod tests {
             (Reply::Map(pair()), "*2\r\n$1\r\nm\r\n$3\r\n1.5\r\n", "%1\r\n$1\r\nm\r\n,1.5\r\n"),
             (Reply::Pairs(pair()), "*2\r\n$1\r\nm\r\n$3\r\n1.5\r\n", "*1\r\n*2\r\n$1\r\nm\r\n,1.5\r\n"),
             (Reply::Bool(true), ":1\r\n", "#t\r\n"),
-            (Reply::Verbatim("txt", "ab".into()), "$2\r\nab\r\n", "=6\r\ntxt:ab\r\n"),
+            (Reply::Verbatim(*b"txt", "ab".into()), "$2\r\nab\r\n", "=6\r\ntxt:ab\r\n"),
             (Reply::Push(vec![]), "*0\r\n", ">0\r\n"),
         ];
         for (reply, resp2, resp3) in cases {

@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use crate::DecodeError;
+use crate::{DecodeError, Text};
 
 /// Words of a request that fit without an allocation: most commands have fewer.
 pub const WORDS_INLINE: usize = 16;
@@ -158,8 +158,7 @@ fn word(input: &[u8], at: usize, limits: &Limits) -> Result<Word, DecodeError> {
 
 #[cold]
 fn unexpected(kind: u8) -> DecodeError {
-    let shown = if kind.is_ascii() { char::from(kind) } else { char::REPLACEMENT_CHARACTER };
-    DecodeError(format!("expected '$', got '{shown}'").into())
+    DecodeError(Text::joined(&[b"expected '$', got '", &[kind], b"'"]))
 }
 
 /// The number after the kind byte at `at` and where the next line starts; no

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use moonraft_proto::{Reply, Text};
 use moonraft_router::Redirect;
 
 use crate::keyspace::WrongType;
@@ -47,7 +48,7 @@ pub enum CommandError {
     Redirect(#[from] Redirect),
     /// Any other refusal: the whole text, its code first.
     #[error("{0}")]
-    Text(Cow<'static, str>),
+    Text(Text<'static>),
 }
 
 impl From<WrongType> for CommandError {
@@ -59,6 +60,21 @@ impl From<WrongType> for CommandError {
 impl CommandError {
     /// A refusal whose whole text, code first, is known at compile time.
     pub const fn text(text: &'static str) -> Self {
-        CommandError::Text(Cow::Borrowed(text))
+        CommandError::Text(Text::fixed(text))
+    }
+
+    /// A refusal that repeats a word of the client, up to a zero byte, which ends a text in C.
+    pub fn about(before: &str, word: &[u8], after: &str) -> Self {
+        let word = word.split(|&byte| byte == 0).next().unwrap_or_default();
+        CommandError::Text(Text::joined(&[before.as_bytes(), word, after.as_bytes()]))
+    }
+}
+
+impl From<CommandError> for Reply<'_> {
+    fn from(error: CommandError) -> Self {
+        Reply::Error(match error {
+            CommandError::Text(text) => text,
+            other => other.to_string().into(),
+        })
     }
 }

@@ -95,10 +95,7 @@ impl Conditions {
                 () if is(word, "xx") => &mut conditions.present,
                 () if is(word, "gt") => &mut conditions.later,
                 () if is(word, "lt") => &mut conditions.sooner,
-                () => {
-                    let text = format!("ERR Unsupported option {}", String::from_utf8_lossy(word));
-                    return Err(CommandError::Text(text.into()));
-                }
+                () => return Err(CommandError::about("ERR Unsupported option ", word, "")),
             };
             *named = true;
         }

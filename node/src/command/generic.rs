@@ -1,7 +1,5 @@
 //! Keys, whatever they hold.
 
-use std::borrow::Cow;
-
 use moonraft_proto::{Effect, Reply, Weight};
 use moonraft_router::Keys;
 
@@ -294,7 +292,7 @@ fn copy_options(words: &[&[u8]]) -> Result<bool, CommandError> {
         } else if is(word, "db") {
             let database = integer32(words.next().ok_or(CommandError::Syntax)?)?;
             if !(0..DATABASES).contains(&database) {
-                return Err(CommandError::Text(Cow::Borrowed("ERR DB index is out of range")));
+                return Err(CommandError::text("ERR DB index is out of range"));
             }
             elsewhere = database != 0;
         } else {

@@ -15,10 +15,9 @@ pub fn help(container: &str, lines: &[&'static str]) -> Reply<'static> {
 
 /// A subcommand with words that no form of it has.
 pub fn unknown_form(subcommand: &[u8], container: &str) -> CommandError {
-    let shown = String::from_utf8_lossy(&subcommand[..subcommand.len().min(SHOWN_BYTES_MAX)]);
-    let text =
-        format!("ERR unknown subcommand or wrong number of arguments for '{shown}'. Try {container} HELP.");
-    CommandError::Text(text.into())
+    let shown = &subcommand[..subcommand.len().min(SHOWN_BYTES_MAX)];
+    let before = "ERR unknown subcommand or wrong number of arguments for '";
+    CommandError::about(before, shown, &format!("'. Try {container} HELP."))
 }
 
 /// Bytes of a word that an error about it shows at most; as in Redis.

@@ -75,7 +75,7 @@ const HELP: &[&str] = &[
 /// `MEMORY DOCTOR`: nothing is known here that it could complain of.
 fn doctor(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     let text = "Hi Sam, I can't find any memory issue in your instance. I can only account for what occurs on this base.\n";
-    Ok(Reply::Verbatim("txt", text.into()))
+    Ok(Reply::Verbatim(*b"txt", text.into()))
 }
 
 /// `MEMORY STATS`

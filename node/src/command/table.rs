@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use hashbrown::HashMap;
+use moonraft_proto::Text;
 
 use super::{Command, CommandError};
 
@@ -127,29 +128,28 @@ const SHOWN_MAX: usize = 128;
 
 /// What an error repeats of a word: `bytes_max` at most, up to a zero byte, which
 /// ends a text in C.
-fn shown(word: &[u8], bytes_max: usize) -> std::borrow::Cow<'_, str> {
+fn shown(word: &[u8], bytes_max: usize) -> &[u8] {
     let word = &word[..word.len().min(bytes_max)];
-    let text = word.split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text)
+    word.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 fn unknown_command(name: &[u8], rest: &[&[u8]]) -> CommandError {
-    let mut arguments = String::new();
+    let mut arguments = Vec::new();
     for word in rest {
         if arguments.len() >= SHOWN_MAX {
             break;
         }
         let word = shown(word, SHOWN_MAX - arguments.len());
-        arguments.push_str(&format!("'{word}' "));
+        arguments.extend_from_slice(&[b"'", word, b"' "].concat());
     }
     let name = shown(name, SHOWN_MAX);
-    let text = format!("ERR unknown command '{name}', with args beginning with: {arguments}");
-    CommandError::Text(text.into())
+    let parts = [b"ERR unknown command '", name, b"', with args beginning with: ", &arguments];
+    CommandError::Text(Text::joined(&parts))
 }
 
 fn unknown_child(parent: &str, name: &[u8]) -> CommandError {
-    let (name, parent) = (shown(name, SHOWN_MAX), parent.to_ascii_uppercase());
-    CommandError::Text(format!("ERR unknown subcommand '{name}'. Try {parent} HELP.").into())
+    let after = format!("'. Try {} HELP.", parent.to_ascii_uppercase());
+    CommandError::about("ERR unknown subcommand '", shown(name, SHOWN_MAX), &after)
 }
 
 #[cfg(test)]

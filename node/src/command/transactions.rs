@@ -130,7 +130,7 @@ fn execute(client: &mut Client<'_>, request: &Queued) -> Reply<'static> {
         // Several replies in the place of one would break the frame of the array.
         Ok(Reply::Several(replies)) if replies.len() != 1 => Reply::Array(replies),
         Ok(reply) => reply,
-        Err(error) => Reply::Error(error.to_string().into()),
+        Err(error) => error.into(),
     };
     client.end_call(request.command, call, &reply);
     reply

@@ -26,6 +26,11 @@ impl Deref for Text {
     }
 }
 
+/// What C takes for a text: up to a zero byte.
+pub(super) fn until_zero(text: &[u8]) -> &[u8] {
+    &text[..memchr::memchr(0, text).unwrap_or(text.len())]
+}
+
 /// The bytes of a string or a number; `None` of anything else.
 pub(super) fn text_of(value: &Value) -> Option<Text> {
     match value {
@@ -62,11 +67,11 @@ impl<'a> Arguments<'a> {
 
     fn mismatch(&self, index: usize, expected: &str) -> mlua::Error {
         let got = self.values.get(index - 1).map_or("no value", type_name);
-        self.error(index, &format!("{expected} expected, got {got}"))
+        self.error(index, format!("{expected} expected, got {got}"))
     }
 
     /// `bad argument #<index> to …`
-    pub fn error(&self, index: usize, text: &str) -> mlua::Error {
+    pub fn error(&self, index: usize, text: impl AsRef<[u8]>) -> mlua::Error {
         bad_argument(self.lua, 0, index, text)
     }
 

@@ -17,8 +17,9 @@
 use bstr::BStr;
 use mlua::{Lua, LuaString, Table, Value};
 use moonraft_proto::reply::double_text;
-use moonraft_proto::{Protocol, Reply};
+use moonraft_proto::{Protocol, Reply, Text};
 
+use super::arguments::until_zero;
 use super::fault;
 use super::json::settings::NESTING_MAX;
 use super::number::truncated;
@@ -39,7 +40,7 @@ pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Res
         Reply::Bulk(bytes) => text(&bytes),
         Reply::Status(status) => {
             let table = lua.create_table_with_capacity(0, 1)?;
-            table.raw_set("ok", status.as_ref())?;
+            table.raw_set("ok", BStr::new(&*status))?;
             Ok(Value::Table(table))
         }
         Reply::Error(error) => fault::reply(lua, &error, true).map(Value::Table),
@@ -73,15 +74,15 @@ pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Res
         Reply::Double(x) => text(double_text(x).as_bytes()),
         Reply::Bool(truth) if resp3 => Ok(Value::Boolean(truth)),
         Reply::Bool(truth) => Ok(Value::Integer(truth.into())),
-        Reply::BigNumber(digits) if resp3 => field(lua, "big_number", text(digits.as_bytes())?),
-        Reply::BigNumber(digits) => text(digits.as_bytes()),
+        Reply::BigNumber(digits) if resp3 => field(lua, "big_number", text(&digits)?),
+        Reply::BigNumber(digits) => text(&digits),
         Reply::Verbatim(format, words) if resp3 => {
             let table = lua.create_table_with_capacity(0, 2)?;
-            table.raw_set("string", words.as_ref())?;
-            table.raw_set("format", format)?;
+            table.raw_set("string", BStr::new(&*words))?;
+            table.raw_set("format", BStr::new(&format))?;
             field(lua, "verbatim_string", Value::Table(table))
         }
-        Reply::Verbatim(_, words) => text(words.as_bytes()),
+        Reply::Verbatim(_, words) => text(&words),
         // The host promises never to answer a script with these.
         Reply::Push(_) | Reply::Several(_) | Reply::Nothing => Ok(Value::Nil),
     }
@@ -202,12 +203,10 @@ impl Converter<'_> {
         let fields = self.fields;
         let get = |name: &LuaString| table.raw_get::<Value>(name).unwrap_or(Value::Nil);
         if let Value::String(text) = get(&fields.err) {
-            self.spend(text.as_bytes().len())?;
-            return Ok(Reply::Error(text.to_string_lossy().into()));
+            return Ok(Reply::Error(self.line(&text)?));
         }
         if let Value::String(text) = get(&fields.ok) {
-            self.spend(text.as_bytes().len())?;
-            return Ok(Reply::Status(text.to_string_lossy().into()));
+            return Ok(Reply::Status(self.line(&text)?));
         }
         match get(&fields.double) {
             Value::Integer(n) => return Ok(Reply::Double(n as f64)),
@@ -215,17 +214,16 @@ impl Converter<'_> {
             _ => {}
         }
         if let Value::String(digits) = get(&fields.big_number) {
-            let clean = digits.to_string_lossy().replace(['\r', '\n'], " ");
-            self.spend(clean.len())?;
-            return Ok(Reply::BigNumber(clean.into()));
+            return Ok(Reply::BigNumber(self.line(&digits)?));
         }
         if let Value::Table(verbatim) = get(&fields.verbatim) {
             let part = |name: &str| verbatim.raw_get::<Value>(name).unwrap_or(Value::Nil);
             if let (Value::String(format), Value::String(text)) = (part("format"), part("string")) {
                 self.spend(text.as_bytes().len())?;
-                // The two formats there are.
-                let format = if format.as_bytes() == *b"mkd" { "mkd" } else { "txt" };
-                return Ok(Reply::Verbatim(format, text.to_string_lossy().into()));
+                let mut three = *b"   ";
+                let (place, format) = (three.iter_mut(), format.as_bytes());
+                place.zip(until_zero(&format)).for_each(|(place, byte)| *place = *byte);
+                return Ok(Reply::Verbatim(three, text.as_bytes().to_vec().into()));
             }
         }
         if let Value::Table(map) = get(&fields.map) {
@@ -246,6 +244,15 @@ impl Converter<'_> {
             }
         }
         Ok(Reply::Array(items))
+    }
+
+    /// A text that is a line of its own, as Redis cuts it: one frame, whatever is in it.
+    fn line(&mut self, text: &LuaString) -> Result<Text<'static>, KillReason> {
+        let bytes = text.as_bytes();
+        let bytes = until_zero(&bytes);
+        self.spend(bytes.len())?;
+        let clean = |byte: &u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
+        Ok(bytes.iter().map(clean).collect::<Vec<u8>>().into())
     }
 
     fn map(&mut self, map: &Table, nesting: usize) -> Converted {

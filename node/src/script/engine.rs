@@ -4,14 +4,16 @@ use std::any::Any;
 use std::rc::Rc;
 
 use bstr::BStr;
-use mlua::{Function, Lua, LuaString, MultiValue, Value};
-use moonraft_proto::Reply;
+use mlua::{Lua, LuaString, MultiValue, Value};
+use moonraft_proto::{Reply, Text};
 
+use super::arguments::{text_of, until_zero};
 use super::convert::{Fields, to_reply};
 use super::globals::{self, Globals};
 use super::header::{self, Flags};
 use super::kept::Kept;
 use super::settle::settle;
+use super::shelf::{Place, Shelf};
 use super::state::{KillReason, RunState};
 use super::{CHUNKS_MAX, Host, Limits, sha1_hex};
 
@@ -25,9 +27,8 @@ pub struct Script<'a> {
 }
 
 /// A compiled script.
-#[derive(Clone)]
 struct Chunk {
-    function: Function,
+    place: Place,
     /// No text in it is longer.
     literal: usize,
 }
@@ -39,9 +40,9 @@ pub enum Outcome {
     /// what the script wrote stays.
     Done(Reply<'static>),
     /// The script does not compile or raised an error: the text for the client.
-    Failed(String),
+    Failed(Text<'static>),
     /// The script was stopped: why, and the text for the client.
-    Killed(KillReason, String),
+    Killed(KillReason, Text<'static>),
 }
 
 /// See the module.
@@ -49,7 +50,8 @@ pub struct Engine {
     lua: Lua,
     globals: Globals,
     state: Rc<RunState>,
-    chunks: Kept<Chunk>,
+    chunks: Kept<Rc<Chunk>>,
+    shelf: Rc<Shelf>,
     names: [LuaString; 2],
     fields: Fields,
     /// What an engine without scripts needs.
@@ -69,11 +71,12 @@ impl Engine {
         let globals = globals::install(&lua, &state)?;
         let names = [lua.create_string("KEYS")?, lua.create_string("ARGV")?];
         let fields = Fields::new(&lua)?;
+        let shelf = Shelf::new(&lua)?;
         lua.gc_collect()?;
         let empty_bytes = lua.used_memory();
         state.memory.set_base(empty_bytes);
         lua.set_memory_limit(state.memory.hard_limit(empty_bytes + state.limits.chunk_bytes))?;
-        Ok(Self { lua, globals, state, chunks, names, fields, empty_bytes })
+        Ok(Self { lua, globals, state, chunks, shelf, names, fields, empty_bytes })
     }
 
     /// What a script declares of itself in its first line; the error text for the client.
@@ -95,6 +98,8 @@ impl Engine {
     /// Forgets all compiled chunks: `SCRIPT FLUSH`.
     pub fn forget_all(&mut self) {
         self.chunks.clear();
+        // Without it the chunks give way when others come.
+        let _ = self.shelf.tidy();
         self.state.memory.set_base(self.empty_bytes);
         // Failing to collect leaves garbage, which the next collection finds.
         let _ = self.lua.gc_collect();
@@ -154,7 +159,7 @@ impl Engine {
             .state
             .note_text(&self.lua, chunk.literal)
             .and_then(|()| self.set_words(keys, arguments))
-            .and_then(|()| self.globals.drive.call::<MultiValue>(chunk.function));
+            .and_then(|()| self.globals.drive.call::<MultiValue>(chunk.place.function()?));
         match ended {
             // Something caught the stop and returned before the hook noticed.
             _ if self.state.stopped().is_some() => self.killed(script),
@@ -192,24 +197,28 @@ impl Engine {
     }
 
     /// The compiled chunk of a script, or why there is none.
-    fn chunk(&mut self, script: &Script<'_>) -> Result<Chunk, Outcome> {
+    fn chunk(&mut self, script: &Script<'_>) -> Result<Rc<Chunk>, Outcome> {
         if let Some(chunk) = self.chunks.get(script.sha) {
-            return Ok(chunk.clone());
+            return Ok(Rc::clone(chunk));
         }
-        let (_, start) = header::parse(script.text).map_err(Outcome::Failed)?;
+        let (_, start) = header::parse(script.text).map_err(|text| Outcome::Failed(text.into()))?;
         let before = self.lua.used_memory();
         let text = &script.text[start..];
         match globals::compile(&self.state, &self.lua, &self.globals.load, text, b"@user_script") {
             Ok(Ok(function)) => {
                 // What the parser was given is garbage now.
                 let bytes = self.lua.used_memory().saturating_sub(before + text.len());
-                let chunk = Chunk { function, literal: longest_literal(text) };
-                self.chunks.insert(*script.sha, chunk.clone(), bytes);
+                let place = self.state.unlimited(&self.lua, || self.shelf.put(function));
+                let place = place.map_err(|_| self.killed(script))?;
+                let chunk = Rc::new(Chunk { place, literal: longest_literal(text) });
+                self.chunks.insert(*script.sha, Rc::clone(&chunk), bytes);
+                self.shelf.tidy().map_err(|_| self.killed(script))?;
                 self.state.memory.set_base(self.empty_bytes + self.chunks.bytes());
                 Ok(chunk)
             }
             Ok(Err(text)) => {
-                Err(Outcome::Failed(format!("ERR Error compiling script (new function): {text}")))
+                let before = b"ERR Error compiling script (new function): ";
+                Err(Outcome::Failed(Text::joined(&[before, until_zero(&text)])))
             }
             Err(_) => Err(self.killed(script)),
         }
@@ -219,13 +228,17 @@ impl Engine {
     fn failure(&self, script: &Script<'_>, raised: Value) -> Outcome {
         let Ok(value) = settle(&self.state, &self.lua, raised) else { return self.killed(script) };
         let text = match &value {
-            Value::Table(table) => match table.raw_get("err") {
-                Ok(Value::String(text)) => text.to_string_lossy(),
-                // Redis 7.0 crashes on such an error.
-                _ => "ERR unknown error".to_owned(),
+            // As Redis looks for it: a metatable may answer.
+            Value::Table(table) => match table.get("err").as_ref().map(text_of) {
+                Ok(Some(text)) => text.to_vec(),
+                // Redis 7.0 ends here, and newer ones where the metatable raises an error.
+                _ => b"ERR unknown error".to_vec(),
             },
-            other => format!("ERR {}", shown(other)),
+            other => [b"ERR ", &*shown(other)].concat(),
         };
+        if self.state.stopped().is_some() {
+            return self.killed(script);
+        }
         Outcome::Failed(self.placed(script, &text))
     }
 
@@ -236,15 +249,15 @@ impl Engine {
             KillReason::Host => "ERR Script killed by the server",
             KillReason::Memory => "ERR Script killed: not enough memory",
         };
-        Outcome::Killed(reason, self.placed(script, text))
+        Outcome::Killed(reason, self.placed(script, text.as_bytes()))
     }
 
-    fn placed(&self, script: &Script<'_>, text: &str) -> String {
-        let sha = String::from_utf8_lossy(script.sha);
-        match &*self.state.place.borrow() {
-            Some(place) => format!("{text} script: {sha}, on {}:{}.", place.source, place.line),
-            None => format!("{text} script: {sha}"),
-        }
+    fn placed(&self, script: &Script<'_>, text: &[u8]) -> Text<'static> {
+        let place = match &*self.state.place.borrow() {
+            Some(place) => format!(", on {}:{}.", place.source, place.line),
+            None => String::new(),
+        };
+        Text::joined(&[until_zero(text), b" script: ", script.sha, place.as_bytes()])
     }
 }
 
@@ -257,9 +270,9 @@ fn longest_literal(text: &[u8]) -> usize {
 }
 
 /// What `tostring` would say.
-fn shown(value: &Value) -> String {
-    match super::arguments::text_of(value) {
-        Some(text) => String::from_utf8_lossy(&text).into_owned(),
-        None => value.to_string().unwrap_or_else(|_| super::fault::type_name(value).to_owned()),
+fn shown(value: &Value) -> Vec<u8> {
+    match text_of(value) {
+        Some(text) => text.to_vec(),
+        None => value.to_string().unwrap_or_else(|_| super::fault::type_name(value).to_owned()).into_bytes(),
     }
 }

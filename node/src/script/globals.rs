@@ -3,27 +3,27 @@
 //! What is here are the Rust halves of `prelude.lua`, which says what a script can
 //! reach. Against the published holes of Lua 5.1.5 (see the tests for each):
 //!
-//! * no `package`, `io`, `os`, `debug`, `dofile`, `loadfile`, `print`, `newproxy`,
+//! * no `package`, `io`, `debug`, `dofile`, `loadfile`, `print`, `newproxy`,
 //!   `getfenv`, `setfenv`, `string.dump`; `loadstring` takes text only;
 //! * the collector rests while a chunk is compiled, since the parser does not hold
 //!   on to the name of its chunk (CVE-2025-49844); a chunk's length is capped,
 //!   which keeps the lexer's counters in range (CVE-2025-46819);
 //! * `unpack` checks its range (CVE-2025-46817);
 //! * the metatable of strings is locked, other basic types have none (CVE-2025-46818);
-//! * `os` is not there at all, not even `os.clock`, which Redis dropped in 7.0 too.
+//! * `os` holds a clock only, as in Valkey 9 and Redis 7.4 (before, it was not there).
 
 use std::rc::Rc;
 
-use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value};
+use mlua::{Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value};
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, text_of, until_zero};
 use super::fault::{Fault, PRELUDE, bad_argument, fault, type_name};
 use super::settle::{OUT_OF_MEMORY, settle};
 use super::state::{KillReason, Place, RunState};
 use super::{bits, json, message_pack, redis, strings, structs};
 
-/// Most values that `unpack` gives: what Lua 5.1 lets a C function return.
-const UNPACK_MAX: i64 = 7_900;
+/// Places that a C function of Lua 5.1 has: for the arguments and the results of `unpack`.
+const UNPACK_PLACES: i64 = 8_000;
 /// What giving one value is counted as: 60 ns.
 const UNPACK_WORK: usize = 64;
 /// Bytes of a text that the parser is given at once, at the usual pace: 0.5 ms.
@@ -59,6 +59,7 @@ pub(super) fn install(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Globals> 
     libraries.raw_set("cmsgpack", message_pack::library(lua, state)?)?;
     libraries.raw_set("struct", structs::library(lua, state)?)?;
     libraries.raw_set("bit", bits::library(lua)?)?;
+    libraries.raw_set("os", clock(lua, state)?)?;
     rust.raw_set("libraries", libraries)?;
 
     let library = lua.create_table()?;
@@ -69,11 +70,20 @@ pub(super) fn install(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Globals> 
     rust.raw_set("strings", library)?;
     errors(lua, state, &rust)?;
     functions(lua, state, &load, &rust)?;
+    rust.raw_set("script_bytes", state.limits.script_bytes)?;
 
     let prelude = lua.load(include_str!("prelude.lua")).set_name(format!("={PRELUDE}"));
     let (shown, real, drive): (Table, Table, Function) = prelude.call((lua.globals(), rust))?;
     lua.set_globals(shown)?;
     Ok(Globals { real, drive, load })
+}
+
+/// The library `os`, of which scripts have a clock.
+fn clock(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Table> {
+    let (library, of) = (lua.create_table()?, Rc::clone(state));
+    let clock = move |_: &Lua, _: MultiValue| Ok(of.clock_ns() as f64 / 1e9);
+    library.raw_set("clock", lua.create_function(clock)?)?;
+    Ok(library)
 }
 
 /// What raises, catches and places errors.
@@ -82,10 +92,10 @@ fn errors(lua: &Lua, state: &Rc<RunState>, rust: &Table) -> mlua::Result<()> {
     rust.raw_set("settle", lua.create_function(move |lua, value: Value| settle(&of, lua, value))?)?;
     let of = Rc::clone(state);
     rust.raw_set("trace", lua.create_function(move |lua, value: Value| trace(&of, lua, value))?)?;
-    let fail = |lua: &Lua, text: String| -> mlua::Result<()> { Err(fault(lua, text)) };
+    let fail = |lua: &Lua, text: LuaString| -> mlua::Result<()> { Err(fault(lua, text.as_bytes())) };
     rust.raw_set("fail", lua.create_function(fail)?)?;
-    let bad = |lua: &Lua, (index, text): (usize, String)| -> mlua::Result<()> {
-        Err(bad_argument(lua, 1, index, &text))
+    let bad = |lua: &Lua, (index, text): (usize, LuaString)| -> mlua::Result<()> {
+        Err(bad_argument(lua, 1, index, text.as_bytes()))
     };
     rust.raw_set("bad_argument", lua.create_function(bad)?)?;
     let bad_table = |lua: &Lua, (index, value): (usize, Value)| -> mlua::Result<()> {
@@ -94,11 +104,11 @@ fn errors(lua: &Lua, state: &Rc<RunState>, rust: &Table) -> mlua::Result<()> {
     };
     rust.raw_set("bad_table", lua.create_function(bad_table)?)?;
     let missing = |lua: &Lua, (_, name): (Table, Value)| -> mlua::Result<()> {
-        let Some(name) = super::arguments::text_of(&name) else {
+        let Some(name) = text_of(&name) else {
             return Err(fault(lua, "Second argument to luaProtectedTableError must be a string or number"));
         };
-        let name = String::from_utf8_lossy(&name);
-        Err(fault(lua, format!("Script attempted to access nonexistent global variable '{name}'")))
+        let before: &[u8] = b"Script attempted to access nonexistent global variable '";
+        Err(fault(lua, [before, until_zero(&name), b"'"].concat()))
     };
     rust.raw_set("missing", lua.create_function(missing)?)
 }
@@ -126,7 +136,7 @@ fn trace(state: &RunState, lua: &Lua, value: Value) -> mlua::Result<Value> {
 
 fn functions(lua: &Lua, state: &Rc<RunState>, load: &Function, rust: &Table) -> mlua::Result<()> {
     let of = Rc::clone(state);
-    rust.raw_set("unpack", lua.create_function(move |lua, values| unpack(&of, lua, values))?)?;
+    rust.raw_set("check_unpack", lua.create_function(move |lua, values| check_unpack(&of, lua, values))?)?;
     let of = (Rc::clone(state), load.clone());
     let run = move |lua: &Lua, values: MultiValue| loadstring(&of.0, lua, &of.1, values);
     rust.raw_set("loadstring", lua.create_function(run)?)?;
@@ -135,10 +145,10 @@ fn functions(lua: &Lua, state: &Rc<RunState>, load: &Function, rust: &Table) -> 
     let charge = move |lua: &Lua, work: f64| of.charge(lua, work as usize);
     rust.raw_set("charge", lua.create_function(charge)?)?;
     let of = Rc::clone(state);
-    rust.raw_set("random", lua.create_function(move |lua, values| random(&of, lua, values))?)?;
+    rust.raw_set("random", lua.create_function(move |lua, values| of.random.random(lua, values))?)?;
     let of = Rc::clone(state);
     let seed = move |lua: &Lua, values: MultiValue| {
-        of.random.set(Arguments::new(lua, values).integer(1)? as u64);
+        of.random.seed(Arguments::new(lua, values).integer(1)? as i32);
         Ok(())
     };
     rust.raw_set("randomseed", lua.create_function(seed)?)?;
@@ -147,26 +157,28 @@ fn functions(lua: &Lua, state: &Rc<RunState>, load: &Function, rust: &Table) -> 
     rust.raw_set("collect", lua.create_function(collect)?)
 }
 
-/// `unpack(list [, from [, to]])`
-fn unpack(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
+/// For the prelude: whether stock Lua may be asked for `unpack(list [, from [, to]])`.
+fn check_unpack(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<()> {
     let arguments = Arguments::new(lua, values);
     let list = arguments.table(1)?;
-    let from = arguments.integer_or(2, 1)?;
+    // Places are C ints there.
+    let from = i64::from(arguments.integer_or(2, 1)? as i32);
     let to = match arguments.value(3) {
         Value::Nil => list.raw_len() as i64,
-        _ => arguments.integer(3)?,
+        _ => i64::from(arguments.integer(3)? as i32),
     };
     if from > to {
-        return Ok(MultiValue::new());
+        return Ok(());
     }
-    if to.checked_sub(from).is_none_or(|span| span >= UNPACK_MAX) {
+    let most = UNPACK_PLACES - arguments.len() as i64;
+    if to - from >= most {
         return Err(fault(lua, "too many results to unpack"));
     }
     for _ in from..=to {
         // One by one: many values say nothing of their length.
         state.charge(lua, UNPACK_WORK)?;
     }
-    (from..=to).map(|index| list.raw_get::<Value>(index)).collect()
+    Ok(())
 }
 
 /// `loadstring(text [, name])`: a function, or nil and why not.
@@ -196,14 +208,14 @@ pub(super) fn compile(
     load: &Function,
     text: &[u8],
     name: &[u8],
-) -> mlua::Result<Result<Function, String>> {
+) -> mlua::Result<Result<Function, Vec<u8>>> {
     if text.len() > state.limits.script_bytes {
-        return Ok(Err(format!("script is longer than {} bytes", state.limits.script_bytes)));
+        return Ok(Err(format!("script is longer than {} bytes", state.limits.script_bytes).into()));
     }
     if text.first() == Some(&BINARY) {
-        return Ok(Err("attempt to load a binary chunk".to_owned()));
+        return Ok(Err(b"attempt to load a binary chunk".to_vec()));
     }
-    let name = lua.create_string(&name[..memchr::memchr(0, name).unwrap_or(name.len())])?;
+    let name = lua.create_string(until_zero(name))?;
     let of = Rc::clone(state);
     let (text, mut at) = (text.to_vec(), 0);
     let next = lua.create_function_mut(move |lua, ()| {
@@ -222,40 +234,9 @@ pub(super) fn compile(
         Ok((_, Value::String(text))) if &*text.as_bytes() == OUT_OF_MEMORY => {
             Err(state.stop(lua, KillReason::Memory))
         }
-        Ok((_, Value::String(text))) => Ok(Err(text.to_string_lossy())),
+        Ok((_, Value::String(text))) => Ok(Err(text.as_bytes().to_vec())),
         Err(mlua::Error::MemoryError(_)) => Err(state.stop(lua, KillReason::Memory)),
-        Ok((_, other)) => Ok(Err(type_name(&other).to_owned())),
-        Err(other) => Ok(Err(other.to_string())),
-    }
-}
-
-/// `math.random([least,] most)`, with the numbers of SplitMix64.
-fn random(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<Value> {
-    let arguments = Arguments::new(lua, values);
-    let seed = state.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-    state.random.set(seed);
-    let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    // The 53 bits that a double between 0 and 1 has.
-    let fraction = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
-    // Bounds are C ints there.
-    let bound = |index: usize| arguments.integer(index).map(|n| f64::from(n as i32));
-    match arguments.len() {
-        0 => Ok(Value::Number(fraction)),
-        1 => {
-            let most = bound(1)?;
-            if most < 1.0 {
-                return Err(arguments.error(1, "interval is empty"));
-            }
-            Ok(Value::Number((fraction * most).floor() + 1.0))
-        }
-        2 => {
-            let (least, most) = (bound(1)?, bound(2)?);
-            if least > most {
-                return Err(arguments.error(2, "interval is empty"));
-            }
-            Ok(Value::Number((fraction * (most - least + 1.0)).floor() + least))
-        }
-        _ => Err(fault(lua, "wrong number of arguments")),
+        Ok((_, other)) => Ok(Err(type_name(&other).into())),
+        Err(other) => Ok(Err(other.to_string().into())),
     }
 }

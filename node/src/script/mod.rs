@@ -24,8 +24,8 @@
 //! What bounds a script that misbehaves is told in [`globals`], [`pattern`] and [`state`].
 //!
 //! Deliberately left out: Redis's debugger (`SCRIPT DEBUG`), its `string.dump`, and
-//! settings of `cjson` that outlive a script. Text replies that are not UTF-8 (status
-//! and error replies) have their stray bytes replaced.
+//! settings of `cjson` that outlive a script. Where an error names a chunk whose name is
+//! not UTF-8 (`loadstring` gives names), its stray bytes are replaced.
 
 mod arguments;
 mod bits;
@@ -41,8 +41,10 @@ mod message_pack;
 mod number;
 mod pace;
 mod pattern;
+mod random;
 mod redis;
 mod settle;
+mod shelf;
 mod state;
 mod strings;
 mod structs;

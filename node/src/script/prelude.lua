@@ -79,7 +79,6 @@ local globals = pick(stock, [[
   assert error gcinfo getmetatable ipairs rawequal select setmetatable tonumber tostring type
 ]])
 globals._VERSION = stock._VERSION
-globals.unpack = rust.unpack
 globals.loadstring = rust.loadstring
 
 function globals.pcall(...)
@@ -99,16 +98,21 @@ function globals.load(reader, name)
   if type(reader) ~= "function" then
     bad_argument(1, "function expected, got " .. type(reader))
   end
-  local pieces = {}
-  while true do
-    local piece = reader()
-    if piece == nil or piece == "" then
-      return rust.loadstring(concat(pieces), name or "=(load)")
-    elseif type(piece) ~= "string" then
+  local pieces, bytes = {}, 0
+  repeat
+    local ok, piece = pcall(reader)
+    if not ok then
+      return nil, settle(piece)
+    elseif piece == nil then
+      piece = ""
+    elseif type(piece) ~= "string" and type(piece) ~= "number" then
       return nil, "reader function must return a string"
     end
     pieces[#pieces + 1] = piece
-  end
+    bytes = bytes + #tostring(piece)
+    -- A text that is too long is refused whole, however long it would go on.
+  until piece == "" or bytes > rust.script_bytes
+  return rust.loadstring(concat(pieces), name or "=(load)")
 end
 
 -- Older scripts and those of libraries pass it to xpcall.
@@ -117,6 +121,13 @@ function globals.__redis__err__handler(value)
     value = { err = "ERR " .. tostring(value) }
   end
   return value
+end
+
+-- Stock Lua's gives thousands of values without a handle in Rust for each.
+local unpack, give = rust.check_unpack, stock.unpack
+function globals.unpack(...)
+  unpack(...)
+  return give(...)
 end
 
 -- Tables -------------------------------------------------------------------
@@ -486,6 +497,10 @@ globals.coroutine = freeze(coroutine)
 for name, library in next, rust.libraries do
   globals[name] = freeze(library)
 end
+
+-- Valkey's name of it.
+globals.server = globals.redis
+globals.__server__err__handler = globals.__redis__err__handler
 
 local shown = freeze(globals)
 globals._G = shown

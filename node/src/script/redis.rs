@@ -10,7 +10,7 @@ use moonraft_proto::{Protocol, Reply};
 use smallvec::SmallVec;
 
 use super::LogLevel;
-use super::arguments::{Arguments, Text};
+use super::arguments::{Arguments, Text, until_zero};
 use super::convert::to_lua;
 use super::fault::{self, Fault};
 use super::hexadecimal;
@@ -27,6 +27,9 @@ const SHA1_WORK: usize = 2;
 const LOG_BYTES_MAX: usize = 1024;
 /// What a line in the traces is counted as: 10 us.
 const LOG_WORK: usize = 16 << 10;
+/// Most words of a command. Lua 5.1 has 8,000 places for what a function is given, and
+/// mlua as many for all texts that Rust holds; some must be left for the reply.
+const WORDS_MAX: usize = 7_950;
 /// Words of a command that need no allocation.
 const WORDS_INLINE: usize = 8;
 
@@ -69,17 +72,20 @@ pub(super) fn library(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Table> {
 
 /// `{err = "ERR …"}`, raised.
 fn refuse(text: &str) -> mlua::Error {
-    Fault::Reply(format!("ERR {text}"), false).into()
+    Fault::Reply(format!("ERR {text}").into(), false).into()
 }
 
 fn refused(lua: &Lua, text: &str) -> mlua::Result<Value> {
-    fault::reply(lua, &format!("ERR {text}"), false).map(Value::Table)
+    fault::reply(lua, format!("ERR {text}").as_bytes(), false).map(Value::Table)
 }
 
 /// The words of a command, or Redis's text of why they are none.
 fn words(values: &MultiValue) -> Result<SmallVec<[Text; WORDS_INLINE]>, &'static str> {
     if values.is_empty() {
         return Err("Please specify at least one argument for this redis lib call");
+    }
+    if values.len() > WORDS_MAX {
+        return Err("Too many arguments: a command of a script has 7950 words at most");
     }
     let mut words = SmallVec::with_capacity(values.len());
     for value in values {
@@ -113,7 +119,7 @@ fn call(state: &RunState, lua: &Lua, values: MultiValue, raising: bool) -> mlua:
         None => return Err(refuse("redis.call/pcall can only be called inside a script invocation")),
     };
     match reply {
-        Reply::Error(text) if raising => Err(Fault::Reply(text.into_owned(), true).into()),
+        Reply::Error(text) if raising => Err(Fault::Reply(text, true).into()),
         reply => state.unlimited(lua, || to_lua(state, lua, reply)),
     }
 }
@@ -131,7 +137,7 @@ fn error_reply(_: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<Valu
     let Some(text) = one_text(&values) else {
         return refused(lua, "wrong number or type of arguments");
     };
-    let text = text.strip_prefix(b"-").unwrap_or(&text);
+    let text = until_zero(text.strip_prefix(b"-").unwrap_or(&text));
     let (code, message) = match memchr::memchr(b' ', text) {
         Some(at) => (&text[..at], &text[at + 1..]),
         None => (&b"ERR"[..], text),

@@ -19,9 +19,9 @@ pub(super) fn settle(state: &RunState, lua: &Lua, caught: Value) -> mlua::Result
     let text = match caught {
         Value::Error(error) => match error.downcast_ref::<Fault>() {
             Some(Fault::Reply(text, counted)) => return reply(lua, text, *counted).map(Value::Table),
-            Some(Fault::Text(text)) => text.clone(),
+            Some(Fault::Text(text)) => text.to_vec(),
             Some(Fault::Stop) => return Err(Fault::Stop.into()),
-            None => foreign(state, lua, &error)?,
+            None => foreign(state, lua, &error)?.into_bytes(),
         },
         Value::String(text) => {
             let bytes = text.as_bytes();

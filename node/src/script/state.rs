@@ -18,6 +18,7 @@ use super::fault::Fault;
 use super::json::settings::Settings;
 use super::memory::{Memory, Unlimited};
 use super::pace::{Pace, WORK};
+use super::random::Generator;
 use super::{Host, Limits, Verdict};
 
 /// Work of less than that is counted, but says nothing of what instructions may cost.
@@ -47,7 +48,7 @@ pub(super) struct RunState {
     pub limits: Limits,
     pub host: RefCell<Option<Box<dyn Host>>>,
     pub protocol: Cell<Protocol>,
-    pub random: Cell<u64>,
+    pub random: Generator,
     /// The settings of the global `cjson`.
     pub json: Rc<RefCell<Settings>>,
     pub place: RefCell<Option<Place>>,
@@ -74,7 +75,7 @@ impl RunState {
             limits,
             host: RefCell::new(None),
             protocol: Cell::new(Protocol::Resp2),
-            random: Cell::new(0),
+            random: Generator::default(),
             json: Rc::default(),
             place: RefCell::new(None),
             stopped: Cell::new(None),
@@ -92,7 +93,7 @@ impl RunState {
     pub fn begin(&self, lua: &Lua) -> mlua::Result<()> {
         let (seed, now) =
             self.host.borrow().as_ref().map_or((0, 0), |host| (host.random_seed(), host.clock_ns()));
-        self.random.set(seed);
+        self.random.start(seed);
         self.asked.set((now, lua.used_memory()));
         self.protocol.set(Protocol::Resp2);
         self.json.replace(Settings::default());
@@ -216,7 +217,8 @@ impl RunState {
         let _ = self.memory.collect(lua, hear);
     }
 
-    fn clock_ns(&self) -> u64 {
+    /// The host's clock.
+    pub fn clock_ns(&self) -> u64 {
         self.host.borrow().as_ref().map_or(0, |host| host.clock_ns())
     }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, MultiValue, Table, Value};
 
-use super::arguments::{Arguments, text_of};
+use super::arguments::{Arguments, text_of, until_zero};
 use super::fault::{Fault, fault, type_name};
 use super::pattern::{Capture, Failure, Matcher};
 use super::state::{KillReason, RunState};
@@ -107,8 +107,7 @@ fn find(state: &RunState, lua: &Lua, values: MultiValue, positions: bool) -> mlu
     let (subject, pattern) = (arguments.text(1)?, arguments.text(2)?);
     state.charge(lua, pattern.len())?;
     let from = start(arguments.integer_or(3, 1)?, subject.len());
-    let until_zero = &pattern[..memchr::memchr(0, &pattern).unwrap_or(pattern.len())];
-    let plain = || arguments.truth(4) || !until_zero.iter().any(|byte| SPECIALS.contains(byte));
+    let plain = || arguments.truth(4) || !until_zero(&pattern).iter().any(|byte| SPECIALS.contains(byte));
     let mut results = MultiValue::new();
     if positions && plain() {
         state.charge(lua, subject.len() - from)?;
@@ -290,9 +289,10 @@ fn rep(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiVal
     let count = usize::try_from(arguments.integer(2)?).unwrap_or(0);
     let length = text.len().checked_mul(count).filter(|length| *length <= state.limits.memory_bytes);
     let Some(length) = length else {
-        return Err(
-            Fault::Text(format!("{}resulting string too large", super::fault::position(lua, 1))).into()
-        );
+        return Err(Fault::Text(
+            format!("{}resulting string too large", super::fault::position(lua, 1)).into(),
+        )
+        .into());
     };
     state.charge(lua, length)?;
     let count = if text.is_empty() { 0 } else { count };

@@ -90,7 +90,7 @@ impl<'a> Format<'a> {
                 self.alignment = alignment;
             }
             other => {
-                let text = format!("invalid format option '{}'", char::from(other));
+                let text = [&b"invalid format option '"[..], &[other], b"'"].concat();
                 return Err(arguments.error(1, &text));
             }
         }

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use moonraft_proto::{
-    Reply, Weight,
+    Reply, Text, Weight,
     resp::{self, Parsed},
 };
 use moonraft_router::{Redirect, single_slot};
@@ -125,7 +125,10 @@ impl Shard {
                     break;
                 }
                 Err(error) => {
-                    self.answer(id, &Reply::Error(format!("ERR {error}").into()));
+                    self.answer(
+                        id,
+                        &Reply::Error(Text::joined(&[b"ERR Protocol error: ".as_slice(), &error.0])),
+                    );
                     self.sessions[id].closing = true;
                 }
             }
@@ -279,7 +282,7 @@ impl Shard {
         if let Some(queue) = &mut self.sessions[id].queue {
             queue.broken = true;
         }
-        self.answer(id, &Reply::Error(error.to_string().into()));
+        self.answer(id, &error.clone().into());
     }
 
     /// Refuses a request whose command is known. An `EXEC` that is refused ends the
@@ -514,7 +517,7 @@ impl Shard {
         let Self { tx, sessions, statistics, details, settings, unit_reply, .. } = self;
         let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
         let outcome = check_room(tx, command).and_then(|()| run_on_data(tx, command, words));
-        let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
+        let reply = outcome.unwrap_or_else(Reply::from);
         statistics.note_error(details, &reply);
         let failed = reply.is_error();
         let session = &mut sessions[id];
@@ -538,7 +541,7 @@ impl Shard {
     /// Runs what is about the session, the server or the cluster. Returns whether it failed.
     pub(super) fn run_session(&mut self, id: SessionId, run: command::Session, words: &[&[u8]]) -> bool {
         let outcome = run(&mut Client { shard: self, id, may_block: true, slot: None }, words);
-        let reply = outcome.unwrap_or_else(|error| Reply::Error(error.to_string().into()));
+        let reply = outcome.unwrap_or_else(Reply::from);
         let weight = reply.weight();
         if weight.counted() > self.settings.reply_bytes_max {
             self.unit_reply = weight;

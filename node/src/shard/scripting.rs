@@ -7,12 +7,12 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use moonraft_proto::{Protocol, Reply};
+use moonraft_proto::{Protocol, Reply, Text};
 use moonraft_router::single_slot;
 
 use super::{
     Busy, Client, SessionId, Shard,
-    execute::{UnitLimit, check_leader, check_room, run_on_data},
+    execute::{check_leader, check_room, run_on_data},
     seen_scripts::SeenScripts,
 };
 use crate::{
@@ -64,7 +64,7 @@ impl Client<'_> {
     pub fn load_script(&mut self, text: &[u8]) -> Result<Sha1, CommandError> {
         let (loaded, _) = self.lend_shard(Terms::default(), |engine, host| engine.load(text, host));
         loaded.map_err(|ended| match ended {
-            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text.into()),
+            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
             Ended::Done(_) => unreachable!("compiling gives no reply"),
         })
     }
@@ -90,12 +90,12 @@ impl Client<'_> {
         }
         match ended {
             Ended::Done(reply) => Ok(reply),
-            Ended::Failed(text) => Ok(Reply::Error(text.into())),
+            Ended::Failed(text) => Ok(Reply::Error(text)),
             Ended::Killed(_, text) => {
                 let exceeded = self.shard.exceeded_limit();
-                let text = exceeded.map_or(text, UnitLimit::refusal);
+                let text = exceeded.map_or(text, |limit| limit.refusal().into());
                 self.tx_mut().roll_back_to(savepoint);
-                Err(CommandError::Text(text.into()))
+                Err(CommandError::Text(text))
             }
         }
     }
@@ -106,7 +106,7 @@ impl Client<'_> {
         &mut self,
         terms: Terms,
         run: impl FnOnce(&mut Engine, ScriptHost) -> (ScriptHost, T),
-    ) -> (T, Option<Box<str>>) {
+    ) -> (T, Option<Text<'static>>) {
         let vacant = Shard::vacant(self.shard.settings.clone(), Rc::clone(&self.shard.surroundings));
         let mut engine = self.shard.engine.take().expect("a script does not run inside a script");
         let shard = std::mem::replace(self.shard, vacant);
@@ -166,7 +166,7 @@ struct ScriptHost {
     /// It has called what writes.
     wrote: bool,
     /// The last error of a command it called.
-    last_error: Option<Box<str>>,
+    last_error: Option<Text<'static>>,
     started_ns: u64,
     busy_ns: u64,
 }
@@ -261,7 +261,7 @@ impl ScriptHost {
 }
 
 /// Whether what a script ended with is an error of a command it called.
-fn hands_on(ended: &Ended, error: &str) -> bool {
+fn hands_on(ended: &Ended, error: &[u8]) -> bool {
     match ended {
         Ended::Done(Reply::Error(text)) => text.starts_with(error),
         Ended::Failed(text) => text.starts_with(error),
@@ -275,14 +275,15 @@ fn wrong_count() -> CommandError {
 
 impl Host for ScriptHost {
     fn call(&mut self, words: &[&[u8]]) -> Reply<'static> {
-        let error = match self.execute(words) {
+        let reply = match self.execute(words) {
             Ok(reply) => return reply,
-            Err(error) => error.to_string(),
+            Err(error) => Reply::from(error),
         };
         let Shard { statistics, details, .. } = &mut self.shard;
-        let reply = Reply::Error(error.clone().into());
         statistics.note_error(details, &reply);
-        self.last_error = Some(error.into());
+        if let Reply::Error(text) = &reply {
+            self.last_error = Some(text.clone());
+        }
         reply
     }
 

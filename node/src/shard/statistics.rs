@@ -167,12 +167,13 @@ impl Details {
     }
 
     /// A client was answered with this error.
-    pub fn error(&mut self, text: &str) {
-        let code = text.split(' ').next().unwrap_or_default();
-        if let Some(count) = self.codes.get_mut(code) {
+    pub fn error(&mut self, text: &[u8]) {
+        let code = text.split(|&byte| byte == b' ').next().unwrap_or_default();
+        let code = String::from_utf8_lossy(code);
+        if let Some(count) = self.codes.get_mut(&*code) {
             *count += 1;
         } else if self.codes.len() < CODES_MAX {
-            self.codes.insert(code.to_owned(), 1);
+            self.codes.insert(code.into_owned(), 1);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::shard::{Client, SessionId, session::Session};
 pub(super) fn info(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let now_us = client.surroundings().unix_us();
     let text = line(client.session_id(), client.session(), now_us, bytes_of(words));
-    Ok(Reply::Verbatim("txt", (text + "\n").into()))
+    Ok(Reply::Verbatim(*b"txt", (text + "\n").into()))
 }
 
 fn bytes_of(words: &[&[u8]]) -> usize {
@@ -38,7 +38,7 @@ pub(super) fn list(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static>
         text += &line(id, session, now_us, executing);
         text.push('\n');
     }
-    Ok(Reply::Verbatim("txt", text.into()))
+    Ok(Reply::Verbatim(*b"txt", text.into()))
 }
 
 enum Filter {
@@ -78,10 +78,7 @@ fn kind_of(word: &[u8]) -> Result<Kind, CommandError> {
         () if is(word, "pubsub") => Ok(Kind::PubSub),
         () if is(word, "master") => Ok(Kind::Master),
         () if is(word, "replica") || is(word, "slave") => Ok(Kind::Replica),
-        () => {
-            let text = format!("ERR Unknown client type '{}'", String::from_utf8_lossy(word));
-            Err(CommandError::Text(text.into()))
-        }
+        () => Err(CommandError::about("ERR Unknown client type '", word, "'")),
     }
 }
 
@@ -198,10 +195,7 @@ fn target<'a>(words: &[&'a [u8]]) -> Result<Target<'a>, CommandError> {
             () if is(option, "addr") => target.address = Some(value),
             () if is(option, "laddr") => target.local_address = Some(value),
             () if is(option, "user") && *value == b"default" => {}
-            () if is(option, "user") => {
-                let text = format!("ERR No such user '{}'", String::from_utf8_lossy(value));
-                return Err(CommandError::Text(text.into()));
-            }
+            () if is(option, "user") => return Err(CommandError::about("ERR No such user '", value, "'")),
             () if is(option, "skipme") && is(value, "yes") => target.me_too = false,
             () if is(option, "skipme") && is(value, "no") => target.me_too = true,
             () => return Err(CommandError::Syntax),

@@ -241,10 +241,7 @@ fn hello_options<'a>(mut words: &[&'a [u8]]) -> Result<Hello<'a>, CommandError> 
                 rest
             }
             [option, ..] => {
-                let option = String::from_utf8_lossy(option);
-                return Err(CommandError::Text(
-                    format!("ERR Syntax error in HELLO option '{option}'").into(),
-                ));
+                return Err(CommandError::about("ERR Syntax error in HELLO option '", option, "'"));
             }
         }
     }
@@ -409,16 +406,15 @@ fn reply(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 /// `CLIENT SETINFO LIB-NAME | LIB-VER value`
 fn setinfo(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let (attribute, value) = (words[2], plain_word(words[3]));
-    let shown = || String::from_utf8_lossy(attribute).into_owned();
     let session = client.session_mut();
     let place = match () {
         () if is(attribute, "lib-name") => &mut session.library_name,
         () if is(attribute, "lib-ver") => &mut session.library_version,
-        () => return Err(CommandError::Text(format!("ERR Unrecognized option '{}'", shown()).into())),
+        () => return Err(CommandError::about("ERR Unrecognized option '", attribute, "'")),
     };
     *place = value.ok_or_else(|| {
-        let text = format!("ERR {} cannot contain spaces, newlines or special characters.", shown());
-        CommandError::Text(text.into())
+        let after = " cannot contain spaces, newlines or special characters.";
+        CommandError::about("ERR ", attribute, after)
     })?;
     Ok(Reply::OK)
 }

@@ -205,7 +205,7 @@ fn myshardid(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 fn nodes(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let lines: Vec<String> = view.members().map(|member| line(&view, &member) + "\n").collect();
-    Ok(Reply::Verbatim("txt", lines.concat().into()))
+    Ok(Reply::Verbatim(*b"txt", lines.concat().into()))
 }
 
 /// `id ip:port@bus flags master ping pong epoch link slots…`
@@ -245,10 +245,7 @@ fn flags(view: &View, member: &Member<'_>) -> String {
 /// The node of this name.
 fn member<'a>(view: &'a View, name: &[u8]) -> Result<Member<'a>, CommandError> {
     let known = view.members().find(|member| member.place.name.as_bytes() == name);
-    known.ok_or_else(|| {
-        let text = format!("ERR Unknown node {}", String::from_utf8_lossy(name));
-        CommandError::Text(text.into())
-    })
+    known.ok_or_else(|| CommandError::about("ERR Unknown node ", name, ""))
 }
 
 /// `CLUSTER REPLICAS node-id`, `CLUSTER SLAVES node-id`
@@ -382,7 +379,7 @@ fn info(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
         ("total_cluster_links_buffer_limit_exceeded", "0".to_owned()),
     ];
     let text: Vec<String> = lines.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
-    Ok(Reply::Verbatim("txt", text.concat().into()))
+    Ok(Reply::Verbatim(*b"txt", text.concat().into()))
 }
 
 /// `CLUSTER HELP`

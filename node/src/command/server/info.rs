@@ -55,7 +55,7 @@ pub(super) fn info(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static>
         lines.begin(section.name);
         (section.write)(&mut lines, client);
     }
-    Ok(Reply::Verbatim("txt", lines.text.into()))
+    Ok(Reply::Verbatim(*b"txt", lines.text.into()))
 }
 
 #[derive(Default)]

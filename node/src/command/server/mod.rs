@@ -202,7 +202,7 @@ fn lolwut(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     );
     let version = env!("CARGO_PKG_VERSION");
     let text = format!("{moon}\nRedis ver. {REDIS_VERSION}\nMoonraft ver. {version}\n");
-    Ok(Reply::Verbatim("txt", text.into()))
+    Ok(Reply::Verbatim(*b"txt", text.into()))
 }
 
 // ---- CONFIG ----------------------------------------------------------------
@@ -225,11 +225,8 @@ fn config_set(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let changes: Vec<(&[u8], &[u8])> = pairs.map(|pair| (pair[0], pair[1])).collect();
     for (at, (name, _)) in changes.iter().enumerate() {
         if changes[..at].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-            let name = String::from_utf8_lossy(name);
-            let text = format!(
-                "ERR CONFIG SET failed (possibly related to argument '{name}') - duplicate parameter"
-            );
-            return Err(CommandError::Text(text.into()));
+            let before = "ERR CONFIG SET failed (possibly related to argument '";
+            return Err(CommandError::about(before, name, "') - duplicate parameter"));
         }
     }
 
@@ -270,7 +267,7 @@ fn config_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 /// `LATENCY DOCTOR`
 fn latency_doctor(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     let text = "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this Redis instance.\n";
-    Ok(Reply::Verbatim("txt", text.into()))
+    Ok(Reply::Verbatim(*b"txt", text.into()))
 }
 
 /// `LATENCY HISTOGRAM [command …]`
@@ -297,8 +294,7 @@ fn latency_histogram(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'stati
 
 /// `LATENCY GRAPH event`
 fn latency_graph(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    let text = format!("ERR No samples available for event '{}'", String::from_utf8_lossy(words[2]));
-    Err(CommandError::Text(text.into()))
+    Err(CommandError::about("ERR No samples available for event '", words[2], "'"))
 }
 
 /// `LATENCY HELP`

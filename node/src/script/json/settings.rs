@@ -2,7 +2,7 @@
 
 use mlua::Value;
 
-use crate::script::arguments::Arguments;
+use crate::script::arguments::{Arguments, until_zero};
 
 /// Levels of nesting that are followed, at most: CJSON's own default.
 pub(in crate::script) const NESTING_MAX: usize = 1000;
@@ -68,7 +68,7 @@ pub(super) fn whole(
     if !arguments.value(index).is_nil() {
         let value = arguments.integer(index)?;
         if !(least..=most).contains(&value) {
-            return Err(arguments.error(index, &format!("expected integer between {least} and {most}")));
+            return Err(arguments.error(index, format!("expected integer between {least} and {most}")));
         }
         *setting = value;
     }
@@ -83,8 +83,8 @@ pub(super) fn switch(setting: &mut bool, arguments: &Arguments<'_>, index: usize
             b"on" => *setting = true,
             b"off" => *setting = false,
             other => {
-                let text = format!("invalid option '{}'", String::from_utf8_lossy(other));
-                return Err(arguments.error(index, &text));
+                let text = [b"invalid option '", until_zero(other), b"'"].concat();
+                return Err(arguments.error(index, text));
             }
         },
     }

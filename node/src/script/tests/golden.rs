@@ -74,7 +74,7 @@ fn scripts_answer_as_the_real_server() {
     for (script, expected) in &cases {
         let answer = match run(&mut engine, script) {
             Outcome::Done(reply) => shown(&reply),
-            Outcome::Failed(text) | Outcome::Killed(_, text) => shown(&Reply::Error(text.into())),
+            Outcome::Failed(text) | Outcome::Killed(_, text) => shown(&Reply::Error(text)),
         };
         if answer != *expected {
             wrong.push(format!("{script}\n  expected {expected}\n  got      {answer}"));

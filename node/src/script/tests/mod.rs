@@ -76,7 +76,7 @@ impl Small {
             ("echo", [word]) => Reply::bulk(word.to_vec()),
             ("truth", []) => Reply::Bool(true),
             ("digits", []) => Reply::BigNumber("123".into()),
-            ("verbatim", []) => Reply::Verbatim("txt", "some text".into()),
+            ("verbatim", []) => Reply::Verbatim(*b"txt", "some text".into()),
             ("pairs", []) => Reply::Pairs(vec![(Reply::text("m"), Reply::Double(2.0))]),
             ("panic", []) => panic!("the host panics"),
             _ => return None,
@@ -145,7 +145,7 @@ pub(super) fn text(engine: &mut Engine, script: &str) -> String {
 /// The error text of a script that failed.
 pub(super) fn failure(engine: &mut Engine, script: &str) -> String {
     match run(engine, script) {
-        Outcome::Failed(text) => text,
+        Outcome::Failed(text) => text.to_string(),
         other => panic!("{script}: {other:?}"),
     }
 }
