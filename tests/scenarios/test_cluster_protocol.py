@@ -238,6 +238,9 @@ def test_readonly_and_readwrite(cluster):
         assert wire.ask("READONLY") == b"+OK\r\n"
         eventually(lambda: wire.ask("GET", key) == b"$1\r\nv\r\n", what="the follower has the key")
         assert wire.ask("SET", key, "w").startswith(b"-MOVED ")
+        reads = "return redis.call('GET', KEYS[1])"
+        assert wire.ask("EVAL", f"#!lua flags=no-writes\n{reads}", 1, key) == b"$1\r\nv\r\n"
+        assert wire.ask("EVAL", reads, 1, key).startswith(b"-MOVED "), "it does not say that it only reads"
         assert wire.ask("GET", cluster.key_on(1)).startswith(b"-MOVED "), "another shard's key"
         assert wire.ask("READWRITE") == b"+OK\r\n"
         assert wire.ask("GET", key).startswith(b"-MOVED ")

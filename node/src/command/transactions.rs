@@ -6,7 +6,6 @@ use moonraft_router::{Keys, Redirect};
 use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run, facts::uses};
 use crate::shard::{
     Client,
-    execute::shortage_for_block,
     session::{Queue, Queued},
 };
 
@@ -99,9 +98,8 @@ fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     if queue.broken {
         return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
     }
-    let mut requests = queue.requests.iter();
-    if let Some(text) = requests.find_map(|request| shortage_for_block(client.tx(), request.command)) {
-        let text = format!("EXECABORT Transaction discarded because of: {text}");
+    if let Some(error) = queue.requests.iter().find_map(|request| client.check_room(request).err()) {
+        let text = format!("EXECABORT Transaction discarded because of: {error}");
         return Err(CommandError::Text(text.into()));
     }
     if broken_watch {
@@ -119,7 +117,7 @@ fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 }
 
 fn execute(client: &mut Client<'_>, request: &Queued) -> Reply<'static> {
-    let words: Vec<&[u8]> = request.words.iter().map(|word| &**word).collect();
+    let words = request.words();
     let call = client.begin_call(request.command);
     let outcome = match request.command.run {
         Run::Read(_) | Run::Write(_) => client.execute(request.command, &words),

@@ -1,6 +1,6 @@
 //! The way of a request: parse, accept, route, execute.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use moonraft_proto::{
     Reply, Text, Weight,
     resp::{self, Parsed},
@@ -248,13 +248,13 @@ impl Shard {
         command.check_arity(words)?;
         self.check_block(id, command)?;
         let slot = self.slot_of_request(id, command, words)?;
-        let place = self.place_of(id, command, slot);
+        let place = self.place_of(id, command, words, slot);
         if let Place::Elsewhere(redirect) = place {
             return Err(redirect.into());
         }
         self.check_listening(id, command)?;
         self.check_busy(command)?;
-        if self.is_paused(id, command, words) || self.is_held_by_writer(id, command) {
+        if self.is_paused(id, command, words) || self.is_held_by_writer(id, command, words) {
             return Ok(Admission::Later);
         }
         match place {
@@ -359,11 +359,23 @@ impl Shard {
     }
 
     /// Whether executing a request may change data.
-    pub(super) fn may_write(&self, id: SessionId, command: &Command) -> bool {
+    pub(super) fn may_write(&self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
         match command.run {
             Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| queue.writes),
-            Run::Write(_) | Run::Script(_, false) => !self.is_queued(id, command),
-            _ => false,
+            _ => !self.is_queued(id, command) && self.is_for_leader(command, words),
+        }
+    }
+
+    /// Whether a request may change data, or its block when it is executed: what a script declares counts, else
+    /// what its command allows.
+    pub(super) fn is_for_leader(&self, command: &Command, words: &[&[u8]]) -> bool {
+        match command.run {
+            Run::Session(_) => false,
+            Run::Script(..) => match self.declared_flags(command, words) {
+                Some(flags) => !flags.no_writes,
+                None => !command.is_read(),
+            },
+            _ => !command.is_read(),
         }
     }
 
@@ -396,6 +408,7 @@ impl Shard {
     /// Keeps a request for `EXEC`.
     fn queue(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]], slot: Option<u16>) {
         let may_replicate = self.may_replicate(id, command, words);
+        let writes = self.is_for_leader(command, words);
         let queue = self.sessions[id].queue.as_mut().expect("a request is queued in an open block");
         queue.bytes += words.iter().map(|word| word.len()).sum::<usize>();
         if queue.bytes > self.settings.queue_bytes_max {
@@ -407,9 +420,8 @@ impl Shard {
             !queue.broken && slot.is_some() && queue.slot.is_some_and(|first| Some(first) != slot);
         queue.slot = queue.slot.or(slot);
         queue.may_replicate |= may_replicate;
-        queue.writes |= !command.is_read() && !matches!(command.run, Run::Session(_));
-        let words = words.iter().map(|word| Bytes::copy_from_slice(word)).collect();
-        queue.requests.push(Queued { command, words });
+        queue.writes |= writes;
+        queue.requests.push(Queued::new(command, words));
         self.answer(id, &Reply::status("QUEUED"));
     }
 
@@ -516,7 +528,7 @@ impl Shard {
     fn run_data(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
         let Self { tx, sessions, statistics, details, settings, unit_reply, .. } = self;
         let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
-        let outcome = check_room(tx, command).and_then(|()| run_on_data(tx, command, words));
+        let outcome = Needs::of(command).check(tx).and_then(|()| run_on_data(tx, command, words));
         let reply = outcome.unwrap_or_else(Reply::from);
         statistics.note_error(details, &reply);
         let failed = reply.is_error();
@@ -569,42 +581,50 @@ fn put_out(session: &mut Session, reply: &Reply<'_>, weight: Weight, settings: &
 
 /// Executes a command on data: what a single request, `EXEC` and scripts share.
 pub(super) fn run_on_data<'a>(tx: &'a mut Tx, command: &Command, words: &[&'a [u8]]) -> Outcome<'a> {
-    check_leader(tx, command)?;
+    check_leader(tx, command.changes_data())?;
     command.execute(tx, words)
 }
 
-/// Refuses a command that changes data at a follower.
-pub(super) fn check_leader(tx: &Tx, command: &Command) -> Result<(), CommandError> {
-    match command.changes_data() && !tx.is_leading() {
+/// Refuses what writes at a follower.
+pub(super) fn check_leader(tx: &Tx, writes: bool) -> Result<(), CommandError> {
+    match writes && !tx.is_leading() {
         true => Err(CommandError::text("READONLY You can't write against a read only replica.")),
         false => Ok(()),
     }
 }
 
-/// Refuses a command that must not run now: it would take memory or disk that the node lacks.
-pub(super) fn check_room(tx: &Tx, command: &Command) -> Result<(), CommandError> {
-    shortage(tx, command.changes_data(), command.has(Flag::DenyOom))
-        .map_or(Ok(()), |text| Err(CommandError::text(text)))
+/// What a command or a script needs that the node may lack.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Needs {
+    /// It may write.
+    pub writes: bool,
+    /// It may take more memory and disk.
+    pub grows: bool,
+    /// It runs however much memory is taken: a script with `allow-oom`.
+    pub ignores_memory: bool,
 }
 
-/// Why a block of requests with this command must not begin. What a script in it will do is not known before.
-pub fn shortage_for_block(tx: &Tx, command: &Command) -> Option<&'static str> {
-    let script = matches!(command.run, Run::Script(_, false));
-    shortage(tx, script || command.changes_data(), script || command.has(Flag::DenyOom))
-}
-
-/// What the node lacks for a command that writes, or may take more memory.
-fn shortage(tx: &Tx, writes: bool, grows: bool) -> Option<&'static str> {
-    if tx.is_out_of_memory() && grows {
-        return Some("OOM command not allowed when used memory > 'maxmemory'.");
+impl Needs {
+    /// Of a command.
+    pub fn of(command: &Command) -> Self {
+        let grows = command.has(Flag::DenyOom);
+        Self { writes: command.changes_data(), grows, ignores_memory: false }
     }
-    let refused = match tx.disk_room() {
-        DiskRoom::Enough => false,
-        DiskRoom::Short => grows,
-        DiskRoom::Last => writes,
-    };
-    refused.then_some(SHORT_OF_DISK)
+
+    /// Refuses what must not run now: it would take memory or disk that the node lacks.
+    pub fn check(self, tx: &Tx) -> Result<(), CommandError> {
+        if self.grows && !self.ignores_memory && tx.is_out_of_memory() {
+            return Err(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
+        }
+        match tx.disk_room() {
+            DiskRoom::Short if self.grows => Err(SHORT_OF_DISK),
+            DiskRoom::Last if self.writes => Err(SHORT_OF_DISK),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What is answered while less than `min-free-disk` is free.
-const SHORT_OF_DISK: &str = "MISCONF Moonraft is short of disk space: less than 'min-free-disk' is free on this node. Commands that may grow the data set are disabled until there is space again, and all writes when next to none is left.";
+const SHORT_OF_DISK: CommandError = CommandError::text(
+    "MISCONF Moonraft is short of disk space: less than 'min-free-disk' is free on this node. Commands that may grow the data set are disabled until there is space again, and all writes when next to none is left.",
+);

@@ -28,7 +28,13 @@ impl Shard {
     }
 
     /// Where a request with keys in `slot` is executed.
-    pub(super) fn place_of(&self, id: SessionId, command: &Command, slot: Option<u16>) -> Place {
+    pub(super) fn place_of(
+        &self,
+        id: SessionId,
+        command: &Command,
+        words: &[&[u8]],
+        slot: Option<u16>,
+    ) -> Place {
         let owned = slot.is_none_or(|slot| self.keyspace().owned().contains(slot));
         if !self.is_on_data(id, command, slot) || self.is_serving() && owned {
             return Place::Here;
@@ -43,7 +49,7 @@ impl Shard {
         }
         match self.standing {
             Standing::Following { leader: Some(_) }
-                if self.is_caught_up() && self.reads_here(id, command) =>
+                if self.is_caught_up() && self.reads_here(id, command, words) =>
             {
                 Place::Here
             }
@@ -74,13 +80,11 @@ impl Shard {
     }
 
     /// Whether a follower serves this request: the client asked for stale reads.
-    fn reads_here(&self, id: SessionId, command: &Command) -> bool {
+    fn reads_here(&self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
         let session = &self.sessions[id];
         let reads = match (&session.queue, command.run) {
             (Some(queue), Run::Queue(_)) => !queue.writes,
-            // `WATCH` of a reader.
-            (_, Run::Session(_)) => true,
-            _ => command.is_read(),
+            _ => !self.is_for_leader(command, words),
         };
         session.read_only && reads
     }

@@ -19,7 +19,7 @@
 
 use moonraft_proto::{Effect, entry::Batch};
 
-use super::{CommittedEntry, SessionId, Shard};
+use super::{CommittedEntry, SessionId, Shard, session::Queued};
 use crate::{
     command::{Command, Run, facts::KeyFlag},
     keyspace::Keyspace,
@@ -43,10 +43,10 @@ impl Shard {
         let keyspace = tx.as_mut().expect("nothing is asked of a vacant shard").keyspace_mut();
         let ready = match (command.run, &sessions[id].queue) {
             // All are asked for before it waits, so that it waits but once.
-            (Run::Queue(_), Some(queue)) => queue.requests.iter().fold(true, |ready, queued| {
-                let words: Vec<&[u8]> = queued.words.iter().map(|word| &**word).collect();
-                prepare(keyspace, queued.command, &words, now_ms) && ready
-            }),
+            (Run::Queue(_), Some(queue)) => {
+                let waits = |it: &&Queued| !prepare(keyspace, it.command, &it.words(), now_ms);
+                queue.requests.iter().filter(waits).count() == 0
+            }
             _ => prepare(keyspace, command, words, now_ms),
         };
         if !ready {

@@ -12,8 +12,9 @@ use moonraft_router::single_slot;
 
 use super::{
     Busy, Client, SessionId, Shard,
-    execute::{check_leader, check_room, run_on_data},
+    execute::{Needs, check_leader, run_on_data},
     seen_scripts::SeenScripts,
+    session::Queued,
 };
 use crate::{
     command::{Command, CommandError, Flag, Outcome, Run, find, resolve},
@@ -75,11 +76,13 @@ impl Client<'_> {
     /// It does not compile, failed, or was killed: then nothing of it is left.
     pub fn run_script(&mut self, request: &Request<'_>) -> Outcome<'static> {
         let flags = Engine::flags(request.text).map_err(|text| CommandError::Text(text.into()))?;
+        self.check_flags(flags, request.read_only)?;
         self.slot = single_slot(request.keys.iter().copied()).ok().flatten().or(self.slot);
         let terms = Terms {
             slot: self.slot,
             read_only: request.read_only || flags.no_writes,
             any_slot: flags.undeclared || flags.allow_cross_slot_keys,
+            ignores_memory: flags.allow_oom,
         };
         let savepoint = self.tx().savepoint();
         let script = Script { sha: &request.name, text: request.text };
@@ -98,6 +101,40 @@ impl Client<'_> {
                 Err(CommandError::Text(text))
             }
         }
+    }
+
+    /// Refuses a script that declares what cannot be had here and now, in Redis's order. One that declares nothing
+    /// is refused by what it calls.
+    fn check_flags(&self, flags: Flags, read_only: bool) -> Result<(), CommandError> {
+        if flags.undeclared {
+            return Ok(());
+        }
+        needs_of(flags).check(self.tx())?;
+        check_leader(self.tx(), !flags.no_writes)?;
+        if flags.no_cluster {
+            return Err(CommandError::text("ERR Can not run script on cluster, 'no-cluster' flag is set."));
+        }
+        if read_only && !flags.no_writes {
+            const TEXT: &str = "ERR Can not execute a script with write flag using *_ro command.";
+            return Err(CommandError::text(TEXT));
+        }
+        Ok(())
+    }
+
+    /// Refuses a request of a block that must not begin now. What a script will do is not known before, but for
+    /// what it declares.
+    ///
+    /// # Errors
+    /// What the node lacks.
+    pub fn check_room(&self, request: &Queued) -> Result<(), CommandError> {
+        let needs = match request.command.run {
+            Run::Script(_, read_only) => {
+                let flags = self.shard.declared_flags(request.command, &request.words());
+                needs_of(flags.unwrap_or(Flags { no_writes: read_only, ..Flags::default() }))
+            }
+            _ => Needs::of(request.command),
+        };
+        needs.check(self.tx())
     }
 
     /// Gives the shard away for a run of the engine, a vacant one standing in its place.
@@ -129,6 +166,11 @@ impl Client<'_> {
     }
 }
 
+/// What a script needs that declares flags.
+const fn needs_of(flags: Flags) -> Needs {
+    Needs { writes: !flags.no_writes, grows: !flags.no_writes, ignores_memory: flags.allow_oom }
+}
+
 /// What a script may do.
 #[derive(Default)]
 struct Terms {
@@ -137,6 +179,8 @@ struct Terms {
     read_only: bool,
     /// Undeclared keys may be of any slot of this shard: a script without flags, or `allow-cross-slot-keys`.
     any_slot: bool,
+    /// `allow-oom`
+    ignores_memory: bool,
 }
 
 impl Shard {
@@ -148,7 +192,7 @@ impl Shard {
     /// What the script of a request declares of itself, if it is known and declares anything.
     pub(super) fn declared_flags(&self, command: &Command, words: &[&[u8]]) -> Option<Flags> {
         let text = match command.has(Flag::ByName) {
-            true => self.script_text(words[1]).map(|text| &**text),
+            true => self.script_text(&words[1].to_ascii_lowercase()).map(|text| &**text),
             false => Some(words[1]),
         };
         text.and_then(|text| Engine::flags(text).ok()).filter(|flags| !flags.undeclared)
@@ -207,9 +251,10 @@ impl ScriptHost {
         if command.is_write() && self.terms.read_only {
             return Err(CommandError::text("ERR Write commands are not allowed from read-only scripts."));
         }
-        check_leader(self.shard.tx(), command)?;
+        check_leader(self.shard.tx(), command.changes_data())?;
         if !self.wrote {
-            check_room(self.shard.tx(), command)?;
+            let ignores_memory = self.terms.ignores_memory;
+            Needs { ignores_memory, ..Needs::of(command) }.check(self.shard.tx())?;
         }
         self.check_slots(command, words)?;
         self.wrote |= command.changes_data();

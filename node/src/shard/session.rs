@@ -25,8 +25,19 @@ pub enum ReplyMode {
 pub struct Queued {
     /// Its row.
     pub command: &'static Command,
+    words: Vec<Bytes>,
+}
+
+impl Queued {
+    /// A request with these words.
+    pub fn new(command: &'static Command, words: &[&[u8]]) -> Self {
+        Self { command, words: words.iter().map(|word| Bytes::copy_from_slice(word)).collect() }
+    }
+
     /// Its words.
-    pub words: Vec<Bytes>,
+    pub fn words(&self) -> Vec<&[u8]> {
+        self.words.iter().map(|word| &**word).collect()
+    }
 }
 
 /// A `MULTI` block that is being queued.

@@ -142,8 +142,8 @@ impl Shard {
     }
 
     /// Whether a request is left unread until the writer has caught up.
-    pub(super) fn is_held_by_writer(&mut self, id: SessionId, command: &Command) -> bool {
-        let held = self.is_writer_behind() && self.may_write(id, command);
+    pub(super) fn is_held_by_writer(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
+        let held = self.is_writer_behind() && self.may_write(id, command, words);
         self.snapshots.holding |= held;
         held
     }

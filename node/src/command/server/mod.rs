@@ -46,7 +46,6 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "wait",
         arity: Arity::Exactly(3),
-        flags: &[Flag::NoScript],
         family: Family::Generic,
         categories: &[Family::Connection],
         run: Run::Session(wait),
@@ -160,7 +159,7 @@ const NOT_IN_THE_MAP: CommandError = CommandError::text("ERR this replica is not
 /// `WAIT numreplicas timeout`
 ///
 /// What is committed a majority has: so many followers are promised at once, the
-/// reply being held until it is so. For more of them the session is blocked.
+/// reply being held until it is so. For more of them the session is blocked, but not in a block or a script.
 fn wait(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     let wanted = integer(words[1])?;
     let timeout_ms = timeout(words[2])?;

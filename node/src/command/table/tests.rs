@@ -39,6 +39,8 @@ const FOR_REDIS_ONLY: &[(&str, &str)] = &[
     ("evalsha_ro", "stale"),
     // What is loaded while nobody leads would be known to one node only.
     ("script|load", "stale"),
+    // As 7.2: a script that calls it is answered at once.
+    ("wait", "noscript"),
 ];
 
 /// Flags that a real server does not tell of a command.

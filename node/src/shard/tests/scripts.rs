@@ -1,6 +1,6 @@
 //! What a script may reach. The keys `a` and `b` are of two slots of the shard under test, `x` of another shard's.
 
-use super::{Bytes, SessionId, ShardHarness, ShardSettings, batch, put};
+use super::{Bytes, DiskRoom, Event, SessionId, ShardHarness, ShardSettings, batch, put};
 
 const OTHER_SLOT: &str = "ERR Script attempted to access keys that do not hash to the same slot";
 const NOT_LOCAL: &str = "ERR Script attempted to access a non local key in a cluster node";
@@ -125,4 +125,135 @@ fn a_script_at_a_follower_reads_keys_for_those_who_asked_for_it() {
     let writes = "return redis.pcall('SET','a',1)";
     let refused = "-READONLY You can't write against a read only replica.";
     assert_eq!(eval(&mut shard, client, writes, &[]), refused);
+}
+
+// ---- flags ------------------------------------------------------------------
+
+const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.";
+const READ_ONLY: &str = "-READONLY You can't write against a read only replica.";
+
+fn out_of_memory() -> (ShardHarness, SessionId) {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    shard.send(client, "SET a 1");
+    shard.commit_all();
+    shard.read(client);
+    shard.shard.reconfigure(|settings| settings.memory_bytes_max = 1);
+    shard.handle(Event::Tick);
+    (shard, client)
+}
+
+#[test]
+fn without_memory_a_script_runs_as_far_as_its_flags_allow() {
+    let (mut shard, client) = out_of_memory();
+    assert_eq!(eval(&mut shard, client, "#!lua\nreturn 1", &[]), OOM, "before it has begun");
+    let reads = "#!lua flags=no-writes\nreturn redis.call('GET','a')";
+    assert_eq!(eval(&mut shard, client, reads, &["a"]), "\"1\"");
+    let writes = "#!lua flags=allow-oom\nreturn redis.call('SET','a','2')";
+    assert_eq!(eval(&mut shard, client, writes, &["a"]), "+OK");
+    let both = "#!lua flags=allow-oom,no-writes\nreturn redis.pcall('SET','a','3')";
+    let refused = "-ERR Write commands are not allowed from read-only scripts.";
+    assert_eq!(eval(&mut shard, client, both, &["a"]), refused);
+    // One without flags is refused by what it calls, until it has written.
+    assert_eq!(eval(&mut shard, client, "return redis.pcall('SET','a','4')", &[]), OOM);
+    let removes = "redis.call('DEL','a') return redis.call('SET','a','5')";
+    assert_eq!(eval(&mut shard, client, removes, &[]), "+OK");
+}
+
+#[test]
+fn without_memory_a_block_is_refused_for_scripts_that_may_need_more() {
+    let (mut shard, client) = out_of_memory();
+    let refused = format!("-EXECABORT Transaction discarded because of: {}", &OOM[1..]);
+    for (text, reply) in [
+        ("return redis.call('SET','a','2')", &*refused),
+        ("#!lua\nreturn redis.call('SET','a','2')", &refused),
+        ("#!lua flags=allow-oom\nreturn redis.call('SET','a','2')", "[+OK]"),
+        ("#!lua flags=no-writes\nreturn redis.call('GET','a')", "[\"2\"]"),
+    ] {
+        assert_eq!(shard.send(client, "MULTI"), "+OK");
+        assert_eq!(eval(&mut shard, client, text, &["a"]), "+QUEUED");
+        let at_once = shard.send(client, "EXEC");
+        shard.commit_all();
+        assert_eq!(at_once + &shard.read(client), reply, "{text}");
+    }
+}
+
+#[test]
+fn short_of_disk_a_script_that_declares_to_write_does_not_begin() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    for room in [DiskRoom::Short, DiskRoom::Last] {
+        shard.handle(Event::DiskRoom(room));
+        for flags in ["", " flags=allow-oom"] {
+            let refused = eval(&mut shard, client, &format!("#!lua{flags}\nreturn 1"), &[]);
+            assert!(refused.starts_with("-MISCONF "), "{refused}");
+        }
+        assert_eq!(eval(&mut shard, client, "#!lua flags=no-writes\nreturn 1", &[]), ":1");
+        assert_eq!(eval(&mut shard, client, "return 1", &[]), ":1");
+    }
+}
+
+#[test]
+fn flags_that_ask_for_what_there_is_not_are_refused() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    for (flags, reply) in [
+        ("", ":1"),
+        ("allow-stale,no-writes", ":1"),
+        ("no-cluster", "-ERR Can not run script on cluster, 'no-cluster' flag is set."),
+        ("no-writes,no-cluster", "-ERR Can not run script on cluster, 'no-cluster' flag is set."),
+        ("fast", "-ERR Unexpected flag in script shebang: fast"),
+    ] {
+        let text = format!("#!lua flags={flags}\nreturn 1");
+        assert_eq!(eval(&mut shard, client, &text, &[]), reply, "{flags}");
+    }
+    let refused = "-ERR Can not execute a script with write flag using *_ro command.";
+    for flags in ["", " flags=allow-oom"] {
+        let text = format!("#!lua{flags}\nreturn 1");
+        assert_eq!(ask(&mut shard, client, "EVAL_RO", &text, &["a"]), refused);
+    }
+    assert_eq!(ask(&mut shard, client, "EVAL_RO", "#!lua flags=no-writes\nreturn 1", &["a"]), ":1");
+}
+
+#[test]
+fn a_follower_runs_scripts_that_declare_to_write_nothing() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    shard.lose_leadership(2);
+    shard.commit(1, batch(&[put(b"a", b"1")]));
+    let client = shard.connect();
+    let get = |flags: &str| format!("{flags}return redis.call('GET','a')");
+    let (reads, writes) = (get("#!lua flags=no-writes\n"), get("#!lua\n"));
+    let moved = "-MOVED 15495 127.0.0.1:7101";
+    assert_eq!(eval(&mut shard, client, &reads, &["a"]), moved);
+    assert_eq!(eval(&mut shard, client, &writes, &[]), READ_ONLY);
+    shard.send(client, "READONLY");
+    assert_eq!(eval(&mut shard, client, &reads, &["a"]), "\"1\"");
+    assert_eq!(ask(&mut shard, client, "EVAL_RO", &reads, &["a"]), "\"1\"");
+    assert_eq!(ask(&mut shard, client, "EVAL_RO", &get(""), &["a"]), "\"1\"");
+    assert_eq!(ask(&mut shard, client, "EVAL_RO", &writes, &["a"]), moved);
+    assert_eq!(eval(&mut shard, client, &writes, &["a"]), moved);
+    assert_eq!(eval(&mut shard, client, &get(""), &["a"]), moved, "it may write");
+    let name = ask_name(&mut shard, client, &reads);
+    assert_eq!(ask(&mut shard, client, "EVALSHA", &name.to_uppercase(), &["a"]), "\"1\"");
+    for (text, reply) in
+        [(&reads, "[\"1\"]"), (&writes, "-EXECABORT Transaction discarded because of previous errors.")]
+    {
+        shard.send(client, "MULTI");
+        eval(&mut shard, client, text, &["a"]);
+        assert_eq!(shard.send(client, "EXEC"), reply);
+    }
+}
+
+fn ask_name(shard: &mut ShardHarness, client: SessionId, text: &str) -> String {
+    shard.send_words(client, &[b"SCRIPT", b"LOAD", text.as_bytes()]).trim_matches('"').to_owned()
+}
+
+#[test]
+fn a_script_that_waits_for_followers_is_answered_once_a_majority_has_all() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let text = b"redis.call('SET','a',1) return redis.call('WAIT',2,0)";
+    assert_eq!(shard.send_words(client, &[b"EVAL", text, b"0"]), "");
+    shard.commit_all();
+    assert_eq!(shard.read(client), ":1");
 }
