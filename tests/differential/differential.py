@@ -20,10 +20,10 @@ import pause  # noqa: E402
 import replies  # noqa: E402
 import rival  # noqa: E402
 from cluster import Cluster  # noqa: E402
-from sweeps import cases, drawn, facts, number_forms, watched, wrong_requests  # noqa: E402
+from sweeps import cases, drawn, facts, number_forms, script_ends, watched, wrong_requests  # noqa: E402
 from wire import Wire, WireError  # noqa: E402
 
-SWEEPS = {module.__name__.split(".")[1]: module for module in (number_forms, wrong_requests, watched, facts)}
+SWEEPS = {module.__name__.split(".")[1]: module for module in (number_forms, wrong_requests, watched, facts, script_ends)}
 
 # No request of the corpus takes long; a reply that is late is a reply that is missing.
 REPLY_SECONDS_MAX = 10

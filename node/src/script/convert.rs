@@ -203,10 +203,14 @@ impl Converter<'_> {
         let fields = self.fields;
         let get = |name: &LuaString| table.raw_get::<Value>(name).unwrap_or(Value::Nil);
         if let Value::String(text) = get(&fields.err) {
-            return Ok(Reply::Error(self.line(&text)?));
+            let bytes = text.as_bytes();
+            let line = until_zero(&bytes);
+            let length =
+                line.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+            return Ok(Reply::Error(self.line(&line[..length])?));
         }
         if let Value::String(text) = get(&fields.ok) {
-            return Ok(Reply::Status(self.line(&text)?));
+            return Ok(Reply::Status(self.line(until_zero(&text.as_bytes()))?));
         }
         match get(&fields.double) {
             Value::Integer(n) => return Ok(Reply::Double(n as f64)),
@@ -214,7 +218,7 @@ impl Converter<'_> {
             _ => {}
         }
         if let Value::String(digits) = get(&fields.big_number) {
-            return Ok(Reply::BigNumber(self.line(&digits)?));
+            return Ok(Reply::BigNumber(self.line(&digits.as_bytes())?));
         }
         if let Value::Table(verbatim) = get(&fields.verbatim) {
             let part = |name: &str| verbatim.raw_get::<Value>(name).unwrap_or(Value::Nil);
@@ -246,10 +250,8 @@ impl Converter<'_> {
         Ok(Reply::Array(items))
     }
 
-    /// A text that is a line of its own, as Redis cuts it: one frame, whatever is in it.
-    fn line(&mut self, text: &LuaString) -> Result<Text<'static>, KillReason> {
-        let bytes = text.as_bytes();
-        let bytes = until_zero(&bytes);
+    /// A text that is a line of its own: one frame, whatever is in it.
+    fn line(&mut self, bytes: &[u8]) -> Result<Text<'static>, KillReason> {
         self.spend(bytes.len())?;
         let clean = |byte: &u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
         Ok(bytes.iter().map(clean).collect::<Vec<u8>>().into())

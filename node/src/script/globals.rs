@@ -153,8 +153,24 @@ fn functions(lua: &Lua, state: &Rc<RunState>, load: &Function, rust: &Table) -> 
     };
     rust.raw_set("randomseed", lua.create_function(seed)?)?;
     let of = Rc::clone(state);
-    let collect = move |lua: &Lua, _: MultiValue| of.collect(lua).map(|()| 0);
-    rust.raw_set("collect", lua.create_function(collect)?)
+    rust.raw_set("collectgarbage", lua.create_function(move |lua, values| collectgarbage(&of, lua, values))?)
+}
+
+/// `collectgarbage([what])`. A collection is long work that no hook sees. Stopping the
+/// collector would outlive the script: accepted, and not done.
+fn collectgarbage(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<Value> {
+    let arguments = Arguments::new(lua, values);
+    let what = if arguments.value(1).is_nil() { None } else { Some(arguments.text(1)?) };
+    match until_zero(what.as_deref().unwrap_or(b"collect")) {
+        b"collect" => state.collect(lua)?,
+        b"step" => return state.collect(lua).map(|()| Value::Boolean(true)),
+        b"count" => return Ok(Value::Number(lua.used_memory() as f64 / 1024.0)),
+        b"stop" | b"restart" => {}
+        // What they were before: Lua's defaults.
+        b"setpause" | b"setstepmul" => return Ok(Value::Integer(200)),
+        other => return Err(arguments.error(1, [b"invalid option '", other, b"'"].concat())),
+    }
+    Ok(Value::Integer(0))
 }
 
 /// For the prelude: whether stock Lua may be asked for `unpack(list [, from [, to]])`.

@@ -80,6 +80,7 @@ local globals = pick(stock, [[
 ]])
 globals._VERSION = stock._VERSION
 globals.loadstring = rust.loadstring
+globals.collectgarbage = rust.collectgarbage
 
 function globals.pcall(...)
   return caught(pcall(...))
@@ -102,7 +103,8 @@ function globals.load(reader, name)
   repeat
     local ok, piece = pcall(reader)
     if not ok then
-      return nil, settle(piece)
+      -- There it has passed the handler of the script itself.
+      return nil, globals.__redis__err__handler(settle(piece))
     elseif piece == nil then
       piece = ""
     elseif type(piece) ~= "string" and type(piece) ~= "number" then
@@ -168,19 +170,6 @@ function globals.rawset(table, key, value)
     modify_raw()
   end
   return rawset(table, key, value)
-end
-
--- A collection is long work that no hook sees, so Rust does it. Stopping the
--- collector would outlive the script: accepted, and not done.
-function globals.collectgarbage(what)
-  if what == nil or what == "collect" or what == "step" then
-    return rust.collect()
-  elseif what == "count" then
-    return stock.collectgarbage("count")
-  elseif what == "stop" or what == "restart" or what == "setpause" or what == "setstepmul" then
-    return 0
-  end
-  bad_argument(1, "invalid option '" .. tostring(what) .. "'")
 end
 
 local tables = pick(stock.table, "getn setn")

@@ -28,10 +28,10 @@ fn frame(script: &[u8]) -> Vec<u8> {
 }
 
 /// What is no text leaves as it is, a zero byte ends what is a text in C, and line ends
-/// never end a frame. These are the answers of Valkey 9.1.2.
+/// never end a frame. These are the answers of Redis 7.0.15 and of Valkey 9.1.2.
 #[test]
 fn bytes_leave_as_they_are_in_one_frame_each() {
-    let cases: [(&str, &[u8]); 21] = [
+    let cases: [(&str, &[u8]); 22] = [
         (r"return {ok='\255\254a'}", b"+\xff\xfea\r\n"),
         (r"return {ok='a\r\n+b'}", b"+a  +b\r\n"),
         (r"return {ok='a\0b'}", b"+a\r\n"),
@@ -41,7 +41,8 @@ fn bytes_leave_as_they_are_in_one_frame_each() {
         (r"return redis.error_reply('a\0b c')", b"-ERR a\r\n"),
         (r"return redis.status_reply('a\r\n\255')", b"+a  \xff\r\n"),
         (r"return redis.call('echo', '\255\0\r\n')", b"$4\r\n\xff\x00\r\n\r\n"),
-        (r"redis.setresp(3) return {big_number='1\r\n\2552\0003'}", b"(1  \xff2\r\n"),
+        (r"redis.setresp(3) return {big_number='1\r\n\2552\0003'}", b"(1  \xff2\x003\r\n"),
+        (r"return {err='a\r\n\r\n'}", b"-a\r\n"),
         (
             r"redis.setresp(3) return {verbatim_string={format='mkd', string='\255\0\r\n'}}",
             b"=8\r\nmkd:\xff\x00\r\n\r\n",
@@ -109,6 +110,8 @@ fn error_objects_of_every_shape_have_a_text() {
 fn what_load_reads_ends() {
     let endless = "local f, e = load(function() return 'x = 1 ' end) return e";
     assert!(text(&mut engine(), endless).starts_with("script is longer than"));
+    let read = "local f, e = load(function() error('x') end) return e.err";
+    assert_eq!(text(&mut engine(), read), "ERR user_script:1: x");
     let numbers = "local n = 0 return load(function() n = n + 1 return ({'return ', 4, 2})[n] end)()";
     assert_eq!(run(&mut engine(), numbers), Outcome::Done(Reply::Int(42)));
 }
