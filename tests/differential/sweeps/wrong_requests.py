@@ -36,6 +36,7 @@ def wrong(form, forms, draw):
             yield [*words[: at + 1], words[at], *words[at + 1 :]]
 
 
+# None ends in a zero byte: the answers of redis-server 7.0 to such a name were not the same at each of its starts.
 UNKNOWN = (
     ("nothing",),
     ("nothing", "a", "b"),
@@ -46,10 +47,8 @@ UNKNOWN = (
     ("",),
     ("", ""),
     ("\xff\xfe", "\x00\x01"),
-    ("get\0", "k"),
     ("config", "nothing"),
     ("config",),
-    ("config", "get\0", "x"),
     ("object", "nothing", "k"),
     ("object", "x" * 200),
     ("script", "no\r\nthing"),
