@@ -20,10 +20,20 @@ import pause  # noqa: E402
 import replies  # noqa: E402
 import rival  # noqa: E402
 from cluster import Cluster  # noqa: E402
-from sweeps import cases, drawn, facts, number_forms, script_ends, watched, wrong_requests  # noqa: E402
+from sweeps import (  # noqa: E402
+    cases,
+    drawn,
+    facts,
+    libraries,
+    number_forms,
+    script_ends,
+    watched,
+    wrong_requests,
+)
 from wire import Wire, WireError  # noqa: E402
 
-SWEEPS = {module.__name__.split(".")[1]: module for module in (number_forms, wrong_requests, watched, facts, script_ends)}
+MODULES = (number_forms, wrong_requests, watched, libraries, script_ends, facts)
+SWEEPS = {module.__name__.split(".")[1]: module for module in MODULES}
 
 # No request of the corpus takes long; a reply that is late is a reply that is missing.
 REPLY_SECONDS_MAX = 10

@@ -203,14 +203,14 @@ fn loadstring(
     lua: &Lua,
     load: &Function,
     values: MultiValue,
-) -> mlua::Result<(Value, Value)> {
+) -> mlua::Result<MultiValue> {
     let arguments = Arguments::new(lua, values);
     let text = arguments.text(1)?;
     let name = if arguments.value(2).is_nil() { None } else { Some(arguments.text(2)?) };
     state.charge(lua, text.len())?;
     match compile(state, lua, load, &text, name.as_deref().unwrap_or(&text))? {
-        Ok(function) => Ok((Value::Function(function), Value::Nil)),
-        Err(error) => Ok((Value::Nil, Value::String(lua.create_string(error)?))),
+        Ok(function) => Ok(MultiValue::from_iter([Value::Function(function)])),
+        Err(error) => Ok(MultiValue::from_iter([Value::Nil, Value::String(lua.create_string(error)?)])),
     }
 }
 

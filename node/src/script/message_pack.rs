@@ -12,7 +12,7 @@ use std::rc::Rc;
 use mlua::{Lua, LuaString, MultiValue, Table, Value};
 
 use super::arguments::Arguments;
-use super::fault::fault;
+use super::fault::{Fault, fault};
 use super::json::settings::NESTING_MAX;
 use super::state::{KillReason, RunState};
 
@@ -191,14 +191,16 @@ fn unpack(state: &RunState, arguments: &Arguments<'_>, bounds: Bounds) -> mlua::
     let Bounds { limit, offset } = bounds;
     // A limit of nothing from the start asks for everything.
     let limit = limit.filter(|limit| (*limit, offset) != (0, 0));
+    // Told as C's `int`.
+    let told = offset as i32;
     if offset < 0 || limit.is_some_and(|limit| limit < 0) {
         let length = text.len();
-        let text = format!("Invalid request to unpack with offset of {offset} and limit of {length}.");
+        let text = format!("Invalid request to unpack with offset of {told} and limit of {length}.");
         return Err(fault(lua, text));
     }
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
     if start > text.len() {
-        let text = format!("Start offset {offset} greater than input length {}.", text.len());
+        let text = format!("Start offset {told} greater than input length {}.", text.len());
         return Err(fault(lua, text));
     }
     let mut unpacker = Unpacker { state, lua, text: &text, at: start };
@@ -208,7 +210,10 @@ fn unpack(state: &RunState, arguments: &Arguments<'_>, bounds: Bounds) -> mlua::
     }
     while unpacker.at < text.len() && limit.is_none_or(|limit| (values.len() as i64) <= limit) {
         if values.len() == RESULTS_MAX {
-            return Err(fault(lua, "stack overflow (too many return values in unpack)"));
+            return Err(fault(
+                lua,
+                "stack overflow (too many return values at once; use unpack_one or unpack_limit instead.)",
+            ));
         }
         values.push(unpacker.value(0)?);
     }
@@ -316,7 +321,8 @@ impl Unpacker<'_> {
             };
             let value = self.value(nesting)?;
             if let Some(text) = unusable {
-                return Err(fault(self.lua, text));
+                // Lua itself says so there, and of a function of C it knows no line.
+                return Err(Fault::Text(text.into()).into());
             }
             table.raw_set(key, value)?;
         }

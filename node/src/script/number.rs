@@ -67,6 +67,12 @@ pub fn truncated(x: f64) -> i64 {
     if (-LIMIT..LIMIT).contains(&x) { x as i64 } else { i64::MIN }
 }
 
+/// `(unsigned long long)x`, in the same way: a negative number wraps, what is too large becomes 0.
+pub fn wrapped(x: f64) -> u64 {
+    const HALF: f64 = 9_223_372_036_854_775_808.0;
+    if x >= HALF { truncated(x - HALF) as u64 ^ (1 << 63) } else { truncated(x) as u64 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +123,23 @@ mod tests {
         assert_eq!(truncated(-3.99), -3);
         for x in [1e300, -1e300, f64::NAN, 9.3e18] {
             assert_eq!(truncated(x), i64::MIN);
+        }
+    }
+
+    #[test]
+    fn unsigned_integers_wrap_as_the_processor_does() {
+        let cases = [
+            (3.99, 3),
+            (-1.0, u64::MAX),
+            (-1e300, 1 << 63),
+            (f64::NAN, 1 << 63),
+            (1e19, 10_000_000_000_000_000_000),
+            (1.8446744073709552e19, 0),
+            (1e300, 0),
+            (f64::INFINITY, 0),
+        ];
+        for (x, integer) in cases {
+            assert_eq!(wrapped(x), integer, "{x}");
         }
     }
 }

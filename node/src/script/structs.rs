@@ -3,9 +3,9 @@
 
 use mlua::{Lua, MultiValue, Table, Value};
 
-use super::arguments::{Arguments, Text};
+use super::arguments::{Arguments, Text, until_zero};
 use super::fault::fault;
-use super::number::truncated;
+use super::number::wrapped;
 use super::state::RunState;
 
 /// Largest size of an integer, in bytes.
@@ -28,9 +28,7 @@ struct Format<'a> {
 
 impl<'a> Format<'a> {
     fn new(lua: &'a Lua, text: &'a [u8]) -> Self {
-        // As in C, a zero byte ends the format.
-        let text = &text[..memchr::memchr(0, text).unwrap_or(text.len())];
-        Self { lua, text, at: 0, big: cfg!(target_endian = "big"), alignment: 1 }
+        Self { lua, text: until_zero(text), at: 0, big: cfg!(target_endian = "big"), alignment: 1 }
     }
 
     /// The next option and the size it names.
@@ -108,10 +106,10 @@ impl<'a> Format<'a> {
 
 /// `struct.pack(format, …)`
 pub(super) fn pack(state: &RunState, lua: &Lua, mut values: MultiValue) -> mlua::Result<mlua::LuaString> {
+    let text = Arguments::new(lua, values.clone()).text(1)?;
     // The original puts a nil after the arguments, and counts a short text as the next one.
     values.push_back(Value::Nil);
     let arguments = Arguments::new(lua, values);
-    let text = arguments.text(1)?;
     let mut format = Format::new(lua, &text);
     let mut out: Vec<u8> = Vec::new();
     let mut next = 2;
@@ -146,8 +144,7 @@ pub(super) fn pack(state: &RunState, lua: &Lua, mut values: MultiValue) -> mlua:
 }
 
 fn put_integer(out: &mut Vec<u8>, number: f64, big: bool, size: usize) {
-    // C converts a negative number through a signed integer, another through an unsigned one.
-    let value = if number < 0.0 { truncated(number) as u64 } else { number as u64 };
+    let value = wrapped(number);
     let start = out.len();
     out.extend((0..size).map(|index| if index < 8 { (value >> (8 * index)) as u8 } else { 0 }));
     if big {
@@ -171,9 +168,10 @@ fn integer(bytes: &[u8], big: bool, signed: bool) -> f64 {
 pub(super) fn unpack(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
     let arguments = Arguments::new(lua, values);
     let (text, data) = (arguments.text(1)?, arguments.text(2)?);
-    let start = arguments.integer_or(3, 1)?;
-    let mut position = usize::try_from(start.saturating_sub(1))
-        .map_err(|_| arguments.error(3, "offset must be 1 or greater"))?;
+    // A negative offset counts as a large one.
+    let start = arguments.integer_or(3, 1)? as u64 as usize;
+    let mut position =
+        start.checked_sub(1).ok_or_else(|| arguments.error(3, "offset must be 1 or greater"))?;
     let mut format = Format::new(lua, &text);
     let mut results: Vec<Value> = Vec::new();
     let short = || arguments.error(2, "data string too short");
@@ -215,7 +213,7 @@ pub(super) fn unpack(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::R
         }
         position += size;
     }
-    results.push(Value::Number((position + 1) as f64));
+    results.push(Value::Number((position as i64).wrapping_add(1) as f64));
     Ok(MultiValue::from_vec(results))
 }
 
@@ -227,7 +225,7 @@ fn previous_size(lua: &Lua, results: &mut Vec<Value>) -> mlua::Result<usize> {
         }
         _ => None,
     };
-    size.map(|size| size as usize).ok_or_else(|| fault(lua, "format 'c0' needs a previous size"))
+    size.map(|size| wrapped(size) as usize).ok_or_else(|| fault(lua, "format 'c0' needs a previous size"))
 }
 
 /// `struct.size(format)`

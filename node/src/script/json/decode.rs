@@ -325,7 +325,7 @@ fn c_number(text: &[u8]) -> Option<(f64, usize)> {
             let long = rest.len() >= 8 && rest[..8].eq_ignore_ascii_case(b"infinity");
             (f64::INFINITY, if long { 8 } else { 3 })
         } else if rest.len() >= 3 && rest[..3].eq_ignore_ascii_case(b"nan") {
-            (f64::NAN, 3)
+            (f64::NAN, 3 + payload(&rest[3..]))
         } else if matches!(rest.first(), Some(b'0'..=b'9' | b'.')) {
             fast_float2::parse_partial::<f64, _>(rest).ok()?
         } else {
@@ -334,35 +334,71 @@ fn c_number(text: &[u8]) -> Option<(f64, usize)> {
     Some((if negative { -x } else { x }, signs + length))
 }
 
-/// Hexadecimal digits with an optional point and binary exponent, as in C.
+/// How long the digits of a NaN are, with their brackets: `(1f)`.
+fn payload(text: &[u8]) -> usize {
+    let Some((b'(', rest)) = text.split_first() else { return 0 };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+    if rest.get(digits) == Some(&b')') { digits + 2 } else { 0 }
+}
+
+/// Hexadecimal digits with an optional point and binary exponent, as in C: the nearest
+/// double, and their length, which is 0 if there are no digits.
 fn hexadecimal(text: &[u8]) -> (f64, usize) {
-    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let (mut x, mut at, mut digits) = (0.0_f64, 0, 0);
-    while let Some(value) = digit(at) {
-        (x, at, digits) = (x * 16.0 + f64::from(value), at + 1, digits + 1);
-    }
-    if text.get(at) == Some(&b'.') {
-        let (mut scale, point) = (1.0_f64 / 16.0, at);
+    let (mut mantissa, mut exponent, mut at, mut digits, mut is_behind_point) = (0_u64, 0_i32, 0, 0, false);
+    while let Some(&byte) = text.get(at) {
+        if let Some(digit) = char::from(byte).to_digit(16) {
+            digits += 1;
+            if mantissa >> 60 == 0 {
+                mantissa = mantissa << 4 | u64::from(digit);
+                exponent -= if is_behind_point { 4 } else { 0 };
+            } else {
+                // More than a double holds: the lowest digit stands for all that follow.
+                mantissa |= u64::from(digit != 0);
+                exponent += if is_behind_point { 0 } else { 4 };
+            }
+        } else if byte == b'.' && !is_behind_point {
+            is_behind_point = true;
+        } else {
+            break;
+        }
         at += 1;
-        while let Some(value) = digit(at) {
-            (x, scale, at, digits) = (x + f64::from(value) * scale, scale / 16.0, at + 1, digits + 1);
-        }
-        if at == point + 1 && digits == 0 {
-            return (0.0, 0);
-        }
     }
-    if digits > 0 && text.get(at).is_some_and(|byte| byte | 0x20 == b'p') {
+    if digits == 0 {
+        return (0.0, 0);
+    }
+    if text.get(at).is_some_and(|byte| byte | 0x20 == b'p') {
         let sign = usize::from(matches!(text.get(at + 1), Some(b'-' | b'+')));
-        let exponent = &text[at + 1 + sign..];
-        let count = exponent.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let power = &text[at + 1 + sign..];
+        let count = power.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if count > 0 {
-            let value: i32 = std::str::from_utf8(&exponent[..count])
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(i32::MAX);
-            x *= 2.0_f64.powi(if text.get(at + 1) == Some(&b'-') { -value } else { value });
+            // Beyond this every double is 0 or infinite, however many digits there are.
+            const LARGE: i32 = 1 << 29;
+            let value = std::str::from_utf8(&power[..count]).ok().and_then(|text| text.parse().ok());
+            let value = value.unwrap_or(LARGE).min(LARGE);
+            exponent = exponent.saturating_add(if text[at + 1] == b'-' { -value } else { value });
             at += 1 + sign + count;
         }
     }
-    (x, at)
+    (scaled(mantissa, exponent), at)
+}
+
+/// The double nearest to `mantissa` times 2 to the `exponent`.
+fn scaled(mantissa: u64, exponent: i32) -> f64 {
+    /// The exponent of the lowest digit of any double, and one that is out of every double's range.
+    const LOWEST: i32 = -1074;
+    const TOO_LARGE: i32 = 1100;
+    let width = (u64::BITS - mantissa.leading_zeros()) as i32;
+    let lowest = (exponent + width - f64::MANTISSA_DIGITS as i32).max(LOWEST);
+    let (kept, exponent) = if lowest <= exponent {
+        (mantissa, exponent)
+    } else {
+        // The digits below the lowest go: to the nearest, ties to even.
+        let (value, cut) = (u128::from(mantissa), (lowest - exponent).min(127));
+        let kept = value >> cut;
+        let (rest, half) = (value - (kept << cut), 1_u128 << (cut - 1));
+        ((kept + u128::from(rest > half || rest == half && kept % 2 == 1)) as u64, lowest)
+    };
+    // In two steps, for a power of two may be out of range where the number is not.
+    let exponent = exponent.min(TOO_LARGE);
+    kept as f64 * 2.0_f64.powi(exponent / 2) * 2.0_f64.powi(exponent - exponent / 2)
 }

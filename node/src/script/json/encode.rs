@@ -132,18 +132,27 @@ impl Writer<'_> {
 
     /// The length of a table that is to be an array: not an empty one, nor one
     /// with other keys than positive whole numbers.
+    ///
+    /// The original keeps the largest in an `int`, where one that is too large becomes the
+    /// smallest: such a table is an object, unless a smaller key comes after.
     fn array_length(&self, table: &Table) -> mlua::Result<Option<i64>> {
-        let (mut largest, mut items) = (0_i64, 0_i64);
+        let (mut largest, mut items) = (0_i32, 0_i64);
         for pair in table.pairs::<Value, Value>() {
             self.state.charge(self.lua, VALUE_WORK)?;
-            match pair?.0 {
-                Value::Integer(n) if n >= 1 => largest = largest.max(n),
-                // Whole, but beyond what is exact: surely too sparse.
-                Value::Number(x) if x >= 1.0 && x.floor() == x => largest = i64::MAX,
+            let key = match pair?.0 {
+                Value::Integer(n) => n as f64,
+                Value::Number(x) => x,
                 _ => return Ok(None),
+            };
+            if key < 1.0 || key.floor() != key {
+                return Ok(None);
+            }
+            if key > largest.into() {
+                largest = if key > i32::MAX.into() { i32::MIN } else { key as i32 };
             }
             items += 1;
         }
+        let largest = i64::from(largest);
         let Settings { sparse_ratio, sparse_safe, sparse_convert, .. } = *self.settings;
         if sparse_ratio > 0 && largest > items.saturating_mul(sparse_ratio) && largest > sparse_safe {
             if !sparse_convert {

@@ -49,6 +49,7 @@ pub(super) fn library(
         let settings = Rc::clone(settings);
         let run = move |lua: &Lua, values: MultiValue| {
             let arguments = Arguments::new(lua, values);
+            at_most(&arguments, 1)?;
             run(&mut settings.borrow_mut(), &arguments)
         };
         library.raw_set(name, lua.create_function(run)?)

@@ -54,7 +54,6 @@ pub(super) fn at_most(arguments: &Arguments<'_>, count: usize) -> mlua::Result<(
 }
 
 pub(super) fn depth(setting: &mut i64, arguments: &Arguments<'_>) -> mlua::Result<i64> {
-    at_most(arguments, 1)?;
     whole(setting, arguments, 1, 1, i32::MAX.into())
 }
 
@@ -68,7 +67,8 @@ pub(super) fn whole(
     if !arguments.value(index).is_nil() {
         let value = arguments.integer(index)?;
         if !(least..=most).contains(&value) {
-            return Err(arguments.error(index, format!("expected integer between {least} and {most}")));
+            // The original names the first argument, whichever it is.
+            return Err(arguments.error(1, format!("expected integer between {least} and {most}")));
         }
         *setting = value;
     }
@@ -79,12 +79,11 @@ pub(super) fn switch(setting: &mut bool, arguments: &Arguments<'_>, index: usize
     match arguments.value(index) {
         Value::Nil => {}
         Value::Boolean(on) => *setting = *on,
-        _ => match &*arguments.text(index)? {
+        _ => match until_zero(&arguments.text(index)?) {
             b"on" => *setting = true,
             b"off" => *setting = false,
             other => {
-                let text = [b"invalid option '", until_zero(other), b"'"].concat();
-                return Err(arguments.error(index, text));
+                return Err(arguments.error(index, [b"invalid option '", other, b"'"].concat()));
             }
         },
     }
@@ -95,9 +94,10 @@ pub(super) fn encode_invalid_numbers(
     settings: &mut Settings,
     arguments: &Arguments<'_>,
 ) -> mlua::Result<Value> {
-    at_most(arguments, 1)?;
     match arguments.value(1) {
-        Value::String(text) if text.as_bytes() == *b"null" => settings.encode_invalid = Invalid::AsNull,
+        Value::String(text) if until_zero(&text.as_bytes()) == b"null" => {
+            settings.encode_invalid = Invalid::AsNull
+        }
         _ => {
             let mut on = settings.encode_invalid == Invalid::AsText;
             if !arguments.value(1).is_nil() {

@@ -101,7 +101,7 @@ fn memory_is_bounded_and_its_lack_cannot_be_caught() {
         "return string.format(('%s'):rep(100), unpack((function() local t = {} for i = 1, 100 do t[i] = ('x'):rep(1000000) end return t end)()))",
         "local t = {} for i = 1, 30 do t = {t, t} end return t",
         "local t = {} for i = 1, 30 do t = {t, t} end return cjson.encode(t)",
-        "cjson.encode_sparse_array(true, 0) return cjson.encode({[2^31] = 1})",
+        "cjson.encode_sparse_array(true, 0) return cjson.encode({[2^31 - 1] = 1})",
         "local t = {} for i = 1, 1000 do t[i] = coroutine.create(function() end) end while true do t[#t + 1] = coroutine.create(function() end) end",
         "local t = {} t[1] = ('x'):rep(5000000) t[2] = t[1]:upper() return t",
         "local s = ('x'):rep(5000000) return loadstring(s .. 'y'), s",
