@@ -101,6 +101,28 @@ def test_a_refused_request_breaks_the_block(cluster):
         assert buyer.ask("GET", paid) == b"$-1\r\n"
 
 
+@pytest.mark.moonraft_only("redis-server hears nobody while such a script runs")
+def test_a_threshold_of_never_locks_nobody_out(cluster):
+    """Others wait and are told nothing, but who would end the script is heard."""
+    key = cluster.key_on(0)
+    port = cluster.leader(0).port
+    cluster.configure("busy-reply-threshold", 0)
+    try:
+        with Wire(port) as owner, Wire(port) as other, Wire(port) as operator:
+            owner.send("EVAL", READS_FOREVER, 1, key)
+            # Until it has begun there is nothing to kill.
+            eventually(lambda: operator.ask("SCRIPT", "KILL") == b"+OK\r\n", what="the kill is heard")
+            assert b"Script killed by user" in owner.receive()
+            owner.send("EVAL", READS_FOREVER, 1, key)
+            other.send("SET", key, "waits")
+            with Wire(port) as late:
+                eventually(lambda: late.ask("SCRIPT", "KILL") == b"+OK\r\n", what="a new client is heard")
+            assert b"Script killed by user" in owner.receive()
+            assert other.receive() == b"+OK\r\n"
+    finally:
+        cluster.configure("busy-reply-threshold", 5000)
+
+
 def test_nothing_to_kill(cluster):
     with cluster.leader(0).connect() as client:
         with pytest.raises(redis.ResponseError, match="No scripts in execution right now"):

@@ -163,7 +163,7 @@ pub const ROWS: &[Row] = &[
             "busy-reply-threshold",
             Anytime,
             Kind::Number((0, HOUR_MS), |settings| &mut settings.busy_after_ms),
-            "Milliseconds of a script after which other clients are answered -BUSY; 0 for never.",
+            "Milliseconds of a script after which other clients are answered -BUSY; 0 for never: they wait, but for who would end it.",
         )
     },
     row(

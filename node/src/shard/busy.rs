@@ -6,6 +6,9 @@
 //! What is served the table says ([`Flag::AllowBusy`]). All else is refused, and like any refusal that breaks an
 //! open block: what is half known of a transaction must not be executed later.
 //!
+//! Whoever would end a script is heard after `heard_ms` even where `busy-reply-threshold` is longer, or never: then
+//! all else waits, as it did before.
+//!
 //! Invariants:
 //! * What is served is about sessions alone: the script's unit, and what it depends on, stays as it is.
 //! * A client of the script itself, which waits for its reply, is not attended to: its requests are being received.
@@ -24,8 +27,9 @@ const BUSY: CommandError = CommandError::text(
 );
 
 /// A script that is over its time, while clients are attended to.
-#[derive(Default)]
 pub(super) struct Overdue {
+    /// Others are refused; else they wait, for `busy-reply-threshold` is not reached.
+    refuses: bool,
     is_killed: bool,
 }
 
@@ -75,8 +79,8 @@ impl BusyShard<'_> {
 
 impl Shard {
     /// Lets clients be attended to. Returns whether the script is to end: a client asked for it, or the world.
-    pub(super) fn attend_clients(&mut self) -> Busy {
-        self.overdue = Some(Overdue::default());
+    pub(super) fn attend_clients(&mut self, refuses: bool) -> Busy {
+        self.overdue = Some(Overdue { refuses, is_killed: false });
         let surroundings = Rc::clone(&self.surroundings);
         let told = surroundings.while_busy(&mut BusyShard { shard: self });
         let overdue = self.overdue.take().expect("only this function takes it");
@@ -88,9 +92,21 @@ impl Shard {
         self.overdue.is_some()
     }
 
-    /// Refuses what is not served while a script is over its time.
-    pub(super) fn check_busy(&self, command: &Command) -> Result<(), CommandError> {
-        if self.is_busy() && !command.has(Flag::AllowBusy) { Err(BUSY) } else { Ok(()) }
+    /// Whether a request waits for the script that runs.
+    ///
+    /// # Errors
+    /// The script is over its time.
+    pub(super) fn waits_for_script(&self, command: &Command) -> Result<bool, CommandError> {
+        match &self.overdue {
+            Some(overdue) if !command.has(Flag::AllowBusy) => {
+                if overdue.refuses {
+                    Err(BUSY)
+                } else {
+                    Ok(true)
+                }
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Executes what the table allows while a script is over its time.

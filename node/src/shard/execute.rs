@@ -253,8 +253,10 @@ impl Shard {
             return Err(redirect.into());
         }
         self.check_listening(id, command)?;
-        self.check_busy(command)?;
-        if self.is_paused(id, command, words) || self.is_held_by_writer(id, command, words) {
+        if self.waits_for_script(command)?
+            || self.is_paused(id, command, words)
+            || self.is_held_by_writer(id, command, words)
+        {
             return Ok(Admission::Later);
         }
         match place {

@@ -341,7 +341,9 @@ impl Host for ScriptHost {
             return Verdict::Kill(KillReason::Host);
         }
         let ran_ns = self.shard.surroundings.boot_ns().saturating_sub(self.started_ns);
-        if ran_ns < self.busy_ns || self.shard.attend_clients() == Busy::Continue {
+        let is_busy = ran_ns >= self.busy_ns;
+        let is_heard = is_busy || ran_ns >= self.shard.settings.heard_ms * 1_000_000;
+        if !is_heard || self.shard.attend_clients(is_busy) == Busy::Continue {
             Verdict::Continue
         } else {
             Verdict::Kill(KillReason::User)

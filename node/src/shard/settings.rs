@@ -53,6 +53,8 @@ pub struct ShardSettings {
     /// After how long a script makes the shard busy, in milliseconds;
     /// `busy-reply-threshold`.
     pub busy_ms: u64,
+    /// After how long a script at most the shard hears who would end it.
+    pub heard_ms: u64,
     /// Microseconds of a request from which on it is noted; `slowlog-log-slower-than`, the largest for never.
     pub slow_us: u64,
     /// How many of these are kept; `slowlog-max-len`.
@@ -93,6 +95,7 @@ impl Default for ShardSettings {
             outbox_bytes_full: 32 << 20,
             queue_bytes_max: 1 << 30,
             busy_ms: 5000,
+            heard_ms: 5000,
             slow_us: 10_000,
             slow_log_length_max: 128,
             scripts: script::Limits::default(),

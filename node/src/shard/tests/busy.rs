@@ -25,6 +25,12 @@ fn leading() -> ShardHarness {
     ShardHarness::leading_with(ShardSettings { busy_ms: 0, ..ShardSettings::default() })
 }
 
+/// The same where nobody is ever told so.
+fn leading_silently() -> ShardHarness {
+    let never = u64::MAX / 1_000_000;
+    ShardHarness::leading_with(ShardSettings { busy_ms: never, heard_ms: 0, ..ShardSettings::default() })
+}
+
 fn packet(requests: &str) -> BytesMut {
     let packets = requests.split(" ; ").map(|request| {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
@@ -80,6 +86,18 @@ fn what_is_refused_beside_a_script_breaks_the_block() {
     assert!(answer.contains(KILLED), "{answer}");
     assert_eq!(shard.send(buyer, "EXEC"), ABORTED);
     assert!(shard.shard.keyspace().is_empty(), "neither the script nor half of the block is left");
+}
+
+#[test]
+fn a_script_can_be_killed_where_nobody_is_told_that_it_runs() {
+    let mut shard = leading_silently();
+    let (buyer, operator) = (shard.connect(), shard.connect());
+    assert_eq!(shard.send(buyer, "MULTI ; SET {t}1 paid"), "+OK +QUEUED");
+    let (read, answer) = beside(&mut shard, NEVER_ENDS, &[(buyer, "DECR {t}2"), (operator, "SCRIPT KILL")]);
+    assert_eq!(read, ["", "+OK"], "all else waits, and breaks no block");
+    assert!(answer.contains(KILLED), "{answer}");
+    assert_eq!(shard.send(buyer, "DECR {t}2"), "+QUEUED");
+    assert!(shard.shard.keyspace().is_empty(), "the script was undone");
 }
 
 #[test]
