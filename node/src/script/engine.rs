@@ -80,7 +80,7 @@ impl Engine {
     }
 
     /// What a script declares of itself in its first line; the error text for the client.
-    pub fn flags(text: &[u8]) -> Result<Flags, String> {
+    pub fn flags(text: &[u8]) -> Result<Flags, Text<'static>> {
         header::parse(text).map(|(flags, _)| flags)
     }
 
@@ -201,7 +201,7 @@ impl Engine {
         if let Some(chunk) = self.chunks.get(script.sha) {
             return Ok(Rc::clone(chunk));
         }
-        let (_, start) = header::parse(script.text).map_err(|text| Outcome::Failed(text.into()))?;
+        let (_, start) = header::parse(script.text).map_err(Outcome::Failed)?;
         let before = self.lua.used_memory();
         let text = &script.text[start..];
         match globals::compile(&self.state, &self.lua, &self.globals.load, text, b"@user_script") {

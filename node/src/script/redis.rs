@@ -91,8 +91,9 @@ fn words(values: &MultiValue) -> Result<SmallVec<[Text; WORDS_INLINE]>, &'static
     for value in values {
         words.push(match value {
             Value::String(text) => Text::Lua(text.as_bytes()),
-            Value::Integer(n) => Text::Number(itoa::Buffer::new().format(*n).to_owned()),
-            // Not as Lua itself prints it: no number may lose its value on the way.
+            // Not as Lua itself prints it: no number may lose its value on the way. mlua gives
+            // whole numbers as integers, but to Redis they are doubles.
+            Value::Integer(n) => Text::Number(number::word(*n as f64)),
             Value::Number(x) => Text::Number(number::word(*x)),
             _ => return Err("Lua redis lib command arguments must be strings or integers"),
         });

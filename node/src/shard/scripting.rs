@@ -75,7 +75,7 @@ impl Client<'_> {
     /// # Errors
     /// It does not compile, failed, or was killed: then nothing of it is left.
     pub fn run_script(&mut self, request: &Request<'_>) -> Outcome<'static> {
-        let flags = Engine::flags(request.text).map_err(|text| CommandError::Text(text.into()))?;
+        let flags = Engine::flags(request.text).map_err(CommandError::Text)?;
         self.check_flags(flags, request.read_only)?;
         self.slot = single_slot(request.keys.iter().copied()).ok().flatten().or(self.slot);
         let terms = Terms {

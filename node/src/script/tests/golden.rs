@@ -82,3 +82,26 @@ fn scripts_answer_as_the_real_server() {
     }
     assert!(wrong.is_empty(), "{} of {} differ:\n\n{}", wrong.len(), cases.len(), wrong.join("\n\n"));
 }
+
+/// Drawn, and answered by Valkey 9.1.2, which writes them as Redis 7.2 does:
+/// `golden/record.py numbers`.
+#[test]
+fn numbers_become_words_as_on_the_real_server() {
+    let lines = include_str!("../golden/numbers.txt").lines().filter(|line| !line.starts_with('#'));
+    let cases: Vec<_> = lines.map(|line| line.split_once(' ').expect("a number and its text")).collect();
+    assert_eq!(cases.len(), 5000);
+    let list: String = cases.iter().map(|(bits, _)| format!("'{bits}',")).collect();
+    let script = format!(
+        "local words = {{}}
+         for at, bits in ipairs({{{list}}}) do
+           local raw = bits:gsub('..', function(byte) return string.char(tonumber(byte, 16)) end)
+           words[at] = redis.call('echo', (struct.unpack('>d', raw)))
+         end
+         return words"
+    );
+    let Outcome::Done(Reply::Array(words)) = run(&mut engine(), &script) else { panic!("it runs") };
+    assert_eq!(words.len(), cases.len());
+    for ((bits, expected), word) in cases.iter().zip(words) {
+        assert_eq!(word, Reply::bulk(expected.as_bytes()), "{bits}");
+    }
+}
