@@ -69,6 +69,9 @@ pub struct Options {
     /// Only these workloads.
     #[arg(long, value_delimiter = ',', default_value = "get,set,evalsha")]
     workloads: Vec<Workload>,
+    /// Another build of Moonraft, in Redis's place: what a change costs. Of memory it says nothing.
+    #[arg(long, conflicts_with = "rival_only")]
+    before: Option<PathBuf>,
     /// Puts a second Redis in Moonraft's place, which shows that the bench is fair.
     #[arg(long, hide = true)]
     rival_only: bool,
@@ -81,7 +84,7 @@ fn main() -> anyhow::Result<()> {
     let machine = Machine::new(&options)?;
     let mut report = Report::new(&options, machine.versions()?);
 
-    if options.memory_keys > 0 {
+    if options.memory_keys > 0 && options.before.is_none() {
         report.memory = Some(memory::measure(&machine, &options, &runtime)?);
     }
     measure_speed(&machine, &options, &runtime, &mut report)?;
@@ -97,12 +100,14 @@ fn measure_speed(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let moonraft = machine.moonraft()?;
-    let master = machine.redis_master()?;
-    let durable = machine.redis_durable()?;
+    let rivals = match &options.before {
+        Some(binary) => Rivals::Before(machine.moonraft_before(binary)?),
+        None => Rivals::Redis { master: machine.redis_master()?, durable: machine.redis_durable()? },
+    };
 
     for &workload in &options.workloads {
         for &pipeline in &options.pipeline {
-            for (rival, waits) in rivals(workload, pipeline, &master, &durable) {
+            for (rival, waits) in rivals.of(workload, pipeline) {
                 // A reply of Moonraft is durable; with Redis in its place it is not.
                 let ours = if options.rival_only { waits } else { Acknowledgement::Reply };
                 let mut cell = Cell::new(workload, pipeline, waits);
@@ -118,22 +123,29 @@ fn measure_speed(
     Ok(())
 }
 
-/// Whom to compare with, and how a write is made durable there.
-fn rivals<'a>(
-    workload: Workload,
-    pipeline: usize,
-    master: &'a System,
-    durable: &'a System,
-) -> Vec<(&'a System, Acknowledgement)> {
-    if !workload.is_write() {
-        return vec![(master, Acknowledgement::Reply)];
+/// Whom to compare with.
+enum Rivals {
+    Redis { master: System, durable: System },
+    Before(System),
+}
+
+impl Rivals {
+    /// Those for a kind of load, and how a write is made durable there.
+    fn of(&self, workload: Workload, pipeline: usize) -> Vec<(&System, Acknowledgement)> {
+        let (master, durable) = match self {
+            Self::Before(before) => return vec![(before, Acknowledgement::Reply)],
+            Self::Redis { master, durable } => (master, durable),
+        };
+        if !workload.is_write() {
+            return vec![(master, Acknowledgement::Reply)];
+        }
+        let mut rivals = vec![(durable, Acknowledgement::WaitEach)];
+        if pipeline > 1 {
+            // Kinder to Redis, and what a careful application would write.
+            rivals.push((durable, Acknowledgement::WaitBatch));
+        }
+        rivals
     }
-    let mut rivals = vec![(durable, Acknowledgement::WaitEach)];
-    if pipeline > 1 {
-        // Kinder to Redis, and what a careful application would write.
-        rivals.push((durable, Acknowledgement::WaitBatch));
-    }
-    rivals
 }
 
 /// One measurement of one side.

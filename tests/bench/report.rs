@@ -124,8 +124,12 @@ impl Report {
             let throughput_ratio = own.throughput / rival.throughput;
             let Cell { workload, pipeline, acknowledgement, .. } = cell;
             let columns = rival.columns();
-            writeln!(formatter, "| {workload} | {pipeline} | {acknowledgement} | Redis | {columns} | | | |")?;
-            let (columns, aim) = (own.columns(), cell.aim(cpu_ratio, throughput_ratio));
+            let (side, against, aim) = match self.options.before {
+                Some(_) => ("before", "another build".to_owned(), String::new()),
+                None => ("Redis", acknowledgement.to_string(), cell.aim(cpu_ratio, throughput_ratio)),
+            };
+            writeln!(formatter, "| {workload} | {pipeline} | {against} | {side} | {columns} | | | |")?;
+            let columns = own.columns();
             writeln!(
                 formatter,
                 "| | | | Moonraft | {columns} | {cpu_ratio:.2} | {throughput_ratio:.2} | {aim} |"

@@ -184,6 +184,11 @@ impl Machine {
         }
     }
 
+    /// The same of another build.
+    pub fn moonraft_before(&self, binary: &Path) -> anyhow::Result<System> {
+        Ok(System { name: "Moonraft before", ..self.start_moonraft(binary)? })
+    }
+
     fn start_moonraft(&self, binary: &Path) -> anyhow::Result<System> {
         let ports: [u16; 3 * NODES] = free_ports()?;
         let directory = self.directory.path().join(format!("moonraft-{}", ports[0]));
