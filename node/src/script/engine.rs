@@ -185,11 +185,15 @@ impl Engine {
     fn set_words(&self, keys: &[&[u8]], arguments: &[&[u8]]) -> mlua::Result<()> {
         self.state.unlimited(&self.lua, || {
             for (name, words) in self.names.iter().zip([keys, arguments]) {
-                let list = self.lua.create_table_with_capacity(words.len(), 0)?;
-                for (index, word) in words.iter().enumerate() {
-                    self.state.charge(&self.lua, word.len() + 1)?;
-                    list.raw_set(index + 1, BStr::new(word))?;
-                }
+                let mut charged = Ok(());
+                let mut charge = |word: &[u8]| {
+                    if charged.is_ok() {
+                        charged = self.state.charge(&self.lua, word.len() + 1);
+                    }
+                };
+                let words = words.iter().inspect(|word| charge(word)).map(BStr::new);
+                let list = self.lua.create_sequence_from(words)?;
+                charged?;
                 self.globals.real.raw_set(name, list)?;
             }
             Ok(())

@@ -104,6 +104,8 @@ pub struct Shard {
     tx: Option<Box<Tx>>,
     /// `None` while a script runs, too.
     engine: Option<Box<Engine>>,
+    /// What stands here while a script runs, kept from one run to the next.
+    stand_in: Option<Box<Self>>,
     seen_scripts: SeenScripts,
     standing: Standing,
     speculation: Speculation,
@@ -184,6 +186,7 @@ impl Shard {
             surroundings,
             tx: None,
             engine: None,
+            stand_in: None,
             seen_scripts: SeenScripts::default(),
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),

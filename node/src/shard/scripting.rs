@@ -144,9 +144,12 @@ impl Client<'_> {
         terms: Terms,
         run: impl FnOnce(&mut Engine, ScriptHost) -> (ScriptHost, T),
     ) -> (T, Option<Text<'static>>) {
-        let vacant = Shard::vacant(self.shard.settings.clone(), Rc::clone(&self.shard.surroundings));
+        let vacant =
+            || Box::new(Shard::vacant(self.shard.settings.clone(), Rc::clone(&self.shard.surroundings)));
+        let stand_in = self.shard.stand_in.take();
+        let mut shard = stand_in.unwrap_or_else(vacant);
         let mut engine = self.shard.engine.take().expect("a script does not run inside a script");
-        let shard = std::mem::replace(self.shard, vacant);
+        std::mem::swap(self.shard, &mut shard);
         let host = ScriptHost {
             terms,
             wrote: false,
@@ -157,8 +160,9 @@ impl Client<'_> {
             shard,
             id: self.id,
         };
-        let (host, value) = run(&mut engine, host);
-        *self.shard = host.shard;
+        let (mut host, value) = run(&mut engine, host);
+        std::mem::swap(self.shard, &mut host.shard);
+        self.shard.stand_in = Some(host.shard);
         self.shard.engine = Some(engine);
         self.session_mut().read_only = host.was_read_only;
         self.slot = host.terms.slot;
@@ -201,7 +205,7 @@ impl Shard {
 
 /// What a script reaches of the shard.
 struct ScriptHost {
-    shard: Shard,
+    shard: Box<Shard>,
     /// The session that asked for the script.
     id: SessionId,
     /// A script that calls `READONLY` changes it for itself only.
@@ -266,7 +270,7 @@ impl ScriptHost {
 
     /// Executes a command on data. One with too large a reply ends the script, whose unit is refused whole.
     fn run_on_data(&mut self, command: &Command, words: &[&[u8]]) -> Outcome<'static> {
-        let Shard { tx, unit_reply, settings, .. } = &mut self.shard;
+        let Shard { tx, unit_reply, settings, .. } = &mut *self.shard;
         let tx = tx.as_mut().expect("the shard of a script is not vacant");
         let reply = run_on_data(tx, command, words)?;
         let weight = reply.weight();
@@ -324,7 +328,7 @@ impl Host for ScriptHost {
             Ok(reply) => return reply,
             Err(error) => Reply::from(error),
         };
-        let Shard { statistics, details, .. } = &mut self.shard;
+        let Shard { statistics, details, .. } = &mut *self.shard;
         statistics.note_error(details, &reply);
         if let Reply::Error(text) = &reply {
             self.last_error = Some(text.clone());
