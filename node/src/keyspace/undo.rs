@@ -46,6 +46,43 @@ pub enum Undo {
     ScriptsFlushed { texts: Vec<Arc<[u8]>> },
 }
 
+/// Freeing fewer items than this takes less than a millisecond.
+const FREED_AT_ONCE: usize = 5_000;
+
+/// Bytes of a string that are given back as quickly as an item.
+const STRING_BYTES: usize = 1 << 10;
+
+impl Undo {
+    /// Whether dropping it would take long: it holds many items, or the last of many.
+    pub fn is_slow_to_drop(&self) -> bool {
+        let items = match self {
+            Self::Object { before: Some(object), .. } | Self::Rename { before: Some(object), .. } => {
+                items(&object.value)
+            }
+            Self::Patch { before, .. } => before.len() / STRING_BYTES,
+            Self::Removed { before, .. } => before.len(),
+            Self::Emptied { last, .. } => return last.is_slow_to_drop(),
+            Self::Slots { tables } => {
+                let entries = tables.iter().flat_map(|(_, table)| table.iter());
+                let mut sum = 0;
+                return entries.map(|entry| 1 + items(&entry.object.value)).any(|held| {
+                    sum += held;
+                    sum > FREED_AT_ONCE
+                });
+            }
+            _ => 0,
+        };
+        items > FREED_AT_ONCE
+    }
+}
+
+fn items(value: &Value) -> usize {
+    match value {
+        Value::Str(bytes) => bytes.len() / STRING_BYTES,
+        other => other.len(),
+    }
+}
+
 impl Keyspace {
     /// Takes the newest effect back that has not been taken back yet.
     pub fn undo(&mut self, undo: Undo) {

@@ -2,7 +2,7 @@
 
 use std::{
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, LazyLock, atomic::Ordering, mpsc},
 };
 
 use moonraft_router::{Network, SlotMap};
@@ -14,6 +14,16 @@ use crate::{
     glob,
     shard::{Busy, BusyShard, ProcessFacts, Surroundings},
 };
+
+/// What a thread of its own frees: for giving ten million keys back to the allocator a shard would need seconds.
+static FREED: LazyLock<mpsc::Sender<Box<dyn Send>>> = LazyLock::new(|| {
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("freed".to_owned());
+    if let Err(error) = thread.spawn(move || receiver.into_iter().for_each(drop)) {
+        tracing::warn!(%error, "no thread that frees what is large: shards do it");
+    }
+    sender
+});
 
 /// The world around one replica.
 pub struct World {
@@ -88,6 +98,11 @@ impl Surroundings for World {
 
     fn ends_scripts(&self) -> bool {
         clock::boot_ns() >= self.node.scripts_until_ns.load(Ordering::Relaxed)
+    }
+
+    fn free(&self, large: Box<dyn Send>) {
+        // Without its thread it is freed here, a little later.
+        let _ = FREED.send(large);
     }
 
     fn shut_down(&self) {

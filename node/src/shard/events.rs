@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     glob,
-    keyspace::{Keyspace, Tx, tx::Publication},
+    keyspace::{Keyspace, Tx, Undo, tx::Publication},
     log::{Newer, cannot_go_on},
     marks,
 };
@@ -243,7 +243,16 @@ impl Shard {
         let effects = batch.effects().skip(usize::from(dropped));
         for effect in effects {
             let effect = effect.unwrap_or_else(|error| self.fatal(entry, &error));
-            self.tx_mut().keyspace_mut().apply(&effect);
+            let undo = self.tx_mut().keyspace_mut().apply(&effect);
+            self.discard([undo]);
+        }
+    }
+
+    /// Frees what was displaced: elsewhere if it is much, unless the next request may need the memory.
+    fn discard(&self, undos: impl IntoIterator<Item = Undo>) {
+        let slow: Vec<Undo> = undos.into_iter().filter(Undo::is_slow_to_drop).collect();
+        if !slow.is_empty() && self.surroundings.used_bytes() <= self.settings.memory_bytes_max {
+            self.surroundings.free(Box::new(slow));
         }
     }
 
@@ -255,6 +264,7 @@ impl Shard {
     /// A batch of ours committed: what waited for it may leave.
     fn open_gate(&mut self, id: BatchId, own: InFlight) {
         self.tx_mut().committed(id.sequence, &own.open.changed);
+        self.discard(own.open.undos);
         self.publish(own.publications);
         for session in own.waiting {
             self.release(session);

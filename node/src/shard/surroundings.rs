@@ -35,6 +35,10 @@ pub trait Surroundings {
     fn ends_scripts(&self) -> bool {
         false
     }
+    /// Frees what would take long, where nobody waits for it.
+    fn free(&self, large: Box<dyn Send>) {
+        drop(large);
+    }
     /// The node is to end as it does when it is told to by a signal.
     fn shut_down(&self);
 }

@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub map: RefCell<SlotMap>,
     pub settings: RefCell<BTreeMap<String, String>>,
     pub is_shut_down: Cell<bool>,
+    /// How often the shard had something freed elsewhere.
+    pub freed: Cell<usize>,
     /// Done each time that a script which is over its time asks.
     pub while_busy: RefCell<Option<WhileBusy>>,
 }
@@ -87,6 +89,9 @@ impl Surroundings for World {
             Some(attend) => attend(shard),
             None => Busy::Continue,
         }
+    }
+    fn free(&self, _: Box<dyn Send>) {
+        self.freed.set(self.freed.get() + 1);
     }
     fn shut_down(&self) {
         self.is_shut_down.set(true);
@@ -173,6 +178,7 @@ impl ShardHarness {
             lease: Cell::new(true),
             map: RefCell::new(two_shards()),
             is_shut_down: Cell::new(false),
+            freed: Cell::new(0),
             settings: RefCell::new(settings_now.map(|(name, value)| (name.into(), value.into())).into()),
             while_busy: RefCell::default(),
         });

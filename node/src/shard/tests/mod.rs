@@ -33,6 +33,62 @@ fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Effect<'a> {
     Effect::PutString { key, value, expires_at: None }
 }
 
+/// A request about this key with so many words more.
+fn of_many(name: &str, key: &str, count: usize) -> String {
+    (0..count).fold(format!("{name} {key}"), |request, number| format!("{request} {number}"))
+}
+
+#[test]
+fn what_takes_long_to_free_is_freed_elsewhere_once_it_is_committed() {
+    const MANY: usize = 6_000;
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let removals =
+        ["DEL s", "SET s 1", "RENAME {s}other s", "FLUSHALL", "LTRIM l 1 0", "PEXPIREAT s 1", "SPOP s 6000"];
+    for removal in removals {
+        for count in [MANY, 10] {
+            let before = shard.world.freed.get();
+            shard.send(client, &of_many("SADD", "s", count));
+            shard.send(client, &of_many("RPUSH", "l", count));
+            shard.send(client, "SET {s}other 1");
+            shard.commit_all();
+            shard.send(client, removal);
+            assert_eq!(shard.world.freed.get(), before, "{removal} may yet be taken back");
+            shard.commit_all();
+            let freed = usize::from(count == MANY);
+            assert_eq!(shard.world.freed.get() - before, freed, "{removal} of {count}");
+            shard.send(client, "FLUSHALL");
+            shard.commit_all();
+        }
+    }
+}
+
+/// So that the request after it is served.
+#[test]
+fn what_is_removed_while_memory_is_short_is_freed_at_once() {
+    let settings = ShardSettings { memory_bytes_max: 1 << 30, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let client = shard.connect();
+    shard.send(client, &of_many("SADD", "s", 6_000));
+    shard.commit_all();
+    shard.world.used_bytes.set(2 << 30);
+    shard.send(client, "FLUSHALL");
+    shard.commit_all();
+    assert_eq!(shard.world.freed.get(), 0);
+}
+
+#[test]
+fn a_follower_has_freed_elsewhere_what_takes_long() {
+    let mut shard = ShardHarness::following_with(ShardSettings::default());
+    let members: Vec<String> = (0..6_000).map(|number| number.to_string()).collect();
+    let members = members.iter().map(String::as_bytes);
+    let added: Vec<Effect<'_>> = members.map(|member| Effect::SetAdd { key: b"s", member }).collect();
+    shard.commit(1, batch(&added));
+    assert_eq!(shard.world.freed.get(), 0);
+    shard.commit(1, batch(&[Effect::Remove { key: b"s" }]));
+    assert_eq!(shard.world.freed.get(), 1);
+}
+
 // ---- the gate ---------------------------------------------------------------
 
 #[test]
