@@ -194,6 +194,7 @@ fn gsub(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiVa
         let found = matcher.search(at).map_err(|failure| raise(state, lua, failure))?;
         let Some(whole) = found else { break };
         count += 1;
+        let before = out.len();
         out.extend_from_slice(&subject[at..whole.0]);
         match (&text, table) {
             (Some(text), _) => expand(state, lua, &matcher, &subject, whole, text, &mut out)?,
@@ -203,7 +204,9 @@ fn gsub(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiVa
             }
             (None, None) => return Err(arguments.error(3, "string/function/table expected")),
         }
-        check_size(state, lua, &out)?;
+        if text.is_none() {
+            grown(state, lua, &out, before)?;
+        }
         at = whole.1;
         if whole.1 == whole.0 {
             // An empty match: the character after it stays.
@@ -219,8 +222,9 @@ fn gsub(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiVa
     Ok(MultiValue::from_vec(vec![Value::String(lua.create_string(out)?), Value::Integer(count as i64)]))
 }
 
-/// A text that is being made may not pass what a script may hold.
-fn check_size(state: &RunState, lua: &Lua, out: &[u8]) -> mlua::Result<()> {
+/// A text that is being made has grown. It may not pass what a script may hold.
+fn grown(state: &RunState, lua: &Lua, out: &[u8], before: usize) -> mlua::Result<()> {
+    state.charge(lua, out.len() - before)?;
     if out.len() > state.limits.memory_bytes {
         return Err(state.stop(lua, KillReason::Memory));
     }
@@ -239,6 +243,7 @@ fn expand(
 ) -> mlua::Result<()> {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'%', rest) {
+        let before = out.len();
         out.extend_from_slice(&rest[..at]);
         match rest.get(at + 1) {
             Some(b'0') => out.extend_from_slice(&subject[whole.0..whole.1]),
@@ -250,11 +255,12 @@ fn expand(
             // C reads the zero byte that ends the text.
             other => out.push(other.copied().unwrap_or(0)),
         }
-        check_size(state, lua, out)?;
+        grown(state, lua, out, before)?;
         rest = rest.get(at + 2..).unwrap_or_default();
     }
+    let before = out.len();
     out.extend_from_slice(rest);
-    Ok(())
+    grown(state, lua, out, before)
 }
 
 /// Appends the value that a table holds for a match.

@@ -88,6 +88,17 @@ fn no_work_is_long_between_two_questions() {
     }
 }
 
+#[test]
+fn a_text_that_multiplies_is_asked_about_while_it_grows() {
+    for replacement in ["('%0'):rep(100000)", "('%1'):rep(100000)", "{x = ('x'):rep(100000)}"] {
+        let script = format!("return ('x'):rep(100000):gsub('(x+)', {replacement})");
+        let script = if replacement.starts_with('{') { script.replace("(x+)", "x") } else { script };
+        let (host, outcome) = run_with(&mut engine(), script.as_bytes(), Small::default());
+        assert!(matches!(outcome, Outcome::Killed(KillReason::Memory, _)), "{outcome:?}");
+        assert!(host.polls >= 20, "{script}: asked {} times", host.polls);
+    }
+}
+
 /// Texts that the parser would take seconds for.
 #[test]
 fn compiling_is_asked_and_can_be_killed() {
