@@ -90,11 +90,15 @@ class Server:
         """Seconds of all its threads since its start."""
         return time.clock_gettime(~self.process.pid << 3 | 2)
 
-    def idle(self, seconds=1.0):
-        """The share of a processor that it uses at rest."""
-        before = self.cpu()
-        time.sleep(seconds)
-        return (self.cpu() - before) / seconds
+    def idle(self, seconds=1.0, share_max=0.1, patience=120):
+        """The share of a processor that it uses at rest: once a snapshot is over that filling caused."""
+        deadline = time.monotonic() + patience
+        while True:
+            before = self.cpu()
+            time.sleep(seconds)
+            share = (self.cpu() - before) / seconds
+            if share < share_max or time.monotonic() > deadline:
+                return share
 
 
 def fill(client, kind, elements):
