@@ -94,6 +94,8 @@ pub struct Tx {
     dirty: Dirty,
     /// The newest batch in flight, or the open one if it has effects; 0 if none.
     newest: u64,
+    /// The newest batch in flight, or the open one, that cleared slots; 0 if none.
+    cleared: u64,
     /// The number that the open batch will have.
     sequence: u64,
     /// Time of the unit, Unix microseconds.
@@ -168,6 +170,7 @@ impl Tx {
             open: OpenBatch::default(),
             dirty: Dirty::default(),
             newest: 0,
+            cleared: 0,
             sequence: 1,
             now_us: 0,
             leading: false,
@@ -301,6 +304,9 @@ impl Tx {
         if self.newest == sequence && !self.has_effects() {
             self.newest = 0;
         }
+        if self.cleared == sequence {
+            self.cleared = 0;
+        }
     }
 
     /// Leadership is lost: takes back the open batch. Those in flight are taken
@@ -313,6 +319,7 @@ impl Tx {
         self.batch = BatchWriter::default();
         self.dirty.clear();
         self.newest = 0;
+        self.cleared = 0;
     }
 
     /// A new term: batches are numbered from 1.
@@ -320,6 +327,7 @@ impl Tx {
         assert!(!self.has_effects(), "a term begins with nothing speculative");
         self.sequence = 1;
         self.newest = 0;
+        self.cleared = 0;
         self.dirty.clear();
     }
 
@@ -414,6 +422,7 @@ impl Tx {
         {
             self.depend_on(sequence);
         }
+        self.depend_on(self.cleared);
         let object = self.keyspace.get_hashed(hash, key);
         let object = object.filter(|object| object.expires_at.is_none() || !object.is_expired(self.now_ms()));
         if self.lookups.counting.get() {
@@ -556,8 +565,8 @@ impl Tx {
         self.open.undos.push(undo);
         self.newest = self.sequence;
         if let Effect::ClearSlots { .. } = effect {
-            // All keys are changed: whoever reads any of them must wait.
-            self.mark_cleared();
+            // All keys are changed: whoever reads any of them must wait. Marking each would take long.
+            self.cleared = self.sequence;
         }
     }
 
@@ -605,16 +614,6 @@ impl Tx {
     fn mark_changed(&mut self, key: &[u8]) {
         let hash = self.keyspace.hash(key);
         if self.dirty.insert(hash, self.sequence) != Some(self.sequence) {
-            self.open.changed.push(hash);
-        }
-    }
-
-    /// Keys that a clearing of slots took are changed too.
-    fn mark_cleared(&mut self) {
-        let Some(Undo::Slots { tables }) = self.open.undos.last() else { return };
-        let hashes = tables.iter().flat_map(|(_, table)| table.iter());
-        for hash in hashes.map(|entry| self.keyspace.hash(&entry.key)) {
-            self.dirty.insert(hash, self.sequence);
             self.open.changed.push(hash);
         }
     }

@@ -112,6 +112,21 @@ fn a_turn_is_one_batch_and_replies_leave_in_order() {
 }
 
 #[test]
+fn what_is_read_of_a_cleared_shard_waits_for_the_clearing() {
+    let mut shard = ShardHarness::leading();
+    let (writer, reader) = (shard.connect(), shard.connect());
+    shard.send(writer, "SET k v");
+    shard.commit_all();
+    assert_eq!(shard.read(writer), "+OK");
+    assert_eq!(shard.send(writer, "FLUSHALL"), "");
+    assert_eq!(shard.send(reader, "GET k"), "", "that it is gone may yet be taken back");
+    shard.commit_one();
+    assert_eq!(shard.read(reader), "nil");
+    shard.send(writer, "SET other 1");
+    assert_eq!(shard.send(reader, "GET k"), "nil", "it is gone for good");
+}
+
+#[test]
 fn a_read_waits_only_for_what_it_saw() {
     let mut shard = ShardHarness::leading();
     let (writer, reader) = (shard.connect(), shard.connect());
