@@ -46,7 +46,7 @@ def form(value):
 
 def fields(wire):
     """All fields of `INFO`, and all settings, by what is asked and name."""
-    text = _body(wire.ask("INFO", "everything")).decode()
+    text = _text(wire.ask("INFO", "everything"))
     lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     found = {f"INFO {name}": value for name, value in lines}
     words = _bulks(wire.ask("CONFIG", "GET", "*"))
@@ -57,6 +57,11 @@ def fields(wire):
 
 def _body(bulk):
     return bulk.split(b"\r\n", 1)[1][:-2]
+
+
+def _text(bulk):
+    """Names of errors in it are the bytes that scripts raised."""
+    return _body(bulk).decode(errors="backslashreplace")
 
 
 def _bulks(array):
@@ -149,7 +154,7 @@ def counted(wire, requests):
         wire.ask(*words)
     for request in requests.split(" ; "):
         wire.ask(*_words(request))
-    lines = _body(wire.ask("INFO", "commandstats", "errorstats")).decode().splitlines()
+    lines = _text(wire.ask("INFO", "commandstats", "errorstats")).splitlines()
     found = [re.sub(r"usec=\d+,usec_per_call=[\d.]+,", "", line) for line in lines if "stat_" in line]
     histogram = wire.ask("LATENCY", "HISTOGRAM", "get", "set", "eval", "incr", "multi")
     return sorted(line for line in found if "config" not in line), _calls(histogram)
