@@ -9,6 +9,8 @@
 //!
 //! Source: Lua 5.1 reference manual §5.4.1. As there, a zero byte ends a pattern.
 
+use super::arguments::until_zero;
+
 /// Most captures of one pattern, as in Lua 5.1.
 pub const CAPTURES_MAX: usize = 32;
 /// Characters compared between two questions: about 0.2 ms.
@@ -68,7 +70,7 @@ impl<'a> Matcher<'a> {
     pub fn unanchored(subject: &'a [u8], pattern: &'a [u8], may_go_on: &'a mut dyn FnMut() -> bool) -> Self {
         Self {
             subject,
-            pattern: &pattern[..memchr::memchr(0, pattern).unwrap_or(pattern.len())],
+            pattern: until_zero(pattern),
             anchored: false,
             level: 0,
             captures: [Capture::Position(0); CAPTURES_MAX],

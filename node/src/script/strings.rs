@@ -10,7 +10,7 @@ use std::rc::Rc;
 use mlua::{Lua, MultiValue, Table, Value};
 
 use super::arguments::{Arguments, text_of, until_zero};
-use super::fault::{Fault, fault, type_name};
+use super::fault::{fault, type_name};
 use super::pattern::{Capture, Failure, Matcher};
 use super::state::{KillReason, RunState};
 
@@ -295,10 +295,7 @@ fn rep(state: &RunState, lua: &Lua, values: MultiValue) -> mlua::Result<MultiVal
     let count = usize::try_from(arguments.integer(2)?).unwrap_or(0);
     let length = text.len().checked_mul(count).filter(|length| *length <= state.limits.memory_bytes);
     let Some(length) = length else {
-        return Err(Fault::Text(
-            format!("{}resulting string too large", super::fault::position(lua, 1)).into(),
-        )
-        .into());
+        return Err(fault(lua, "resulting string too large"));
     };
     state.charge(lua, length)?;
     let count = if text.is_empty() { 0 } else { count };
