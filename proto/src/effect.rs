@@ -13,8 +13,9 @@
 //!   its undo costs what the change costs. A command that changes many emits
 //!   many; bytes of a key repeated from the effect before are left out.
 //! * A tag is never used again with another meaning. A new effect is a new tag
-//!   and a new [`crate::entry::FORMAT_VERSION`], so that an older node stops
-//!   with a clear message instead of misreading it.
+//!   and a new [`crate::entry::NEWEST_FORMAT`], which [`Effect::format`] tells: so
+//!   a leader does not emit it before all members of its group know it, and an older
+//!   node that meets it stops with a clear message instead of misreading it.
 //!
 //! A container comes into being with its first element and goes with its last.
 
@@ -22,6 +23,7 @@ use bytes::BufMut;
 
 use crate::{
     DecodeError,
+    entry::FIRST_FORMAT,
     wire::{self, Reader},
 };
 
@@ -73,6 +75,8 @@ pub enum Effect<'a> {
     ScriptLoad { text: &'a [u8] },
     /// No script is known.
     ScriptFlush,
+    /// All members of the group read this format, so from here on the log may hold it.
+    AgreeFormat { format: u8 },
 }
 
 mod tag {
@@ -96,13 +100,14 @@ mod tag {
     pub const RELEASE_SLOTS: u8 = 18;
     pub const SCRIPT_LOAD: u8 = 19;
     pub const SCRIPT_FLUSH: u8 = 20;
+    pub const AGREE_FORMAT: u8 = 21;
     /// Set on a tag whose key is that of the effect before.
     pub const SAME_KEY: u8 = 0x80;
 }
 
 impl<'a> Effect<'a> {
     /// The key that it changes; the source of a rename or copy. `None` if it is
-    /// about slots or scripts.
+    /// about slots, scripts or formats.
     pub const fn key(&self) -> Option<&'a [u8]> {
         match *self {
             Effect::PutString { key, .. }
@@ -146,6 +151,16 @@ impl<'a> Effect<'a> {
             Effect::ReleaseSlots { .. } => tag::RELEASE_SLOTS,
             Effect::ScriptLoad { .. } => tag::SCRIPT_LOAD,
             Effect::ScriptFlush => tag::SCRIPT_FLUSH,
+            Effect::AgreeFormat { .. } => tag::AGREE_FORMAT,
+        }
+    }
+
+    /// The oldest [format](crate::entry) that has it. That of an agreement is the one that is agreed on: who does
+    /// not read that must not go on.
+    pub const fn format(&self) -> u8 {
+        match *self {
+            Effect::AgreeFormat { format } => format,
+            _ => FIRST_FORMAT,
         }
     }
 
@@ -199,6 +214,7 @@ impl<'a> Effect<'a> {
                 wire::put_uint(out, first.into());
                 wire::put_uint(out, last.into());
             }
+            Effect::AgreeFormat { format } => out.put_u8(format),
             Effect::Remove { .. } | Effect::ScriptFlush => {}
         }
     }
@@ -212,14 +228,15 @@ fn put_deadline(out: &mut impl BufMut, expires_at: Option<u64>) {
 /// Reads a sequence of effects.
 #[derive(Clone, Copy, Debug)]
 pub struct Effects<'a> {
+    format: u8,
     reader: Reader<'a>,
     previous: Option<&'a [u8]>,
 }
 
 impl<'a> Effects<'a> {
-    /// Reads the effects that fill `bytes`.
-    pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { reader: Reader::new(bytes), previous: None }
+    /// Reads the effects that fill `bytes`, which are of this format.
+    pub const fn new(format: u8, bytes: &'a [u8]) -> Self {
+        Self { format, reader: Reader::new(bytes), previous: None }
     }
 
     fn decode(&mut self) -> Result<Effect<'a>, DecodeError> {
@@ -279,6 +296,7 @@ impl<'a> Effects<'a> {
             }
             tag::SCRIPT_LOAD => Effect::ScriptLoad { text: self.reader.bytes()? },
             tag::SCRIPT_FLUSH => Effect::ScriptFlush,
+            tag::AGREE_FORMAT => Effect::AgreeFormat { format: self.reader.byte()? },
             _ => return Err(unknown(kind)),
         })
     }
@@ -291,7 +309,11 @@ impl<'a> Iterator for Effects<'a> {
         if self.reader.is_empty() {
             return None;
         }
-        let effect = self.decode();
+        let format = self.format;
+        let effect = self.decode().and_then(|effect| match effect.format() {
+            needed if needed <= format => Ok(effect),
+            needed => Err(too_new(needed, format)),
+        });
         if effect.is_err() {
             self.reader = Reader::new(&[]);
         }
@@ -312,6 +334,11 @@ fn slots(reader: &mut Reader<'_>) -> Result<(u16, u16), DecodeError> {
     Ok((first as u16, last as u16))
 }
 
+/// A build that only knows the batch's format would misread it.
+fn too_new(needed: u8, format: u8) -> DecodeError {
+    DecodeError(format!("an effect of format {needed} in a batch of format {format}").into())
+}
+
 fn unknown(kind: u8) -> DecodeError {
     DecodeError(format!("unknown effect {kind}").into())
 }
@@ -321,6 +348,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::entry::NEWEST_FORMAT;
 
     /// An effect that owns what it says, to be generated.
     #[derive(Clone, Debug)]
@@ -352,6 +380,7 @@ pub(crate) mod tests {
                 16 => Effect::AssignSlots { first, last },
                 17 => Effect::ReleaseSlots { first, last },
                 18 => Effect::ScriptLoad { text: a },
+                19 => Effect::AgreeFormat { format: 2 },
                 _ => Effect::ScriptFlush,
             }
         }
@@ -361,7 +390,7 @@ pub(crate) mod tests {
         let bytes = || prop::collection::vec(any::<u8>(), 0..20);
         let key = prop_oneof![Just(b"k".to_vec()), bytes()];
         let number = prop_oneof![0_u64..3, any::<u64>()];
-        (0_u8..20, key, bytes(), bytes(), number, any::<u64>(), -1e9..1e9)
+        (0_u8..21, key, bytes(), bytes(), number, any::<u64>(), -1e9..1e9)
             .prop_map(|(kind, key, a, b, n, m, score)| Owned(kind, key, a, b, n, m, score))
     }
 
@@ -374,14 +403,14 @@ pub(crate) mod tests {
                 owned.effect().encode(previous, &mut out);
                 previous = owned.effect().key().or(previous);
             }
-            let decoded: Result<Vec<_>, _> = Effects::new(&out).collect();
+            let decoded: Result<Vec<_>, _> = Effects::new(NEWEST_FORMAT, &out).collect();
             let expected: Vec<_> = effects.iter().map(Owned::effect).collect();
             prop_assert_eq!(decoded, Ok(expected));
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            for effect in Effects::new(&bytes) {
+            for effect in Effects::new(NEWEST_FORMAT, &bytes) {
                 let _ = effect;
             }
         }

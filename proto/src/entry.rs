@@ -2,11 +2,13 @@
 //! which is one entry of the Raft log.
 //!
 //! ```text
-//! version: u8 | stamp: u64 | sequence: u64 | effects…        (little-endian)
+//! format: u8 | stamp: u64 | sequence: u64 | effects…        (little-endian)
 //! ```
 //!
-//! * `version` is the newest format that its reader must know. A node that does
-//!   not know it stops, rather than misread the entry.
+//! * `format` is the newest that its reader must know: that of its newest effect and of its head, whatever
+//!   more the build knows that wrote it. A node that does not know it stops, rather than misread the entry. So nothing
+//!   newer than [`FIRST_FORMAT`] is written before all members of the group can read it, and have agreed to
+//!   ([`Effect::AgreeFormat`]).
 //! * `stamp` is the shard's clock, Unix milliseconds: no clock reading that was
 //!   shown before this entry commits is later.
 //! * `sequence` numbers the batches that a leader proposed in one term, from 1.
@@ -20,23 +22,39 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{DecodeError, Effect, effect::Effects, wire::Reader};
 
-/// The format that this build writes, and the newest that it reads.
-pub const FORMAT_VERSION: u8 = 1;
+/// What every build reads and writes, as long as nothing newer is agreed on.
+pub const FIRST_FORMAT: u8 = 1;
+
+/// The newest format that this build reads. What came with each:
+///
+/// * 2: [`Effect::AgreeFormat`].
+pub const NEWEST_FORMAT: u8 = 2;
 
 /// The context of an entry with more parts of its batch behind it.
 pub const MORE: &[u8] = b"+";
 
 /// The format of an entry's data, if it is newer than this build reads.
-pub fn newer_version(data: &[u8]) -> Option<u8> {
-    data.first().copied().filter(|&version| version > FORMAT_VERSION)
+pub fn newer_format(data: &[u8]) -> Option<u8> {
+    data.first().copied().filter(|&format| format > NEWEST_FORMAT)
 }
 
 /// Bytes before the effects.
 pub const HEADER_BYTES: usize = 1 + 8 + 8;
 
+/// What a batch says beside its effects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The shard's clock, Unix milliseconds.
+    pub stamp_ms: u64,
+    /// Its number among the batches of its leader's term.
+    pub sequence: u64,
+}
+
 /// A batch, read from an entry's data.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
+    /// What its reader must know.
+    pub format: u8,
     /// The shard's clock, Unix milliseconds.
     pub stamp_ms: u64,
     /// Its number among the batches of its leader's term.
@@ -53,20 +71,20 @@ impl<'a> Batch<'a> {
     /// are read.
     pub fn decode(data: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(data);
-        let version = reader.byte()?;
-        if version == 0 || version > FORMAT_VERSION {
-            let text = format!("entry format {version}; this build reads up to {FORMAT_VERSION}");
+        let format = reader.byte()?;
+        if !(FIRST_FORMAT..=NEWEST_FORMAT).contains(&format) {
+            let text = format!("entry format {format}; this build reads up to {NEWEST_FORMAT}");
             return Err(DecodeError(text.into()));
         }
         let mut word =
             || reader.take(8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")));
         let (stamp_ms, sequence) = (word()?, word()?);
-        Ok(Self { stamp_ms, sequence, effects: reader.rest() })
+        Ok(Self { format, stamp_ms, sequence, effects: reader.rest() })
     }
 
     /// Its effects, in order.
     pub const fn effects(&self) -> Effects<'a> {
-        Effects::new(self.effects)
+        Effects::new(self.format, self.effects)
     }
 }
 
@@ -76,6 +94,8 @@ pub struct BatchWriter {
     buffer: BytesMut,
     /// Where in the buffer the key of the last keyed effect stands.
     previous: Option<(usize, usize)>,
+    /// The newest format that an effect needs; 0 if there is none.
+    needed: u8,
 }
 
 /// A point to go back to: the state of a writer before a unit.
@@ -83,6 +103,7 @@ pub struct BatchWriter {
 pub struct Mark {
     length: usize,
     previous: Option<(usize, usize)>,
+    needed: u8,
 }
 
 impl BatchWriter {
@@ -101,6 +122,7 @@ impl BatchWriter {
         if self.buffer.is_empty() {
             self.buffer.put_bytes(0, HEADER_BYTES);
         }
+        self.needed = self.needed.max(effect.format());
         let start = self.buffer.len();
         let same = match (self.previous, effect.key()) {
             (Some((at, length)), Some(key)) => &self.buffer[at..at + length] == key,
@@ -120,24 +142,30 @@ impl BatchWriter {
 
     /// Where a unit begins.
     pub fn mark(&self) -> Mark {
-        Mark { length: self.buffer.len(), previous: self.previous }
+        Mark { length: self.buffer.len(), previous: self.previous, needed: self.needed }
     }
 
     /// Forgets all effects since the mark.
     pub fn rewind(&mut self, mark: Mark) {
         self.buffer.truncate(mark.length);
         self.previous = mark.previous;
+        self.needed = mark.needed;
     }
 
-    /// The batch as an entry's data; the writer is empty again. A batch without
-    /// effects carries its stamp alone.
-    pub fn seal(&mut self, stamp_ms: u64, sequence: u64) -> Bytes {
+    /// The batch as an entry's data, for readers who have agreed on format `agreed`; the writer is empty again. A
+    /// batch without effects carries its stamp alone.
+    ///
+    /// # Panics
+    /// An effect needs a newer format.
+    pub fn seal(&mut self, head: Head, agreed: u8) -> Bytes {
+        let format = std::mem::take(&mut self.needed).max(FIRST_FORMAT);
+        assert!(format <= agreed, "format {format} is written though {agreed} is agreed on");
         if self.buffer.is_empty() {
             self.buffer.put_bytes(0, HEADER_BYTES);
         }
-        self.buffer[0] = FORMAT_VERSION;
-        self.buffer[1..9].copy_from_slice(&stamp_ms.to_le_bytes());
-        self.buffer[9..17].copy_from_slice(&sequence.to_le_bytes());
+        self.buffer[0] = format;
+        self.buffer[1..9].copy_from_slice(&head.stamp_ms.to_le_bytes());
+        self.buffer[9..17].copy_from_slice(&head.sequence.to_le_bytes());
         self.previous = None;
         self.buffer.split().freeze()
     }
@@ -163,9 +191,11 @@ mod tests {
             dropped.iter().for_each(|owned| writer.push(&owned.effect()));
             writer.rewind(mark);
             more.iter().for_each(|owned| writer.push(&owned.effect()));
-            let data = writer.seal(7, 9);
+            let data = writer.seal(Head { stamp_ms: 7, sequence: 9 }, NEWEST_FORMAT);
             let batch = Batch::decode(&data).expect("it was just written");
             prop_assert_eq!((batch.stamp_ms, batch.sequence), (7, 9));
+            let needed = kept.iter().chain(&more).map(|owned| owned.effect().format()).max();
+            prop_assert_eq!(batch.format, needed.unwrap_or(FIRST_FORMAT), "no more than its effects need");
             let decoded: Result<Vec<_>, _> = batch.effects().collect();
             let expected: Vec<_> = kept.iter().chain(&more).map(|owned| owned.effect()).collect();
             prop_assert_eq!(decoded, Ok(expected));
@@ -175,10 +205,29 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused_by_name() {
-        let mut data = BatchWriter::default().seal(1, 1).to_vec();
-        data[0] = FORMAT_VERSION + 1;
+        let mut data = BatchWriter::default().seal(Head::default(), FIRST_FORMAT).to_vec();
+        data[0] = NEWEST_FORMAT + 1;
         let error = Batch::decode(&data).expect_err("must be refused");
-        assert!(error.to_string().contains("entry format 2; this build reads up to 1"));
+        assert!(error.to_string().contains("entry format 3; this build reads up to 2"));
         assert!(Batch::decode(&data[..5]).is_err());
+    }
+
+    #[test]
+    fn an_effect_in_a_batch_of_an_older_format_is_refused() {
+        let mut writer = BatchWriter::default();
+        writer.push(&Effect::AgreeFormat { format: 2 });
+        let mut data = writer.seal(Head::default(), 2).to_vec();
+        assert!(Batch::decode(&data).unwrap().effects().all(|effect| effect.is_ok()));
+        data[0] = FIRST_FORMAT;
+        let error = Batch::decode(&data).unwrap().effects().next().unwrap().unwrap_err();
+        assert!(error.to_string().contains("format 2 in a batch of format 1"), "{error}");
+    }
+
+    #[test]
+    #[should_panic(expected = "format 2 is written though 1 is agreed on")]
+    fn what_is_not_agreed_on_is_not_written() {
+        let mut writer = BatchWriter::default();
+        writer.push(&Effect::AgreeFormat { format: 2 });
+        writer.seal(Head::default(), FIRST_FORMAT);
     }
 }

@@ -53,7 +53,8 @@ impl Keyspace {
             | Effect::AssignSlots { .. }
             | Effect::ReleaseSlots { .. }
             | Effect::ScriptLoad { .. }
-            | Effect::ScriptFlush => self.apply_unkeyed(effect),
+            | Effect::ScriptFlush
+            | Effect::AgreeFormat { .. } => self.apply_unkeyed(effect),
         }
     }
 
@@ -149,6 +150,10 @@ impl Keyspace {
             Effect::ScriptFlush => {
                 let scripts = std::mem::take(&mut self.scripts);
                 Undo::ScriptsFlushed { texts: scripts.iter().map(|(_, text)| text.clone()).collect() }
+            }
+            Effect::AgreeFormat { format } => {
+                let agreed = self.format.max(format);
+                Undo::Format { before: std::mem::replace(&mut self.format, agreed) }
             }
             _ => unreachable!("only effects without a key are passed on"),
         }

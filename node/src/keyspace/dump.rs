@@ -3,7 +3,7 @@
 //!
 //! A large value comes in slices, each a few effects on what those before it built.
 
-use moonraft_proto::Effect;
+use moonraft_proto::{Effect, entry::FIRST_FORMAT};
 
 use super::{Entry, Keyspace, Object, Value};
 
@@ -20,8 +20,12 @@ impl Keyspace {
         self.entries().for_each(|entry| dump_entry(entry, &mut emit));
     }
 
-    /// The part of [`Keyspace::dump`] that is about no key: slots and scripts.
+    /// The part of [`Keyspace::dump`] that is about no key: format, slots and scripts. The format comes first:
+    /// who does not read it is to know before all else.
     pub fn dump_shared(&self, emit: &mut impl FnMut(&Effect<'_>)) {
+        if self.format > FIRST_FORMAT {
+            emit(&Effect::AgreeFormat { format: self.format });
+        }
         for (first, last) in self.owned.ranges() {
             emit(&Effect::AssignSlots { first, last });
         }

@@ -42,6 +42,7 @@ pub mod weight;
 
 mod apply;
 
+use moonraft_proto::entry::FIRST_FORMAT;
 use moonraft_router::{SLOT_COUNT, slot_of};
 
 pub use self::{
@@ -95,6 +96,8 @@ pub struct Keyspace {
     owned: SlotSet,
     deadlines: Deadlines,
     scripts: Scripts,
+    /// The newest format that the log may hold: see [`moonraft_proto::entry`].
+    format: u8,
     /// Keys that clients watch.
     pub watched: Watched,
     /// Counts all changes since start: `rdb_changes_since_last_save` and the like.
@@ -121,6 +124,7 @@ impl Default for Keyspace {
             owned: SlotSet::default(),
             deadlines: Deadlines::default(),
             scripts: Scripts::default(),
+            format: FIRST_FORMAT,
             watched: Watched::default(),
             changes: 0,
             walk: None,
@@ -233,6 +237,11 @@ impl Keyspace {
     /// The scripts the shard knows.
     pub const fn scripts(&self) -> &Scripts {
         &self.scripts
+    }
+
+    /// The format that the members of the group have agreed on: what needs a newer one is not written.
+    pub const fn agreed_format(&self) -> u8 {
+        self.format
     }
 
     /// Effects applied and undone since start.

@@ -94,7 +94,7 @@ proptest! {
 
     #[test]
     fn applying_does_what_a_model_does(choices in any_choices()) {
-        let (mut keyspace, mut model) = (Keyspace::default(), Model::default());
+        let (mut keyspace, mut model) = (Keyspace::default(), Model::of(&Keyspace::default()));
         for choice in &choices {
             if let Some(effect) = choice.fit(&keyspace) {
                 keyspace.apply(&effect);

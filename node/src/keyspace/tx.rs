@@ -22,7 +22,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use moonraft_proto::{
     Effect,
-    entry::{BatchWriter, Mark},
+    entry::{BatchWriter, Head, Mark},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -288,7 +288,9 @@ impl Tx {
         let sequence = self.sequence;
         self.sequence += 1;
         self.newest = sequence;
-        (sequence, self.batch.seal(stamp_ms, sequence), std::mem::take(&mut self.open))
+        let head = Head { stamp_ms, sequence };
+        let data = self.batch.seal(head, self.keyspace.agreed_format());
+        (sequence, data, std::mem::take(&mut self.open))
     }
 
     /// Batch `sequence` is committed: what it changed is clean, unless a later

@@ -44,6 +44,8 @@ pub enum Undo {
     ScriptLoaded { name: Sha1 },
     /// These scripts were known.
     ScriptsFlushed { texts: Vec<Arc<[u8]>> },
+    /// This format was agreed on.
+    Format { before: u8 },
 }
 
 /// Freeing fewer items than this takes less than a millisecond.
@@ -110,6 +112,7 @@ impl Keyspace {
             }
             Undo::Slots { tables } => self.restore_slots(tables),
             Undo::Owned { before } => self.owned = before,
+            Undo::Format { before } => self.format = before,
             Undo::ScriptLoaded { name } => self.scripts.unload(&name),
             Undo::ScriptsFlushed { texts } => texts.iter().for_each(|text| {
                 self.scripts.load(text);

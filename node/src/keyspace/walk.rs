@@ -29,7 +29,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use moonraft_proto::{Effect, entry::BatchWriter};
+use moonraft_proto::{
+    Effect,
+    entry::{BatchWriter, Head},
+};
 use moonraft_router::{SLOT_COUNT, slot_of};
 
 use super::{Blob, Entry, Keyspace, Seed, SlotSet, SlotTable, dump::dump_slice, linear::PLACE_END};
@@ -56,6 +59,8 @@ pub struct Walk {
     number: u32,
     /// The stamp of the state it writes.
     stamp_ms: u64,
+    /// The format that was agreed on in that state.
+    format: u8,
     /// Slots whose tables may hold what is to be written.
     remaining: SlotSet,
     /// Tables that were cleared before the walk reached them.
@@ -114,8 +119,13 @@ impl Walk {
 
     fn close_chunk(&mut self) {
         if !self.writer.is_empty() {
-            self.chunks.push(self.writer.seal(self.stamp_ms, 0));
+            self.seal_chunk();
         }
+    }
+
+    fn seal_chunk(&mut self) {
+        let head = Head { stamp_ms: self.stamp_ms, sequence: 0 };
+        self.chunks.push(self.writer.seal(head, self.format));
     }
 
     /// Writes a slice of an entry. Returns where the next begins.
@@ -213,6 +223,7 @@ impl Keyspace {
         let mut walk = Walk {
             number: self.walks,
             stamp_ms,
+            format: self.format,
             remaining,
             aside: Vec::new(),
             current: None,
@@ -227,7 +238,7 @@ impl Keyspace {
         };
         self.dump_shared(&mut |effect| walk.push(effect));
         // Even a state without anything is a chunk: it carries the stamp.
-        walk.chunks.push(walk.writer.seal(stamp_ms, 0));
+        walk.seal_chunk();
         self.walk = Some(Box::new(walk));
     }
 

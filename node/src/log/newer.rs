@@ -18,10 +18,10 @@ pub struct Newer(pub String);
 impl Newer {
     /// If an entry's data, not the later part of a batch, is of a newer format.
     pub fn in_entry(group: GroupId, index: u64, data: &[u8]) -> Option<Newer> {
-        let version = entry::newer_version(data)?;
-        let known = entry::FORMAT_VERSION;
+        let format = entry::newer_format(data)?;
+        let known = entry::NEWEST_FORMAT;
         Some(Newer(format!(
-            "shard {group}, entry {index} of the log is of format {version}; this build reads up to format {known}. Start the build that wrote it, or a newer one"
+            "shard {group}, entry {index} of the log is of format {format}; this build reads up to format {known}. Start the build that wrote it, or a newer one"
         )))
     }
 

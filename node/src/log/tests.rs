@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use moonraft_proto::entry::{FORMAT_VERSION, MORE};
+use moonraft_proto::entry::{MORE, NEWEST_FORMAT};
 use proptest::prelude::*;
 use raft::eraftpb::{Entry, EntryType, HardState, SnapshotMetadata};
 
@@ -54,7 +54,7 @@ fn entries(range: std::ops::Range<u64>, term: u64, bytes: usize) -> Vec<Entry> {
 /// Data that begin as those of a batch do.
 fn payload(index: u64, bytes: usize) -> Bytes {
     let noise = (0..bytes as u64).map(|byte| ((byte * byte * index) >> 3) as u8);
-    std::iter::once(FORMAT_VERSION).chain(noise.skip(1)).take(bytes).collect()
+    std::iter::once(NEWEST_FORMAT).chain(noise.skip(1)).take(bytes).collect()
 }
 
 fn hard_state(term: u64, commit: u64) -> Option<HardState> {
@@ -226,7 +226,7 @@ fn damage_in_an_older_file_is_refused() {
 #[test]
 fn an_entry_of_a_newer_format_refuses_the_start() {
     use EntryType::{EntryConfChangeV2, EntryNormal};
-    const NEWER: u8 = FORMAT_VERSION + 1;
+    const NEWER: u8 = NEWEST_FORMAT + 1;
     // Kind, term, context and first byte of each entry; the snapshot reaches to entry 2.
     let opened = |rest: &[(EntryType, u64, &'static [u8], u8)]| {
         let directory = tempfile::tempdir().unwrap();
@@ -249,16 +249,12 @@ fn an_entry_of_a_newer_format_refuses_the_start() {
         Log::open(directory.path(), &identity(), &LogSettings::default()).err()
     };
     for fine in [
-        &[(EntryNormal, 1, &b""[..], FORMAT_VERSION)][..],
+        &[(EntryNormal, 1, &b""[..], NEWEST_FORMAT)][..],
         &[(EntryConfChangeV2, 1, b"", NEWER)],
-        &[
-            (EntryNormal, 1, MORE, FORMAT_VERSION),
-            (EntryNormal, 1, MORE, NEWER),
-            (EntryNormal, 1, b"", NEWER),
-        ],
+        &[(EntryNormal, 1, MORE, NEWEST_FORMAT), (EntryNormal, 1, MORE, NEWER), (EntryNormal, 1, b"", NEWER)],
         // A change of members ended between two parts.
         &[
-            (EntryNormal, 1, MORE, FORMAT_VERSION),
+            (EntryNormal, 1, MORE, NEWEST_FORMAT),
             (EntryConfChangeV2, 1, b"", NEWER),
             (EntryNormal, 1, b"", NEWER),
         ],
@@ -269,10 +265,10 @@ fn an_entry_of_a_newer_format_refuses_the_start() {
         (&[(EntryNormal, 1, &b""[..], NEWER)][..], 3),
         (&[(EntryNormal, 1, MORE, NEWER), (EntryNormal, 1, b"", 1)], 3),
         // A part that was given up with its term, and what comes in the next.
-        (&[(EntryNormal, 1, MORE, FORMAT_VERSION), (EntryNormal, 2, b"", NEWER)], 4),
+        (&[(EntryNormal, 1, MORE, NEWEST_FORMAT), (EntryNormal, 2, b"", NEWER)], 4),
         (
             &[
-                (EntryNormal, 1, MORE, FORMAT_VERSION),
+                (EntryNormal, 1, MORE, NEWEST_FORMAT),
                 (EntryConfChangeV2, 1, b"", NEWER),
                 (EntryNormal, 2, b"", NEWER),
             ],
@@ -284,7 +280,7 @@ fn an_entry_of_a_newer_format_refuses_the_start() {
         let text = refusal.to_string();
         let (_, line) = text.split_once("/log is of a newer build: ").expect("the place comes first");
         let expected =
-            format!("shard 5, entry {index} of the log is of format 2; this build reads up to format 1.");
+            format!("shard 5, entry {index} of the log is of format 3; this build reads up to format 2.");
         assert!(line.starts_with(&expected), "{line}; {newer:?}");
     }
 }

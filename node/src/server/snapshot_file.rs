@@ -17,11 +17,12 @@ use std::{
 };
 
 use crc32fast::Hasher;
-use moonraft_proto::entry::{Batch, newer_version};
+use moonraft_proto::entry::{Batch, newer_format};
 use rustix::fs::{Advice, fadvise};
 
 const MAGIC: &[u8; 8] = b"MOONSNAP";
-/// The format that this build writes, and the only one that it reads.
+/// How the file is laid out: what this build writes, and the only one that it reads. What its batches need stands in
+/// each of them, and is what was agreed on when it was taken. A change of this number must wait for that, too.
 const FORMAT: u32 = 2;
 const CHUNK_HEADER_BYTES: usize = 8;
 const TRAILER_BYTES: usize = 20;
@@ -253,7 +254,7 @@ impl SnapshotReader {
         self.data_bytes += u64::from(length);
         if let Err(error) = Batch::decode(&data) {
             let (path, what) = (self.path.clone(), error.to_string());
-            return Err(SnapshotError::Format { path, what, is_newer: newer_version(&data).is_some() });
+            return Err(SnapshotError::Format { path, what, is_newer: newer_format(&data).is_some() });
         }
         Ok(Some(data))
     }
@@ -293,14 +294,17 @@ fn word(bytes: &[u8]) -> u32 {
 mod tests {
     use std::fs;
 
-    use moonraft_proto::{Effect, entry::BatchWriter};
+    use moonraft_proto::{
+        Effect,
+        entry::{BatchWriter, Head, NEWEST_FORMAT},
+    };
 
     use super::*;
 
     fn chunk(value: &[u8]) -> Vec<u8> {
         let mut batch = BatchWriter::default();
         batch.push(&Effect::PutString { key: b"key", value, expires_at: None });
-        batch.seal(7, 0).to_vec()
+        batch.seal(Head { stamp_ms: 7, sequence: 0 }, NEWEST_FORMAT).to_vec()
     }
 
     fn write(path: &Path, chunks: &[Vec<u8>]) -> u64 {
@@ -361,7 +365,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
         let mut newer = chunk(b"v");
-        newer[0] = moonraft_proto::entry::FORMAT_VERSION + 1;
+        newer[0] = NEWEST_FORMAT + 1;
         write(&path, &[newer]);
         let error = verify(&path).unwrap_err().to_string();
         assert!(

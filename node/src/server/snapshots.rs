@@ -186,7 +186,7 @@ impl SnapshotFiles {
 
 #[cfg(test)]
 mod tests {
-    use moonraft_proto::entry::{BatchWriter, FORMAT_VERSION};
+    use moonraft_proto::entry::{BatchWriter, Head, NEWEST_FORMAT};
 
     use super::*;
     use crate::log::newer_of;
@@ -196,7 +196,7 @@ mod tests {
     /// Writes a snapshot of nothing.
     fn write(files: &SnapshotFiles, name: SnapshotName) {
         let mut writer = files.create(name.shard, 1).unwrap();
-        writer.push(&BatchWriter::default().seal(7, 0)).unwrap();
+        writer.push(&BatchWriter::default().seal(Head { stamp_ms: 7, sequence: 0 }, NEWEST_FORMAT)).unwrap();
         files.publish(writer, 1, name).unwrap();
     }
 
@@ -245,8 +245,9 @@ mod tests {
     fn a_received_file_of_a_newer_build_stops_the_process() {
         let place = tempfile::tempdir().unwrap();
         let files = SnapshotFiles::open(place.path()).unwrap();
-        let mut chunk = BatchWriter::default().seal(7, 0).to_vec();
-        chunk[0] = FORMAT_VERSION + 1;
+        let mut chunk =
+            BatchWriter::default().seal(Head { stamp_ms: 7, sequence: 0 }, NEWEST_FORMAT).to_vec();
+        chunk[0] = NEWEST_FORMAT + 1;
         let mut writer = files.create(NAME.shard, 1).unwrap();
         writer.push(&chunk).unwrap();
         files.publish(writer, 1, NAME).unwrap();

@@ -167,7 +167,7 @@ impl SnapshotWriter {
 
 #[cfg(test)]
 mod tests {
-    use moonraft_proto::entry::BatchWriter;
+    use moonraft_proto::entry::{BatchWriter, Head, NEWEST_FORMAT};
 
     use super::*;
     use crate::server::mailbox::{DriverMessage, driver_mailbox};
@@ -178,7 +178,7 @@ mod tests {
         let files = SnapshotFiles::open(place.path()).unwrap();
         let (driver, inbox) = driver_mailbox();
         let mut desk = Desk { files, driver, shards: BTreeMap::new(), open: BTreeMap::new() };
-        let chunk = BatchWriter::default().seal(7, 0);
+        let chunk = BatchWriter::default().seal(Head { stamp_ms: 7, sequence: 0 }, NEWEST_FORMAT);
         let name = SnapshotName { shard: 2, index: 70, term: 3 };
         std::fs::remove_dir(place.path().join("snapshots")).unwrap();
         desk.write(name.shard, 1, &chunk);

@@ -36,6 +36,7 @@ impl Shard {
             Event::SnapshotTaken { number, bytes } => self.snapshot_taken(number, bytes),
             Event::SnapshotFailed { number } => self.snapshot_failed(number),
             Event::Followers { term, matched } => self.followers(term, matched),
+            Event::Readable { term, format } => self.note_readable(term, format),
             Event::Deliver(publications) => publications.iter().for_each(|message| self.deliver(message)),
             // A leader that did not answer may do so again.
             Event::MapChanged => self.resume_parked(),
@@ -201,6 +202,7 @@ impl Shard {
                 self.apply(entry, &batch);
             }
             self.clock.committed(batch.stamp_ms);
+            self.note_format(batch.format);
             if let Some(own) = own {
                 if !led {
                     marks::reached("reply of a batch that a later leader committed");
@@ -366,6 +368,7 @@ impl Shard {
                 self.settle_unit(unit);
             }
         }
+        self.tick_formats();
         self.begin_snapshot();
         self.rates.tick(self.surroundings.boot_ns(), self.statistics);
         self.check_waits();

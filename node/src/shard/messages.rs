@@ -101,6 +101,13 @@ pub enum Event {
         /// The last entry that each of them has, durably.
         matched: Vec<u64>,
     },
+    /// The newest format that all members of the group read, as the leader of `term` knows it.
+    Readable {
+        /// The term.
+        term: u64,
+        /// The format; see [`moonraft_proto::entry`].
+        format: u8,
+    },
     /// Messages for subscribers here.
     Deliver(Vec<Publication>),
     /// Leaders or failures have changed.

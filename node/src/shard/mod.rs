@@ -31,6 +31,7 @@ pub mod clock;
 pub mod connections;
 pub mod events;
 pub mod execute;
+mod formats;
 pub mod messages;
 pub mod outbox;
 mod place;
@@ -70,6 +71,7 @@ pub use self::{
 use self::{
     busy::Overdue,
     clock::Clock,
+    formats::Formats,
     outbox::{BatchId, Fate, ReadReply},
     readers::Readers,
     seen_scripts::SeenScripts,
@@ -110,6 +112,7 @@ pub struct Shard {
     standing: Standing,
     speculation: Speculation,
     clock: Clock,
+    formats: Formats,
     sessions: Slab<Session>,
     sessions_ever: u64,
     /// The last applied entry, and its term.
@@ -166,12 +169,14 @@ impl Shard {
     pub fn new(settings: ShardSettings, surroundings: Rc<dyn Surroundings>, state: State, seed: u64) -> Self {
         let engine = Engine::new(settings.scripts.clone()).expect("Lua's libraries fit in the memory limit");
         let saved = (surroundings.unix_us(), state.keyspace.changes());
+        let formats = Formats::of(state.keyspace.agreed_format());
         let mut tx = Tx::new(state.keyspace, seed);
         tx.set_reply_bytes_max(settings.reply_bytes_max);
         Self {
             tx: Some(Box::new(tx)),
             engine: Some(Box::new(engine)),
             clock: Clock::starting_at(state.stamp_ms),
+            formats,
             applied: state.applied,
             acknowledged: state.acknowledged,
             saved,
@@ -191,6 +196,7 @@ impl Shard {
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),
             clock: Clock::default(),
+            formats: Formats::of(0),
             sessions: Slab::new(),
             sessions_ever: 0,
             acknowledged: (0, 0),

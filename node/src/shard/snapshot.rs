@@ -260,6 +260,7 @@ impl Shard {
         let installing = self.installing.take().expect("an installation has begun");
         self.tx_mut().keyspace_mut().watched.touch_all();
         self.clock.committed(installing.stamp_ms);
+        self.note_format(self.agreed_format());
         self.note_saved();
         self.applied = (installing.index, installing.term);
         self.waits.begin_anew(installing.index);

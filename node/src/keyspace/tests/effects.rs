@@ -24,7 +24,7 @@ pub struct Choice {
 }
 
 /// Kinds of effects, as [`Choice::fit`] numbers them.
-const KINDS: u8 = 20;
+const KINDS: u8 = 21;
 
 pub fn any_choice() -> impl Strategy<Value = Choice> {
     // Few names, so that they are met again; numbers make sets of integers, and
@@ -91,6 +91,7 @@ impl Choice {
             }
             18 => Effect::ScriptLoad { text: name },
             19 if self.count.is_multiple_of(4) => Effect::ScriptFlush,
+            20 => Effect::AgreeFormat { format: 2 },
             _ => return None,
         })
     }

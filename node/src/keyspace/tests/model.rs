@@ -61,12 +61,13 @@ impl Held {
     }
 }
 
-/// Keys with what they hold and their deadlines; slots and scripts.
-#[derive(Debug, Default, PartialEq)]
+/// Keys with what they hold and their deadlines; slots, scripts and format.
+#[derive(Debug, PartialEq)]
 pub struct Model {
     keys: BTreeMap<Vec<u8>, (Held, Option<u64>)>,
     slots: BTreeSet<u16>,
     scripts: BTreeSet<Vec<u8>>,
+    format: u8,
 }
 
 impl Model {
@@ -91,6 +92,7 @@ impl Model {
             keys: keys.collect(),
             slots: ranges.flat_map(|(first, last)| first..=last).collect(),
             scripts: keyspace.scripts().iter().map(|(_, text)| text.to_vec()).collect(),
+            format: keyspace.agreed_format(),
         }
     }
 
@@ -120,6 +122,7 @@ impl Model {
             }
             Effect::ScriptLoad { text } => drop(self.scripts.insert(text.to_vec())),
             Effect::ScriptFlush => self.scripts.clear(),
+            Effect::AgreeFormat { format } => self.format = format,
             _ => self.change(effect),
         }
     }

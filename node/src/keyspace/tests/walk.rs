@@ -70,7 +70,7 @@ fn build(chunks: &[bytes::Bytes]) -> Keyspace {
                 Undo::Object { before: None, .. } | Undo::Field { before: None, .. } => {}
                 Undo::Member { before: false, .. } | Undo::Score { before: None, .. } => {}
                 Undo::Inserted { .. } | Undo::Patch { .. } | Undo::Expiry { .. } => {}
-                Undo::Owned { .. } | Undo::ScriptLoaded { .. } => {}
+                Undo::Owned { .. } | Undo::ScriptLoaded { .. } | Undo::Format { before: 1 } => {}
                 undo => panic!("{effect:?} comes twice: {undo:?}"),
             }
         }

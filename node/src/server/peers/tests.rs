@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use moonraft_proto::{
     Effect,
-    entry::BatchWriter,
+    entry::{BatchWriter, Head, NEWEST_FORMAT},
     peer::{Envelope, LeaderHint},
 };
 use moonraft_router::Network;
@@ -400,7 +400,7 @@ fn write_snapshot(files: &SnapshotFiles, name: SnapshotName, value: &[u8]) {
     for (at, bytes) in value.chunks(100_000).enumerate() {
         let mut batch = BatchWriter::default();
         batch.push(&Effect::PatchString { key: b"k", offset: at as u64 * 100_000, bytes });
-        writer.push(&batch.seal(7, 0)).unwrap();
+        writer.push(&batch.seal(Head { stamp_ms: 7, sequence: 0 }, NEWEST_FORMAT)).unwrap();
     }
     files.publish(writer, 1, name).unwrap();
 }

@@ -2,6 +2,7 @@
 
 mod busy;
 mod deadlines;
+mod formats;
 mod harness;
 mod networks;
 mod pause;
@@ -15,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use moonraft_proto::{
     Effect,
-    entry::{BatchWriter, FORMAT_VERSION},
+    entry::{BatchWriter, Head, NEWEST_FORMAT},
 };
 
 pub(crate) use self::harness::{LAST_OWN_SLOT, ShardHarness};
@@ -26,7 +27,7 @@ use crate::log::newer_of;
 fn batch(effects: &[Effect<'_>]) -> Bytes {
     let mut writer = BatchWriter::default();
     effects.iter().for_each(|effect| writer.push(effect));
-    writer.seal(1_700_000_000_000, 1)
+    writer.seal(Head { stamp_ms: 1_700_000_000_000, sequence: 1 }, NEWEST_FORMAT)
 }
 
 fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Effect<'a> {
@@ -1632,8 +1633,8 @@ fn an_entry_of_a_newer_leader_stops_the_node_by_name() {
     let mut shard = ShardHarness::following_with(ShardSettings::default());
     shard.commit(1, batch(&[put(b"k", b"v")]));
     let mut newer = batch(&[put(b"k", b"w")]).to_vec();
-    newer[0] = FORMAT_VERSION + 1;
+    newer[0] = NEWEST_FORMAT + 1;
     let stopped = catch_unwind(AssertUnwindSafe(|| shard.commit(2, newer.into()))).unwrap_err();
-    let line = "shard 0, entry 2 of the log is of format 2; this build reads up to format 1. Start the build that wrote it, or a newer one";
+    let line = "shard 0, entry 2 of the log is of format 3; this build reads up to format 2. Start the build that wrote it, or a newer one";
     assert_eq!(newer_of(&*stopped).as_deref(), Some(line));
 }
