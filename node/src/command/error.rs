@@ -40,6 +40,9 @@ pub enum CommandError {
     /// A string would grow over `proto-max-bulk-len`.
     #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
     TooLong,
+    /// The changes of a request exceed this limit, which is so many bytes.
+    #[error("ERR the changes of this request exceed {0} ({1}); nothing was changed")]
+    ChangesTooLarge(&'static str, usize),
     /// The reply would be larger than `max-reply-bytes`, which is so much.
     #[error("ERR the reply to this request exceeds max-reply-bytes ({0}); nothing was changed")]
     ReplyTooLarge(usize),

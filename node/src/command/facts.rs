@@ -7,7 +7,7 @@
 
 use moonraft_router::Keys;
 
-use super::{Command, Family, Flag, Run};
+use super::{Command, Eval, Family, Flag, Run};
 
 /// One thing that is done to a key. The first four tell what becomes of the
 /// entry, the others of the value as a user sees it: who may not read a key may
@@ -140,7 +140,7 @@ impl Command {
         match (self.key_flags, self.run) {
             ([.., last], _) if behind_token => last,
             ([.., last], _) => self.key_flags.get(nth).unwrap_or(last),
-            ([], Run::Read(_) | Run::Script(_, true)) => uses::READ,
+            ([], Run::Read(_) | Run::Eval(Eval { read_only: true, .. })) => uses::READ,
             ([], _) => uses::CHANGE,
         }
     }
@@ -205,7 +205,7 @@ impl Command {
     /// answered without data do not.
     pub fn reads_data(&self) -> bool {
         let without = self.has(Flag::Stale) || self.family == Family::Connection;
-        self.is_read() && (matches!(self.run, Run::Script(..)) || !without)
+        self.is_read() && (matches!(self.run, Run::Eval(_)) || !without)
     }
 
     /// Its flags, as `COMMAND` shows them.
@@ -223,7 +223,7 @@ impl Command {
             flag(Flag::Fast, "fast"),
             flag(Flag::NoAuth, "no_auth"),
             self.has_movable_keys().then_some("movablekeys"),
-            matches!((self.run, self.keys), (Run::Script(..), Keys::Counted { .. }))
+            matches!((self.run, self.keys), (Run::Eval(_), Keys::Counted { .. }))
                 .then_some("no_mandatory_keys"),
             flag(Flag::NotAsyncLoading, "no_async_loading"),
             flag(Flag::AllowBusy, "allow_busy"),
@@ -243,7 +243,7 @@ impl Command {
         let dangerous = self.has(Flag::Dangerous) || self.has(Flag::Admin);
         let mut names: Vec<&'static str> = families.iter().filter_map(|family| family.category()).collect();
         names.extend(self.changes_data().then_some("@write"));
-        names.extend((self.reads_data() && !matches!(self.run, Run::Script(..))).then_some("@read"));
+        names.extend((self.reads_data() && !matches!(self.run, Run::Eval(_))).then_some("@read"));
         names.extend(self.has(Flag::Admin).then_some("@admin"));
         names.push(if self.has(Flag::Fast) { "@fast" } else { "@slow" });
         names.extend(dangerous.then_some("@dangerous"));

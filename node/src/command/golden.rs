@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use moonraft_proto::{Effect, Reply, entry::Batch};
 use moonraft_router::SLOT_COUNT;
 
-use super::resolve;
+use super::Request;
 use crate::keyspace::{Keyspace, Tx};
 
 /// One request against a transaction, its reply and effects as text.
@@ -20,8 +20,8 @@ fn run(tx: &mut Tx, now_ms: u64, line: &str) -> String {
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     tx.begin_unit(now_ms * 1000, true);
     let mut out = String::new();
-    let row = resolve(&words).and_then(|row| row.check_arity(&words).map(|()| row));
-    match row.and_then(|row| row.execute(tx, &words)) {
+    let request = Request::read(&words).and_then(|it| it.command.check_arity(&words).map(|()| it));
+    match request.and_then(|request| request.execute(tx)) {
         Ok(reply) => show(&reply, &mut out, 0),
         Err(error) => writeln!(out, "-{error}").expect("a string takes all"),
     }

@@ -212,7 +212,7 @@ fn get_keys<'a>(words: &[&'a [u8]], with_flags: bool) -> Outcome<'a> {
         .map_err(|_| CommandError::text("ERR Invalid number of arguments specified for command"))?;
     let positions = match (row.keys.positions(request), row.run) {
         (Ok(positions), _) => positions,
-        (Err(_), Run::Script(..)) => return Ok(Reply::Array(Vec::new())),
+        (Err(_), Run::Eval(_)) => return Ok(Reply::Array(Vec::new())),
         (Err(_), _) => return Err(CommandError::text("ERR Invalid arguments specified for command")),
     };
     let narrowed = row.narrowed_key_flags.map(|narrow| narrow(request));

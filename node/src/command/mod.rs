@@ -6,7 +6,7 @@
 //!
 //! A handler has three paragraphs: read the words, decide, emit and answer. It
 //! checks everything before it emits: an `Err` has left no effect, which
-//! [`Command::execute`] asserts. It never sees a connection, a RESP version, a
+//! [`Request::execute`] asserts. It never sees a connection, a RESP version, a
 //! slot, a user or Raft.
 //!
 //! Sources: command reference of Redis 7.2; `src/commands/*.json` for the facts.
@@ -14,6 +14,7 @@
 pub mod arguments;
 pub mod error;
 pub mod facts;
+pub mod request;
 pub mod table;
 
 mod bitmap;
@@ -47,10 +48,11 @@ mod transactions;
 mod zset;
 
 use moonraft_proto::Reply;
-use moonraft_router::{Keys, keys::KeyPositions};
+use moonraft_router::Keys;
 
 pub use self::{
     error::CommandError,
+    request::{Request, Slots},
     table::{find, find_child, is_http, resolve, rows},
 };
 use crate::{keyspace::Tx, shard::Client};
@@ -153,10 +155,8 @@ pub enum Flag {
     /// May answer differently to the same request: not a hint to scripts, which
     /// replicate effects, but to clients.
     Random,
-    /// Writes if the request asks so, though it is declared a reader's variant.
-    MayReplicate,
-    /// Runs a script that it names, not one that it brings.
-    ByName,
+    /// Though about the session, it works with what the shard's log holds: routed as what reads data.
+    OnData,
 }
 
 /// Runs on the data, reading only.
@@ -168,6 +168,15 @@ pub type Session = fn(&mut Client<'_>, &[&[u8]]) -> Outcome<'static>;
 /// What a request with these words does to its key.
 pub type NarrowedKeyFlags = fn(&[&[u8]]) -> &'static [facts::KeyFlag];
 
+/// How a command runs a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eval {
+    /// It names the script, and does not bring it.
+    pub by_name: bool,
+    /// The script may not write.
+    pub read_only: bool,
+}
+
 /// How a command runs. The difference between reading and writing is in the
 /// type: a reader gets `&Tx` and cannot emit.
 #[derive(Clone, Copy)]
@@ -178,10 +187,10 @@ pub enum Run {
     Write(Write),
     /// Is about the session, the server or the cluster.
     Session(Session),
-    /// Runs a script: `true` if it may only read.
-    Script(Session, bool),
+    /// Runs a script.
+    Eval(Eval),
     /// Runs what the session queued; belongs where the queued keys do.
-    Queue(Session),
+    Exec,
     /// Has subcommands, which are rows of their own.
     Container,
 }
@@ -251,7 +260,7 @@ impl Command {
 
     /// Whether it reads data and never changes it.
     pub const fn is_read(&self) -> bool {
-        matches!(self.run, Run::Read(_) | Run::Script(_, true))
+        matches!(self.run, Run::Read(_) | Run::Eval(Eval { read_only: true, .. }))
     }
 
     /// Checks the number of words.
@@ -260,38 +269,6 @@ impl Command {
     /// It is not what the command takes.
     pub fn check_arity(&self, words: &[&[u8]]) -> Result<(), CommandError> {
         if self.arity.allows(words.len()) { Ok(()) } else { Err(CommandError::Arity(self.full_name())) }
-    }
-
-    /// The positions of the keys of a request whose arity is right. None if their
-    /// count makes no sense: then the handler, which touches no key, has the words
-    /// for what is wrong.
-    pub fn key_positions(&self, words: &[&[u8]]) -> KeyPositions {
-        self.keys.positions(words).unwrap_or_else(|_| KeyPositions::new())
-    }
-
-    /// Executes a request on data. Its arity and slot have been checked.
-    ///
-    /// # Panics
-    /// The command is not about data, or its handler broke the rule that an
-    /// error leaves no effect.
-    pub fn execute<'a>(&self, tx: &'a mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-        if (self.is_write() || tx.removes_expired())
-            && let Ok(keys) = self.keys.positions(words)
-        {
-            tx.expire(keys.iter().map(|&at| words[at]));
-        }
-        tx.count_lookups(self.is_read());
-        match self.run {
-            Run::Read(run) => run(tx, words),
-            Run::Write(run) => {
-                let before = tx.unit_effects();
-                let outcome = run(tx, words);
-                let left = tx.unit_effects() - before;
-                assert!(outcome.is_ok() || left == 0, "'{}' failed after {left} effects", self.name);
-                outcome
-            }
-            _ => unreachable!("'{}' does not run on data alone", self.name),
-        }
     }
 }
 

@@ -199,7 +199,7 @@ fn every_row_takes_its_shortest_request() {
             request.resize(row.arity.shown().unsigned_abs() as usize, word);
             assert!(row.check_arity(&request).is_ok());
             tx.begin_unit(1_000_000_000_000, true);
-            if let Ok(reply) = row.execute(&mut tx, &request) {
+            if let Ok(reply) = super::Request::new(row, &request).execute(&mut tx) {
                 reply.encode(Protocol::Resp2, &mut Vec::new());
             }
         }
@@ -225,7 +225,7 @@ proptest! {
                 // A reply that cannot be written would be found out here.
                 for protocol in [Protocol::Resp2, Protocol::Resp3] {
                     let mut out = Vec::new();
-                    if let Ok(reply) = request.row.execute(&mut leader, &words) {
+                    if let Ok(reply) = super::Request::new(request.row, &words).execute(&mut leader) {
                         reply.encode(protocol, &mut out);
                         prop_assert!(out.ends_with(b"\r\n"));
                     }

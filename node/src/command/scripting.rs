@@ -1,23 +1,17 @@
-//! Lua scripts.
+//! Lua scripts. They are run by the shard.
 
 use moonraft_proto::{Effect, Reply};
 use moonraft_router::Keys;
 
-use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{is, script_key_count},
-};
-use crate::{
-    keyspace::scripts::{Sha1, sha1},
-    shard::{Client, scripting::Request},
-};
+use super::{Arity, Command, CommandError, Eval, Family, Flag, Outcome, Run, arguments::is};
+use crate::shard::Client;
 
 /// A row of this family: a script with its keys.
 const ROW: Command = Command {
     family: Family::Scripting,
     arity: Arity::AtLeast(3),
     keys: Keys::Counted { count: 2, also: None },
-    flags: &[Flag::NoScript, Flag::MayReplicate],
+    flags: &[Flag::NoScript],
     ..Command::BASE
 };
 
@@ -25,43 +19,38 @@ const ROW: Command = Command {
 const CHILD: Command =
     Command { family: Family::Scripting, parent: Some("script"), flags: &[Flag::NoScript], ..Command::BASE };
 
+/// A subcommand of `SCRIPT` that works with the scripts the shard knows.
+const KNOWN: Command = Command { flags: &[Flag::NoScript, Flag::OnData], ..CHILD };
+
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
-    Command { name: "eval", run: Run::Script(eval, false), ..ROW },
-    Command {
-        name: "evalsha",
-        flags: &[Flag::NoScript, Flag::MayReplicate, Flag::ByName],
-        run: Run::Script(evalsha, false),
-        ..ROW
-    },
-    Command { name: "eval_ro", flags: &[Flag::NoScript], run: Run::Script(eval_ro, true), ..ROW },
-    Command {
-        name: "evalsha_ro",
-        flags: &[Flag::NoScript, Flag::ByName],
-        run: Run::Script(evalsha_ro, true),
-        ..ROW
-    },
+    // `EVAL script numkeys [key …] [argument …]`
+    Command { name: "eval", run: Run::Eval(Eval { by_name: false, read_only: false }), ..ROW },
+    // `EVALSHA sha1 numkeys [key …] [argument …]`
+    Command { name: "evalsha", run: Run::Eval(Eval { by_name: true, read_only: false }), ..ROW },
+    Command { name: "eval_ro", run: Run::Eval(Eval { by_name: false, read_only: true }), ..ROW },
+    Command { name: "evalsha_ro", run: Run::Eval(Eval { by_name: true, read_only: true }), ..ROW },
     Command { name: "script", arity: Arity::AtLeast(2), keys: Keys::None, flags: &[], ..ROW },
     Command {
         name: "load",
         arity: Arity::Exactly(3),
-        run: Run::Script(load, false),
+        run: Run::Session(load),
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-        ..CHILD
+        ..KNOWN
     },
     Command {
         name: "exists",
         arity: Arity::AtLeast(3),
-        run: Run::Script(exists, false),
+        run: Run::Session(exists),
         tips: &["request_policy:all_shards", "response_policy:agg_logical_and"],
-        ..CHILD
+        ..KNOWN
     },
     Command {
         name: "flush",
         arity: Arity::AtLeast(2),
-        run: Run::Script(flush, false),
+        run: Run::Session(flush),
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-        ..CHILD
+        ..KNOWN
     },
     Command {
         name: "kill",
@@ -79,52 +68,6 @@ pub const COMMANDS: &[Command] = &[
         ..CHILD
     },
 ];
-
-/// `EVAL script numkeys [key …] [argument …]`
-fn eval(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    run_text(client, words, false)
-}
-
-/// `EVAL_RO script numkeys [key …] [argument …]`
-fn eval_ro(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    run_text(client, words, true)
-}
-
-/// `EVALSHA sha1 numkeys [key …] [argument …]`
-fn evalsha(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    run_named(client, words, false)
-}
-
-/// `EVALSHA_RO sha1 numkeys [key …] [argument …]`
-fn evalsha_ro(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    run_named(client, words, true)
-}
-
-fn run_text(client: &mut Client<'_>, words: &[&[u8]], read_only: bool) -> Outcome<'static> {
-    let (text, name) = (words[1], sha1(words[1]));
-    let outcome = run(client, words, name, text, read_only)?;
-    client.remember_script(name, text);
-    Ok(outcome)
-}
-
-fn run_named(client: &mut Client<'_>, words: &[&[u8]], read_only: bool) -> Outcome<'static> {
-    const UNKNOWN: CommandError = CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
-    let name: Sha1 = words[1].to_ascii_lowercase().try_into().map_err(|_| UNKNOWN)?;
-    script_key_count(words[2], &words[3..])?;
-    let text = client.script_text(&name).ok_or(UNKNOWN)?;
-    run(client, words, name, &text, read_only)
-}
-
-fn run(
-    client: &mut Client<'_>,
-    words: &[&[u8]],
-    name: Sha1,
-    text: &[u8],
-    read_only: bool,
-) -> Outcome<'static> {
-    let (keys, arguments) = words[3..].split_at(script_key_count(words[2], &words[3..])?);
-    client.run_script(&Request { name, text, keys, arguments, read_only })
-}
 
 /// `SCRIPT LOAD script`
 ///

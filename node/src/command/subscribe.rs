@@ -72,7 +72,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "publish",
         arity: Arity::Exactly(3),
-        flags: &[Flag::PubSub, Flag::Stale, Flag::Fast, Flag::MayReplicate],
+        flags: &[Flag::PubSub, Flag::Stale, Flag::Fast],
         run: Run::Write(publish),
         ..ROW
     },
@@ -81,7 +81,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         keys: Keys::ONE,
         key_flags: &[&[KeyFlag::NotKey]],
-        flags: &[Flag::PubSub, Flag::Stale, Flag::Fast, Flag::MayReplicate],
+        flags: &[Flag::PubSub, Flag::Stale, Flag::Fast],
         run: Run::Write(spublish),
         ..ROW
     },

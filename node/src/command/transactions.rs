@@ -1,13 +1,10 @@
-//! `MULTI` and its like.
+//! `MULTI` and its like. A block itself is run by the shard.
 
 use moonraft_proto::Reply;
-use moonraft_router::{Keys, Redirect};
+use moonraft_router::Keys;
 
 use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run, facts::uses};
-use crate::shard::{
-    Client,
-    session::{Queue, Queued},
-};
+use crate::shard::{Client, session::Queue};
 
 /// A row of this family.
 const ROW: Command = Command {
@@ -23,7 +20,7 @@ pub const COMMANDS: &[Command] = &[
         name: "exec",
         arity: Arity::Exactly(1),
         flags: &[Flag::NoScript, Flag::Stale, Flag::Immediate],
-        run: Run::Queue(exec),
+        run: Run::Exec,
         ..ROW
     },
     Command { name: "discard", arity: Arity::Exactly(1), run: Run::Session(discard), ..ROW },
@@ -80,56 +77,4 @@ fn watch(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 fn unwatch(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
     client.unwatch();
     Ok(Reply::OK)
-}
-
-/// `EXEC`
-///
-/// All requests run in one unit. One that fails leaves no effect of its own; the
-/// others stand, as in Redis. None runs if the node lacks memory or disk for one of them, or may lack it for a script.
-fn exec(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
-    let Some(queue) = client.session_mut().queue.take() else {
-        return Err(CommandError::text("ERR EXEC without MULTI"));
-    };
-    let broken_watch = client.is_watch_broken();
-    client.unwatch();
-    if queue.crosses_slots && !broken_watch {
-        return Err(Redirect::CrossSlot.into());
-    }
-    if queue.broken {
-        return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
-    }
-    if let Some(error) = queue.requests.iter().find_map(|request| client.check_room(request).err()) {
-        let text = format!("EXECABORT Transaction discarded because of: {error}");
-        return Err(CommandError::Text(text.into()));
-    }
-    if broken_watch {
-        return Ok(Reply::NullArray);
-    }
-    client.enter_block(queue.slot);
-    let mut replies = Vec::with_capacity(queue.requests.len());
-    for request in &queue.requests {
-        if client.is_unit_too_large() {
-            break; // It will be refused whole.
-        }
-        replies.push(execute(client, request));
-    }
-    Ok(Reply::Array(replies))
-}
-
-fn execute(client: &mut Client<'_>, request: &Queued) -> Reply<'static> {
-    let words = request.words();
-    let call = client.begin_call(request.command);
-    let outcome = match request.command.run {
-        Run::Read(_) | Run::Write(_) => client.execute(request.command, &words),
-        Run::Session(run) | Run::Script(run, _) => run(client, &words).inspect(|reply| client.weigh(reply)),
-        Run::Queue(_) | Run::Container => unreachable!("never queued"),
-    };
-    let reply = match outcome {
-        // Several replies in the place of one would break the frame of the array.
-        Ok(Reply::Several(replies)) if replies.len() != 1 => Reply::Array(replies),
-        Ok(reply) => reply,
-        Err(error) => error.into(),
-    };
-    client.end_call(request.command, call, &reply);
-    reply
 }

@@ -1,6 +1,6 @@
 //! The shard while a script is over its time: the same server, which runs nothing on data.
 //!
-//! The script has the shard (see [`super::scripting`]) and asks now and then whether it may go on. Then the
+//! The script has the shard (see [`super::script`]) and asks now and then whether it may go on. Then the
 //! world hands over what clients have sent meanwhile, and it goes the way of any request: the same sessions, the
 //! same admission, replies through the same outboxes, where those that are held stay before those that come.
 //! What is served the table says ([`Flag::AllowBusy`]). All else is refused, and like any refusal that breaks an
@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use moonraft_router::Network;
 
 use super::{Busy, Client, SessionId, Shard};
-use crate::command::{Command, CommandError, Flag, Run};
+use crate::command::{Command, CommandError, Flag, Request};
 
 /// The text of Redis 7.
 const BUSY: CommandError = CommandError::text(
@@ -109,12 +109,11 @@ impl Shard {
         }
     }
 
-    /// Executes what the table allows while a script is over its time.
-    pub(super) fn run_beside_script(&mut self, id: SessionId, command: &'static Command, words: &[&[u8]]) {
-        let Run::Session(run) = command.run else { unreachable!("'{}' needs a unit", command.name) };
-        let call = self.begin_call(command, false);
-        let failed = self.run_session(id, run, words);
-        self.end_call(command, call, failed);
+    /// Executes what the table allows while a script is over its time: no unit is begun, the script's is open.
+    pub(super) fn run_beside_script(&mut self, id: SessionId, request: &Request<'_>) {
+        let call = self.begin_call(request.command, false);
+        let failed = self.run_whole(id, request);
+        self.end_call(request.command, call, failed);
     }
 }
 

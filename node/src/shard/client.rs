@@ -2,22 +2,16 @@
 
 use std::sync::Arc;
 
-use moonraft_proto::Reply;
 use moonraft_router::{ReplicaPlace, SlotMap};
 
 use super::{
     Output, Pause, ProcessFacts, SessionId, Shard, ShardSettings, Standing, Surroundings,
-    execute::Call,
     session::{Session, WatchedKey},
     slow_log::SlowLog,
     statistics::{Details, Rates, Statistics},
     waits::Unblocked,
 };
-use crate::{
-    command::{Command, Outcome},
-    keyspace::Tx,
-    subscriptions::Subscriptions,
-};
+use crate::{keyspace::Tx, subscriptions::Subscriptions};
 
 /// A client's turn: its session and its shard.
 pub struct Client<'a> {
@@ -25,8 +19,6 @@ pub struct Client<'a> {
     pub(super) id: SessionId,
     /// Not in a script or a `MULTI` block.
     pub(super) may_block: bool,
-    /// The slot that scripts of a block keep to which declare flags, once there is one.
-    pub(super) slot: Option<u16>,
 }
 
 impl Client<'_> {
@@ -54,21 +46,9 @@ impl Client<'_> {
         }
     }
 
-    /// Whether the unit has grown beyond a limit: it will be refused whole, whatever
-    /// is executed yet.
-    pub fn is_unit_too_large(&self) -> bool {
-        self.shard.exceeded_limit().is_some()
-    }
-
     /// Whether a command may block the session until something happens.
     pub const fn may_block(&self) -> bool {
         self.may_block
-    }
-
-    /// What is executed from here on is a block whose keys are of this slot: it must answer at once.
-    pub fn enter_block(&mut self, slot: Option<u16>) {
-        self.may_block = false;
-        self.slot = slot;
     }
 
     /// Blocks the session until `wanted` followers have what was executed so far, or
@@ -114,25 +94,6 @@ impl Client<'_> {
         self.shard.tx_mut()
     }
 
-    /// Executes a command of a block on data, in the open unit; what the node lacks was looked at before the block.
-    /// A reply with which the block's is too large is not copied: the unit will be refused whole.
-    ///
-    /// # Errors
-    /// As the command's.
-    pub fn execute(&mut self, command: &Command, words: &[&[u8]]) -> Outcome<'static> {
-        let Shard { tx, unit_reply, settings, .. } = &mut *self.shard;
-        let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
-        let reply = super::execute::run_on_data(tx, command, words)?;
-        *unit_reply = unit_reply.and(reply.weight());
-        let is_too_large = unit_reply.counted() > settings.reply_bytes_max;
-        Ok(if is_too_large { Reply::Nothing } else { reply.into_owned() })
-    }
-
-    /// Notes what the reply to a request of a block weighs that was not executed on data alone.
-    pub fn weigh(&mut self, reply: &Reply<'_>) {
-        self.shard.unit_reply = self.shard.unit_reply.and(reply.weight());
-    }
-
     /// Who listens to what on this replica.
     pub fn listeners(&mut self) -> &mut Subscriptions {
         self.shard.listeners_mut()
@@ -151,14 +112,6 @@ impl Client<'_> {
             let change = self.tx_mut().keyspace_mut().watched.watch(key);
             self.session_mut().watches.push(WatchedKey { key: key.into(), change, was_there });
         }
-    }
-
-    /// Whether a watched key has changed since, or its time has come.
-    pub fn is_watch_broken(&self) -> bool {
-        let (tx, watched) = (self.tx(), &self.tx().keyspace().watched);
-        self.session().watches.iter().any(|it| {
-            watched.last_change(&it.key) != Some(it.change) || it.was_there && !tx.is_there(&it.key)
-        })
     }
 
     /// The world around the shard.
@@ -226,18 +179,6 @@ impl Client<'_> {
     /// All there is is as good as saved now.
     pub fn note_saved(&mut self) {
         self.shard.note_saved();
-    }
-
-    /// A request of a block begins.
-    pub fn begin_call(&mut self, command: &'static Command) -> Call {
-        self.shard.begin_call(command, false)
-    }
-
-    /// A request of a block has been executed.
-    pub fn end_call(&mut self, command: &'static Command, call: Call, reply: &Reply<'_>) {
-        let Shard { statistics, details, .. } = self.shard;
-        statistics.note_error(details, reply);
-        self.shard.end_call(command, call, matches!(reply, Reply::Error(_)));
     }
 
     /// All counters begin anew.

@@ -52,7 +52,7 @@ impl Shard {
         self.unwatch(id);
         self.forget_wait(id);
         let session = self.sessions.remove(id);
-        if session.is_parked {
+        if session.parked.is_some() {
             self.parked.retain(|&other| other != id);
         }
         self.listeners_mut().forget(id, &session.listening);

@@ -152,7 +152,7 @@ impl Shard {
         }
         for id in std::mem::take(&mut self.parked) {
             if let Some(session) = self.sessions.get_mut(id) {
-                session.is_parked = false;
+                session.parked = None;
                 self.outputs.push(Output::Resume(id));
             }
         }

@@ -9,10 +9,11 @@
 //! The life of a request, with real names:
 //!
 //! 1. [`Shard::receive`] parses it: words that borrow from the read buffer.
-//! 2. [`execute`] finds its row, checks arity, queues it if a `MULTI` is open.
-//! 3. Its keys give a slot; the shard's own state says whether it owns the slot,
-//!    [`Standing`] whether it may execute. Else: a redirect, or it is parked.
-//! 4. The handler runs on the [`Tx`]; effects are applied at once.
+//! 2. It becomes a [`Request`](crate::command::Request): its row, its keys, their slot.
+//! 3. [`admit`] decides whether it may run: the shard's own state says whether it owns the slot,
+//!    [`Standing`] whether it may execute. Else: a redirect, or it is left unread.
+//! 4. [`execute`]: the handler runs on the [`Tx`]; effects are applied at once. If a `MULTI` is open
+//!    it is queued ([`block`]).
 //! 5. [`Shard::end_turn`] seals the turn's units into one batch and proposes it.
 //! 6. [`events`]: a committed batch opens the gate of the replies that wait for it.
 //! 7. Or leadership is lost: all that is in flight is taken back, newest first,
@@ -25,6 +26,8 @@
 //! * A read leaves only if, after it was executed, a lease covered it or a round
 //!   confirmed that this replica still led.
 
+mod admit;
+mod block;
 pub mod busy;
 pub mod client;
 pub mod clock;
@@ -37,7 +40,9 @@ pub mod outbox;
 mod place;
 pub mod preparing;
 mod readers;
-pub mod scripting;
+pub mod receive;
+mod room;
+mod script;
 pub mod seen_scripts;
 pub mod session;
 pub mod settings;

@@ -4,7 +4,7 @@ use moonraft_proto::Reply;
 use moonraft_router::{Network, Redirect, ReplicaPlace, SlotMap};
 
 use super::{SessionId, Shard, Standing};
-use crate::command::{Command, Flag, Run};
+use crate::command::{Command, Flag, Request, Run};
 
 /// Where a request is executed.
 pub(super) enum Place {
@@ -17,39 +17,36 @@ pub(super) enum Place {
 impl Shard {
     /// Whether a request looks at data: that asks for leadership, or for leave to
     /// read what a follower has.
-    pub(super) fn is_on_data(&self, id: SessionId, command: &Command, slot: Option<u16>) -> bool {
+    pub(super) fn is_on_data(&self, id: SessionId, request: &Request<'_>) -> bool {
+        let (command, has_keys) = (request.command, request.slot().is_some());
         match command.run {
             // `TIME` and its like are answered from the request alone.
-            Run::Read(_) => slot.is_some() || command.reads_data(),
-            Run::Write(_) | Run::Script(..) => true,
-            Run::Queue(_) => self.sessions[id].queue.as_ref().is_some_and(|queue| !queue.requests.is_empty()),
-            Run::Session(_) | Run::Container => slot.is_some(),
+            Run::Read(_) => has_keys || command.reads_data(),
+            Run::Write(_) | Run::Eval(_) => true,
+            Run::Exec => self.sessions[id].queue.as_ref().is_some_and(|queue| !queue.requests.is_empty()),
+            Run::Session(_) => has_keys || command.has(Flag::OnData),
+            Run::Container => false,
         }
     }
 
-    /// Where a request with keys in `slot` is executed.
-    pub(super) fn place_of(
-        &self,
-        id: SessionId,
-        command: &Command,
-        words: &[&[u8]],
-        slot: Option<u16>,
-    ) -> Place {
+    /// Where a client's request is executed.
+    pub(super) fn place_of(&self, id: SessionId, request: &Request<'_>) -> Place {
+        let slot = request.slot();
         let owned = slot.is_none_or(|slot| self.keyspace().owned().contains(slot));
-        if !self.is_on_data(id, command, slot) || self.is_serving() && owned {
+        if !self.is_on_data(id, request) || self.is_serving() && owned {
             return Place::Here;
         }
-        let Some(slot) = slot else { return self.place_of_keyless(command) };
+        let Some(slot) = slot else { return self.place_of_keyless(request.command) };
         if !owned {
             return Place::Elsewhere(self.redirect(self.sessions[id].network, Some(slot)));
         }
-        if command.has(Flag::PubSub) {
+        if request.command.has(Flag::PubSub) {
             // Messages of a shard are heard at each of its replicas.
             return Place::Here;
         }
         match self.standing {
             Standing::Following { leader: Some(_) }
-                if self.is_caught_up() && self.reads_here(id, command, words) =>
+                if self.is_caught_up() && self.reads_here(id, request) =>
             {
                 Place::Here
             }
@@ -80,13 +77,8 @@ impl Shard {
     }
 
     /// Whether a follower serves this request: the client asked for stale reads.
-    fn reads_here(&self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
-        let session = &self.sessions[id];
-        let reads = match (&session.queue, command.run) {
-            (Some(queue), Run::Queue(_)) => !queue.writes,
-            _ => !self.is_for_leader(command, words),
-        };
-        session.read_only && reads
+    fn reads_here(&self, id: SessionId, request: &Request<'_>) -> bool {
+        self.sessions[id].read_only && !self.may_change(id, request)
     }
 
     /// What a client from `network` is told whose request is not for here. One

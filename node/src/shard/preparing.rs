@@ -21,14 +21,15 @@ use moonraft_proto::{Effect, entry::Batch};
 
 use super::{CommittedEntry, SessionId, Shard, session::Queued};
 use crate::{
-    command::{Command, Run, facts::KeyFlag},
+    command::{Eval, Request, Run, facts::KeyFlag},
     keyspace::Keyspace,
     marks,
 };
 
 impl Shard {
     /// Whether a request is left unread until the walk has written what it would change.
-    pub(super) fn is_held_by_walk(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
+    pub(super) fn is_held_by_walk(&mut self, id: SessionId, request: &Request<'_>) -> bool {
+        let command = request.command;
         // Requests change nothing on a follower, not even what has expired.
         let is_about_session = matches!(command.run, Run::Session(_));
         if !self.is_serving()
@@ -43,11 +44,11 @@ impl Shard {
         let keyspace = tx.as_mut().expect("nothing is asked of a vacant shard").keyspace_mut();
         let ready = match (command.run, &sessions[id].queue) {
             // All are asked for before it waits, so that it waits but once.
-            (Run::Queue(_), Some(queue)) => {
-                let waits = |it: &&Queued| !prepare(keyspace, it.command, &it.words(), now_ms);
+            (Run::Exec, Some(queue)) => {
+                let waits = |it: &&Queued| !prepare(keyspace, &it.request(&it.words()), now_ms);
                 queue.requests.iter().filter(waits).count() == 0
             }
-            _ => prepare(keyspace, command, words, now_ms),
+            _ => prepare(keyspace, request, now_ms),
         };
         if !ready {
             marks::reached("request waited for a large value of a snapshot");
@@ -97,14 +98,14 @@ impl Shard {
 }
 
 /// Asks for the keys that a request may change. Returns whether it need not wait.
-fn prepare(keyspace: &mut Keyspace, command: &Command, words: &[&[u8]], now_ms: u64) -> bool {
-    let writes = matches!(command.run, Run::Write(_) | Run::Script(_, false));
+fn prepare(keyspace: &mut Keyspace, request: &Request<'_>, now_ms: u64) -> bool {
+    let command = request.command;
+    let writes = matches!(command.run, Run::Write(_) | Run::Eval(Eval { read_only: false, .. }));
     if !writes && keyspace.deadlines().soonest().is_none_or(|at| at > now_ms) {
         return true;
     }
     let mut ready = true;
-    for (nth, &at) in command.key_positions(words).iter().enumerate() {
-        let key = words[at];
+    for (nth, key) in request.keys().enumerate() {
         let changes = writes && !command.key_flags_of(nth).contains(&KeyFlag::ReadOnly);
         // A request that meets an expired key removes it.
         if changes || keyspace.get(key).is_some_and(|object| object.is_expired(now_ms)) {

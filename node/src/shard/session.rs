@@ -2,10 +2,14 @@
 
 use bytes::Bytes;
 use moonraft_proto::{Protocol, resp::Unfinished};
-use moonraft_router::Network;
+use moonraft_router::{Network, keys::KeyPositions};
 
-use super::{ShardSettings, outbox::Outbox};
-use crate::{command::Command, keyspace::Blob, subscriptions::Listening};
+use super::{ShardSettings, admit::Reason, outbox::Outbox};
+use crate::{
+    command::{Command, Request, Slots},
+    keyspace::Blob,
+    subscriptions::Listening,
+};
 
 /// What `CLIENT REPLY` asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,20 +27,31 @@ pub enum ReplyMode {
 
 /// A request that waits for `EXEC`.
 pub struct Queued {
-    /// Its row.
-    pub command: &'static Command,
+    command: &'static Command,
     words: Vec<Bytes>,
+    keys: KeyPositions,
+    slots: Slots,
 }
 
 impl Queued {
-    /// A request with these words.
-    pub fn new(command: &'static Command, words: &[&[u8]]) -> Self {
-        Self { command, words: words.iter().map(|word| Bytes::copy_from_slice(word)).collect() }
+    /// Keeps a request.
+    pub fn new(request: &Request<'_>) -> Self {
+        Self {
+            command: request.command,
+            words: request.words.iter().map(|word| Bytes::copy_from_slice(word)).collect(),
+            keys: request.keys.clone(),
+            slots: request.slots,
+        }
     }
 
     /// Its words.
     pub fn words(&self) -> Vec<&[u8]> {
         self.words.iter().map(|word| &**word).collect()
+    }
+
+    /// The request, of its own words.
+    pub fn request<'a>(&self, words: &'a [&'a [u8]]) -> Request<'a> {
+        Request { command: self.command, words, keys: self.keys.clone(), slots: self.slots }
     }
 }
 
@@ -50,10 +65,8 @@ pub struct Queue {
     /// Some key is of another slot: `EXEC` will be refused, as in Redis, not the
     /// request that named the key.
     pub crosses_slots: bool,
-    /// Whether one of its requests writes.
-    pub writes: bool,
     /// Whether one of its requests may change data or publish.
-    pub may_replicate: bool,
+    pub writes: bool,
     /// A request was refused: `EXEC` will be, too.
     pub broken: bool,
     /// Bytes of its words.
@@ -114,8 +127,8 @@ pub struct Session {
     pub unfinished: Unfinished,
     /// Replies on their way.
     pub outbox: Outbox,
-    /// Its next request was left unread, and it will be told when to send it again.
-    pub is_parked: bool,
+    /// Why its next request was left unread; it will be told when to send it again.
+    pub parked: Option<Reason>,
     /// It leaves so many replies unread that no more of its requests are executed.
     pub is_full: bool,
     /// Since when a reply is held that no one can settle, boot clock.
@@ -157,7 +170,7 @@ impl Session {
             query_bytes: (0, 0),
             unfinished: Unfinished::default(),
             outbox: Outbox::default(),
-            is_parked: false,
+            parked: None,
             is_full: false,
             unsettled_since: None,
             blocked: false,

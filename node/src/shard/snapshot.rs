@@ -21,7 +21,7 @@ use bytes::Bytes;
 use moonraft_proto::{DecodeError, entry::Batch};
 
 use super::{Output, PlantedFault, SessionId, Shard, Standing, outbox::BatchId};
-use crate::{command::Command, keyspace::Keyspace, marks};
+use crate::{command::Request, keyspace::Keyspace, marks};
 
 /// After a snapshot that could not be kept (the disk is full), the next is tried so much later.
 const RETRY_NS: u64 = 10_000_000_000;
@@ -142,8 +142,9 @@ impl Shard {
     }
 
     /// Whether a request is left unread until the writer has caught up.
-    pub(super) fn is_held_by_writer(&mut self, id: SessionId, command: &Command, words: &[&[u8]]) -> bool {
-        let held = self.is_writer_behind() && self.may_write(id, command, words);
+    pub(super) fn is_held_by_writer(&mut self, id: SessionId, request: &Request<'_>) -> bool {
+        let held =
+            self.is_writer_behind() && !self.is_queued(id, request.command) && self.may_change(id, request);
         self.snapshots.holding |= held;
         held
     }

@@ -30,16 +30,13 @@ impl Shard {
             };
             sequence = sequence.max(covering);
         }
-        // What waits for the open batch needs it sealed, effects or not: those it
-        // saw may have been rolled back.
-        self.stamp_wanted |= sequence == self.tx().open_sequence();
         if sequence == 0 {
             self.publish(unit.publications);
             return None;
         }
         let batch = BatchId { term, sequence };
-        // What was taken back in this turn may leave a batch without effects that
-        // is waited for all the same: it is sealed for its stamp.
+        // What waits for the open batch needs it sealed, effects or not: those it saw may have been taken
+        // back in this turn.
         self.stamp_wanted |= sequence == self.tx().open_sequence();
         match self.speculation.get_mut(batch) {
             Some(in_flight) => in_flight.publications.extend(unit.publications),

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use moonraft_proto::{Effect, Reply};
 use proptest::prelude::*;
 
-use super::super::find;
+use super::super::Request;
 use crate::keyspace::{Keyspace, Tx};
 
 type Model = BTreeSet<Vec<u8>>;
@@ -22,7 +22,7 @@ fn any_set() -> impl Strategy<Value = Model> {
 
 /// The members that a command answers.
 fn asked(tx: &mut Tx, request: &[&[u8]]) -> Model {
-    let reply = find(request[0]).expect("it is there").execute(tx, request).expect("it is right");
+    let reply = Request::read(request).expect("it is there").execute(tx).expect("it is right");
     let Reply::Set(members) = reply else { panic!("{reply:?} is no set") };
     let count = members.len();
     let members: Model = members
@@ -58,7 +58,7 @@ proptest! {
             prop_assert_eq!(&asked(&mut tx, &request), &model, "{}", name);
             let store = format!("s{name}store");
             let request = [&[store.as_bytes(), b"{t}result"], &keys[..]].concat();
-            let reply = find(store.as_bytes()).expect("it is there").execute(&mut tx, &request);
+            let reply = Request::read(&request).expect("it is there").execute(&mut tx);
             prop_assert_eq!(reply, Ok(Reply::count(model.len())));
             prop_assert_eq!(asked(&mut tx, &[b"smembers", b"{t}result"]), model);
         }

@@ -4,7 +4,7 @@
 use moonraft_proto::{Effect, Reply, entry::Batch};
 use proptest::prelude::*;
 
-use super::super::find;
+use super::super::Request;
 use crate::keyspace::{Keyspace, Tx};
 
 /// Requests with words that fit often enough; others are refused, which must
@@ -54,7 +54,7 @@ fn requests() -> impl Strategy<Value = Vec<String>> {
 
 fn execute(tx: &mut Tx, request: &str) -> Option<Reply<'static>> {
     let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
-    find(words[0]).expect("it is a command").execute(tx, &words).map(Reply::into_owned).ok()
+    Request::read(&words).expect("it is a command").execute(tx).map(Reply::into_owned).ok()
 }
 
 proptest! {

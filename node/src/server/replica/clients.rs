@@ -22,7 +22,7 @@ use crate::{
         busy::Guest,
         connection::{Connection, Woken},
     },
-    shard::{Backlog, SessionId, Shard, TOO_MANY_CLIENTS, execute::Received},
+    shard::{Backlog, SessionId, Shard, TOO_MANY_CLIENTS, receive::Received},
 };
 
 /// A wait after the system had no descriptor for a new connection.

@@ -1,5 +1,6 @@
 //! What a shard promises, on a shard without IO.
 
+mod admission;
 mod busy;
 mod deadlines;
 mod formats;

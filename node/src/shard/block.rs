@@ -1,0 +1,91 @@
+//! A `MULTI` block: its requests are queued, and `EXEC` runs them in one unit.
+
+use moonraft_proto::Reply;
+use moonraft_router::Redirect;
+
+use super::{
+    SessionId, Shard,
+    admit::{Home, Via, keeps_to},
+    session::Queued,
+};
+use crate::command::{CommandError, Outcome, Request};
+
+impl Shard {
+    /// Keeps a request for `EXEC`.
+    pub(super) fn queue(&mut self, id: SessionId, request: &Request<'_>) {
+        let writes = self.may_change(id, request);
+        let queue = self.sessions[id].queue.as_mut().expect("a request is queued in an open block");
+        queue.bytes += request.words.iter().map(|word| word.len()).sum::<usize>();
+        if queue.bytes > self.settings.queue_bytes_max {
+            let error = CommandError::text("ERR transaction is over the limit of its size");
+            return self.refuse(id, &error);
+        }
+        let home = Home::new(queue.slot);
+        // A block that is broken will not get as far.
+        queue.crosses_slots |= request.slot().is_some_and(|slot| !keeps_to(&home, slot)) && !queue.broken;
+        queue.slot = home.get();
+        queue.writes |= writes;
+        queue.requests.push(Queued::new(request));
+        self.answer(id, &Reply::status("QUEUED"));
+    }
+
+    /// `EXEC`
+    ///
+    /// All requests run in one unit. One that fails leaves no effect of its own; the others stand, as in Redis. None
+    /// runs if one of them is not admitted: the node lacks memory or disk for it, or may lack it for a script.
+    pub(super) fn exec(&mut self, id: SessionId) -> Outcome<'static> {
+        let Some(queue) = self.sessions[id].queue.take() else {
+            return Err(CommandError::text("ERR EXEC without MULTI"));
+        };
+        let broken_watch = self.is_watch_broken(id);
+        self.unwatch(id);
+        if queue.crosses_slots && !broken_watch {
+            return Err(Redirect::CrossSlot.into());
+        }
+        if queue.broken {
+            return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
+        }
+        let words: Vec<Vec<&[u8]>> = queue.requests.iter().map(Queued::words).collect();
+        let requests: Vec<Request<'_>> =
+            queue.requests.iter().zip(&words).map(|(queued, words)| queued.request(words)).collect();
+        let home = Home::new(queue.slot);
+        for request in &requests {
+            if let Err(error) = self.admit(id, request, Via::Block(&home)) {
+                let text = format!("EXECABORT Transaction discarded because of: {error}");
+                return Err(CommandError::Text(text.into()));
+            }
+        }
+        if broken_watch {
+            return Ok(Reply::NullArray);
+        }
+        let mut replies = Vec::with_capacity(requests.len());
+        for request in &requests {
+            if self.exceeded_limit().is_some() {
+                break; // it will be refused whole
+            }
+            replies.push(self.execute_queued(id, request, &home));
+        }
+        Ok(Reply::Array(replies))
+    }
+
+    fn execute_queued(&mut self, id: SessionId, request: &Request<'_>, home: &Home) -> Reply<'static> {
+        let call = self.begin_call(request.command, false);
+        let reply = match self.execute(id, request, Via::Block(home)) {
+            // Several replies in the place of one would break the frame of the array.
+            Ok(Reply::Several(replies)) if replies.len() != 1 => Reply::Array(replies),
+            Ok(reply) => reply,
+            Err(error) => error.into(),
+        };
+        self.statistics.note_error(&mut self.details, &reply);
+        self.end_call(request.command, call, matches!(reply, Reply::Error(_)));
+        reply
+    }
+
+    /// Whether a watched key has changed since, or its time has come.
+    fn is_watch_broken(&self, id: SessionId) -> bool {
+        let (tx, watched) = (self.tx(), &self.keyspace().watched);
+        self.sessions[id].watches.iter().any(|it| {
+            watched.last_change(&it.key) != Some(it.change) || it.was_there && !tx.is_there(&it.key)
+        })
+    }
+}

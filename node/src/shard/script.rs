@@ -1,0 +1,291 @@
+//! Running a script on the shard: the world it reaches, and its end.
+//!
+//! The script has the shard for itself while it runs, a vacant one standing in its
+//! place; each command it calls is admitted and executed by the same functions as any other. A script that is killed,
+//! even after it wrote, is undone whole; one that fails keeps what it did, as in
+//! Redis. So a lack of memory or disk stops a script only before its first write.
+
+use std::{rc::Rc, sync::Arc};
+
+use moonraft_proto::{Protocol, Reply, Text};
+use moonraft_router::single_slot;
+
+use super::{
+    Busy, Client, SessionId, Shard,
+    admit::{Home, Terms, Via},
+    room::{Needs, READ_ONLY},
+    seen_scripts::SeenScripts,
+};
+use crate::{
+    command::{CommandError, Eval, Outcome, Request, Run, arguments::script_key_count, find},
+    keyspace::scripts::{Sha1, sha1},
+    script::{Engine, Flags, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
+};
+
+impl Client<'_> {
+    /// The engine of this shard.
+    pub fn engine(&mut self) -> &mut Engine {
+        self.shard.engine.as_mut().expect("a script does not reach the engine it runs in")
+    }
+
+    /// Scripts that were sent lately.
+    pub fn seen_scripts(&mut self) -> &mut SeenScripts {
+        &mut self.shard.seen_scripts
+    }
+
+    /// The text of a known script, loaded or seen.
+    pub fn script_text(&self, name: &[u8]) -> Option<Arc<[u8]>> {
+        self.tx().whole(); // that it was loaded may not be committed
+        self.shard.script_text(name).cloned()
+    }
+
+    /// Remembers a script that is not replicated.
+    pub fn remember_script(&mut self, name: Sha1, text: &[u8]) {
+        self.shard.seen_scripts.remember(name, text);
+    }
+
+    /// Compiles a script and keeps it: its name.
+    ///
+    /// # Errors
+    /// It does not compile, or that took long and was killed.
+    pub fn load_script(&mut self, text: &[u8]) -> Result<Sha1, CommandError> {
+        let (loaded, _) = self.shard.lend(self.id, Terms::default(), |engine, host| engine.load(text, host));
+        loaded.map_err(|ended| match ended {
+            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
+            Ended::Done(_) => unreachable!("compiling gives no reply"),
+        })
+    }
+}
+
+impl Shard {
+    /// `EVAL` and its like: runs a script in the open unit.
+    ///
+    /// # Errors
+    /// It is not known, does not compile, failed, or was killed: then nothing of it is left.
+    pub(super) fn eval(
+        &mut self,
+        id: SessionId,
+        request: &Request<'_>,
+        eval: Eval,
+        via: Via<'_>,
+    ) -> Outcome<'static> {
+        const UNKNOWN: CommandError = CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
+        let (subject, count, rest) = (request.words[1], request.words[2], &request.words[3..]);
+        if !eval.by_name {
+            let name = sha1(subject);
+            let (keys, arguments) = rest.split_at(script_key_count(count, rest)?);
+            let script = Script { sha: &name, text: subject };
+            let reply = self.run_script(id, &script, keys, arguments, eval, via)?;
+            self.seen_scripts.remember(name, subject);
+            return Ok(reply);
+        }
+        let name: Sha1 = subject.to_ascii_lowercase().try_into().map_err(|_| UNKNOWN)?;
+        let (keys, arguments) = rest.split_at(script_key_count(count, rest)?);
+        self.tx().whole(); // that it was loaded may not be committed
+        let text = self.script_text(&name).cloned().ok_or(UNKNOWN)?;
+        self.run_script(id, &Script { sha: &name, text: &text }, keys, arguments, eval, via)
+    }
+
+    fn run_script(
+        &mut self,
+        id: SessionId,
+        script: &Script<'_>,
+        keys: &[&[u8]],
+        arguments: &[&[u8]],
+        eval: Eval,
+        via: Via<'_>,
+    ) -> Outcome<'static> {
+        let flags = Engine::flags(script.text).map_err(CommandError::Text)?;
+        self.check_flags(flags, eval.read_only)?;
+        let own_home = Home::default();
+        let home = if let Via::Block(home) = via { home } else { &own_home };
+        home.set(single_slot(keys.iter().copied()).ok().flatten().or(home.get()));
+        let terms = Terms {
+            home: home.clone(),
+            any_slot: flags.undeclared || flags.allow_cross_slot_keys,
+            read_only: eval.read_only || flags.no_writes,
+            ignores_memory: flags.allow_oom,
+            ..Terms::default()
+        };
+        let savepoint = self.tx().savepoint();
+        let (ended, after) = self.lend(id, terms, |engine, host| engine.run(script, keys, arguments, host));
+        home.set(after.home);
+        if after.last_error.is_some_and(|error| hands_on(&ended, &error)) {
+            self.details.expect_counted_error();
+        }
+        match ended {
+            Ended::Done(reply) => Ok(reply),
+            Ended::Failed(text) => Ok(Reply::Error(text)),
+            Ended::Killed(_, text) => {
+                let exceeded = self.exceeded_limit();
+                self.tx_mut().roll_back_to(savepoint);
+                Err(exceeded.unwrap_or(CommandError::Text(text)))
+            }
+        }
+    }
+
+    /// Refuses a script that declares what cannot be had here and now, in Redis's order. One that declares nothing
+    /// is refused by what it calls.
+    fn check_flags(&self, flags: Flags, read_only: bool) -> Result<(), CommandError> {
+        if flags.undeclared {
+            return Ok(());
+        }
+        Needs::of_script(flags).check(self.tx())?;
+        if !flags.no_writes && !self.is_serving() {
+            return Err(READ_ONLY);
+        }
+        if flags.no_cluster {
+            return Err(CommandError::text("ERR Can not run script on cluster, 'no-cluster' flag is set."));
+        }
+        if read_only && !flags.no_writes {
+            const TEXT: &str = "ERR Can not execute a script with write flag using *_ro command.";
+            return Err(CommandError::text(TEXT));
+        }
+        Ok(())
+    }
+
+    /// The text of a known script, loaded or seen.
+    fn script_text(&self, name: &[u8]) -> Option<&Arc<[u8]>> {
+        self.tx().keyspace().scripts().get(name).or_else(|| self.seen_scripts.get(name))
+    }
+
+    /// What the script of a request declares of itself, if it is known and declares anything.
+    pub(super) fn declared_flags(&self, request: &Request<'_>) -> Option<Flags> {
+        let Run::Eval(eval) = request.command.run else { return None };
+        let text = match eval.by_name {
+            true => self.script_text(request.words[1]).map(|text| &**text),
+            false => Some(request.words[1]),
+        };
+        text.and_then(|text| Engine::flags(text).ok()).filter(|flags| !flags.undeclared)
+    }
+
+    /// Gives the shard away for a run of the engine, a vacant one standing in its place.
+    fn lend<T>(
+        &mut self,
+        id: SessionId,
+        terms: Terms,
+        run: impl FnOnce(&mut Engine, ScriptHost) -> (ScriptHost, T),
+    ) -> (T, After) {
+        let vacant = || Box::new(Shard::vacant(self.settings.clone(), Rc::clone(&self.surroundings)));
+        let mut shard = self.stand_in.take().unwrap_or_else(vacant);
+        let mut engine = self.engine.take().expect("a script does not run inside a script");
+        std::mem::swap(self, &mut shard);
+        let reads_stale = shard.sessions[id].read_only;
+        let host = ScriptHost {
+            terms: Terms { reads_stale, ..terms },
+            last_error: None,
+            started_ns: shard.surroundings.boot_ns(),
+            busy_ns: shard.settings.busy_ms * 1_000_000,
+            shard,
+            id,
+        };
+        let (mut host, value) = run(&mut engine, host);
+        std::mem::swap(self, &mut host.shard);
+        self.stand_in = Some(host.shard);
+        self.engine = Some(engine);
+        // A script that calls `READONLY` changes it for itself only.
+        self.sessions[id].read_only = reads_stale;
+        (value, After { home: host.terms.home.get(), last_error: host.last_error })
+    }
+}
+
+/// What is known after a run.
+struct After {
+    /// The slot of the keys it touched.
+    home: Option<u16>,
+    /// The last error of a command it called.
+    last_error: Option<Text<'static>>,
+}
+
+/// What a script reaches of the shard.
+struct ScriptHost {
+    shard: Box<Shard>,
+    /// The session that asked for the script.
+    id: SessionId,
+    terms: Terms,
+    /// The last error of a command it called.
+    last_error: Option<Text<'static>>,
+    started_ns: u64,
+    busy_ns: u64,
+}
+
+impl ScriptHost {
+    fn execute(&mut self, words: &[&[u8]]) -> Outcome<'static> {
+        const UNKNOWN: CommandError = CommandError::text("ERR Unknown Redis command called from script");
+        let request = Request::read(words).map_err(|_| UNKNOWN)?;
+        let (command, via) = (request.command, Via::Script(&self.terms));
+        if let Err(error) = self.shard.admit(self.id, &request, via) {
+            self.shard.details.rejected(command);
+            return Err(error);
+        }
+        self.terms.wrote.set(self.terms.wrote.get() || command.changes_data());
+        let call = self.shard.begin_call(command, false);
+        let outcome = self.shard.execute(self.id, &request, via);
+        self.shard.end_call(command, call, outcome.is_err());
+        outcome
+    }
+}
+
+/// Whether what a script ended with is an error of a command it called.
+fn hands_on(ended: &Ended, error: &[u8]) -> bool {
+    match ended {
+        Ended::Done(Reply::Error(text)) => text.starts_with(error),
+        Ended::Failed(text) => text.starts_with(error),
+        _ => false,
+    }
+}
+
+impl Host for ScriptHost {
+    fn call(&mut self, words: &[&[u8]]) -> Reply<'static> {
+        let reply = match self.execute(words) {
+            Ok(reply) => return reply,
+            Err(error) => Reply::from(error),
+        };
+        let Shard { statistics, details, .. } = &mut *self.shard;
+        statistics.note_error(details, &reply);
+        if let Reply::Error(text) = &reply {
+            self.last_error = Some(text.clone());
+        }
+        reply
+    }
+
+    fn random_seed(&self) -> u64 {
+        self.shard.tx().random_seed()
+    }
+
+    fn poll(&mut self) -> Verdict {
+        if self.shard.exceeded_limit().is_some() || self.shard.surroundings.ends_scripts() {
+            return Verdict::Kill(KillReason::Host);
+        }
+        let ran_ns = self.shard.surroundings.boot_ns().saturating_sub(self.started_ns);
+        let is_busy = ran_ns >= self.busy_ns;
+        let is_heard = is_busy || ran_ns >= self.shard.settings.heard_ms * 1_000_000;
+        if !is_heard || self.shard.attend_clients(is_busy) == Busy::Continue {
+            Verdict::Continue
+        } else {
+            Verdict::Kill(KillReason::User)
+        }
+    }
+
+    fn clock_ns(&self) -> u64 {
+        self.shard.surroundings.boot_ns()
+    }
+
+    fn log(&mut self, level: LogLevel, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        match level {
+            LogLevel::Debug | LogLevel::Verbose => tracing::debug!("script: {text}"),
+            LogLevel::Notice => tracing::info!("script: {text}"),
+            LogLevel::Warning => tracing::warn!("script: {text}"),
+        }
+    }
+
+    fn set_protocol(&mut self, _: Protocol) {
+        // Replies are typed: the engine shows them as the script asked.
+    }
+
+    fn acl_check(&mut self, words: &[&[u8]]) -> Option<bool> {
+        // There are no users yet: every known command is allowed.
+        words.first().and_then(|name| find(name)).map(|_| true)
+    }
+}
