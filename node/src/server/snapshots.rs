@@ -254,7 +254,7 @@ mod tests {
         fs::rename(files.path(NAME), files.part(NAME)).unwrap();
         let stopped = std::panic::catch_unwind(|| files.accept(NAME)).unwrap_err();
         let line = newer_of(&*stopped).unwrap();
-        assert!(line.contains("00002-") && line.contains("this build reads up to 1"), "{line}");
+        assert!(line.contains("00002-") && line.contains("this build reads up to 2"), "{line}");
         assert!(
             files.part(NAME).exists() && !files.path(NAME).exists(),
             "it waits for a build that reads it"
