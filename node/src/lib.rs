@@ -8,11 +8,12 @@
 //! 3. The row's handler runs on [`keyspace::Tx`] and emits effects, which are
 //!    applied at once to [`keyspace::Keyspace`]; a [`script`] does so many times.
 //! 4. At the end of the turn the effects are one batch, proposed to the shard's
-//!    group in [`consensus`], which makes it durable in [`log`] on a majority.
+//!    group in [`consensus`], which makes it durable in [`log`] on a majority;
+//!    [`replica`] is the way there and back.
 //! 5. The committed batch opens the gate of the replies that wait for it; on
 //!    followers its effects are applied.
 //!
-//! `command`, `keyspace`, `script`, `shard` and `consensus` know no socket, file,
+//! `command`, `keyspace`, `script`, `shard`, `consensus` and `replica` know no socket, file,
 //! thread or clock: the simulator runs the very same types.
 
 pub mod command;
@@ -23,6 +24,7 @@ pub mod glob;
 pub mod keyspace;
 pub mod log;
 pub mod marks;
+pub mod replica;
 pub mod script;
 pub mod server;
 pub mod shard;

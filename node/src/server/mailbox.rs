@@ -10,7 +10,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,9 +18,10 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
-    consensus::{Input, NodeId, PeerMessage, ShardId},
+    consensus::{Input, NodeId, PeerMessage},
     control::birth::Memory,
     keyspace::tx::Publication,
+    replica::Message,
     shard::Event,
 };
 
@@ -35,31 +36,13 @@ const MESSAGE_OVERHEAD_BYTES: usize = 64;
 /// What the thread of a shard is told.
 #[derive(Debug)]
 pub enum ShardMessage {
-    /// For the shard itself.
-    Event(Event),
-    /// Its state is to become that of a snapshot file.
-    Install {
-        /// The last entry in it.
-        index: u64,
-        /// That entry's term.
-        term: u64,
-    },
-    /// Consensus takes no proposals of this term any more.
-    Retire {
-        /// The term.
-        term: u64,
-    },
+    /// For the replica.
+    Replica(Message),
     /// Answer the clients that are here, and end.
     Stop {
         /// How long that may take, and as long again until their connections are closed.
         within: Duration,
     },
-}
-
-impl From<Event> for ShardMessage {
-    fn from(event: Event) -> Self {
-        ShardMessage::Event(event)
-    }
 }
 
 /// Where messages for a shard's thread are put.
@@ -86,8 +69,13 @@ pub fn shard_mailbox() -> (ShardMailbox, ShardInbox) {
 
 impl ShardMailbox {
     /// Puts a message there. A shard whose thread has ended needs none.
-    pub fn send(&self, message: ShardMessage) {
-        let _ = self.sender.send(message);
+    pub fn send(&self, message: impl Into<Message>) {
+        let _ = self.sender.send(ShardMessage::Replica(message.into()));
+    }
+
+    /// Tells the thread to end.
+    pub fn stop(&self, within: Duration) {
+        let _ = self.sender.send(ShardMessage::Stop { within });
     }
 
     /// Puts published messages there, or drops them if too many wait.
@@ -99,7 +87,7 @@ impl ShardMailbox {
             tracing::warn!("{} published messages dropped: a shard does not keep up", publications.len());
             return;
         }
-        self.send(Event::Deliver(publications).into());
+        self.send(Event::Deliver(publications));
     }
 }
 
@@ -114,7 +102,7 @@ impl ShardInbox {
     pub async fn receive(&mut self, messages: &mut Vec<ShardMessage>, limit: usize) -> usize {
         let count = self.receiver.recv_many(messages, limit).await;
         for message in &messages[messages.len() - count..] {
-            if let ShardMessage::Event(Event::Deliver(publications)) = message {
+            if let ShardMessage::Replica(Message::Event(Event::Deliver(publications))) = message {
                 self.publication_bytes.fetch_sub(publication_bytes(publications), Ordering::Relaxed);
             }
         }
@@ -274,48 +262,6 @@ fn peer_bytes(messages: &[PeerMessage]) -> usize {
     messages.iter().map(|message| message.data.len() + MESSAGE_OVERHEAD_BYTES).sum()
 }
 
-/// Bytes of entries after which a shard tells at once that it applied them.
-const TOLD_BYTES: u64 = 1 << 20;
-
-/// How far a shard has applied its log, for consensus.
-///
-/// Consensus looks when it is awake anyhow; waking it for each entry would cost a
-/// switch of threads. Only much at once, and the first entries of a term, which
-/// begin a lease, are told.
-#[derive(Debug)]
-pub struct Progress {
-    shard: ShardId,
-    applied: AtomicU64,
-    untold_bytes: AtomicU64,
-}
-
-impl Progress {
-    /// Of a shard that has applied its log up to `applied`.
-    pub fn new(shard: ShardId, applied: u64) -> Self {
-        Self { shard, applied: AtomicU64::new(applied), untold_bytes: AtomicU64::new(0) }
-    }
-
-    /// The shard has applied its log up to `index`, `bytes` more than before.
-    pub fn applied(&self, index: u64, bytes: u64, begins_term: bool, driver: &DriverMailbox) {
-        self.applied.store(index, Ordering::Release);
-        let untold = self.untold_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if begins_term || untold >= TOLD_BYTES {
-            self.untold_bytes.store(0, Ordering::Relaxed);
-            driver.send(Input::Applied { group: self.shard, index });
-        }
-    }
-
-    /// The shard.
-    pub fn shard(&self) -> ShardId {
-        self.shard
-    }
-
-    /// How far it is.
-    pub fn index(&self) -> u64 {
-        self.applied.load(Ordering::Acquire)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -331,29 +277,12 @@ mod tests {
         let (mailbox, mut inbox) = shard_mailbox();
         mailbox.deliver(publication(PUBLICATION_BYTES_MAX)); // alone it may be as large as it likes
         mailbox.deliver(publication(1));
-        mailbox.send(Event::Tick.into());
+        mailbox.send(Event::Tick);
         let mut messages = Vec::new();
         assert_eq!(inbox.receive(&mut messages, 10).await, 2);
-        assert!(matches!(messages[1], ShardMessage::Event(Event::Tick)));
+        assert!(matches!(messages[1], ShardMessage::Replica(Message::Event(Event::Tick))));
         mailbox.deliver(publication(1));
         assert_eq!(inbox.receive(&mut messages, 10).await, 1);
-    }
-
-    #[tokio::test]
-    async fn progress_wakes_consensus_only_for_much_or_for_a_new_term() {
-        let (mailbox, inbox) = driver_mailbox();
-        let progress = Progress::new(0, 5);
-        let told = async || {
-            let mut messages = Vec::new();
-            inbox.receive(&mut messages, None).await;
-            messages.len()
-        };
-        progress.applied(6, 100, false, &mailbox);
-        assert_eq!((progress.index(), told().await), (6, 0));
-        progress.applied(7, 0, true, &mailbox);
-        progress.applied(8, TOLD_BYTES, false, &mailbox);
-        progress.applied(9, 1, false, &mailbox);
-        assert_eq!((progress.index(), told().await), (9, 2));
     }
 
     #[tokio::test]

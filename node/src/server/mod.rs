@@ -12,7 +12,7 @@
 //!
 //! * [`node`]: a node's threads, put together and taken apart.
 //! * [`replica`], [`connection`], [`busy`], [`surroundings`]: a shard's thread.
-//! * [`driver`]: the consensus thread; [`birth`]: before its groups begin. [`writer`], [`snapshots`]: snapshot files.
+//! * [`driver`]: the consensus thread, which takes the turns of [`crate::replica`]; [`birth`]: before its groups begin. [`writer`], [`snapshots`]: snapshot files.
 //! * [`disk`]: room and speed of the disk. [`rebuild`]: a damaged node begins anew.
 //! * [`peers`]: between nodes. [`view`]: what a node knows of its cluster.
 //! * [`http`]: health and metrics. [`health`]: asks for it from the command line.

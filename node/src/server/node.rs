@@ -31,7 +31,7 @@ use super::{
     disk::{self, DiskHealth},
     http,
     listen::{self, Doors, ListenError, Ports},
-    mailbox::{Progress, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox},
+    mailbox::{ShardInbox, ShardMailbox, driver_mailbox, shard_mailbox},
     peers::{
         Incoming, listener,
         outgoing::{Carriers, outgoing, tell_hints},
@@ -50,6 +50,7 @@ use crate::{
     consensus::{self, GroupSettings, Input, LeaseCell, ReplicaId, ShardId},
     control::{Directory, Topology},
     log::{GroupId, Identity, Log, LogSettings, OpenError, RecoveredGroup},
+    replica::{Install, Message, Progress},
     shard::{PlantedFault, Shard, ShardSettings, State},
 };
 
@@ -237,6 +238,7 @@ impl Prepared {
         let (driver_mailbox, driver_inbox) = driver_mailbox();
         let (stopping, stop_watch) = watch::channel(false);
 
+        let consensus_settings = consensus_settings(&settings);
         let has_begun = recovered.values().any(RecoveredGroup::has_begun);
         let mut groups = Vec::new();
         let mut leases = BTreeMap::new();
@@ -249,19 +251,19 @@ impl Prepared {
             let (mailbox, inbox) = shard_mailbox();
             let snapshot = recovered.as_ref().and_then(|group| newest_snapshot(shard, group));
             if let Some(SnapshotName { index, term, .. }) = snapshot {
-                mailbox.send(ShardMessage::Install { index, term });
+                mailbox.send(Message::Install(Install { index, term }));
             }
             let last = recovered.as_ref().map(|group| (group.last_index, group.terms.term(group.last_index)));
             acknowledged.insert(shard, last.unwrap_or_default());
             snapshots.extend(snapshot);
-            let progress = Arc::new(Progress::new(shard, snapshot.map_or(0, |name| name.index)));
+            let applied = snapshot.map_or(0, |name| name.index);
+            let progress = Arc::new(Progress::new(applied, &consensus_settings));
             replicas.insert(shard, ReplicaHandle { mailbox, progress, figures: ReplicaFigures::default() });
             inboxes.insert(shard, inbox);
             let group = group_settings(&topology, shard, recovered);
             leases.insert(shard, Arc::clone(&group.lease));
             groups.push(group);
         }
-        let consensus_settings = consensus_settings(&settings);
         let snapshot_bytes = snapshots.iter().map(|&name| (name.shard, files.bytes(name))).collect();
         let mailbox_of = |(&shard, replica): (&ShardId, &ReplicaHandle)| (shard, replica.mailbox.clone());
         let by_shard: BTreeMap<ShardId, ShardMailbox> = replicas.iter().map(mailbox_of).collect();
@@ -547,7 +549,7 @@ pub fn stop(nodes: Vec<RunningNode>) {
         let until_ns = clock::boot_ns() + SCRIPT_GRACE.as_nanos() as u64;
         shared.scripts_until_ns.store(until_ns, Ordering::Relaxed);
         let within = shared.times().farewell;
-        shared.replicas.values().for_each(|replica| replica.mailbox.send(ShardMessage::Stop { within }));
+        shared.replicas.values().for_each(|replica| replica.mailbox.stop(within));
     }
     let mut rest = Vec::new();
     for node in nodes {

@@ -15,7 +15,7 @@ use super::{
     clock,
     descriptors::Shares,
     disk::DiskHealth,
-    mailbox::{DriverMailbox, Progress, ShardMailbox},
+    mailbox::{DriverMailbox, ShardMailbox},
     peers::Outgoing,
     snapshots::SnapshotFiles,
     stop::Times,
@@ -26,6 +26,7 @@ use crate::{
     config::Settings,
     consensus::{GroupStatus, ShardId},
     keyspace::tx::Publication,
+    replica::Progress,
 };
 
 /// Figures of consensus, for those who ask.

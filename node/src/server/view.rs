@@ -160,7 +160,7 @@ impl View {
         if change(&mut directory) {
             self.maps.store(Arc::new(Maps::of(directory.map())));
             drop(directory);
-            self.shards.iter().for_each(|shard| shard.send(Event::MapChanged.into()));
+            self.shards.iter().for_each(|shard| shard.send(Event::MapChanged));
         }
     }
 

@@ -138,7 +138,7 @@ impl Desk {
 
     fn tell(&self, shard: ShardId, event: Event) {
         if let Some(mailbox) = self.shards.get(&shard) {
-            mailbox.send(event.into());
+            mailbox.send(event);
         }
     }
 }

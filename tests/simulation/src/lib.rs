@@ -1,7 +1,7 @@
 //! The simulator: a whole cluster in one thread from one seed.
 //!
-//! It wires the very types that the server runs, [`moonraft::shard::Shard`] and
-//! [`moonraft::consensus::Consensus`], to a virtual network, virtual disks and
+//! It wires the very types that the server runs, [`moonraft::shard::Shard`],
+//! [`moonraft::consensus::Consensus`] and the glue in [`moonraft::replica`], to a virtual network, virtual disks and
 //! virtual clocks, and does to them what the world does: messages are lost,
 //! delayed, doubled and reordered; links are cut, one way or both; nodes crash
 //! and lose what was not synced, pause, restart; disks tear writes, fail, fill up, hang and

@@ -23,6 +23,8 @@ pub const ALL: &[&str] = &[
     "message waited for the next turn",
     "parts of a lost leader given up",
     "parts given up by a shard",
+    "follower told of several entries at once",
+    "entries kept back left before what came after them",
     "change of members between two parts",
     // Speculation.
     "several batches undone at once",

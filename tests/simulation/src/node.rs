@@ -12,8 +12,9 @@ use bytes::Bytes;
 use moonraft::{
     consensus::{Consensus, GroupSettings, GroupStatus, Input, LeaseCell, ReplicaId},
     control::{Topology, birth::Birth},
-    log::RecoveredGroup,
-    shard::{Busy, BusyShard, Event, ProcessFacts, Shard, ShardSettings, State, Surroundings},
+    log::{LogWrites, RecoveredGroup},
+    replica::{Dispatch, Install, Intake, Message, Notice, Progress},
+    shard::{Busy, BusyShard, ProcessFacts, Shard, ShardSettings, State, Surroundings},
 };
 use moonraft_router::{Network, SlotMap};
 use rand::rngs::StdRng;
@@ -69,30 +70,6 @@ impl Surroundings for World {
     }
 }
 
-/// What a shard's thread is told.
-pub enum Mail {
-    /// What its shard is told at once.
-    Event(Event),
-    /// This snapshot is to be installed.
-    Install {
-        /// The last entry in it.
-        index: u64,
-        /// That entry's term.
-        term: u64,
-    },
-}
-
-/// What consensus tells a shard, and what of it waits.
-#[derive(Default)]
-pub struct Intake {
-    /// What waits for the shard's thread, where it is busy.
-    pub mailbox: Option<VecDeque<Mail>>,
-    /// What waits for a snapshot to be installed, or, on a follower, to be written.
-    pub deferred: VecDeque<Mail>,
-    /// A snapshot is being installed.
-    pub installing: bool,
-}
-
 /// What the consensus thread is told.
 pub enum Told {
     /// What its groups are told.
@@ -104,7 +81,7 @@ pub enum Told {
 /// What runs on a node while it is up.
 pub struct Running {
     /// All its groups, once they have begun.
-    pub consensus: Option<Consensus>,
+    pub dispatch: Option<Dispatch>,
     /// What is known before.
     pub birth: Birth,
     /// Groups that this node's replica is to become a voter of.
@@ -113,14 +90,18 @@ pub struct Running {
     pub shards: Vec<Shard>,
     /// The way to each of them.
     pub intakes: Vec<Intake>,
+    /// What waits for the thread of each, where that is busy.
+    pub mailboxes: Vec<Option<VecDeque<Message>>>,
+    /// How far each is.
+    pub progress: Vec<Arc<Progress>>,
     /// Their leases.
     leases: Vec<Arc<LeaseCell>>,
     /// What waits for the consensus thread.
     pub inbox: VecDeque<Told>,
-    /// A write is being synced: the snapshots that it calls the newest, group and index.
-    pub syncing: Option<Vec<(u32, u64)>>,
-    /// What the log durably calls the newest snapshots, where older ones may still be there.
-    pub newest_snapshots: BTreeMap<u32, u64>,
+    /// A write is being synced.
+    pub syncing: Option<LogWrites>,
+    /// When the consensus thread wakes, true time, if nothing comes before.
+    pub wakes_at: u64,
     /// Groups it led in this life.
     pub led: BTreeSet<u32>,
     /// The snapshot of each shard that is being written: its number, its chunks; none if it has failed.
@@ -132,7 +113,7 @@ pub struct Running {
 impl Running {
     /// The next that waits for the consensus thread, if this turn takes more.
     pub fn hear(&mut self) -> Option<Told> {
-        if self.consensus.as_ref().is_some_and(Consensus::is_full) {
+        if self.dispatch.as_ref().is_some_and(Dispatch::is_full) {
             if !self.inbox.is_empty() {
                 mark("message waited for the next turn");
             }
@@ -166,6 +147,8 @@ pub struct Node {
 pub struct Start<'a> {
     /// Numbers of shards.
     pub shard: &'a ShardSettings,
+    /// Numbers of consensus.
+    pub consensus: &'a moonraft::consensus::Settings,
     /// What is drawn at random, by shard.
     pub seeds: Vec<u64>,
 }
@@ -173,7 +156,7 @@ pub struct Start<'a> {
 impl Node {
     /// Starts the node from what its disk holds, as the server does. Returns whether its groups have begun, and the
     /// snapshots that its shards are to install.
-    pub fn start(&mut self, start: &Start<'_>) -> (bool, Vec<(usize, Mail)>) {
+    pub fn start(&mut self, start: &Start<'_>) -> (bool, Vec<(usize, Install)>) {
         self.life += 1;
         let recovered = self.disk.log.recover();
         let leases: Vec<Arc<LeaseCell>> = start.seeds.iter().map(|_| Arc::default()).collect();
@@ -193,18 +176,22 @@ impl Node {
             Shard::new(settings, Rc::new(world), state, seed)
         });
         let snapshots = recovered.iter().filter(|(_, it)| it.snapshot.index > 0).map(|(&group, it)| {
-            (group as usize, Mail::Install { index: it.snapshot.index, term: it.snapshot.term })
+            (group as usize, Install { index: it.snapshot.index, term: it.snapshot.term })
         });
+        let applied = |group: usize| recovered.get(&(group as u32)).map_or(0, |it| it.snapshot.index);
+        let progress = |group| Arc::new(Progress::new(applied(group), start.consensus));
         self.running = Some(Running {
-            consensus: None,
+            dispatch: None,
             birth: Birth::new(self.id, self.disk.identity),
             joining: BTreeSet::new(),
             shards: shards.collect(),
             intakes: leases.iter().map(|_| Intake::default()).collect(),
+            mailboxes: leases.iter().map(|_| None).collect(),
+            progress: (0..leases.len()).map(progress).collect(),
             leases,
             inbox: VecDeque::new(),
             syncing: None,
-            newest_snapshots: BTreeMap::new(),
+            wakes_at: 0,
             led: BTreeSet::new(),
             writing: BTreeMap::new(),
             written_at: 0,
@@ -233,13 +220,12 @@ impl Node {
             recovered: recovered.remove(&group),
         });
         let groups: Vec<GroupSettings> = groups.collect();
-        let ids: Vec<u32> = groups.iter().map(|group| group.group).collect();
         let reader = Arc::new(self.disk.log.clone());
         let consensus = Consensus::new(settings.clone(), groups, reader, now);
-        let is_voter =
-            |group: &u32| consensus.status(*group).is_some_and(|status| status.members.is_voter(replica));
-        running.joining = ids.into_iter().filter(|group| !is_voter(group)).collect();
-        running.consensus = Some(consensus);
+        let progress = (0..).zip(running.progress.iter().map(Arc::clone));
+        let mut dispatch = Dispatch::new(consensus, replica, progress);
+        running.joining = dispatch.take_notices().into_iter().filter_map(joiner).collect();
+        running.dispatch = Some(dispatch);
     }
 
     /// The power goes.
@@ -250,6 +236,11 @@ impl Node {
         self.disk.crash(rng, torn_is_taken);
     }
 
+    /// Its consensus, if that has begun.
+    pub fn dispatch(&mut self) -> Option<&mut Dispatch> {
+        self.running.as_mut()?.dispatch.as_mut()
+    }
+
     /// The groups' replica here, as it calls itself once it knows.
     pub fn replica(&self) -> ReplicaId {
         ReplicaId::new(self.id, self.disk.identity.expect("which life it is in has been decided"))
@@ -257,6 +248,14 @@ impl Node {
 
     /// Where a group stands here, if it has begun.
     pub fn status(&self, group: u32) -> Option<GroupStatus> {
-        self.running.as_ref()?.consensus.as_ref()?.status(group)
+        self.running.as_ref()?.dispatch.as_ref()?.consensus().status(group)
+    }
+}
+
+/// The group that a replica of the node asks to be a voter of.
+fn joiner(notice: Notice) -> Option<u32> {
+    match notice {
+        Notice::Members { group, joins: Some(_), .. } => Some(group),
+        _ => None,
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     consensus::{Input, PeerMessage, ReplicaId},
     control::{Directory, Topology},
     keyspace::tx::Publication,
+    replica::Message,
     server::{
         mailbox::{
             DriverInbox, DriverMessage, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox,
@@ -320,7 +321,9 @@ async fn published_messages_reach_the_shards_they_are_for_and_hints_the_view() {
     for inbox in &mut ear.shards {
         let mut messages = Vec::new();
         inbox.receive(&mut messages, 10).await;
-        let ShardMessage::Event(Event::Deliver(heard)) = &messages[0] else { panic!("{messages:?}") };
+        let ShardMessage::Replica(Message::Event(Event::Deliver(heard))) = &messages[0] else {
+            panic!("{messages:?}")
+        };
         texts.push(heard.iter().map(|message| message.message.clone()).collect::<Vec<_>>());
     }
     assert_eq!(texts, [vec!["all"], vec!["all", "one"]]);

@@ -15,7 +15,6 @@ mod run;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -27,13 +26,11 @@ use tokio::{sync::Notify, task::spawn_blocking};
 
 use run::Step;
 
-use super::{
-    busy::Clients, clock, connection::READ_BYTES, mailbox::ShardMessage, shared::NodeShared,
-    snapshots::SnapshotName,
-};
+use super::{busy::Clients, clock, connection::READ_BYTES, shared::NodeShared, snapshots::SnapshotName};
 use crate::{
     config::{Reads, Settings},
     consensus::Input,
+    replica::Intake,
     script,
     shard::{Output, Shard, ShardSettings},
 };
@@ -55,13 +52,8 @@ pub struct Replica {
     is_turn_due: Cell<bool>,
     turn: Notify,
     settings: RefCell<Arc<Settings>>,
-    /// Bytes of entries handed over and not yet reported as applied, and the newest of their terms.
-    handed: Cell<(u64, u64)>,
-    begins_term: Cell<bool>,
-    /// A snapshot is being installed: what comes after it in the log waits.
-    is_installing: Cell<bool>,
-    /// Messages of the log that wait, oldest first; bounded by what consensus hands over at once.
-    deferred: RefCell<VecDeque<ShardMessage>>,
+    /// What its thread is told goes through it.
+    intake: RefCell<Intake>,
     /// Wakes the task that goes on with a snapshot.
     walking: Notify,
     /// Wakes it when it waits for its rate, and somebody for a value.
@@ -119,10 +111,7 @@ impl Replica {
             is_turn_due: Cell::new(false),
             turn: Notify::new(),
             settings: RefCell::new(settings),
-            handed: Cell::new((0, 0)),
-            begins_term: Cell::new(false),
-            is_installing: Cell::new(false),
-            deferred: RefCell::default(),
+            intake: RefCell::default(),
             walking: Notify::new(),
             walk_awaited: Notify::new(),
             walk_from_ns: Cell::new(0),
@@ -222,11 +211,12 @@ impl Replica {
     }
 
     fn report_applied(&self, index: u64) {
-        let (bytes, term) = self.handed.replace((0, self.handed.get().1));
-        let begins_term = self.begins_term.replace(false);
-        let driver = &self.node.driver;
-        self.node.progress(self.number).applied(index, bytes, begins_term, driver);
-        self.node.note_replica(self.number, index, term, self.shard.borrow().is_serving());
+        let group = self.number;
+        let mut intake = self.intake.borrow_mut();
+        if intake.applied(index, self.node.progress(group)) {
+            self.node.driver.send(Input::Applied { group, index });
+        }
+        self.node.note_replica(group, index, intake.newest_term(), self.shard.borrow().is_serving());
     }
 
     /// Whether the node's disk hangs: others lead by now, and this node cannot tell who; see `disk`.

@@ -29,7 +29,7 @@ impl World {
                 self.start(node);
             } else {
                 let life = self.nodes[node].life;
-                self.after(0, Event::Process(node, life));
+                self.after(0, Event::Wake(node, life));
             }
         }
     }

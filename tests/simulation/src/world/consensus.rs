@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use moonraft::{
-    consensus::{Input, Output, ReplicaId, Role},
+    consensus::Input,
     control::birth::Memory,
     log::LogWrites,
-    shard::{self, Event as ShardEvent},
+    replica::{Dispatch, Install, Message, Notice},
+    shard::Event as ShardEvent,
 };
 use moonraft_router::SlotMap;
 use rand::RngExt;
@@ -14,7 +15,7 @@ use rand::RngExt;
 use super::{Event, World, network::Parcel};
 use crate::{
     marks::mark,
-    node::{Mail, Running, Told},
+    node::{Running, Told},
 };
 
 impl World {
@@ -31,7 +32,16 @@ impl World {
         }
     }
 
-    /// A turn of the consensus thread: all that waits, as far as it takes so much, then one write.
+    /// Time has come for the consensus thread.
+    pub(super) fn wake(&mut self, node: usize, life: u32) {
+        if self.is_awake(node, life) {
+            self.process(node);
+        } else if self.nodes[node].life == life && self.nodes[node].running.is_some() {
+            self.at(self.nodes[node].paused_until, Event::Wake(node, life));
+        }
+    }
+
+    /// Turns of the consensus thread: all that waits, as far as a turn takes so much, then one write.
     pub(super) fn process(&mut self, node: usize) {
         loop {
             let now = self.nodes[node].clock.boot_ns();
@@ -42,32 +52,48 @@ impl World {
             while let Some(told) = self.nodes[node].running.as_mut().and_then(Running::hear) {
                 self.take(node, told, now);
             }
-            let Some(running) = &mut self.nodes[node].running else { return };
-            let Some(consensus) = running.consensus.as_mut().filter(|it| it.has_work()) else { return };
-            let work = consensus.collect(now);
-            let writes = work.writes;
-            self.send(node, work.messages);
-            self.consensus_outputs(node, work.outputs);
+            let Some(dispatch) = self.nodes[node].dispatch() else { return };
+            dispatch.begin_turn(now, true);
+            if !dispatch.has_work() {
+                self.carry_out(node);
+                return self.sleep(node, now);
+            }
+            let (messages, writes) = dispatch.collect(now);
+            self.send(node, messages);
+            self.carry_out(node);
             if !writes.is_empty() {
-                return self.write(node, &writes);
+                return self.write(node, writes);
             }
             self.persisted(node);
+        }
+    }
+
+    /// Until something comes, or the next tick or time to tell is there.
+    fn sleep(&mut self, node: usize, now: u64) {
+        let Some(dispatch) = self.nodes[node].dispatch() else { return };
+        // Its clock may be slower than true time.
+        let wait = dispatch.next_wake().saturating_sub(now) * 21 / 20 + 1;
+        let (now, life) = (self.now.get(), self.nodes[node].life);
+        let Some(running) = &mut self.nodes[node].running else { return };
+        if running.wakes_at <= now || running.wakes_at > now + wait {
+            running.wakes_at = now + wait;
+            self.after(wait, Event::Wake(node, life));
         }
     }
 
     fn take(&mut self, node: usize, told: Told, now: u64) {
         let (shards, decided) = (self.shards as u32, self.nodes[node].disk.identity);
         let Some(running) = &mut self.nodes[node].running else { return };
-        match (told, &mut running.consensus) {
-            (Told::Input(input), Some(consensus)) => consensus.step(input, now),
+        match (told, &mut running.dispatch) {
+            (Told::Input(input), Some(dispatch)) => dispatch.step(input, now),
             // Whoever wants something of groups that have not begun says it again.
             (Told::Input(_), None) => {}
-            (Told::Recall(from, life), consensus) => {
+            (Told::Recall(from, life), dispatch) => {
                 let asker = from as u64 + 1;
-                let memory = match consensus {
+                let memory = match dispatch {
                     None => Memory::before_begin(decided, 0..shards),
-                    Some(consensus) => {
-                        let recall = |group| Some((group, consensus.recollect(group, asker)?));
+                    Some(dispatch) => {
+                        let recall = |group| Some((group, dispatch.consensus().recollect(group, asker)?));
                         Memory { decided: true, shards: (0..shards).filter_map(recall).collect() }
                     }
                 };
@@ -78,15 +104,14 @@ impl World {
 
     /// Writes to the log. A write that fails stops the node: what is on the disk is
     /// only known again after a start.
-    fn write(&mut self, node: usize, writes: &LogWrites) {
-        self.nodes[node].disk.log.write(writes);
+    fn write(&mut self, node: usize, writes: LogWrites) {
+        self.nodes[node].disk.log.write(&writes);
         if self.disk_fails(node) {
             return self.crash(node);
         }
         let delay = self.draw_sync(node);
         let life = self.nodes[node].life;
-        let newest = writes.groups.iter().filter_map(|it| Some((it.group, it.snapshot.as_ref()?.index)));
-        self.nodes[node].running.as_mut().expect("it is up").syncing = Some(newest.collect());
+        self.nodes[node].running.as_mut().expect("it is up").syncing = Some(writes);
         self.after(delay, Event::Synced(node, life));
     }
 
@@ -118,104 +143,74 @@ impl World {
         }
         let state = &mut self.nodes[node];
         state.disk.log.sync();
-        let newest = state.running.as_mut().and_then(|running| running.syncing.take());
-        if let Some(running) = &mut state.running {
-            running.newest_snapshots.extend(newest.into_iter().flatten());
-        }
-        for group in 0..self.shards {
-            self.prune(node, group);
+        if let Some(running) = &mut state.running
+            && let (Some(writes), Some(dispatch)) = (running.syncing.take(), &mut running.dispatch)
+        {
+            dispatch.written(&writes);
         }
         self.persisted(node);
         self.process(node);
     }
 
-    /// Snapshots older than the newest go, once the shard needs none of them.
-    pub(super) fn prune(&mut self, node: usize, shard: usize) {
-        let (state, group) = (&mut self.nodes[node], shard as u32);
-        let Some(running) = &mut state.running else { return };
-        let Some(&index) = running.newest_snapshots.get(&group) else { return };
-        if index <= running.shards[shard].applied().0 {
-            running.newest_snapshots.remove(&group);
-            state.disk.prune(group, index);
-        }
-    }
-
-    pub(super) fn persisted(&mut self, node: usize) {
+    fn persisted(&mut self, node: usize) {
         let now = self.nodes[node].clock.boot_ns();
-        let running = self.nodes[node].running.as_mut();
-        let Some(consensus) = running.and_then(|running| running.consensus.as_mut()) else { return };
-        let work = consensus.persisted(now);
-        self.send(node, work.messages);
-        self.consensus_outputs(node, work.outputs);
+        let Some(dispatch) = self.nodes[node].dispatch() else { return };
+        let messages = dispatch.persisted(now);
+        self.send(node, messages);
+        self.carry_out(node);
     }
 
-    pub(super) fn consensus_outputs(&mut self, node: usize, outputs: Vec<Output>) {
-        for output in outputs {
-            match output {
-                Output::Role { group, term, role } => self.role(node, group, term, role),
-                Output::Retiring { group, term } => {
-                    self.retired.insert((group, term), node);
-                    self.post(node, group as usize, ShardEvent::Follow { leader: None });
-                }
-                Output::Committed { group, entries } => {
-                    let entries = entries.into_iter().map(|entry| shard::CommittedEntry {
-                        index: entry.index,
-                        term: entry.term,
-                        data: entry.data,
-                        more: entry.more,
-                    });
-                    let event = ShardEvent::Committed(entries.collect());
-                    self.post(node, group as usize, event);
-                }
-                Output::RoundConfirmed { group, term, round, .. } => {
-                    mark("round confirmed a read");
-                    self.post(node, group as usize, ShardEvent::RoundConfirmed { term, round });
-                }
-                Output::Followers { group, term, matched } => {
-                    self.post(node, group as usize, ShardEvent::Followers { term, matched });
-                }
-                Output::TakeSnapshot { group } => self.post(node, group as usize, ShardEvent::TakeSnapshot),
-                Output::SendSnapshot { index, message, .. } => self.send_snapshot(node, index, message),
-                Output::InstallSnapshot { group, index, term } => {
-                    if self.nodes[node].running.as_ref().is_some_and(|running| running.led.contains(&group)) {
-                        mark("snapshot installed by one that led before");
-                    }
-                    let file = self.nodes[node].disk.snapshot(group, index).expect("it was kept before");
-                    assert_eq!(file.term, term, "a snapshot file is named by index and term");
-                    self.post_mail(node, group as usize, Mail::Install { index, term });
-                }
-                Output::Members { group, members, .. } => self.members_changed(node, group, &members),
-                Output::Refused { .. } | Output::RoundRefused { .. } => {}
+    fn carry_out(&mut self, node: usize) {
+        let notices = self.nodes[node].dispatch().map(Dispatch::take_notices);
+        notices.into_iter().flatten().for_each(|notice| self.carry_out_one(node, notice));
+    }
+
+    fn carry_out_one(&mut self, node: usize, notice: Notice) {
+        match notice {
+            Notice::Tell(group, message) => {
+                self.look_at(node, group, &message);
+                self.post(node, group as usize, message);
             }
+            Notice::Leader { shard, term, node: leader } => {
+                if leader == self.nodes[node].id {
+                    self.note_leader(node, shard, term);
+                }
+                let mut map = SlotMap::clone(&self.nodes[node].map.borrow());
+                if map.learn_leader(shard as usize, term, leader) {
+                    *self.nodes[node].map.borrow_mut() = Arc::new(map);
+                }
+            }
+            Notice::Follows(_) | Notice::Serves { .. } => {}
+            Notice::Members { group, members, joins, .. } => {
+                self.members_changed(node, group, &members, joins.is_some());
+            }
+            Notice::SendSnapshot { snapshot, message, .. } => {
+                self.send_snapshot(node, snapshot.index, message);
+            }
+            Notice::Prune(group, index) => self.nodes[node].disk.prune(group, index),
         }
     }
 
-    pub(super) fn role(&mut self, node: usize, group: u32, term: u64, role: Role) {
-        let leader = match role {
-            Role::Leader => Some(self.nodes[node].id),
-            Role::Follower { leader } => leader.map(ReplicaId::node),
-            Role::Candidate => None,
-        };
-        self.note_leader(node, group, term, role);
-        if let Some(leader) = leader {
-            let mut map = SlotMap::clone(&self.nodes[node].map.borrow());
-            if map.learn_leader(group as usize, term, leader) {
-                *self.nodes[node].map.borrow_mut() = Arc::new(map);
+    /// What consensus tells a shard says something of what happens.
+    fn look_at(&mut self, node: usize, group: u32, message: &Message) {
+        match message {
+            Message::Retire { term } => {
+                self.retired.insert((group, *term), node);
             }
+            Message::Event(ShardEvent::RoundConfirmed { .. }) => mark("round confirmed a read"),
+            Message::Install(Install { index, term }) => {
+                if self.nodes[node].running.as_ref().is_some_and(|running| running.led.contains(&group)) {
+                    mark("snapshot installed by one that led before");
+                }
+                let file = self.nodes[node].disk.snapshot(group, *index).expect("it was kept before");
+                assert_eq!(file.term, *term, "a snapshot file is named by index and term");
+            }
+            Message::Event(_) => {}
         }
-        let event = match role {
-            Role::Leader => ShardEvent::Lead { term },
-            Role::Follower { leader } => ShardEvent::Follow { leader: leader.map(ReplicaId::node) },
-            Role::Candidate => ShardEvent::Follow { leader: None },
-        };
-        self.post(node, group as usize, event);
     }
 
     /// There is one leader a term; a leader that retired is followed by another.
-    fn note_leader(&mut self, node: usize, group: u32, term: u64, role: Role) {
-        if role != Role::Leader {
-            return;
-        }
+    fn note_leader(&mut self, node: usize, group: u32, term: u64) {
         if let Some(running) = &mut self.nodes[node].running {
             running.led.insert(group);
         }

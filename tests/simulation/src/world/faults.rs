@@ -1,6 +1,6 @@
 //! What is done to the cluster.
 
-use moonraft::{consensus::Input, shard};
+use moonraft::{consensus::Input, replica::Intake, shard};
 use rand::RngExt;
 
 use super::{Event, Fault, MS, World};
@@ -153,10 +153,10 @@ impl World {
         if statuses.into_iter().any(|status| !status.members.outgoing.is_empty()) {
             mark("crash in a joint configuration");
         }
-        if running.intakes.iter().any(|intake| intake.installing) {
+        if running.intakes.iter().any(Intake::is_installing) {
             mark("crash while a snapshot was installed");
         }
-        if running.consensus.is_none() {
+        if running.dispatch.is_none() {
             mark("crash before the groups began");
         }
         if !running.joining.is_empty() {

@@ -65,7 +65,7 @@ impl World {
         let election_ticks = self.draw_election_ticks(node);
         self.nodes[node].begin(&self.consensus, &self.topology, &election_ticks);
         let life = self.nodes[node].life;
-        self.after(0, Event::Process(node, life));
+        self.after(0, Event::Wake(node, life));
         self.after(0, Event::AskToJoin(node, life));
     }
 
@@ -88,15 +88,14 @@ impl World {
     }
 
     /// The members of a group changed, as a replica of it sees them.
-    pub(super) fn members_changed(&mut self, node: usize, group: u32, members: &Members) {
-        let replica = self.nodes[node].replica();
+    pub(super) fn members_changed(&mut self, node: usize, group: u32, members: &Members, joins: bool) {
         let life = self.nodes[node].life;
         if let Some(running) = &mut self.nodes[node].running {
-            if members.is_voter(replica) {
-                running.joining.remove(&group);
+            if joins {
+                running.joining.insert(group)
             } else {
-                running.joining.insert(group);
-            }
+                running.joining.remove(&group)
+            };
         }
         // In a joint configuration, or when one ends.
         if self.draw(self.weather.crash_in_change) {

@@ -44,7 +44,7 @@ use self::{
     clients::{Client, Connection},
     network::Parcel,
     queue::Queue,
-    snapshots::{Install, Task, Transfer},
+    snapshots::{Installation, Task, Transfer},
     weather::Weather,
 };
 use crate::{history::History, node::Node};
@@ -60,14 +60,15 @@ const SHARD_TICK: u64 = 50 * MS;
 const WALK_STEP: usize = 300;
 
 enum Event {
-    Tick(usize, u32),
+    /// A node's consensus has something to do at this time: a tick, or entries that were kept back.
+    Wake(usize, u32),
     ShardTick(usize, u32),
     Process(usize, u32),
     Deliver(usize, Box<Parcel>),
     Synced(usize, u32),
     ReadMail(usize, u32, usize),
     WriteSnapshot(usize, u32, Box<Task>),
-    InstallStep(usize, u32, usize, Install),
+    InstallStep(usize, u32, usize, Installation),
     SnapshotChunk(Box<Transfer>),
     SnapshotDone(usize, u32, Input),
     Start(usize, u32),
@@ -247,7 +248,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Tick(node, life) => self.tick(node, life),
+            Event::Wake(node, life) => self.wake(node, life),
             Event::ShardTick(node, life) => self.shard_tick(node, life),
             Event::Process(node, life) if self.is_awake(node, life) => self.process(node),
             Event::Process(..) => {}

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use moonraft::{consensus::Input, shard::Event as ShardEvent};
+use moonraft::{replica::Message, shard::Event as ShardEvent};
 use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
 use rand::{RngExt, rngs::StdRng};
 
@@ -21,13 +21,12 @@ impl World {
     pub(super) fn start(&mut self, node: usize) {
         self.miss(node);
         let seeds = (0..self.shards).map(|_| self.rng.random()).collect();
-        let start = Start { shard: &self.shard_settings, seeds };
+        let start = Start { shard: &self.shard_settings, consensus: &self.consensus, seeds };
         let (has_begun, snapshots) = self.nodes[node].start(&start);
         let life = self.nodes[node].life;
-        for (shard, mail) in snapshots {
-            self.post_mail(node, shard, mail);
+        for (shard, install) in snapshots {
+            self.post(node, shard, Message::Install(install));
         }
-        self.after(self.consensus.tick_ms * MS, Event::Tick(node, life));
         self.after(SHARD_TICK, Event::ShardTick(node, life));
         if has_begun {
             self.groups_begin(node);
@@ -53,18 +52,6 @@ impl World {
 
     pub(super) fn is_paused(&self, node: usize) -> bool {
         self.nodes[node].paused_until > self.now.get()
-    }
-
-    pub(super) fn tick(&mut self, node: usize, life: u32) {
-        if self.nodes[node].life != life || self.nodes[node].running.is_none() {
-            return;
-        }
-        let tick = self.consensus.tick_ms * MS;
-        let next = self.nodes[node].paused_until.max(self.now.get() + tick / 2);
-        self.at(next, Event::Tick(node, life));
-        if !self.is_paused(node) {
-            self.input(node, Input::Tick);
-        }
     }
 
     pub(super) fn shard_tick(&mut self, node: usize, life: u32) {

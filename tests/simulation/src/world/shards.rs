@@ -3,46 +3,35 @@
 use std::collections::VecDeque;
 
 use moonraft::consensus::Input;
+use moonraft::replica::{Install, Message};
 use moonraft::shard::{self, Event as ShardEvent};
 use rand::RngExt;
 
 use super::{
     Event, World,
-    snapshots::{Install, Step, Task},
+    snapshots::{Installation, Step, Task},
 };
-use crate::{
-    marks::mark,
-    node::{Mail, Running},
-};
-
-/// Whether what is of the log has to wait: for a snapshot to be installed, or, on a follower, to be written.
-fn is_log_held(running: &Running, shard: usize) -> bool {
-    let state = &running.shards[shard];
-    running.intakes[shard].installing || !state.standing().is_leading() && state.is_writer_behind()
-}
+use crate::marks::mark;
 
 impl World {
-    /// Consensus tells a shard something. The shard has a thread of its own, which may be
-    /// busy: it hears in order, but not always at once.
-    pub(super) fn post(&mut self, node: usize, shard: usize, event: ShardEvent) {
-        self.post_mail(node, shard, Mail::Event(event));
-    }
-
-    pub(super) fn post_mail(&mut self, node: usize, shard: usize, mail: Mail) {
+    /// A shard is told something. It has a thread of its own, which may be busy: it hears in order, but not always at
+    /// once.
+    pub(super) fn post(&mut self, node: usize, shard: usize, message: impl Into<Message>) {
+        let message = message.into();
         if self.draw(self.weather.busy) {
             self.keep_busy(node, shard);
         }
         let Some(running) = &mut self.nodes[node].running else { return };
-        match &mut running.intakes[shard].mailbox {
-            Some(waiting) => waiting.push_back(mail),
-            None => self.take_mail(node, shard, mail),
+        match &mut running.mailboxes[shard] {
+            Some(waiting) => waiting.push_back(message),
+            None => self.take_mail(node, shard, [message]),
         }
     }
 
-    /// The shard's thread does not look at what consensus tells it for a while.
+    /// The shard's thread does not look at what it is told for a while.
     pub(super) fn keep_busy(&mut self, node: usize, shard: usize) {
         let Some(running) = &mut self.nodes[node].running else { return };
-        let mailbox = &mut running.intakes[shard].mailbox;
+        let mailbox = &mut running.mailboxes[shard];
         if mailbox.is_none() {
             *mailbox = Some(VecDeque::new());
             let delay = self.rng.random_range(0..self.weather.busy_for);
@@ -59,63 +48,30 @@ impl World {
             return self.at(self.nodes[node].paused_until, Event::ReadMail(node, life, shard));
         }
         let Some(running) = &mut self.nodes[node].running else { return };
-        for mail in running.intakes[shard].mailbox.take().into_iter().flatten() {
-            self.take_mail(node, shard, mail);
-        }
+        let waiting = running.mailboxes[shard].take();
+        self.take_mail(node, shard, waiting.into_iter().flatten());
     }
 
     /// The shard hears something at once.
     pub(super) fn tell(&mut self, node: usize, shard: usize, event: ShardEvent) {
-        self.take_mail(node, shard, Mail::Event(event));
+        self.take_mail(node, shard, [event.into()]);
     }
 
-    /// The shard's thread takes a message, unless that is of the log and has to wait, and then what has waited for
-    /// long enough.
-    fn take_mail(&mut self, node: usize, shard: usize, mail: Mail) {
+    /// The shard's thread takes messages, in one turn.
+    fn take_mail(&mut self, node: usize, shard: usize, messages: impl IntoIterator<Item = Message>) {
         let Some(running) = &mut self.nodes[node].running else { return };
-        let held = is_log_held(running, shard) || !running.intakes[shard].deferred.is_empty();
-        match mail {
-            Mail::Install { .. } | Mail::Event(ShardEvent::Committed(_)) if held => {
-                let intake = &mut running.intakes[shard];
-                if intake.installing && matches!(mail, Mail::Install { .. }) {
-                    mark("snapshot superseded while it was installed");
-                }
-                mark(if intake.installing { "log waited for an install" } else { "log waited for a writer" });
-                intake.deferred.push_back(mail);
-            }
-            mail => self.take_now(node, shard, mail),
-        }
-        self.take_deferred(node, shard);
+        let wanted = running.intakes[shard].take(&mut running.shards[shard], messages);
+        self.install_if(node, shard, wanted);
         self.end_turn(node, shard);
     }
 
-    pub(super) fn take_deferred(&mut self, node: usize, shard: usize) {
-        let Some(running) = &mut self.nodes[node].running else { return };
-        let deferred = &mut running.intakes[shard].deferred;
-        // What comes before another snapshot need not be taken any more, and its file may be gone.
-        let newest = deferred.iter().rposition(|mail| matches!(mail, Mail::Install { .. }));
-        deferred.drain(..newest.unwrap_or(0));
-        loop {
-            let Some(running) = &mut self.nodes[node].running else { return };
-            if is_log_held(running, shard) {
-                return;
-            }
-            let Some(mail) = running.intakes[shard].deferred.pop_front() else { return };
-            self.take_now(node, shard, mail);
-        }
-    }
-
-    fn take_now(&mut self, node: usize, shard: usize, mail: Mail) {
-        let Some(running) = &mut self.nodes[node].running else { return };
-        match mail {
-            Mail::Event(event) => running.shards[shard].handle(event),
-            Mail::Install { index, term } => {
-                running.intakes[shard].installing = true;
-                let life = self.nodes[node].life;
-                let install = Install { index, term, step: Step::Begin };
-                self.after(0, Event::InstallStep(node, life, shard, install));
-                self.cut_in_install(node, shard as u32, index);
-            }
+    /// Begins to install the snapshot that is wanted, if one is.
+    pub(super) fn install_if(&mut self, node: usize, shard: usize, wanted: Option<Install>) {
+        if let Some(snapshot) = wanted {
+            let life = self.nodes[node].life;
+            let installation = Installation { snapshot, step: Step::Begin };
+            self.after(0, Event::InstallStep(node, life, shard, installation));
+            self.cut_in_install(node, shard as u32, snapshot.index);
         }
     }
 
@@ -164,8 +120,7 @@ impl World {
             shard::Output::Readers(present) => self.input(node, Input::Readers { group, present }),
             shard::Output::Applied { index } => {
                 self.compare_at(node, shard);
-                self.prune(node, shard);
-                self.input(node, Input::Applied { group, index });
+                self.report_applied(node, shard, index);
             }
             shard::Output::SnapshotChunk { number, data } => {
                 self.have_written(node, Task::Chunk(group, number, data));
@@ -181,6 +136,13 @@ impl World {
             shard::Output::Resume(session) => self.resume(node, shard, session),
             shard::Output::Close(session) => self.close(node, shard, session),
             shard::Output::Publish(_) => {}
+        }
+    }
+
+    fn report_applied(&mut self, node: usize, shard: usize, index: u64) {
+        let Some(running) = &mut self.nodes[node].running else { return };
+        if running.intakes[shard].applied(index, &running.progress[shard]) {
+            self.input(node, Input::Applied { group: shard as u32, index });
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use moonraft::consensus::{Input, PeerMessage, snapshot_position};
+use moonraft::replica::Install;
 use moonraft::shard::Event as ShardEvent;
 use rand::RngExt;
 
@@ -28,9 +29,8 @@ pub(super) struct Transfer {
 }
 
 /// A snapshot that a shard takes in.
-pub(super) struct Install {
-    pub(super) index: u64,
-    pub(super) term: u64,
+pub(super) struct Installation {
+    pub(super) snapshot: Install,
     pub(super) step: Step,
 }
 
@@ -126,7 +126,7 @@ impl World {
     // ---- installing ---------------------------------------------------------------
 
     /// A shard takes in a snapshot, one turn after the other: much happens meanwhile.
-    pub(super) fn install_step(&mut self, node: usize, life: u32, shard: usize, install: Install) {
+    pub(super) fn install_step(&mut self, node: usize, life: u32, shard: usize, install: Installation) {
         if self.nodes[node].life != life {
             return;
         }
@@ -139,12 +139,12 @@ impl World {
         let machine = &mut running.shards[shard];
         let step = match install.step {
             Step::Begin => {
-                machine.begin_install(install.index, install.term);
+                machine.begin_install(install.snapshot.index, install.snapshot.term);
                 Some(Step::Open)
             }
             // From here on it is read, whether it keeps its name or not.
             Step::Open => {
-                let file = state.disk.snapshot(shard as u32, install.index);
+                let file = state.disk.snapshot(shard as u32, install.snapshot.index);
                 file.map(|file| Step::Chunks(file.chunks.clone().into()))
             }
             Step::Chunks(mut chunks) => match chunks.pop_front() {
@@ -152,11 +152,7 @@ impl World {
                     machine.install_chunk(&chunk).expect("a snapshot was written just so");
                     Some(Step::Chunks(chunks))
                 }
-                None => {
-                    mark("snapshot installed");
-                    machine.end_install();
-                    return self.installed(node, shard);
-                }
+                None => return self.installed(node, shard),
             },
         };
         match step {
@@ -164,9 +160,11 @@ impl World {
                 let hung = self.nodes[node].disk.hung_until.saturating_sub(self.now.get());
                 let longest = if self.calm { MS } else { self.weather.install_for };
                 let delay = hung + self.rng.random_range(0..longest);
-                self.after(delay, Event::InstallStep(node, life, shard, Install { step, ..install }));
+                self.after(delay, Event::InstallStep(node, life, shard, Installation { step, ..install }));
             }
-            None => self.wrong = Some(format!("snapshot {} of shard {shard} is gone", install.index)),
+            None => {
+                self.wrong = Some(format!("snapshot {} of shard {shard} is gone", install.snapshot.index))
+            }
         }
         self.end_turn(node, shard);
     }
@@ -174,8 +172,8 @@ impl World {
     /// What came after the snapshot is taken now.
     fn installed(&mut self, node: usize, shard: usize) {
         let Some(running) = &mut self.nodes[node].running else { return };
-        running.intakes[shard].installing = false;
-        self.take_deferred(node, shard);
+        let wanted = running.intakes[shard].end_install(&mut running.shards[shard]);
+        self.install_if(node, shard, wanted);
         self.end_turn(node, shard);
     }
 
