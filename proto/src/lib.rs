@@ -2,6 +2,7 @@
 //!
 //! * [`resp`]: requests as clients send them (RESP arrays and inline commands).
 //! * [`reply`]: what a client is answered, and its RESP2 and RESP3 form.
+//! * [`replies`]: replies as a client reads them.
 //! * [`effect`]: the typed changes of a keyspace, and their bytes.
 //! * [`entry`]: a batch of units of effects, which is one entry of the Raft log.
 //! * [`wire`]: the primitive encodings the last two share.
@@ -14,6 +15,7 @@ mod digits;
 pub mod effect;
 pub mod entry;
 pub mod peer;
+pub mod replies;
 pub mod reply;
 pub mod resp;
 mod text;

@@ -182,13 +182,12 @@ fn header(input: &[u8], at: usize, limits: &Limits, too_long: &'static str) -> R
         }
     }
     // In C a zero byte ends the text in which the end of the line is looked for.
-    match memchr::memchr2(b'\r', 0, line) {
-        Some(end) if line[end] == b'\r' => {
-            Ok((end + 1 < line.len()).then(|| (integer(line.get(1..end).unwrap_or_default()), at + end + 2)))
-        }
-        _ if line.len() > limits.line_bytes_max => Err(DecodeError::new(too_long)),
-        _ => Ok(None),
+    let end = memchr::memchr2(b'\r', 0, line).filter(|&end| line[end] == b'\r');
+    if end.unwrap_or(line.len()) > limits.line_bytes_max {
+        return Err(DecodeError::new(too_long));
     }
+    let Some(end) = end.filter(|end| end + 1 < line.len()) else { return Ok(None) };
+    Ok(Some((integer(line.get(1..end).unwrap_or_default()), at + end + 2)))
 }
 
 /// An integer as Redis reads them: neither a `+` nor a zero in front.
@@ -364,6 +363,10 @@ mod tests {
         assert_eq!(refusal(&format!("*{long}")), "Protocol error: too big mbulk count string");
         assert_eq!(refusal(&format!("*1\r\n${long}")), "Protocol error: too big bulk count string");
         assert_eq!(refusal(&format!("1{long}")), "Protocol error: too big inline request");
+        // Also if its end has come with it.
+        assert_eq!(refusal(&format!("*{long}\r\n")), "Protocol error: too big mbulk count string");
+        assert_eq!(refusal(&format!("*1\r\n${long}\r\n")), "Protocol error: too big bulk count string");
+        assert_eq!(refusal(&format!("*{}\r\n", &long[1..])), "Protocol error: invalid multibulk length");
         assert!(is_incomplete(&long) && is_incomplete(&format!("*{}", &long[1..])));
     }
 

@@ -35,7 +35,7 @@ mod memory;
 mod persistence;
 #[cfg(test)]
 mod properties;
-mod rdb;
+pub mod rdb;
 mod restore;
 mod scripting;
 mod server;

@@ -80,6 +80,14 @@ pub fn restore(payload: &[u8]) -> Result<Value, Refusal> {
     read::value(content).ok_or(Refusal::Content)
 }
 
+/// What makes a payload of its content: version and checksum.
+pub fn seal(content: &mut Vec<u8>) {
+    content.reserve_exact(FOOTER_BYTES);
+    content.extend_from_slice(&VERSION_WRITTEN.to_le_bytes());
+    let sum = checksum::crc64(content);
+    content.extend_from_slice(&sum.to_le_bytes());
+}
+
 /// Whether these elements fit a list that Redis 7.2 calls a `listpack`.
 pub fn fits_listpack<'a>(elements: impl Iterator<Item = &'a [u8]>) -> bool {
     let mut bytes = listpack::EMPTY_BYTES;

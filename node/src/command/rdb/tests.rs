@@ -23,9 +23,7 @@ fn bytes(digits: &str) -> Vec<u8> {
 /// A payload with this content.
 fn payload(content: &[u8]) -> Vec<u8> {
     let mut payload = content.to_vec();
-    payload.extend_from_slice(&VERSION_WRITTEN.to_le_bytes());
-    let sum = checksum::crc64(&payload);
-    payload.extend_from_slice(&sum.to_le_bytes());
+    seal(&mut payload);
     payload
 }
 

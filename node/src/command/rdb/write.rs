@@ -2,7 +2,7 @@
 
 use moonraft_proto::reply::double_text;
 
-use super::{FOOTER_BYTES, LISTPACK_BYTES_MAX, VERSION_WRITTEN, checksum, kind, listpack};
+use super::{LISTPACK_BYTES_MAX, kind, listpack, seal};
 use crate::keyspace::{Hash, List, Set, SortedSet, Value, integer::parse_integer};
 
 /// The payload of a value.
@@ -18,10 +18,7 @@ pub fn dump(value: &Value) -> Vec<u8> {
         Value::Hash(hash) => put_hash(&mut out, hash),
         Value::Sorted(sorted) => put_sorted(&mut out, sorted),
     }
-    out.reserve_exact(FOOTER_BYTES);
-    out.extend_from_slice(&VERSION_WRITTEN.to_le_bytes());
-    let sum = checksum::crc64(&out);
-    out.extend_from_slice(&sum.to_le_bytes());
+    seal(&mut out);
     out
 }
 

@@ -11,9 +11,9 @@ use prost::Message as _;
 use tokio_util::codec::LengthDelimitedCodec;
 
 /// What a lane's connection begins with, its version included. A call of gRPC begins with `PRI`.
-pub(super) const PREFACE: [u8; 4] = *b"MRL1";
+pub const PREFACE: [u8; 4] = *b"MRL1";
 /// A frame that says nothing but that its sender lives.
-pub(super) const ALIVE: Bytes = Bytes::from_static(&[0; 4]);
+pub const ALIVE: Bytes = Bytes::from_static(&[0; 4]);
 /// Bytes of the largest envelope that is believed: above the largest entry.
 const ENVELOPE_BYTES_MAX: usize = 1 << 30;
 /// The same of one whose sender has not said who it is, and of what is answered.
@@ -22,17 +22,17 @@ const WORDS_BYTES_MAX: usize = 4 << 10;
 const LENGTH_BYTES: usize = 4;
 
 /// The codec of a peer that is known.
-pub(super) fn envelopes() -> LengthDelimitedCodec {
+pub fn envelopes() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(ENVELOPE_BYTES_MAX).new_codec()
 }
 
 /// The codec of one that is not, and of what is answered.
-pub(super) fn words() -> LengthDelimitedCodec {
+pub fn words() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(WORDS_BYTES_MAX).new_codec()
 }
 
 /// An envelope as a frame.
-pub(super) fn envelope(envelope: &Envelope) -> Bytes {
+pub fn envelope(envelope: &Envelope) -> Bytes {
     let length = envelope.encoded_len();
     let mut frame = BytesMut::with_capacity(LENGTH_BYTES + length);
     frame.put_u32(u32::try_from(length).expect("entries are far smaller"));
@@ -41,13 +41,13 @@ pub(super) fn envelope(envelope: &Envelope) -> Bytes {
 }
 
 /// What a lane's connection begins with: the preface, and who speaks.
-pub(super) fn hello(cluster: &str, node: u64) -> Bytes {
+pub fn hello(cluster: &str, node: u64) -> Bytes {
     let who = Envelope { cluster: cluster.to_owned(), node, ..Envelope::default() };
     [&PREFACE, &*envelope(&who)].concat().into()
 }
 
 /// Why a connection is refused, as a frame.
-pub(super) fn refusal(text: &str) -> Bytes {
+pub fn refusal(text: &str) -> Bytes {
     let text = &text.as_bytes()[..text.len().min(WORDS_BYTES_MAX)];
     let mut frame = BytesMut::with_capacity(LENGTH_BYTES + text.len());
     frame.put_u32(text.len() as u32);

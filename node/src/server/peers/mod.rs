@@ -19,7 +19,7 @@
 //! INVARIANT: messages of one lane arrive in the order they were put there, or
 //! not at all.
 
-mod frames;
+pub mod frames;
 pub mod incoming;
 mod lanes;
 pub mod listener;
