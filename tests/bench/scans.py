@@ -13,90 +13,37 @@ import argparse
 import atexit
 import pathlib
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 
-PORTS = {"Redis": 26510, "Moonraft": 26520}
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import moonraft  # noqa: E402
+from harness.processes import Process, eventually, free_ports  # noqa: E402
+from harness.wire import Wire  # noqa: E402
+
 FILL_BATCH = 500
 
 
-class Client:
-    """A connection that speaks just enough."""
-
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb", buffering=1 << 20)
-
-    def ask(self, *words):
-        """One request and its reply."""
-        return self.ask_all([words])[0]
-
-    def ask_all(self, requests):
-        """Requests in a row, and their replies."""
-        self.socket.sendall(b"".join(encode(words) for words in requests))
-        return [self.receive() for _ in requests]
-
-    def receive(self):
-        """A reply: errors are raised."""
-        line = self.file.readline()
-        kind, rest = line[:1], line[1:-2]
-        if kind == b"*":
-            return [self.receive() for _ in range(int(rest))]
-        if kind == b"$":
-            return self.file.read(int(rest) + 2)[:-2]
-        if kind in b"+:":
-            return rest
-        raise RuntimeError(f"the server answered {line!r}")
-
-
-def encode(words):
-    """A request."""
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
-
-
 class Server:
-    """A process, and what it uses."""
+    """A process, a connection to it, and what it uses."""
 
-    def __init__(self, name, command, log):
-        self.name = name
-        self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        atexit.register(self.stop)
-        self.client = self.until(lambda: Client(PORTS[name]))
+    def __init__(self, name, process, port):
+        self.name, self.process = name, process
+        atexit.register(process.kill)
+        self.client = eventually(lambda: Wire(port), within=30, what=f"{name} listens")
         if name == "Redis":
-            self.client.ask(b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383")
-        self.until(lambda: self.client.ask(b"DEL", b"any"))
-
-    def until(self, attempt, seconds=30):
-        """What an attempt returns once it works."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                return attempt()
-            except (OSError, RuntimeError, ValueError):
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    raise
-                time.sleep(0.1)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def cpu(self):
-        """Seconds of all its threads since its start."""
-        return time.clock_gettime(~self.process.pid << 3 | 2)
+            self.client.query("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: self.client.query("DEL", "any") == 0, within=30, what=f"{name} serves")
 
     def idle(self, seconds=1.0, share_max=0.1, patience=120):
         """The share of a processor that it uses at rest: once a snapshot is over that filling caused."""
         deadline = time.monotonic() + patience
         while True:
-            before = self.cpu()
+            before = self.process.cpu()
             time.sleep(seconds)
-            share = (self.cpu() - before) / seconds
+            share = (self.process.cpu() - before) / seconds
             if share < share_max or time.monotonic() > deadline:
                 return share
 
@@ -106,22 +53,22 @@ def fill(client, kind, elements):
     for start in range(0, elements, FILL_BATCH):
         numbers = range(start, min(start + FILL_BATCH, elements))
         if kind == "SCAN, one tag":
-            client.ask_all([(b"SET", b"{t}key:%012d" % n, b"v") for n in numbers])
+            client.query_all([(b"SET", b"{t}key:%012d" % n, b"v") for n in numbers])
         elif kind == "SCAN, all slots":
-            client.ask_all([(b"SET", b"key:%012d" % n, b"v") for n in numbers])
+            client.query_all([(b"SET", b"key:%012d" % n, b"v") for n in numbers])
         elif kind == "HSCAN":
-            client.ask(b"HSET", b"c", *(w for n in numbers for w in (b"field:%012d" % n, b"v")))
+            client.query(b"HSET", b"c", *(w for n in numbers for w in (b"field:%012d" % n, b"v")))
         elif kind == "SSCAN":
-            client.ask(b"SADD", b"c", *(b"member:%012d" % n for n in numbers))
+            client.query(b"SADD", b"c", *(b"member:%012d" % n for n in numbers))
         else:
-            client.ask(b"ZADD", b"c", *(w for n in numbers for w in (b"%d" % n, b"member:%012d" % n)))
+            client.query(b"ZADD", b"c", *(w for n in numbers for w in (b"%d" % n, b"member:%012d" % n)))
 
 
 def empty(client, elements):
     """In steps, so that the other side's turn is not disturbed by what is freed."""
-    client.ask(b"FLUSHALL")
+    client.query(b"FLUSHALL")
     deadline = time.monotonic() + 120 + elements / 50_000
-    while client.ask(b"DBSIZE") != b"0":
+    while client.query(b"DBSIZE") != 0:
         if time.monotonic() > deadline:
             raise RuntimeError("keys are left")
         time.sleep(0.1)
@@ -139,17 +86,17 @@ class Walk:
         self.width = 2 if kind in ("HSCAN", "ZSCAN") else 1
 
     def call(self):
-        self.cursor, found = self.server.client.ask(*self.head, self.cursor, *self.tail)
+        self.cursor, found = self.server.client.query(*self.head, self.cursor, *self.tail)
         return found
 
     def measure(self, calls, idle):
         """CPU seconds and elements a call, and the longest wait."""
-        before, began, found, longest = self.server.cpu(), time.monotonic(), 0, 0
+        before, began, found, longest = self.server.process.cpu(), time.monotonic(), 0, 0
         for _ in range(calls):
             sent = time.monotonic()
             found += len(self.call()) // self.width
             longest = max(longest, time.monotonic() - sent)
-        used = self.server.cpu() - before - idle * (time.monotonic() - began)
+        used = self.server.process.cpu() - before - idle * (time.monotonic() - began)
         return used / calls, found / calls, longest
 
 
@@ -185,14 +132,14 @@ def main():
     if not options.dir:
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
     (directory / "redis").mkdir(parents=True, exist_ok=True)
-    commands = {
-        "Redis": ["redis-server", "--port", str(PORTS["Redis"]), "--cluster-enabled", "yes", "--save", "",
-                  "--dir", str(directory / "redis")],
-        "Moonraft": [options.binary, "dev", "--nodes", "1", "--shards", "1", "--port", str(PORTS["Moonraft"]),
-                     "--dir", str(directory / "moonraft")],
-    }
-    log = (directory / "servers.log").open("wb")
-    servers = [Server(name, command, log) for name, command in commands.items()]
+    port = free_ports(2)
+    words = ["redis-server", "--port", port, "--cluster-port", port + 1, "--cluster-enabled", "yes", "--save", "",
+             "--dir", directory / "redis"]
+    dev = moonraft.Dev(directory / "moonraft", nodes=1, shards=1, program=options.binary)
+    servers = [
+        Server("Redis", Process(words, directory / "redis.log"), port),
+        Server("Moonraft", dev.process, dev.port),
+    ]
 
     print(f"COUNT {options.count}; {options.rounds} rounds of {options.calls} calls, the sides in turns; medians.\n")
     print("| walk | elements | side | CPU us/call | elements/call | longest wait ms | CPU ratio | COUNT 1000 to the end, s |")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long a shard hears nobody while a script does something that costs much: one node, one shard.
 
-    tests/bench/silence.py BINARY [--threshold 500] [--port 23700] [--only WORD]
+    tests/bench/silence.py BINARY [--threshold 500] [--only WORD]
 
 One client sends a script; another sends PING, a millisecond after each reply. Each of the scripts goes on for as long as
 it is let, or costs seconds. Printed for each, in milliseconds:
@@ -17,11 +17,15 @@ Who waits for longer than `--patience` is given up with the node, and the figure
 import argparse
 import pathlib
 import shutil
-import socket
-import subprocess
+import sys
 import tempfile
 import threading
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import moonraft  # noqa: E402
+from harness.wire import Wire, WireError  # noqa: E402
 
 SETUP = "local s = ('x'):rep(10000000) local a, b = s .. 'a', s .. 'b' "
 ZEROS = r"local z = ('\0'):rep(10000000) local a, b = z .. 'a', z .. 'b' "
@@ -97,68 +101,36 @@ REQUESTS = {
 }
 
 
-class Client:
-    """A connection that speaks just enough."""
-
-    def __init__(self, port, patience):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=patience)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb")
-
-    def send(self, *words):
-        words = [word.encode("latin-1") for word in words]
-        self.socket.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
-
-    def line(self):
-        return self.file.readline()
-
-    def ask(self, *words):
-        self.send(*words)
-        return self.line()
-
-
 class Node:
     """One node with one shard."""
 
     def __init__(self, arguments):
-        self.arguments = arguments
+        self.patience = arguments.patience
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="silence-"))
         settings = ["--set", f"busy-reply-threshold={arguments.threshold}"]
-        command = [arguments.binary, "dev", "--nodes", "1", "--shards", "1", "--port", str(arguments.port), "--dir", self.directory / "data"]
-        self.process = subprocess.Popen(command + settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                if self.client().ask("SET", "ready", "1") == b"+OK\r\n":
-                    return
-            except OSError:
-                pass
-            if time.monotonic() > deadline:
-                raise SystemExit("the node does not come up")
-            time.sleep(0.05)
+        self.dev = moonraft.Dev(self.directory, nodes=1, shards=1, arguments=settings, program=arguments.binary)
+        self.dev.process.wait_for_line("ready:")
 
     def client(self):
-        return Client(self.arguments.port, self.arguments.patience)
+        return Wire(self.dev.port, within=self.patience)
 
     def end(self):
-        self.process.kill()
-        self.process.wait()
+        self.dev.process.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def run_script(client, words, result):
     result["begun"] = time.monotonic()
     try:
-        client.send(*words)
-        client.line()
+        client.ask(*(word.encode("latin-1") for word in words))
         result["ended"] = time.monotonic()
-    except OSError:
+    except (OSError, WireError):
         pass
 
 
 def measure(node, words):
     """The three figures, and whether the node is still good."""
-    patience = node.arguments.patience
+    patience = node.patience
     prober, killer, sender = node.client(), node.client(), node.client()
     result = {}
     thread = threading.Thread(target=run_script, args=(sender, words, result), daemon=True)
@@ -173,7 +145,7 @@ def measure(node, words):
         asked = time.monotonic()
         try:
             busy = prober.ask("PING").startswith(b"-BUSY")
-        except OSError:
+        except (OSError, WireError):
             return (patience, patience, patience), False
         waited = time.monotonic() - asked
         if not heard and (busy or waited > 0.05):
@@ -191,7 +163,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
     parser.add_argument("--threshold", type=int, default=500)
-    parser.add_argument("--port", type=int, default=23700)
     parser.add_argument("--patience", type=float, default=30)
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()

@@ -26,13 +26,16 @@ import os
 import pathlib
 import random
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
 
-PORT = 21700
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import moonraft  # noqa: E402
+from harness.processes import free_ports  # noqa: E402
+from harness.wire import ReplyError, Wire, WireError  # noqa: E402
+
 VALUE = b"v" * 100
 # The next snapshot is taken when the log has grown by so much; the fill itself writes more.
 LOG_BYTES_MAX = 64 << 20
@@ -43,29 +46,6 @@ TRACEFS = pathlib.Path("/sys/kernel/tracing")
 STEPS_TOLD = 10
 # The kernel keeps so much of its trace a processor: a second and more.
 TRACE_KIB = 8192
-
-
-class Client:
-    """A connection that speaks just enough."""
-
-    def __init__(self):
-        self.socket = socket.create_connection(("127.0.0.1", PORT))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb")
-
-    def send(self, *requests):
-        """Sends requests, and reads a line for each; a bulk string's second line too."""
-        self.socket.sendall(b"".join(encode(request) for request in requests))
-        replies = [self.file.readline() for _ in requests]
-        for reply in replies:
-            if reply[:1] not in (b"+", b":"):
-                raise RuntimeError(f"the server answered {reply!r}")
-        return replies
-
-
-def encode(words):
-    """A request."""
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
 
 
 def key(number):
@@ -79,39 +59,32 @@ def memory(pid, name):
     return int(re.search(rf"{name}:\s+(\d+)", status)[1]) * 1024
 
 
-class Server:
+class Server(moonraft.Node):
     """One node that is its own cluster."""
 
-    def __init__(self, binary, directory):
-        self.log = directory / "server.log"
-        file = directory / "cluster.toml"
-        file.write_text(
-            f'name = "bench"\nshards = 1\nreplicas = 1\n[settings]\nlog-bytes-max = {LOG_BYTES_MAX}\n'
-            f'[[node]]\nid = 1\nhost = "127.0.0.1"\nport = {PORT}\npeer-port = {PORT + 1}\nhttp-port = {PORT + 2}\n'
-        )
-        words = [binary, "server", "--cluster", file, "--node", "1", "--dir", directory / "data"]
-        self.output = self.log.open("ab")
-        self.process = subprocess.Popen(words, stdout=self.output, stderr=self.output)
+    def __init__(self, binary, directory, first_port):
+        settings = {"log-bytes-max": LOG_BYTES_MAX}
+        super().__init__(1, [moonraft.Ports.of_node(first_port, 1)], 1, directory, settings, binary)
+        self.launch()
+
+    def client(self):
+        """A connection to it."""
+        return Wire(self.ports.clients[0])
 
     def wait_until_serving(self):
         """The time until a write is acknowledged."""
         while True:
             try:
-                return Client().send((b"SET", b"served", b"v"))
-            except (OSError, RuntimeError):
-                if self.process.poll() is not None:
-                    sys.exit(self.log.read_text())
+                return self.client().query("SET", "served", "v")
+            except (OSError, WireError, ReplyError):
+                if not self.is_running():
+                    sys.exit(self.process.output())
                 time.sleep(0.01)
 
     def lines(self, text):
         """Lines of its log with this text."""
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.log_path().read_text())
         return [line for line in plain.splitlines() if text in line]
-
-    def kill(self):
-        """kill -9."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
 
 class Strings:
@@ -316,26 +289,26 @@ def overlap(piece, time_of):
     return max(0.0, min(piece[4], time_of[1]) - max(piece[3], time_of[0]))
 
 
-def write(stop, data, written, rate):
+def write(stop, server, data, written, rate):
     """Writes at random, some requests together, in a process of its own; no more than `rate` a second, if that is given."""
-    client, began = Client(), time.monotonic()
+    client, began = server.client(), time.monotonic()
     while not stop.is_set():
-        client.send(*(data.change() for _ in range(50)))
+        client.query_all(data.change() for _ in range(50))
         written.value += 50
         if rate:
             time.sleep(max(0.0, began + written.value / rate - time.monotonic()))
 
 
-def under_load(data, until, rate, limit=600):
+def under_load(server, data, until, rate, limit=600):
     """Asks for one thing at a time under a load of writes until `until` says so; the answers' times, and writes."""
     stop, written = multiprocessing.Event(), multiprocessing.Value("q", 0)
-    writer = multiprocessing.Process(target=write, args=(stop, data, written, rate))
+    writer = multiprocessing.Process(target=write, args=(stop, server, data, written, rate))
     writer.start()
-    client, took, began = Client(), [], time.monotonic()
+    client, took, began = server.client(), [], time.monotonic()
     look = began
     while True:
         before = time.monotonic()
-        client.send(data.ask())
+        client.query(*data.ask())
         after = time.monotonic()
         took.append(after - before)
         if rate:
@@ -373,7 +346,8 @@ def main():
     everywhere = os.sched_getaffinity(0)
     if os.geteuid() == 0:
         machine_alone()
-    server = Server(options.binary, directory)
+    first_port = free_ports(moonraft.PORTS_PER_NODE)
+    server = Server(options.binary, directory, first_port)
     if options.clients_on is not None:
         os.sched_setaffinity(0, {options.clients_on})  # its children's, too
     try:
@@ -384,7 +358,7 @@ def main():
         server.kill()
         began = time.monotonic()
         os.sched_setaffinity(0, everywhere)  # the server's
-        server = Server(options.binary, directory)
+        server = Server(options.binary, directory, first_port)
         server.wait_until_serving()
         print(f"restart: a write is served after {time.monotonic() - began:.2f} s")
     finally:
@@ -393,9 +367,9 @@ def main():
 
 def fill(server, data):
     """Makes the data, as fast as can be; tells of the snapshots that are taken meanwhile."""
-    client, watch = Client(), watch_of(server)
+    client, watch = server.client(), watch_of(server)
     for number, requests in enumerate(data.fill()):
-        client.send(*requests)
+        client.query_all(requests)
         if watch and number % 20 == 0:
             watch.look()
     wait_for_quiet(server, watch)
@@ -426,7 +400,7 @@ def measure(server, data, options):
     """A while without a snapshot, and some with."""
     rate = options.writes_per_second
     end = time.monotonic() + 5
-    took, written = under_load(data, lambda: time.monotonic() > end, rate)
+    took, written = under_load(server, data, lambda: time.monotonic() > end, rate)
     tell("without a snapshot", took, written, 5)
     for _ in range(options.snapshots):
         measure_snapshot(server, data, rate)
@@ -446,7 +420,7 @@ def measure_snapshot(server, data, rate):
         return len(server.lines("snapshot written")) > seen
 
     began = time.monotonic()
-    took, written = under_load(data, is_there, rate)
+    took, written = under_load(server, data, is_there, rate)
     tell("until the next snapshot was there", took, written, time.monotonic() - began)
     peak = memory(pid, "VmHWM")
     print(f"  resident {resident / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB: {100 * (peak / resident - 1):.1f} % more")

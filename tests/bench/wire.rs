@@ -1,13 +1,11 @@
-//! Replies, as far as the generator must know them: where each ends, and that it is good.
+//! Replies, as far as the generator must know them: how many have come, and that each is good.
 //!
 //! A bench that counts errors as operations measures nothing, so an error, a
 //! missing key and a `WAIT` that was not heeded end the run.
 
 use anyhow::bail;
 use bytes::{Buf, BytesMut};
-
-/// Longest line of a reply that is not a bulk string; an error text, mostly.
-const LINE_BYTES_MAX: usize = 4096;
+use moonraft_proto::{Reply, replies};
 
 /// Takes whole replies off the front of `buffer`, at most `count`; returns how many.
 pub fn take_replies(buffer: &mut BytesMut, count: usize) -> anyhow::Result<usize> {
@@ -26,31 +24,14 @@ pub fn take_replies(buffer: &mut BytesMut, count: usize) -> anyhow::Result<usize
 
 /// The length of the reply that `bytes` begin with, if all of it is there.
 fn reply_length(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
-    let Some(line_end) = bytes.iter().position(|&byte| byte == b'\n') else {
-        if bytes.len() > LINE_BYTES_MAX {
-            bail!("a reply without an end: {:?}", String::from_utf8_lossy(&bytes[..80]));
-        }
-        return Ok(None);
-    };
-    let line = String::from_utf8_lossy(&bytes[..line_end]);
-    match bytes[0] {
-        b'+' | b':' => {
-            // A coupon is a number from 1, and `WAIT 2 0` does not return before it is 2:
-            // zero and below mean that nothing was written.
-            if matches!(&*line, ":0\r" | ":-1\r") {
-                bail!("a write was not done: {line:?}");
-            }
-            Ok(Some(line_end + 1))
-        }
-        b'$' => {
-            let length: i64 = line[1..].trim_end().parse()?;
-            if length < 0 {
-                bail!("a key that was loaded is missing");
-            }
-            let total = line_end + 1 + length as usize + 2;
-            Ok((bytes.len() >= total).then_some(total))
-        }
-        _ => bail!("the server answered {:?}", line.trim_end()),
+    let Some((reply, length)) = replies::read(bytes)? else { return Ok(None) };
+    match reply {
+        // A coupon is a number from 1, and `WAIT 2 0` does not return before it is 2:
+        // zero and below mean that nothing was written.
+        Reply::Int(number) if number <= 0 => bail!("a write was not done: {number}"),
+        Reply::Status(_) | Reply::Int(_) | Reply::Bulk(_) => Ok(Some(length)),
+        Reply::Null => bail!("a key that was loaded is missing"),
+        other => bail!("the server answered {other:?}"),
     }
 }
 

@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-import moonraft
+from harness import moonraft
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What applications use that is built on Redis: locks, limits, queues of jobs."""
 
 import contextlib
-import threading
 
 import dramatiq
 import limits
@@ -10,28 +9,10 @@ import redis
 import redis_lock
 from dramatiq.brokers.redis import RedisBroker
 
-from processes import eventually
+from harness.processes import eventually
+from harness.workers import at_once
 
 THREADS = 8
-
-
-def at_once(work, count=THREADS):
-    """Runs `work(number)` in so many threads; raises what any of them raised."""
-    failures = []
-
-    def run(number):
-        try:
-            work(number)
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=[number]) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 STRATEGIES = [
@@ -48,7 +29,7 @@ def test_a_limit_of_limits_limits(cluster, strategy):
     assert storage.check()
     limiter, limit = strategy(storage), limits.parse("20/hour")
     let_in = []
-    at_once(lambda _: let_in.extend(limiter.hit(limit, "somebody") for _ in range(10)))
+    at_once(THREADS, lambda _: let_in.extend(limiter.hit(limit, "somebody") for _ in range(10)))
     assert let_in.count(True) == 20 and len(let_in) == 10 * THREADS
     assert limiter.hit(limit, "somebody else")
     limiter.clear(limit, "somebody")
@@ -64,7 +45,7 @@ def count_under(make_lock, client):
                 value = int(client.get("{counter}") or 0)
                 client.set("{counter}", value + 1)
 
-    at_once(count)
+    at_once(THREADS, count)
     assert int(client.get("{counter}")) == 10 * THREADS
 
 

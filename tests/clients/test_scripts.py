@@ -10,7 +10,7 @@ import coredis
 import glide_sync as glide
 import redis
 
-import moonraft
+from harness import moonraft
 
 # One a shard, and more.
 KEYS = [f"{{tag-{number}}}" for number in range(12)]

@@ -10,7 +10,7 @@ import sys
 
 from redis.cluster import ClusterNode, RedisCluster
 
-from recorder import Writer
+from harness.recorder import Writer
 
 PORT = 6379
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from redis.cluster import ClusterNode, RedisCluster
 
-from processes import eventually
-from recorder import Writer
+from harness.processes import eventually, run
+from harness.recorder import Writer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
@@ -25,17 +25,6 @@ PROJECT = "moonraft-test"
 TIMEOUTS = {"socket_timeout": 2, "socket_connect_timeout": 2}
 # The file allows a graceful stop 20 s.
 STOP_SECONDS_MAX = 20
-
-
-def run(*words, check=True):
-    """A finished command; its output is in the error if it failed."""
-    words = [str(word) for word in words]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
-    if check and done.returncode != 0:
-        raise AssertionError(
-            f"`{' '.join(words)}` ended with {done.returncode}\n{done.stdout}{done.stderr}"
-        )
-    return done.stdout.strip()
 
 
 class Stack:
@@ -65,7 +54,7 @@ class Stack:
     def compose(self, *words, check=True):
         """A command of docker-compose."""
         project = ("--project-name", PROJECT, "--file", self.file)
-        return run("docker-compose", *project, *words, check=check)
+        return run("docker-compose", *project, *words, check=check).stdout
 
     def up(self):
         """Starts what is not there, and waits until all are healthy."""
@@ -113,11 +102,11 @@ class Node:
         """Its container's id; another one after `down` and `up`."""
         labels = {"project": PROJECT, "service": self.name}
         filters = [f"--filter=label=com.docker.compose.{key}={it}" for key, it in labels.items()]
-        return run("docker", "ps", "--all", "--quiet", *filters)
+        return run("docker", "ps", "--all", "--quiet", *filters).stdout.strip()
 
     def inspect(self):
         """All that Docker knows of it."""
-        return json.loads(run("docker", "inspect", self.container))[0]
+        return json.loads(run("docker", "inspect", self.container).stdout)[0]
 
     def state(self):
         """`running`, `paused`, `exited`…"""
@@ -229,12 +218,12 @@ class NetworkWriters:
         mounts = []
         for source, target in (
             (library, "/library"),
-            (REPOSITORY / "tests/scenarios", "/scenarios"),
-            (REPOSITORY / "tests/compose", "/compose"),
+            (REPOSITORY / "tests/harness", "/tests/harness"),
+            (REPOSITORY / "tests/compose", "/tests/compose"),
         ):
             mounts += ["--volume", f"{source}:{target}:ro"]
-        words = self.stack.in_network("python3", "/compose/inside.py", str(len(self.stack.nodes)))
-        path = "PYTHONPATH=/library:/scenarios"
+        words = self.stack.in_network("python3", "/tests/compose/inside.py", str(len(self.stack.nodes)))
+        path = "PYTHONPATH=/library:/tests"
         words[2:2] = [*mounts, "--env", path, "--env", "PYTHONDONTWRITEBYTECODE=1"]
         pipe = subprocess.PIPE
         self._child = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)

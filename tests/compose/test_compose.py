@@ -1,12 +1,9 @@
 """Does the cluster that docker-compose starts serve host and network alike, and
 lose nothing that it acknowledged, whatever happens to its containers?"""
 
-import subprocess
 import time
 
 import pytest
-
-from processes import eventually
 from stack import (
     HOST,
     STOP_SECONDS_MAX,
@@ -15,6 +12,8 @@ from stack import (
     run,
     wait_for_progress,
 )
+
+from harness.processes import eventually
 
 
 def host_addresses(stack):
@@ -46,7 +45,7 @@ def test_redis_cli_follows_redirects_on_both_sides(cluster):
             ["sh", "-c", THREE_SHARDS, "sh", "-p", str(node.port)],
             cluster.in_network("sh", "-c", THREE_SHARDS, "sh", "-h", node.name),
         ):
-            assert run(*side).split() == ["OK", "OK", "OK", "va", "vb", "vc"]
+            assert run(*side).stdout.split() == ["OK", "OK", "OK", "va", "vb", "vc"]
 
 
 def test_containers_have_no_more_than_they_need(cluster):
@@ -54,7 +53,7 @@ def test_containers_have_no_more_than_they_need(cluster):
         facts = node.inspect()
         assert facts["Config"]["User"] == "moonraft"
         assert facts["HostConfig"]["ReadonlyRootfs"]
-        status = run("docker", "exec", node.container, "cat", "/proc/1/status")
+        status = run("docker", "exec", node.container, "cat", "/proc/1/status").stdout
         lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         assert lines["Uid"].split()[0] == "10001"
         assert lines["CapEff"] == lines["CapBnd"] == "0" * 16
@@ -95,7 +94,7 @@ def test_health_tells_a_node_that_cannot_serve(cluster):
     words = ["docker", "exec", alone.container, "moonraft", "health"]
 
     def is_refused():
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = run(*words, check=False)
         return done.returncode == 1 and done.stdout.startswith("not ready: ")
 
     eventually(is_refused, what="a node without a majority is not ready")

@@ -5,7 +5,9 @@ its request, and some `EXEC` behind it. The script is killed, and the blocks tha
 they did is compared, too. One script serves all rows of the table.
 """
 
-from situation import END, Pair, eventually, question, rows, shown
+from situation import END, Pair, question, rows, shown
+
+from harness.processes import eventually
 
 SCRIPT = "while true do end"
 KEY = "{busy}key"

@@ -11,16 +11,11 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "scenarios"))
-
-import busy  # noqa: E402
-import corpus  # noqa: E402
-import moonraft  # noqa: E402
-import pause  # noqa: E402
-import replies  # noqa: E402
-import rival  # noqa: E402
-from cluster import Cluster  # noqa: E402
-from sweeps import (  # noqa: E402
+import busy
+import corpus
+import pause
+import replies
+from sweeps import (
     cases,
     drawn,
     facts,
@@ -30,7 +25,10 @@ from sweeps import (  # noqa: E402
     watched,
     wrong_requests,
 )
-from wire import Wire, WireError  # noqa: E402
+
+from harness import moonraft, rival
+from harness.cluster import Cluster
+from harness.wire import Wire, WireError
 
 MODULES = (number_forms, wrong_requests, watched, libraries, script_ends, facts)
 SWEEPS = {module.__name__.split(".")[1]: module for module in MODULES}

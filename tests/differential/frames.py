@@ -9,20 +9,16 @@ import contextlib
 import itertools
 import os
 import random
-import socket
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "scenarios"))
+from replies import shorten
 
-import moonraft  # noqa: E402
-import rival  # noqa: E402
-from cluster import Cluster  # noqa: E402
-from replies import shorten  # noqa: E402
-from wire import request  # noqa: E402
+from harness import moonraft, rival
+from harness.cluster import Cluster
+from harness.wire import Wire, request
 
 # Frames that are drawn, beside those that are listed. The seed makes every run the same.
 DRAWN = 3000
@@ -118,21 +114,16 @@ def split():
 
 def answer(port, frame, pieces=False):
     """All that a server sends to a frame and the request behind it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS_MAX) as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with Wire(port, within=SECONDS_MAX) as client:
         with contextlib.suppress(OSError):  # it may have closed before all was sent
             if pieces:
                 for byte in frame:
-                    client.send(bytes([byte]))
+                    client.send_raw(bytes([byte]))
                     time.sleep(0.001)  # so that it is a piece of its own; the answer must not depend on it
             # Too much for a line stands alone: what is behind it could be the end of the line.
-            client.sendall(frame if len(frame) > 65000 else frame * (not pieces) + b"\r\n" + SENTINEL)
-            client.shutdown(socket.SHUT_WR)
-        parts = []
-        with contextlib.suppress(ConnectionResetError):  # closed with something unread
-            while part := client.recv(1 << 20):
-                parts.append(part)
-        return b"".join(parts)
+            client.send_raw(frame if len(frame) > 65000 else frame * (not pieces) + b"\r\n" + SENTINEL)
+            client.end()
+        return client.receive_all()
 
 
 def main():

@@ -1,6 +1,8 @@
 """Every command while clients are paused: which wait, which are served, and what becomes of keys meanwhile."""
 
-from situation import END, Pair, eventually, question, rows, shown
+from situation import END, Pair, question, rows, shown
+
+from harness.processes import eventually
 
 # Of a pause that somebody ends: longer than any run.
 LONG_MS = 100_000
@@ -138,13 +140,13 @@ def _keys_that_expire(ports, operator, comparison):
     other.ask("SET", "{pause}gone", "1", "PX", "30")
     other.ask("SET", "{pause}watched", "1", "PX", "30")
     operator.ask("CLIENT", "PAUSE", LONG_MS, "WRITE")
-    eventually(lambda: other.ask("GET", "{pause}gone") == [b"$-1\r\n"] * 2, "the key is seen no more")
+    eventually(lambda: other.ask("GET", "{pause}gone") == [b"$-1\r\n"] * 2, what="the key is seen no more")
     for words in LOOKS:
         comparison.compare(question("pause", shown(words)), 2, *other.ask(*words))
     # To whom it was gone already it does not change when it is removed.
     other.ask("WATCH", "{pause}watched")
     operator.ask("CLIENT", "UNPAUSE")
-    eventually(lambda: operator.ask("DBSIZE") == [b":1\r\n"] * 2, "expired keys go after the pause")
+    eventually(lambda: operator.ask("DBSIZE") == [b":1\r\n"] * 2, what="expired keys go after the pause")
     for words in (["MULTI"], ["GET", "{pause}stays"], ["EXEC"]):
         comparison.compare(question("pause", f"then {shown(words)}"), 2, *other.ask(*words))
     other.close()

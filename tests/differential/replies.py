@@ -1,5 +1,7 @@
 """Comparing raw replies: exactly, without order, by shape, with numbers as numbers, or errors only."""
 
+from harness.wire import trees
+
 
 def equal(kind, one, other):
     """Whether two raw replies are the same, in the given sense."""
@@ -13,16 +15,11 @@ def equal(kind, one, other):
     return view(_parse_all(one)) == view(_parse_all(other))
 
 
-def plain(data):
-    """One reply as texts, numbers and lists."""
-    return _plain(_parse(data)[0])
-
-
-def _plain(reply):
-    kind, payload = reply
-    if isinstance(payload, list):
-        return [_plain(item) for item in payload]
-    return int(payload) if kind == b":" else payload.decode()
+def plain(reply):
+    """A reply as texts, numbers and lists, from what it says as bytes."""
+    if isinstance(reply, list):
+        return [plain(item) for item in reply]
+    return reply.decode() if isinstance(reply, bytes) else reply
 
 
 def _is_reply(reply):
@@ -31,33 +28,7 @@ def _is_reply(reply):
 
 def _parse_all(data):
     """All replies to one request, as if they were the elements of one."""
-    found, position = [], 0
-    while position < len(data):
-        reply, position = _parse(data, position)
-        found.append(reply)
-    return b"replies", found
-
-
-def _parse(data, position=0):
-    """One reply as (kind, payload), with maps as lists of pairs; and where it ends."""
-    end = data.index(b"\r\n", position) + 2
-    kind, rest = data[position : position + 1], data[position + 1 : end - 2]
-    if kind in b"+-:_#,(":
-        return (kind, rest), end
-    count = int(rest)
-    if kind in b"$=!":
-        if count < 0:
-            return (b"_", b""), end
-        return (kind, data[end : end + count]), end + count + 2
-    items = []
-    for _ in range(max(count, 0) * (2 if kind == b"%" else 1)):
-        item, end = _parse(data, end)
-        items.append(item)
-    if count < 0:
-        return (b"_", b""), end
-    if kind == b"%":
-        items = [(b"pair", list(pair)) for pair in zip(items[::2], items[1::2])]
-    return (kind, items), end
+    return b"replies", trees(data)
 
 
 def _unordered(reply):

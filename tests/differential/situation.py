@@ -1,11 +1,11 @@
 """What the sweeps share: every command of the table, its shortest request, connections in pairs."""
 
 import contextlib
-import time
 
 import corpus
 import replies
-from wire import Wire, WireError
+
+from harness.wire import Wire, WireError
 
 REPLY_SECONDS_MAX = 10
 
@@ -41,7 +41,7 @@ class Row:
 def rows(port):
     """All rows of the server at this port, subcommands included."""
     with Wire(port) as wire:
-        listed = replies.plain(wire.ask("COMMAND"))
+        listed = replies.plain(wire.query("COMMAND"))
     found = []
     for entry in listed:
         for name, arity, flags, *_ in [entry, *entry[9]]:
@@ -105,12 +105,3 @@ def question(sweep, text, compare="exact", difference=None):
 def shown(words):
     """A request as text."""
     return " ".join(word.decode() if isinstance(word, bytes) else str(word) for word in words)
-
-
-def eventually(holds, what, within=REPLY_SECONDS_MAX):
-    """Waits until something holds."""
-    deadline = time.monotonic() + within
-    while not holds():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"in vain: {what}")
-        time.sleep(0.005)

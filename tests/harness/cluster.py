@@ -17,26 +17,11 @@ import redis
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 
-from processes import eventually, free_ports
+from harness.moonraft import PORTS_PER_NODE, Ports
+from harness.processes import eventually, free_ports
 
 HOST = "127.0.0.1"
 SLOTS = 16384
-# Ports of one cluster: see `Ports`.
-PORTS_PER_NODE = 12
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The ports of one node: one for clients a shard, then peers, then HTTP."""
-
-    clients: tuple
-    peer: int
-    http: int
-
-    @staticmethod
-    def of_node(first, shards):
-        """The ports of a node whose block starts at `first`."""
-        return Ports(tuple(range(first, first + shards)), first + 10, first + 11)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,28 @@ import re
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
-from processes import Process, eventually
+from harness.processes import Process, eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Ports of one node: see `Ports`.
+PORTS_PER_NODE = 12
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of one node: one for clients a shard, then peers, then HTTP."""
+
+    clients: tuple
+    peer: int
+    http: int
+
+    @staticmethod
+    def of_node(first, shards):
+        """The ports of a node whose block starts at `first`."""
+        return Ports(tuple(range(first, first + shards)), first + 10, first + 11)
 
 
 def binary():
@@ -43,12 +60,13 @@ def cluster_file(ports, shards, settings=None):
 class Node:
     """One machine of a Moonraft cluster."""
 
-    def __init__(self, number, ports, shards, directory):
+    def __init__(self, number, ports, shards, directory, settings=None, program=None):
         self.number = number
+        self.program = program
         self.ports = ports[number - 1]
         self.directory = directory / f"node-{number}"
         self.file = directory / "cluster.toml"
-        self.file.write_text(cluster_file(ports, shards))
+        self.file.write_text(cluster_file(ports, shards, settings))
         # A test may set these before a start.
         self.arguments = []
         self.environment = {}
@@ -59,7 +77,7 @@ class Node:
         """Starts the process if it is not running."""
         if self.is_running():
             return
-        words = [*self.wrapper, binary(), "server", "--cluster", self.file, "--node", self.number]
+        words = [*self.wrapper, self.program or binary(), "server", "--cluster", self.file, "--node", self.number]
         words += ["--dir", self.directory, *self.arguments]
         log = self.log_path()
         self.process = Process(words, log, environment=self.environment)
@@ -147,15 +165,17 @@ def dev_ports(nodes, shards):
         return True
 
     # Peer and HTTP ports are 10000 and 20000 above, and all of them below 32768.
-    return next(first for first in range(7001 + os.getpid() % 1000, 12000, 7) if is_free(first))
+    # Below are those of the compose files, which may be tested at the same time.
+    return next(first for first in range(9001 + os.getpid() % 1000, 12000, 7) if is_free(first))
 
 
 class Dev:
     """A cluster of `moonraft dev`: in one process, while the context lasts."""
 
-    def __init__(self, directory, nodes, shards):
+    def __init__(self, directory, nodes, shards, arguments=(), program=None):
+        directory.mkdir(parents=True, exist_ok=True)
         self.port = dev_ports(nodes, shards)
-        words = [binary(), "dev", "--nodes", nodes, "--shards", shards, "--port", self.port]
+        words = [program or binary(), "dev", "--nodes", nodes, "--shards", shards, "--port", self.port, *arguments]
         self.process = Process([*words, "--dir", directory / "data"], directory / "dev.log")
 
     def __enter__(self):

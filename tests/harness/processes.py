@@ -1,6 +1,6 @@
 """Server processes, the ports they get, and waiting for what they do.
 
-Nothing in the suite sleeps to give a server time. A process is waited for by
+Nothing in the suites sleeps to give a server time. A process is waited for by
 what it prints, everything else by `eventually`, which asks until the answer is
 yes or a deadline makes the test fail with the last reason for "no".
 """
@@ -58,6 +58,17 @@ def _is_free(port):
         except OSError:
             return False
     return True
+
+
+def run(*words, check=True, within=240):
+    """A finished command, with its output as text; that is in the error if it failed."""
+    words = [str(word) for word in words]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=within, check=False)
+    if check and done.returncode != 0:
+        raise AssertionError(
+            f"`{' '.join(words)}` ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+    return done
 
 
 class Process:
@@ -121,6 +132,11 @@ class Process:
         """Everything printed so far."""
         with self._changed:
             return "\n".join(self._lines)
+
+    def cpu(self):
+        """Seconds of processor time of all its threads since its start."""
+        # The clock of another process, as clock_getcpuclockid(3) makes it of its id.
+        return time.clock_gettime(~self.pid << 3 | 2)
 
     def is_running(self):
         """Whether the process has not ended."""

@@ -4,7 +4,7 @@ import threading
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from processes import eventually
+from harness.processes import eventually
 
 
 class Writer(threading.Thread):

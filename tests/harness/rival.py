@@ -7,7 +7,7 @@ node takes from the cluster what killing a Moonraft node takes.
 
 import redis
 
-from processes import Process, eventually
+from harness.processes import Process, eventually
 
 # An absent master is replaced after about this long.
 NODE_TIMEOUT_MS = 1000

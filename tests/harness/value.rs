@@ -1,5 +1,6 @@
-//! Replies as a client reads them (RESP2). The server only writes them, so the
-//! reader here is a second opinion of the format.
+//! What a client is told, as the simulator's clients and those of the partition tests see it: RESP2, and texts as texts.
+
+use moonraft_proto::{Reply, replies};
 
 /// One reply.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,30 +19,29 @@ pub enum Value {
     Array(Vec<Value>),
 }
 
+impl From<Reply<'_>> for Value {
+    /// # Panics
+    /// The reply is none of RESP2.
+    fn from(reply: Reply<'_>) -> Self {
+        let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+        match reply {
+            Reply::Status(line) => Value::Status(text(&line)),
+            Reply::Error(line) => Value::Error(text(&line)),
+            Reply::Int(number) => Value::Int(number),
+            Reply::Bulk(bytes) => Value::Bulk(bytes.into_owned()),
+            Reply::Null | Reply::NullArray => Value::Nil,
+            Reply::Array(items) => Value::Array(items.into_iter().map(Value::from).collect()),
+            other => panic!("not a reply of RESP2: {other:?}"),
+        }
+    }
+}
+
 /// Takes one reply off the front of `bytes`; `None` if it is not all there.
 ///
 /// # Panics
 /// The bytes are no reply.
 pub fn read_value(bytes: &mut &[u8]) -> Option<Value> {
-    let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
-    let (line, rest) = (&bytes[1..end], &bytes[end + 2..]);
-    let text = String::from_utf8_lossy(line).into_owned();
-    let number = || text.parse::<i64>().expect("a length or number");
-    let (kind, mut rest) = (bytes[0], rest);
-    let value = match kind {
-        b'+' => Value::Status(text),
-        b'-' => Value::Error(text),
-        b':' => Value::Int(number()),
-        b'$' | b'*' if number() < 0 => Value::Nil,
-        b'$' => {
-            let length = number() as usize;
-            let bulk = rest.get(..length)?.to_vec();
-            rest = rest.get(length + 2..)?;
-            Value::Bulk(bulk)
-        }
-        b'*' => Value::Array((0..number()).map(|_| read_value(&mut rest)).collect::<Option<_>>()?),
-        other => panic!("no reply begins with {:?}", char::from(other)),
-    };
-    *bytes = rest;
-    Some(value)
+    let (reply, taken) = replies::read(bytes).expect("a reply")?;
+    *bytes = &bytes[taken..];
+    Some(reply.into())
 }

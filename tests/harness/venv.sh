@@ -1,11 +1,19 @@
-# Makes the Python environment of the suites, once a change of requirements.txt: of `suite`, or of the scenarios.
-# To be sourced; sets `venv`. `.venv` is git-ignored.
+# Makes the Python environment of a suite, once a change of its requirements: its own `requirements.txt`, or the one
+# beside this file. To be sourced by who has set `suite`, its folder; sets `venv`, and lets Python find `harness`.
+# `.venv` is git-ignored.
 
-suite="${suite:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}"
-venv="$suite/.venv"
+requirements="$suite/requirements.txt"
+[[ -f "$requirements" ]] || requirements="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/requirements.txt"
+venv="$(dirname "$requirements")/.venv"
+export PYTHONPATH="$suite/.."
 
-if ! cmp -s "$suite/requirements.txt" "$venv/installed.txt"; then
-  python3 -m venv --clear "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$suite/requirements.txt"
-  cp "$suite/requirements.txt" "$venv/installed.txt"
-fi
+(
+  # Suites that run side by side make it once.
+  exec 9>"$(dirname "$requirements")/.venv.lock"
+  flock 9
+  if ! cmp -s "$requirements" "$venv/installed.txt"; then
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
+    cp "$requirements" "$venv/installed.txt"
+  fi
+)

@@ -44,6 +44,9 @@ const LEVEL_WITHIN: Duration = Duration::from_secs(30);
 /// Violations shown in full; all are in the files.
 const SHOWN_MAX: usize = 4;
 
+/// What the server with planted faults can do wrong, the soonest noticed first.
+const PLANTED: [&str; 3] = ["reply-before-commit", "undo-skipped", "effect-dropped"];
+
 #[derive(Parser)]
 #[command(about = "Torments a cluster of real processes and checks what clients saw.")]
 struct Arguments {
@@ -56,6 +59,9 @@ struct Arguments {
     /// The server with planted faults: each must be caught.
     #[arg(long)]
     planted: Option<PathBuf>,
+    /// Which of them; all if none is named.
+    #[arg(long, value_delimiter = ',', value_parser = PLANTED)]
+    planted_fault: Vec<String>,
     /// Test the tests on a cluster of redis-server: it must be caught losing writes.
     #[arg(long)]
     redis: bool,
@@ -278,7 +284,9 @@ fn perform(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     if let Some(binary) = &arguments.planted {
         let binary = binary.canonicalize().with_context(|| format!("no server at {}", binary.display()))?;
-        for fault in ["reply-before-commit", "undo-skipped", "effect-dropped"] {
+        let is_chosen = |fault: &&str| arguments.planted_fault.iter().any(|chosen| chosen == *fault);
+        let all = arguments.planted_fault.is_empty();
+        for fault in PLANTED.into_iter().filter(|fault| all || is_chosen(fault)) {
             good &= is_caught(arguments, Product::Planted(binary.clone(), fault), 3, seed)?;
         }
     }

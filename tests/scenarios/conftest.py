@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import moonraft
-import rival
-from cluster import Cluster
+from harness import moonraft, rival
+from harness.cluster import Cluster
 
 RIVAL = os.environ.get("MOONRAFT_RIVAL", "")
 if RIVAL not in ("", "redis"):

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisClusterException, RedisError
 
-from moonraft import REPOSITORY
-from processes import Process, eventually
+from harness.moonraft import REPOSITORY
+from harness.processes import Process, eventually
 
 # Between two writes of a writer. Clients, servers and tests share two processors
 # in CI; a load that takes all of them would measure their scheduler.

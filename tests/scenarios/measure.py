@@ -13,14 +13,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from redis.exceptions import RedisClusterException, RedisError
-
-import moonraft
-from cluster import Cluster
 from load import RedisPyLoad, node_redis_load, redis_rs_load
-from processes import eventually
+from redis.exceptions import RedisClusterException, RedisError
 from test_rolling_restart import restart_all
-from wire import Wire, WireError
+
+from harness import moonraft
+from harness.cluster import Cluster
+from harness.processes import eventually
+from harness.wire import Wire, WireError
 
 # Between two writes of a client: far below what is measured.
 PACE_SECONDS = 0.002

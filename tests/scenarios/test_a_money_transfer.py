@@ -4,7 +4,7 @@ import random
 
 from redis.exceptions import WatchError
 
-from workers import at_once
+from harness.workers import at_once
 
 ACCOUNTS = 8
 OPENING_BALANCE = 1000

@@ -2,8 +2,8 @@
 
 import uuid
 
-from processes import eventually
-from workers import at_once
+from harness.processes import eventually
+from harness.workers import at_once
 
 RELEASE_IF_MINE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then

@@ -2,7 +2,7 @@
 
 import time
 
-from workers import at_once
+from harness.workers import at_once
 
 # Stock, orders and their queue share the tag {item}, hence one shard and one unit.
 PLACE_ORDER = """

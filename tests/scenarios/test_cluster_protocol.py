@@ -7,9 +7,9 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from cluster import HOST, SLOTS
-from processes import eventually
-from wire import Wire
+from harness.cluster import HOST, SLOTS
+from harness.processes import eventually
+from harness.wire import Wire
 
 NODE_ID = re.compile(r"^[0-9a-f]{40}$")
 

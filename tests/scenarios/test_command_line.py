@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
-import moonraft
-from cluster import HOST, PORTS_PER_NODE, Ports
-from moonraft import dev_ports
-from processes import Process, eventually, free_ports
-from wire import Wire
+from harness import moonraft
+from harness.cluster import HOST, PORTS_PER_NODE, Ports
+from harness.moonraft import dev_ports
+from harness.processes import Process, eventually, free_ports
+from harness.wire import Wire
 
 pytestmark = pytest.mark.moonraft_only("it is our command line")
 

@@ -1,7 +1,7 @@
 """(d) A sliding-window rate limiter on a sorted set."""
 
-from processes import eventually
-from workers import at_once
+from harness.processes import eventually
+from harness.workers import at_once
 
 # Members are unique (time and a counter), scores are the server's microseconds.
 ALLOW = """

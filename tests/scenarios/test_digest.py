@@ -1,7 +1,7 @@
 """What ran on the leader by chance or by clock is the same on every replica."""
 
-from processes import eventually
-from workers import at_once
+from harness.processes import eventually
+from harness.workers import at_once
 
 CHANCE = """
 local tag = KEYS[1]

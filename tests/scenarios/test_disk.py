@@ -8,17 +8,17 @@ import contextlib
 import os
 import subprocess
 
+import faulty_disk
 import pytest
 import redis
-
-import faulty_disk
-import moonraft
-from cluster import Cluster
 from faulty_disk import command
-from processes import eventually
-from recorder import Recorder
 from test_failover import assert_replicas_agree
-from wire import Wire, WireError
+
+from harness import moonraft
+from harness.cluster import Cluster
+from harness.processes import eventually
+from harness.recorder import Recorder
+from harness.wire import Wire, WireError
 
 pytestmark = pytest.mark.moonraft_only("it is about our log")
 

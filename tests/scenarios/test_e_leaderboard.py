@@ -1,6 +1,6 @@
 """(e) A leaderboard that keeps the best hundred, tells ranks and shows the top ten."""
 
-from workers import at_once
+from harness.workers import at_once
 
 
 class Leaderboard:

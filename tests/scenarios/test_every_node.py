@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from processes import eventually
-from wire import Wire, WireError
+from harness.processes import eventually
+from harness.wire import Wire, WireError
 
 SCRIPT = "return ARGV[1]"
 SHA = "098e0f0d1448c0a81dafe820f66d460eb09263da"

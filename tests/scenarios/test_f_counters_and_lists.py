@@ -1,7 +1,7 @@
 """(f) A bounded counter, a counter with a time to live, a list without duplicates."""
 
-from processes import eventually
-from workers import at_once
+from harness.processes import eventually
+from harness.workers import at_once
 
 COUNT_UP_TO = """
 local value = tonumber(redis.call('GET', KEYS[1]) or '0')

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from moonraft import REPOSITORY
-from processes import Process, eventually
-from recorder import Recorder
-from wire import Wire, WireError
+from harness.moonraft import REPOSITORY
+from harness.processes import Process, eventually
+from harness.recorder import Recorder
+from harness.wire import Wire, WireError
 
 ASYNCHRONOUS = "redis-server acknowledges a write before its replicas have it"
 

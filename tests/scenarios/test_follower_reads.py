@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from processes import eventually
-from wire import Wire
+from harness.processes import eventually
+from harness.wire import Wire
 
 WRITES = 200
 # A heartbeat is every 100 ms.

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from redis.exceptions import NoScriptError
 
-from processes import eventually
+from harness.processes import eventually
 
 GREET = "return 'hello ' .. ARGV[1] .. ' from ' .. KEYS[1]"
 GREET_SHA = hashlib.sha1(GREET.encode()).hexdigest()

@@ -3,8 +3,8 @@
 import threading
 import uuid
 
-from processes import eventually
-from workers import at_once
+from harness.processes import eventually
+from harness.workers import at_once
 
 RELEASE_AND_TELL = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then

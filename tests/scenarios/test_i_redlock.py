@@ -5,7 +5,7 @@ import uuid
 import pytest
 from redis.exceptions import RedisError
 
-from workers import at_once
+from harness.workers import at_once
 
 INSTANCES = 5
 QUORUM = INSTANCES // 2 + 1

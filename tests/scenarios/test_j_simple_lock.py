@@ -3,8 +3,8 @@
 import threading
 import uuid
 
-from processes import eventually
-from workers import at_once
+from harness.processes import eventually
+from harness.workers import at_once
 
 # Never shortens what is left.
 EXTEND = """

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
-from cluster import HOST
+from harness.cluster import HOST
 
 COUPONS = 100
 USERS = 10_000

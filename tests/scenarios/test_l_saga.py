@@ -2,8 +2,8 @@
 
 import pytest
 
-from processes import eventually
-from workers import at_once
+from harness.processes import eventually
+from harness.workers import at_once
 
 # Moves on only from the expected step, so that two workers cannot both do it.
 ADVANCE = """

@@ -6,7 +6,7 @@ import pytest
 import redis
 from redis.exceptions import MovedError
 
-from processes import eventually
+from harness.processes import eventually
 
 MIB = 1 << 20
 

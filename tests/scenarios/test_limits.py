@@ -10,10 +10,10 @@ import socket
 
 import pytest
 import redis
-
-from processes import eventually
 from test_overload import MIB, SLACK_BYTES, Watch
-from wire import Wire, request
+
+from harness.processes import eventually
+from harness.wire import Wire, request
 
 OURS = "limits of this server"
 pytestmark = pytest.mark.moonraft_only(OURS)

@@ -5,13 +5,13 @@ import shutil
 import subprocess
 
 import pytest
-
-import moonraft
-from cluster import Cluster
-from processes import eventually
-from recorder import Recorder
 from test_failover import assert_replicas_agree
-from wire import Wire
+
+from harness import moonraft
+from harness.cluster import Cluster
+from harness.processes import eventually
+from harness.recorder import Recorder
+from harness.wire import Wire
 
 pytestmark = pytest.mark.moonraft_only("redis-server takes an empty disk for the truth")
 

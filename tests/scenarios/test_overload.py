@@ -13,10 +13,10 @@ import time
 
 import pytest
 import redis
-
-from processes import eventually
 from test_failover import assert_replicas_agree
-from wire import Wire, request
+
+from harness.processes import eventually
+from harness.wire import Wire, request
 
 MIB = 1 << 20
 OURS = "limits of this server"

@@ -8,9 +8,9 @@ one, and what is asserted is that no client waited for a timeout of any kind.
 """
 
 import pytest
-
 from load import RedisPyLoad, node_redis_load, redis_rs_load, wait_for_progress
-from wire import Wire, WireError, request
+
+from harness.wire import Wire, WireError, request
 
 # The shortest timeout that a client could have run into: half an election.
 PAUSE_MS_MAX = 500

@@ -6,8 +6,8 @@ import threading
 import pytest
 import redis
 
-from processes import eventually
-from wire import Wire
+from harness.processes import eventually
+from harness.wire import Wire
 
 # How long a script may run before others are told BUSY, milliseconds.
 PATIENCE_MS = 100

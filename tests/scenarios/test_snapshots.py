@@ -6,11 +6,11 @@ import threading
 import zlib
 
 import pytest
-
-import moonraft
-from cluster import Cluster
-from processes import eventually
 from test_lost_disk import incarnation_of, refusal, wait_until_voter
+
+from harness import moonraft
+from harness.cluster import Cluster
+from harness.processes import eventually
 
 pytestmark = pytest.mark.moonraft_only("snapshots of ours")
 

@@ -9,15 +9,15 @@ import subprocess
 import threading
 import time
 
+import faulty_disk
 import pytest
 import redis
 
-import faulty_disk
-import moonraft
-from cluster import HOST
-from moonraft import dev_ports
-from processes import Process, eventually
-from wire import Wire, WireError, request
+from harness import moonraft
+from harness.cluster import HOST
+from harness.moonraft import dev_ports
+from harness.processes import Process, eventually
+from harness.wire import Wire, WireError, request
 
 pytestmark = pytest.mark.moonraft_only("it is about our stop")
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import replies
-from processes import eventually
-from wire import Wire, request
+
+from harness.processes import eventually
+from harness.wire import Wire, request
 
 # Cases that are sent in one packet: a round trip each would take most of the time.
 CASES_AT_ONCE = 40

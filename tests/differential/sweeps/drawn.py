@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from wire import Wire
+from harness.wire import Wire
 
 # A key of each type, all of one slot; `n` is not there, and `d` is for results.
 KEYS = {kind: "{k}" + kind for kind in ("s", "l", "h", "t", "z", "n", "d")}

@@ -18,6 +18,7 @@ FORMS = (
 
 # What is not asked beside what no sweep asks, and why.
 LEFT_OUT = {
+    "acl|log": "it tells how long ago something was",
     "client|list": "the lines are of the moment",
     "lolwut": "it draws another picture",
     "memory|usage": "sizes are Moonraft's own",

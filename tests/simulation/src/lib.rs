@@ -28,6 +28,7 @@ pub mod history;
 pub mod marks;
 pub mod node;
 pub mod units;
+#[path = "../../harness/value.rs"]
 pub mod value;
 pub mod workload;
 pub mod world;
