@@ -13,6 +13,7 @@
 //! 5. The committed batch opens the gate of the replies that wait for it; on
 //!    followers its effects are applied.
 //!
+//! Each of the parts uses only those below it, which a test sees to (`layers`).
 //! `command`, `keyspace`, `script`, `shard`, `consensus` and `replica` know no socket, file,
 //! thread or clock: the simulator runs the very same types.
 
@@ -22,6 +23,8 @@ pub mod consensus;
 pub mod control;
 pub mod glob;
 pub mod keyspace;
+#[cfg(test)]
+mod layers;
 pub mod log;
 pub mod marks;
 pub mod replica;

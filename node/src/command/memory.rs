@@ -4,15 +4,12 @@ use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
 use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    Arity, Client, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is},
     facts::uses,
     help::help,
 };
-use crate::{
-    keyspace::{Object, Tx, entry_bytes},
-    shard::Client,
-};
+use crate::keyspace::{Object, Tx, entry_bytes};
 
 /// A row of `MEMORY`.
 const ROW: Command = Command {
@@ -73,7 +70,7 @@ const HELP: &[&str] = &[
 ];
 
 /// `MEMORY DOCTOR`: nothing is known here that it could complain of.
-fn doctor(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn doctor(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let text = "Hi Sam, I can't find any memory issue in your instance. I can only account for what occurs on this base.\n";
     Ok(Reply::Verbatim(*b"txt", text.into()))
 }
@@ -81,9 +78,9 @@ fn doctor(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 /// `MEMORY STATS`
 ///
 /// What the process has resident stands for what the allocator has given out; see `INFO`.
-fn stats(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn stats(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let used = client.facts().resident_bytes as i64;
-    let replies = client.sessions().map(|(_, session)| session.outbox.len()).sum::<usize>() as i64;
+    let replies = client.sessions().map(|(id, _)| client.unread_bytes(id)).sum::<usize>() as i64;
     let in_flight = client.in_flight_bytes() as i64;
     let keyspace = client.tx().keyspace();
     let (keys, scripts) = (keyspace.len() as i64, keyspace.scripts().bytes() as i64);

@@ -12,14 +12,18 @@
 //! Sources: command reference of Redis 7.2; `src/commands/*.json` for the facts.
 
 pub mod arguments;
+pub mod client;
 pub mod error;
 pub mod facts;
 pub mod request;
+pub mod session;
+pub mod slow_requests;
+pub mod statistics;
 pub mod table;
 
 mod bitmap;
-mod client;
 mod cluster;
+mod connection;
 mod database;
 mod documentation;
 mod expiry;
@@ -51,11 +55,12 @@ use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
 pub use self::{
+    client::Client,
     error::CommandError,
     request::{Request, Slots},
     table::{find, find_child, is_http, resolve, rows},
 };
-use crate::{keyspace::Tx, shard::Client};
+use crate::keyspace::Tx;
 
 /// What a handler gives back.
 pub type Outcome<'a> = Result<Reply<'a>, CommandError>;
@@ -163,8 +168,8 @@ pub enum Flag {
 pub type Read = for<'a> fn(&'a Tx, &[&'a [u8]]) -> Outcome<'a>;
 /// Runs on the data.
 pub type Write = for<'a> fn(&mut Tx, &[&'a [u8]]) -> Outcome<'a>;
-/// Runs on the client's session and its shard.
-pub type Session = fn(&mut Client<'_>, &[&[u8]]) -> Outcome<'static>;
+/// Runs on the client's session, and asks its shard.
+pub type Session = fn(&mut dyn Client, &[&[u8]]) -> Outcome<'static>;
 /// What a request with these words does to its key.
 pub type NarrowedKeyFlags = fn(&[&[u8]]) -> &'static [facts::KeyFlag];
 

@@ -6,8 +6,7 @@
 
 use moonraft_proto::Reply;
 
-use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::is, help::help};
-use crate::shard::Client;
+use super::{Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, arguments::is, help::help};
 
 /// A row of this family.
 const ROW: Command = Command {
@@ -96,13 +95,13 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// `SAVE`
-fn save(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn save(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     client.note_saved();
     Ok(Reply::OK)
 }
 
 /// `BGSAVE [SCHEDULE]`
-fn bgsave(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn bgsave(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     match words {
         [_] => {}
         [_, option] if is(option, "schedule") => {}
@@ -116,7 +115,7 @@ fn bgsave(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 ///
 /// The node ends as if it had been sent `SIGTERM`, whatever is asked beside: it never loses what is acknowledged,
 /// so that there is nothing to choose. One that is ending cannot be stopped from it.
-fn shutdown(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn shutdown(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let asked = |option| words[1..].iter().filter(move |word| is(word, option)).count() > 0;
     let known = ["nosave", "save", "now", "force", "abort"];
     let all_known = words[1..].iter().all(|word| known.iter().any(|option| is(word, option)));
@@ -127,13 +126,13 @@ fn shutdown(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
         return Err(CommandError::text("ERR No shutdown in progress."));
     }
 
-    client.surroundings().shut_down();
+    client.shut_down();
     // The end of the connection is the answer.
     Ok(Reply::Nothing)
 }
 
 /// `SYNC`, `PSYNC`, `REPLCONF`
-fn not_replicated(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn not_replicated(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let name = String::from_utf8_lossy(words[0]).to_ascii_uppercase();
     let text =
         format!("ERR {name} is not supported: replicas are those of the cluster file, and follow by Raft");

@@ -3,8 +3,7 @@
 use moonraft_proto::{Effect, Reply};
 use moonraft_router::Keys;
 
-use super::{Arity, Command, CommandError, Eval, Family, Flag, Outcome, Run, arguments::is};
-use crate::shard::Client;
+use super::{Arity, Client, Command, CommandError, Eval, Family, Flag, Outcome, Run, arguments::is};
 
 /// A row of this family: a script with its keys.
 const ROW: Command = Command {
@@ -74,7 +73,7 @@ pub const COMMANDS: &[Command] = &[
 /// At a leader the script becomes part of the shard's state. Clients ask every node, so that a
 /// follower answers too: it remembers the script as a leader does one that `EVAL` sent, for
 /// `EVALSHA_RO` here, and for `EVALSHA` should it lead one day.
-fn load(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn load(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let text = words[2];
     let name = client.load_script(text)?;
     if !client.tx().is_leading() {
@@ -87,21 +86,20 @@ fn load(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `SCRIPT EXISTS sha1 [sha1 …]`
-fn exists(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    let known = words[2..].iter().map(|name| Reply::flag(client.script_text(name).is_some()));
+fn exists(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
+    let known = words[2..].iter().map(|name| Reply::flag(client.knows_script(name)));
     Ok(Reply::Array(known.collect()))
 }
 
 /// `SCRIPT FLUSH [ASYNC | SYNC]`
 ///
 /// A follower forgets what it has seen itself; what was loaded goes when its leader is asked.
-fn flush(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn flush(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let known = words.len() == 2 || words.len() == 3 && (is(words[2], "async") || is(words[2], "sync"));
     if !known {
         return Err(CommandError::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
     }
-    client.engine().forget_all();
-    client.seen_scripts().clear();
+    client.forget_scripts();
     if client.tx().is_leading() && !client.tx().whole().scripts().is_empty() {
         client.tx_mut().emit(Effect::ScriptFlush);
     }
@@ -111,7 +109,7 @@ fn flush(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 /// `SCRIPT KILL`
 ///
 /// Heard of only while a script is over its time; before, the request waits.
-fn kill(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn kill(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     match client.kill_script() {
         true => Ok(Reply::OK),
         false => Err(CommandError::text("NOTBUSY No scripts in execution right now.")),
@@ -119,7 +117,7 @@ fn kill(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `SCRIPT HELP`
-fn help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn help(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     const LINES: &[&str] = &[
         "SCRIPT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
         "EXISTS <sha1> [<sha1> ...]",

@@ -3,11 +3,11 @@
 use moonraft_proto::Reply;
 
 use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    Arity, Client, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::parse_integer,
     help::{help, unknown_form},
+    slow_requests::SlowRequest,
 };
-use crate::shard::{Client, slow_log::SlowRequest};
 
 /// A row of `SLOWLOG`.
 const ROW: Command = Command {
@@ -64,7 +64,7 @@ const HELP: &[&str] = &[
 ];
 
 /// `SLOWLOG GET [count]`: the newest first; -1 for all.
-fn get(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn get(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     const DEFAULT: usize = 10;
     const BAD: CommandError = CommandError::text("ERR count should be greater than or equal to -1");
     let count = match words[2..] {

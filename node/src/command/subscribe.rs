@@ -12,12 +12,11 @@ use bytes::Bytes;
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Command, Family, Flag, Outcome, Run, facts::KeyFlag, help::help};
+use super::{Arity, Client, Command, Family, Flag, Outcome, Run, facts::KeyFlag, help::help};
 use crate::{
     glob,
     keyspace::Tx,
-    shard::{Client, SessionId},
-    subscriptions::{self, Listeners, Listening, Names, Subscriptions},
+    subscriptions::{self, Listeners, Listening, Names, SessionId, Subscriptions},
 };
 
 /// A row of this family.
@@ -144,13 +143,13 @@ fn confirmation(verb: &'static str, name: Option<&[u8]>, count: usize) -> Reply<
     Reply::Push(vec![Reply::text(verb), name, Reply::count(count)])
 }
 
-fn begin(client: &mut Client<'_>, kind: &Kind, names: &[&[u8]]) -> Outcome<'static> {
+fn begin(client: &mut dyn Client, kind: &Kind, names: &[&[u8]]) -> Outcome<'static> {
     let mut replies = Vec::with_capacity(names.len());
     for name in names {
         let owned = Bytes::copy_from_slice(name);
         if (kind.names)(&mut client.session_mut().listening).insert(owned.clone()) {
             let id = client.session_id();
-            subscriptions::add((kind.listeners)(client.listeners()), &owned, id);
+            subscriptions::add((kind.listeners)(client.listeners_mut()), &owned, id);
         }
         replies.push(confirmation(kind.verb, Some(name), (kind.count)(&client.session().listening)));
     }
@@ -158,7 +157,7 @@ fn begin(client: &mut Client<'_>, kind: &Kind, names: &[&[u8]]) -> Outcome<'stat
 }
 
 /// Ends the subscriptions to these names; to all of the kind if none is named.
-fn end(client: &mut Client<'_>, kind: &Kind, names: &[&[u8]]) -> Outcome<'static> {
+fn end(client: &mut dyn Client, kind: &Kind, names: &[&[u8]]) -> Outcome<'static> {
     let names: Vec<Bytes> = match names {
         [] => (kind.names)(&mut client.session_mut().listening).iter().cloned().collect(),
         named => named.iter().map(|name| Bytes::copy_from_slice(name)).collect(),
@@ -171,7 +170,7 @@ fn end(client: &mut Client<'_>, kind: &Kind, names: &[&[u8]]) -> Outcome<'static
     for name in &names {
         if (kind.names)(&mut client.session_mut().listening).remove(name) {
             let id: SessionId = client.session_id();
-            subscriptions::remove((kind.listeners)(client.listeners()), name, id);
+            subscriptions::remove((kind.listeners)(client.listeners_mut()), name, id);
         }
         replies.push(confirmation(kind.end, Some(name), (kind.count)(&client.session().listening)));
     }
@@ -179,10 +178,10 @@ fn end(client: &mut Client<'_>, kind: &Kind, names: &[&[u8]]) -> Outcome<'static
 }
 
 /// Ends all subscriptions of a session, silently: `RESET`.
-pub(super) fn end_all(client: &mut Client<'_>) {
+pub(super) fn end_all(client: &mut dyn Client) {
     let listening = std::mem::take(&mut client.session_mut().listening);
     let id = client.session_id();
-    client.listeners().forget(id, &listening);
+    client.listeners_mut().forget(id, &listening);
 }
 
 /// `PUBLISH channel message`
@@ -209,29 +208,29 @@ fn counts(listeners: &Listeners, names: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `PUBSUB CHANNELS [pattern]`
-fn channels(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn channels(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     at_most_one_pattern(words, "PUBSUB")?;
     active(&client.listeners().channels, words.get(2))
 }
 
 /// `PUBSUB SHARDCHANNELS [pattern]`
-fn shardchannels(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn shardchannels(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     at_most_one_pattern(words, "PUBSUB")?;
     active(&client.listeners().shard_channels, words.get(2))
 }
 
 /// `PUBSUB NUMSUB [channel …]`
-fn numsub(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn numsub(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     counts(&client.listeners().channels, &words[2..])
 }
 
 /// `PUBSUB SHARDNUMSUB [channel …]`
-fn shardnumsub(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn shardnumsub(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     counts(&client.listeners().shard_channels, &words[2..])
 }
 
 /// `PUBSUB NUMPAT`
-fn numpat(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn numpat(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(Reply::count(client.listeners().patterns.len()))
 }
 
@@ -240,7 +239,7 @@ fn at_most_one_pattern(words: &[&[u8]], container: &str) -> Result<(), super::Co
 }
 
 /// `PUBSUB HELP`
-fn pubsub_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn pubsub_help(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(help(
         "PUBSUB",
         &[

@@ -10,8 +10,8 @@ use super::{Command, CommandError};
 /// The rows of every family.
 const FAMILIES: &[&[Command]] = &[
     super::bitmap::COMMANDS,
-    super::client::COMMANDS,
     super::cluster::COMMANDS,
+    super::connection::COMMANDS,
     super::database::COMMANDS,
     super::expiry::COMMANDS,
     super::generic::COMMANDS,

@@ -3,8 +3,7 @@
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run, facts::uses};
-use crate::shard::{Client, session::Queue};
+use super::{Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, facts::uses, session::Queue};
 
 /// A row of this family.
 const ROW: Command = Command {
@@ -42,7 +41,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// `MULTI`
-fn multi(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn multi(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let session = client.session_mut();
     if session.queue.is_some() {
         return Err(CommandError::text("ERR MULTI calls can not be nested"));
@@ -52,7 +51,7 @@ fn multi(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `DISCARD`
-fn discard(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn discard(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     if client.session_mut().queue.take().is_none() {
         return Err(CommandError::text("ERR DISCARD without MULTI"));
     }
@@ -64,7 +63,7 @@ fn discard(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 ///
 /// That a key which has expired by now is gone at `EXEC` is no change. It is not removed here: while a script is
 /// over its time, this is served beside it.
-fn watch(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn watch(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     if client.session().queue.is_some() {
         return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
     }
@@ -74,7 +73,7 @@ fn watch(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `UNWATCH`
-fn unwatch(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn unwatch(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     client.unwatch();
     Ok(Reply::OK)
 }

@@ -104,10 +104,7 @@ pub struct Tx {
     leading: bool,
     /// Expired keys stay, though no one sees them, until something writes them: `CLIENT PAUSE`.
     keeps_expired: bool,
-    /// Memory is short: what needs more is refused.
-    out_of_memory: bool,
     reply_bytes_max: usize,
-    disk_room: DiskRoom,
     unit: UnitState,
     /// Who listens on this replica: `PUBLISH` answers how many.
     pub listeners: Subscriptions,
@@ -124,19 +121,6 @@ struct Lookups {
     misses: Cell<u64>,
     /// Keys that were removed because their time had come, met or not.
     expired: Cell<u64>,
-}
-
-/// How much room the disk has for what clients write. Every change is an entry of the log first, also one that
-/// removes; but what is removed is not in the next snapshot, and the log before that goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DiskRoom {
-    /// For everything.
-    #[default]
-    Enough,
-    /// Only for what makes the data smaller or leaves its size.
-    Short,
-    /// For no write of a client: the rest is for what is committed already.
-    Last,
 }
 
 /// A point in a unit to go back to.
@@ -175,8 +159,6 @@ impl Tx {
             now_us: 0,
             leading: false,
             keeps_expired: false,
-            out_of_memory: false,
-            disk_room: DiskRoom::Enough,
             reply_bytes_max: usize::MAX,
             unit: UnitState::default(),
             listeners: Subscriptions::default(),
@@ -363,21 +345,6 @@ impl Tx {
         !self.keeps_expired
     }
 
-    /// Memory is short, or not any more.
-    pub const fn set_out_of_memory(&mut self, full: bool) {
-        self.out_of_memory = full;
-    }
-
-    /// Whether commands that need memory are to be refused.
-    pub const fn is_out_of_memory(&self) -> bool {
-        self.out_of_memory
-    }
-
-    /// How much room the node's disk has now.
-    pub const fn set_disk_room(&mut self, room: DiskRoom) {
-        self.disk_room = room;
-    }
-
     /// Replies may weigh so much; `max-reply-bytes`.
     pub const fn set_reply_bytes_max(&mut self, bytes: usize) {
         self.reply_bytes_max = bytes;
@@ -386,11 +353,6 @@ impl Tx {
     /// How much a reply may weigh.
     pub const fn reply_bytes_max(&self) -> usize {
         self.reply_bytes_max
-    }
-
-    /// How much room the node's disk has: decides what is refused.
-    pub const fn disk_room(&self) -> DiskRoom {
-        self.disk_room
     }
 
     /// Whether a key is there and has not expired, for `WATCH`: no reply shows it, so none need wait for it.

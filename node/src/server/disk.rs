@@ -22,7 +22,7 @@ use std::{
 use rustix::fs::statvfs;
 
 use super::shared::NodeShared;
-use crate::{keyspace::tx::DiskRoom, shard::Event};
+use crate::shard::{DiskRoom, Event};
 
 /// How often the room is looked at. At 1 GB a second the default of `min-free-disk` lasts a quarter of a second;
 /// logs are synced one batch after the other, and do not reach that.

@@ -206,7 +206,7 @@ impl Shard {
             Via::Block(_) => self.needs_of_queued(request),
             Via::Client => Needs::of(request.command),
         };
-        needs.check(self.tx())
+        needs.check(self.room)
     }
 
     /// The keys that a script's command names, declared or not, must be of one slot that is served here: of the

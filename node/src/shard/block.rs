@@ -6,9 +6,8 @@ use moonraft_router::Redirect;
 use super::{
     SessionId, Shard,
     admit::{Home, Via, keeps_to},
-    session::Queued,
 };
-use crate::command::{CommandError, Outcome, Request};
+use crate::command::{CommandError, Outcome, Request, session::Queued};
 
 impl Shard {
     /// Keeps a request for `EXEC`.

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use moonraft_router::Network;
 
-use super::{Busy, Client, SessionId, Shard};
+use super::{Busy, SessionId, Shard};
 use crate::command::{Command, CommandError, Flag, Request};
 
 /// The text of Redis 7.
@@ -115,11 +115,9 @@ impl Shard {
         let failed = self.run_whole(id, request);
         self.end_call(request.command, call, failed);
     }
-}
 
-impl Client<'_> {
     /// Ends the script that is over its time. Returns whether there is one.
-    pub fn kill_script(&mut self) -> bool {
-        self.shard.overdue.as_mut().map(|overdue| overdue.is_killed = true).is_some()
+    pub(super) fn kill_script(&mut self) -> bool {
+        self.overdue.as_mut().map(|overdue| overdue.is_killed = true).is_some()
     }
 }

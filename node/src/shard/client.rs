@@ -1,44 +1,56 @@
-//! What a command about the session, the server or the cluster works with.
+//! A client's turn on the shard: what a command about the session, the server or the cluster works with.
 
 use std::sync::Arc;
 
 use moonraft_router::{ReplicaPlace, SlotMap};
 
-use super::{
-    Output, Pause, ProcessFacts, SessionId, Shard, ShardSettings, Standing, Surroundings,
-    session::{Session, WatchedKey},
-    slow_log::SlowLog,
-    statistics::{Details, Rates, Statistics},
-    waits::Unblocked,
+use super::{Output, SessionId, Shard, Standing, waits::Unblocked};
+use crate::{
+    command::{
+        Client, CommandError,
+        client::{Pause, ProcessFacts, ReplicaFacts},
+        session::{Session, WatchedKey},
+        slow_requests::SlowLog,
+        statistics::{Details, Rates, Statistics},
+    },
+    keyspace::{Tx, scripts::Sha1},
+    subscriptions::Subscriptions,
 };
-use crate::{keyspace::Tx, subscriptions::Subscriptions};
 
-/// A client's turn: its session and its shard.
-pub struct Client<'a> {
-    pub(super) shard: &'a mut Shard,
-    pub(super) id: SessionId,
+/// See the module.
+pub(super) struct Turn<'a> {
+    pub shard: &'a mut Shard,
+    pub id: SessionId,
     /// Not in a script or a `MULTI` block.
-    pub(super) may_block: bool,
+    pub may_block: bool,
 }
 
-impl Client<'_> {
-    /// The client's session.
-    pub fn session(&self) -> &Session {
+impl Client for Turn<'_> {
+    fn session(&self) -> &Session {
         &self.shard.sessions[self.id]
     }
 
-    /// The client's session, to be changed.
-    pub fn session_mut(&mut self) -> &mut Session {
+    fn session_mut(&mut self) -> &mut Session {
         &mut self.shard.sessions[self.id]
     }
 
-    /// Its number among the shard's sessions.
-    pub const fn session_id(&self) -> SessionId {
+    fn session_id(&self) -> SessionId {
         self.id
     }
 
-    /// Closes a session's connection: this one's after its reply, any other at once.
-    pub fn close(&mut self, id: SessionId) {
+    fn sessions(&self) -> Box<dyn Iterator<Item = (SessionId, &Session)> + '_> {
+        Box::new(self.shard.sessions.iter().map(|(id, session)| (id, &**session)))
+    }
+
+    fn unread_bytes(&self, id: SessionId) -> usize {
+        self.shard.sessions.get(id).map_or(0, |session| session.outbox.len())
+    }
+
+    fn waiting_count(&self) -> usize {
+        self.shard.parked.len() + self.shard.blocked_count()
+    }
+
+    fn close(&mut self, id: SessionId) {
         let Some(session) = self.shard.sessions.get_mut(id) else { return };
         session.closing = true;
         if id != self.id {
@@ -46,66 +58,45 @@ impl Client<'_> {
         }
     }
 
-    /// Whether a command may block the session until something happens.
-    pub const fn may_block(&self) -> bool {
+    fn may_block(&self) -> bool {
         self.may_block
     }
 
-    /// Blocks the session until `wanted` followers have what was executed so far, or
-    /// this time is over; 0: for ever. The command itself answers nothing.
-    pub fn wait_for_followers(&mut self, wanted: usize, timeout_ms: u64) {
+    fn wait_for_followers(&mut self, wanted: usize, timeout_ms: u64) {
         assert!(self.may_block, "a script or a block of requests never waits");
         self.shard.wait_for_followers(self.id, wanted, timeout_ms);
     }
 
-    /// Ends what blocks a session. Returns whether it was blocked.
-    pub fn unblock(&mut self, id: SessionId, reason: Unblocked) -> bool {
-        self.shard.unblock(id, reason)
+    fn unblock(&mut self, id: SessionId, with_error: bool) -> bool {
+        self.shard.unblock(id, if with_error { Unblocked::ByClient } else { Unblocked::Reached })
     }
 
-    /// Requests are left unread for a while, or are read again.
-    pub fn pause(&mut self, pause: Option<Pause>) {
+    fn pause(&mut self, pause: Option<Pause>) {
         self.shard.set_pause(pause);
     }
 
-    /// The pause that lasts, if any.
-    pub fn paused(&self) -> Option<Pause> {
+    fn paused(&self) -> Option<Pause> {
         let now = self.shard.surroundings.boot_ns();
         self.shard.pause.filter(|pause| now < pause.until_ns)
     }
 
-    /// Whether the data are not yet what the log held at the start, or a snapshot is being installed.
-    pub fn is_loading(&self) -> bool {
-        !self.shard.is_caught_up()
+    fn listeners(&self) -> &Subscriptions {
+        self.shard.listeners()
     }
 
-    /// All sessions of this replica.
-    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Session)> {
-        self.shard.sessions.iter()
-    }
-
-    /// The data, with a unit open.
-    pub fn tx(&self) -> &Tx {
-        self.shard.tx()
-    }
-
-    /// The data, with a unit open, to be changed.
-    pub fn tx_mut(&mut self) -> &mut Tx {
-        self.shard.tx_mut()
-    }
-
-    /// Who listens to what on this replica.
-    pub fn listeners(&mut self) -> &mut Subscriptions {
+    fn listeners_mut(&mut self) -> &mut Subscriptions {
         self.shard.listeners_mut()
     }
 
-    /// The session stops watching keys.
-    pub fn unwatch(&mut self) {
-        self.shard.unwatch(self.id);
+    fn tx(&self) -> &Tx {
+        self.shard.tx()
     }
 
-    /// The session watches a key from now on.
-    pub fn watch(&mut self, key: &[u8]) {
+    fn tx_mut(&mut self) -> &mut Tx {
+        self.shard.tx_mut()
+    }
+
+    fn watch(&mut self, key: &[u8]) {
         let known = self.session().watches.iter().any(|watched| *watched.key == *key);
         if !known {
             let was_there = self.tx().is_there(key);
@@ -114,93 +105,123 @@ impl Client<'_> {
         }
     }
 
-    /// The world around the shard.
-    pub fn surroundings(&self) -> &dyn Surroundings {
-        &*self.shard.surroundings
+    fn unwatch(&mut self) {
+        self.shard.unwatch(self.id);
     }
 
-    /// The cluster as this node knows it, with addresses that reach it from where
-    /// the client is.
-    pub fn map(&self) -> Arc<SlotMap> {
-        self.shard.surroundings.map(self.session().network)
-    }
-
-    /// Whether the shard has had no leader for so long that requests are told so.
-    pub fn is_leaderless(&self) -> bool {
-        self.shard.is_leaderless_for_long(self.shard.surroundings.boot_ns())
-    }
-
-    /// The place of this replica in the map.
-    pub fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
-        self.shard.place(map)
-    }
-
-    /// What does not change while the shard runs.
-    pub const fn settings(&self) -> &ShardSettings {
-        &self.shard.settings
-    }
-
-    /// What this replica is at the moment.
-    pub const fn standing(&self) -> Standing {
-        self.shard.standing
-    }
-
-    /// The last applied entry: index and term.
-    pub const fn applied(&self) -> (u64, u64) {
-        self.shard.applied
-    }
-
-    /// Counters.
-    pub const fn statistics(&self) -> Statistics {
-        self.shard.statistics
-    }
-
-    /// Counters by command and by error code.
-    pub const fn details(&self) -> &Details {
-        &self.shard.details
-    }
-
-    /// What happened in the last second.
-    pub const fn rates(&self) -> Rates {
-        self.shard.rates
-    }
-
-    /// Requests that took long.
-    pub fn slow_log(&mut self) -> &mut SlowLog {
-        &mut self.shard.slow_log
-    }
-
-    /// When the data were last saved, Unix microseconds, and changes since.
-    pub fn saved(&self) -> (u64, u64) {
+    fn saved(&self) -> (u64, u64) {
         let (at_us, changes) = self.shard.saved;
         (at_us, self.tx().keyspace().changes().saturating_sub(changes))
     }
 
-    /// All there is is as good as saved now.
-    pub fn note_saved(&mut self) {
+    fn note_saved(&mut self) {
         self.shard.note_saved();
     }
 
-    /// All counters begin anew.
-    pub fn reset_statistics(&mut self) {
+    fn load_script(&mut self, text: &[u8]) -> Result<Sha1, CommandError> {
+        self.shard.load_script(self.id, text)
+    }
+
+    fn knows_script(&self, name: &[u8]) -> bool {
+        self.tx().whole(); // that it was loaded may not be committed
+        self.shard.script_text(name).is_some()
+    }
+
+    fn remember_script(&mut self, name: Sha1, text: &[u8]) {
+        self.shard.seen_scripts.remember(name, text);
+    }
+
+    fn forget_scripts(&mut self) {
+        self.shard.forget_scripts();
+    }
+
+    fn kill_script(&mut self) -> bool {
+        self.shard.kill_script()
+    }
+
+    fn replica(&self) -> ReplicaFacts {
+        let settings = &self.shard.settings;
+        ReplicaFacts {
+            shard: settings.shard,
+            replica: settings.replica,
+            node: settings.node,
+            clients_max: settings.clients_max,
+            in_flight_bytes_max: settings.in_flight_bytes_max,
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        self.shard.standing
+    }
+
+    fn applied(&self) -> (u64, u64) {
+        self.shard.applied
+    }
+
+    fn is_loading(&self) -> bool {
+        !self.shard.is_caught_up()
+    }
+
+    fn is_leaderless(&self) -> bool {
+        self.shard.is_leaderless_for_long(self.shard.surroundings.boot_ns())
+    }
+
+    fn in_flight_bytes(&self) -> usize {
+        self.shard.speculation.bytes()
+    }
+
+    fn map(&self) -> Arc<SlotMap> {
+        self.shard.surroundings.map(self.session().network)
+    }
+
+    fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
+        self.shard.place(map)
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.shard.statistics
+    }
+
+    fn details(&self) -> &Details {
+        &self.shard.details
+    }
+
+    fn rates(&self) -> Rates {
+        self.shard.rates
+    }
+
+    fn reset_statistics(&mut self) {
         self.shard.statistics = Statistics::default();
         self.shard.details = Details::default();
         self.tx().reset_lookups();
     }
 
-    /// Sessions whose requests wait for a leader, for room, for a pause to end, or
-    /// for followers.
-    pub fn waiting_count(&self) -> usize {
-        self.shard.parked.len() + self.shard.blocked_count()
+    fn slow_log(&mut self) -> &mut SlowLog {
+        &mut self.shard.slow_log
     }
 
-    /// Bytes of batches that are proposed and not yet committed.
-    pub fn in_flight_bytes(&self) -> usize {
-        self.shard.speculation.bytes()
+    fn unix_us(&self) -> u64 {
+        self.shard.surroundings.unix_us()
     }
 
-    /// Facts about the process.
-    pub fn facts(&self) -> ProcessFacts {
+    fn boot_ns(&self) -> u64 {
+        self.shard.surroundings.boot_ns()
+    }
+
+    fn facts(&self) -> ProcessFacts {
         self.shard.surroundings.facts()
+    }
+
+    fn settings(&self, pattern: &[u8]) -> Vec<(String, String)> {
+        self.shard.surroundings.settings(pattern)
+    }
+
+    fn change_settings(&self, changes: &[(&[u8], &[u8])]) -> Result<(), CommandError> {
+        let changed = self.shard.surroundings.change_settings(changes);
+        changed.map_err(|text| CommandError::Text(text.into()))
+    }
+
+    fn shut_down(&self) {
+        self.shard.surroundings.shut_down();
     }
 }

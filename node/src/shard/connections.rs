@@ -3,6 +3,7 @@
 use moonraft_router::Network;
 
 use super::{Output, SessionId, Shard, session::Session};
+use crate::command::session;
 
 /// What a client is told that is one too many, before its connection is closed.
 pub const TOO_MANY_CLIENTS: &str = "-ERR max number of clients reached\r\n";
@@ -40,8 +41,9 @@ impl Shard {
         self.statistics.connections += 1;
         self.sessions_ever += 1;
         let now_us = self.surroundings.unix_us();
-        let session = Session::new(self.sessions_ever, peer_address, local_address, network, now_us);
-        Ok(self.sessions.insert(session))
+        let number = self.sessions_ever;
+        let session = session::Session::new(number, peer_address, local_address, network, now_us);
+        Ok(self.sessions.insert(Session::new(session)))
     }
 
     /// The connection of a session is gone.

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use moonraft_proto::{Reply, entry::Batch};
 
 use super::{
-    CommittedEntry, Event, Output, Pause, PlantedFault, SessionId, Shard, Standing,
+    CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing,
     outbox::{BatchId, RoundId},
     speculation::InFlight,
 };
 use crate::{
+    command::client::Pause,
     glob,
     keyspace::{Keyspace, Tx, Undo, tx::Publication},
     log::{Newer, cannot_go_on},
@@ -40,7 +41,7 @@ impl Shard {
             Event::Deliver(publications) => publications.iter().for_each(|message| self.deliver(message)),
             // A leader that did not answer may do so again.
             Event::MapChanged => self.resume_parked(),
-            Event::DiskRoom(room) => self.tx_mut().set_disk_room(room),
+            Event::DiskRoom(room) => self.room.disk = room,
             Event::Tick => self.tick(),
         }
     }
@@ -340,13 +341,6 @@ impl Shard {
     }
 
     // ---- time and messages --------------------------------------------------------
-
-    /// Notes whether commands that may take more memory are to be refused.
-    pub(super) fn look_at_memory(&mut self) {
-        let limit = self.settings.memory_bytes_max;
-        let full = limit != u64::MAX && self.surroundings.used_bytes() > limit;
-        self.tx_mut().set_out_of_memory(full);
-    }
 
     fn tick(&mut self) {
         self.look_at_memory();

@@ -3,14 +3,17 @@
 use moonraft_proto::{Reply, Weight};
 
 use super::{
-    Client, SessionId, Shard,
+    SessionId, Shard,
     admit::Via,
+    client::Turn,
     outbox::{Instead, ReadReply},
     receive::put_out,
-    session::ReplyMode,
-    slow_log::{SlowRequest, kept_words},
 };
-use crate::command::{Command, CommandError, Flag, Outcome, Request, Run};
+use crate::command::{
+    Command, CommandError, Flag, Outcome, Request, Run,
+    session::ReplyMode,
+    slow_requests::{SlowRequest, kept_words},
+};
 
 /// A call of a command that is under way.
 #[derive(Clone, Copy)]
@@ -108,7 +111,7 @@ impl Shard {
             Run::Read(_) | Run::Write(_) => return self.execute_on_data(request, via),
             Run::Session(run) => {
                 let may_block = matches!(via, Via::Client);
-                run(&mut Client { shard: self, id, may_block }, request.words)
+                run(&mut Turn { shard: self, id, may_block }, request.words)
             }
             Run::Eval(eval) => self.eval(id, request, eval, via),
             Run::Exec => self.exec(id),

@@ -2,37 +2,12 @@
 
 use bytes::Bytes;
 
+use super::DiskRoom;
+pub use crate::command::client::Standing;
 use crate::{
-    keyspace::{
-        Keyspace,
-        tx::{DiskRoom, Publication},
-    },
+    keyspace::{Keyspace, tx::Publication},
     subscriptions::SessionId,
 };
-
-/// What this replica is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It follows; `None`: no leader is known, or it is a candidate.
-    Following {
-        /// The leader's replica id.
-        leader: Option<u64>,
-    },
-    /// It leads.
-    Leading {
-        /// In this term.
-        term: u64,
-        /// An entry of the term is applied: it may serve.
-        serving: bool,
-    },
-}
-
-impl Standing {
-    /// Whether it leads, serving or not.
-    pub const fn is_leading(self) -> bool {
-        matches!(self, Standing::Leading { .. })
-    }
-}
 
 /// An entry that is committed.
 #[derive(Clone, Debug)]

@@ -29,7 +29,7 @@
 mod admit;
 mod block;
 pub mod busy;
-pub mod client;
+mod client;
 pub mod clock;
 pub mod connections;
 pub mod events;
@@ -46,11 +46,9 @@ mod script;
 pub mod seen_scripts;
 pub mod session;
 pub mod settings;
-pub mod slow_log;
 pub mod snapshot;
 pub mod speculation;
 pub mod state;
-pub mod statistics;
 pub mod surroundings;
 mod units;
 pub mod waits;
@@ -66,9 +64,9 @@ use slab::Slab;
 
 pub use self::{
     busy::BusyShard,
-    client::Client,
     connections::{Backlog, TOO_MANY_CLIENTS},
     messages::{CommittedEntry, Event, Output, Standing},
+    room::DiskRoom,
     settings::{PlantedFault, ShardSettings},
     state::State,
     surroundings::{Busy, ProcessFacts, Surroundings},
@@ -79,29 +77,25 @@ use self::{
     formats::Formats,
     outbox::{BatchId, Fate, ReadReply},
     readers::Readers,
+    room::Room,
     seen_scripts::SeenScripts,
-    session::{Session, WatchedKey},
-    slow_log::SlowLog,
+    session::Session,
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
-    statistics::{Details, Rates, Statistics},
     waits::Waits,
 };
-pub use crate::{keyspace::tx::DiskRoom, subscriptions::SessionId};
+pub use crate::subscriptions::SessionId;
 use crate::{
+    command::{
+        client::Pause,
+        session::WatchedKey,
+        slow_requests::SlowLog,
+        statistics::{Details, Rates, Statistics},
+    },
     keyspace::{Keyspace, Tx, tx::Publication},
     script::Engine,
     subscriptions::Subscriptions,
 };
-
-/// Requests are left unread for a while: `CLIENT PAUSE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pause {
-    /// Until when, nanoseconds of the boot clock.
-    pub until_ns: u64,
-    /// Only those that may change data.
-    pub writes_only: bool,
-}
 
 /// One replica of one shard.
 pub struct Shard {
@@ -113,6 +107,8 @@ pub struct Shard {
     engine: Option<Box<Engine>>,
     /// What stands here while a script runs, kept from one run to the next.
     stand_in: Option<Box<Self>>,
+    /// What the node has of memory and disk.
+    room: Room,
     seen_scripts: SeenScripts,
     standing: Standing,
     speculation: Speculation,
@@ -197,6 +193,7 @@ impl Shard {
             tx: None,
             engine: None,
             stand_in: None,
+            room: Room::default(),
             seen_scripts: SeenScripts::default(),
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),

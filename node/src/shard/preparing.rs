@@ -19,9 +19,9 @@
 
 use moonraft_proto::{Effect, entry::Batch};
 
-use super::{CommittedEntry, SessionId, Shard, session::Queued};
+use super::{CommittedEntry, SessionId, Shard};
 use crate::{
-    command::{Eval, Request, Run, facts::KeyFlag},
+    command::{Eval, Request, Run, facts::KeyFlag, session::Queued},
     keyspace::Keyspace,
     marks,
 };

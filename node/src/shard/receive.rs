@@ -10,9 +10,9 @@ use super::{
     Output, SessionId, Shard, ShardSettings, Standing,
     admit::{Admission, Reason, Via},
     outbox::RoundId,
-    session::{ReplyMode, Session},
+    session::Session,
 };
-use crate::command::{self, Command, CommandError, Request, Run};
+use crate::command::{self, Command, CommandError, Request, Run, session::ReplyMode};
 
 /// What became of the bytes that were received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,6 +268,7 @@ pub(super) fn put_out(
     if weight.bytes > SMALL_BYTES && bytes > session.outbox_bytes_max(settings) {
         return false;
     }
-    session.outbox.push(reply, session.protocol);
+    let protocol = session.protocol;
+    session.outbox.push(reply, protocol);
     true
 }

@@ -1,11 +1,32 @@
 //! What a command or a script needs that the node may lack.
 
-use super::{DiskRoom, Shard};
+use super::Shard;
 use crate::{
     command::{Command, CommandError, Flag, Request, Run},
-    keyspace::Tx,
     script::Flags,
 };
+
+/// How much room the disk has for what clients write. Every change is an entry of the log first, also one that
+/// removes; but what is removed is not in the next snapshot, and the log before that goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiskRoom {
+    /// For everything.
+    #[default]
+    Enough,
+    /// Only for what makes the data smaller or leaves its size.
+    Short,
+    /// For no write of a client: the rest is for what is committed already.
+    Last,
+}
+
+/// What the node has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    /// Memory is short.
+    pub out_of_memory: bool,
+    /// Of the disk.
+    pub disk: DiskRoom,
+}
 
 /// What a command or a script needs that the node may lack.
 #[derive(Clone, Copy, Default)]
@@ -31,11 +52,11 @@ impl Needs {
     }
 
     /// Refuses what must not run now: it would take memory or disk that the node lacks.
-    pub fn check(self, tx: &Tx) -> Result<(), CommandError> {
-        if self.grows && !self.ignores_memory && tx.is_out_of_memory() {
+    pub fn check(self, room: Room) -> Result<(), CommandError> {
+        if self.grows && !self.ignores_memory && room.out_of_memory {
             return Err(CommandError::text("OOM command not allowed when used memory > 'maxmemory'."));
         }
-        match tx.disk_room() {
+        match room.disk {
             DiskRoom::Short if self.grows => Err(SHORT_OF_DISK),
             DiskRoom::Last if self.writes => Err(SHORT_OF_DISK),
             _ => Ok(()),
@@ -44,6 +65,12 @@ impl Needs {
 }
 
 impl Shard {
+    /// Notes whether memory is short.
+    pub(super) fn look_at_memory(&mut self) {
+        let limit = self.settings.memory_bytes_max;
+        self.room.out_of_memory = limit != u64::MAX && self.surroundings.used_bytes() > limit;
+    }
+
     /// What a request of a block needs: of a script that declares nothing, all that it may do.
     pub(super) fn needs_of_queued(&self, request: &Request<'_>) -> Needs {
         let Run::Eval(eval) = request.command.run else { return Needs::of(request.command) };

@@ -11,51 +11,15 @@ use moonraft_proto::{Protocol, Reply, Text};
 use moonraft_router::single_slot;
 
 use super::{
-    Busy, Client, SessionId, Shard,
+    Busy, SessionId, Shard,
     admit::{Home, Terms, Via},
     room::{Needs, READ_ONLY},
-    seen_scripts::SeenScripts,
 };
 use crate::{
     command::{CommandError, Eval, Outcome, Request, Run, arguments::script_key_count, find},
     keyspace::scripts::{Sha1, sha1},
     script::{Engine, Flags, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
 };
-
-impl Client<'_> {
-    /// The engine of this shard.
-    pub fn engine(&mut self) -> &mut Engine {
-        self.shard.engine.as_mut().expect("a script does not reach the engine it runs in")
-    }
-
-    /// Scripts that were sent lately.
-    pub fn seen_scripts(&mut self) -> &mut SeenScripts {
-        &mut self.shard.seen_scripts
-    }
-
-    /// The text of a known script, loaded or seen.
-    pub fn script_text(&self, name: &[u8]) -> Option<Arc<[u8]>> {
-        self.tx().whole(); // that it was loaded may not be committed
-        self.shard.script_text(name).cloned()
-    }
-
-    /// Remembers a script that is not replicated.
-    pub fn remember_script(&mut self, name: Sha1, text: &[u8]) {
-        self.shard.seen_scripts.remember(name, text);
-    }
-
-    /// Compiles a script and keeps it: its name.
-    ///
-    /// # Errors
-    /// It does not compile, or that took long and was killed.
-    pub fn load_script(&mut self, text: &[u8]) -> Result<Sha1, CommandError> {
-        let (loaded, _) = self.shard.lend(self.id, Terms::default(), |engine, host| engine.load(text, host));
-        loaded.map_err(|ended| match ended {
-            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
-            Ended::Done(_) => unreachable!("compiling gives no reply"),
-        })
-    }
-}
 
 impl Shard {
     /// `EVAL` and its like: runs a script in the open unit.
@@ -130,7 +94,7 @@ impl Shard {
         if flags.undeclared {
             return Ok(());
         }
-        Needs::of_script(flags).check(self.tx())?;
+        Needs::of_script(flags).check(self.room)?;
         if !flags.no_writes && !self.is_serving() {
             return Err(READ_ONLY);
         }
@@ -144,8 +108,26 @@ impl Shard {
         Ok(())
     }
 
+    /// Compiles a script and keeps it: its name.
+    ///
+    /// # Errors
+    /// It does not compile, or that took long and was killed.
+    pub(super) fn load_script(&mut self, id: SessionId, text: &[u8]) -> Result<Sha1, CommandError> {
+        let (loaded, _) = self.lend(id, Terms::default(), |engine, host| engine.load(text, host));
+        loaded.map_err(|ended| match ended {
+            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
+            Ended::Done(_) => unreachable!("compiling gives no reply"),
+        })
+    }
+
+    /// Forgets compiled scripts, and those that are not replicated.
+    pub(super) fn forget_scripts(&mut self) {
+        self.engine.as_mut().expect("a script does not reach the engine it runs in").forget_all();
+        self.seen_scripts.clear();
+    }
+
     /// The text of a known script, loaded or seen.
-    fn script_text(&self, name: &[u8]) -> Option<&Arc<[u8]>> {
+    pub(super) fn script_text(&self, name: &[u8]) -> Option<&Arc<[u8]>> {
         self.tx().keyspace().scripts().get(name).or_else(|| self.seen_scripts.get(name))
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use moonraft_router::{Network, SlotMap};
 
 use super::BusyShard;
+pub use crate::command::client::ProcessFacts;
 
 /// What a shard sees of the world around it.
 pub trait Surroundings {
@@ -50,29 +51,4 @@ pub enum Busy {
     Continue,
     /// It ends, and is undone whole.
     Kill,
-}
-
-/// Facts about the process.
-#[derive(Clone, Debug, Default)]
-pub struct ProcessFacts {
-    /// Process id.
-    pub process_id: u32,
-    /// 40 hexadecimal digits, drawn at start.
-    pub run_id: String,
-    /// Unix microseconds of the start.
-    pub started_us: u64,
-    /// Bytes that are taken of the allocator.
-    pub used_bytes: u64,
-    /// Resident bytes.
-    pub resident_bytes: u64,
-    /// Bytes of the machine.
-    pub total_bytes: u64,
-    /// Seconds of processor time in user mode and in the kernel.
-    pub cpu_seconds: (f64, f64),
-    /// The client port of this replica.
-    pub port: u16,
-    /// Kernel and machine, as `uname` says.
-    pub system: String,
-    /// The executable's path.
-    pub executable: String,
 }

@@ -25,8 +25,9 @@ use moonraft_router::{SLOT_COUNT, slot_of};
 
 use self::view::Member;
 pub(super) use self::view::{Health, View, hexadecimal_id};
-use super::{Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::integer, help::help};
-use crate::shard::Client;
+use super::{
+    Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, arguments::integer, help::help,
+};
 
 /// A row of this family.
 const ROW: Command = Command {
@@ -152,7 +153,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// A subcommand that would set what follows from the cluster file or elections.
-fn not_by_hand(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn not_by_hand(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let name = String::from_utf8_lossy(words[1]).to_uppercase();
     let text = format!(
         "ERR CLUSTER {name} is not supported: slots and members follow from the cluster file, epochs from elections"
@@ -163,7 +164,7 @@ fn not_by_hand(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 // ---- slots and keys --------------------------------------------------------
 
 /// `CLUSTER KEYSLOT key`
-fn keyslot(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn keyslot(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     Ok(Reply::Int(slot_of(words[2]).into()))
 }
 
@@ -172,13 +173,13 @@ fn slot(number: i64) -> Option<u16> {
 }
 
 /// `CLUSTER COUNTKEYSINSLOT slot`
-fn countkeysinslot(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn countkeysinslot(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let slot = slot(integer(words[2])?).ok_or(CommandError::text("ERR Invalid slot"))?;
     Ok(Reply::count(client.tx().whole().slot_len(slot)))
 }
 
 /// `CLUSTER GETKEYSINSLOT slot count`
-fn getkeysinslot(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn getkeysinslot(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     const BAD: CommandError = CommandError::text("ERR Invalid slot or number of keys");
     let (number, count) = (integer(words[2])?, integer(words[3])?);
     let slot = slot(number).ok_or(BAD)?;
@@ -190,19 +191,19 @@ fn getkeysinslot(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 // ---- nodes -----------------------------------------------------------------
 
 /// `CLUSTER MYID`
-fn myid(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn myid(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let map = client.map();
     let place = client.place(&map);
     Ok(Reply::text(place.map_or_else(String::new, |place| place.name)))
 }
 
 /// `CLUSTER MYSHARDID`
-fn myshardid(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
-    Ok(Reply::text(view::shard_id(client.settings().shard)))
+fn myshardid(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
+    Ok(Reply::text(view::shard_id(client.replica().shard)))
 }
 
 /// `CLUSTER NODES`
-fn nodes(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn nodes(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let lines: Vec<String> = view.members().map(|member| line(&view, &member) + "\n").collect();
     Ok(Reply::Verbatim(*b"txt", lines.concat().into()))
@@ -249,7 +250,7 @@ fn member<'a>(view: &'a View, name: &[u8]) -> Result<Member<'a>, CommandError> {
 }
 
 /// `CLUSTER REPLICAS node-id`, `CLUSTER SLAVES node-id`
-fn replicas(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn replicas(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let master = member(&view, words[2])?;
     if !master.is_master() {
@@ -262,7 +263,7 @@ fn replicas(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 /// `CLUSTER COUNT-FAILURE-REPORTS node-id`
 ///
 /// Nodes do not vote on failures: there is this node's own word, or none.
-fn count_failure_reports(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn count_failure_reports(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     Ok(Reply::flag(member(&view, words[2])?.health() == Health::Failed))
 }
@@ -270,12 +271,12 @@ fn count_failure_reports(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'s
 /// `CLUSTER LINKS`
 ///
 /// One stream goes to each node that answers and one comes from it; they serve all replicas there.
-fn links(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn links(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let since_ms = client.facts().started_us / 1000;
     let peers = view
         .members()
-        .filter(|member| member.place.node != client.settings().node && member.health() == Health::Online);
+        .filter(|member| member.place.node != client.replica().node && member.health() == Health::Online);
     let link = |member: &Member<'_>, direction| {
         Reply::Map(vec![
             (Reply::text("direction"), Reply::text(direction)),
@@ -292,7 +293,7 @@ fn links(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 /// `CLUSTER SAVECONFIG`
 ///
 /// What a node knows of the cluster is always on its disk.
-fn saveconfig(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn saveconfig(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(Reply::OK)
 }
 
@@ -301,7 +302,7 @@ fn saveconfig(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 /// `CLUSTER SLOTS`
 ///
 /// For each range its master, then the slaves that answer.
-fn slots(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn slots(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let mut ranges: Vec<_> =
         view.shards().flat_map(|shard| shard.place.slots.iter().map(move |&range| (range, shard))).collect();
@@ -326,7 +327,7 @@ fn slots(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `CLUSTER SHARDS`
-fn shards(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn shards(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let node = |member: Member<'_>| {
         let host = &member.place.address.host;
@@ -355,7 +356,7 @@ fn shards(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `CLUSTER INFO`
-fn info(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn info(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let count = |shards: &mut dyn Iterator<Item = view::Shard<'_>>| -> usize {
         let slots = shards.flat_map(|shard| &shard.place.slots);
@@ -383,7 +384,7 @@ fn info(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `CLUSTER HELP`
-fn cluster_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn cluster_help(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(help(
         "CLUSTER",
         &[

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use moonraft_router::{ReplicaPlace, ShardPlace, SlotMap};
 
-use crate::shard::{Client, Standing};
+use super::super::{Client, client::Standing};
 
 /// The cluster, seen from one replica.
 pub(in crate::command) struct View {
@@ -61,13 +61,13 @@ impl Health {
 
 impl View {
     /// What a client's replica sees.
-    pub fn of(client: &Client<'_>) -> Self {
-        let settings = client.settings();
+    pub fn of(client: &dyn Client) -> Self {
+        let replica = client.replica();
         let leading = match client.standing() {
             Standing::Leading { term, .. } => Some(term),
             Standing::Following { .. } => None,
         };
-        let me = (settings.shard as usize, settings.replica);
+        let me = (replica.shard as usize, replica.replica);
         Self {
             map: client.map(),
             me,

@@ -9,18 +9,18 @@ use std::fmt::{Display, Write as _};
 use moonraft_proto::Reply;
 
 use super::super::{
-    Outcome,
+    Client, Outcome,
     arguments::is,
-    client::REDIS_VERSION,
+    client::Standing,
     cluster::{Health, View, hexadecimal_id},
+    connection::REDIS_VERSION,
 };
-use crate::shard::{Client, Standing};
 
 /// A section: its name, whether `INFO` alone shows it, and what writes it.
 struct Section {
     name: &'static str,
     by_default: bool,
-    write: fn(&mut Lines, &Client<'_>),
+    write: fn(&mut Lines, &dyn Client),
 }
 
 /// In the order they are shown.
@@ -41,7 +41,7 @@ const SECTIONS: &[Section] = &[
 ];
 
 /// `INFO [section …]`
-pub(super) fn info(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+pub(super) fn info(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let asked = &words[1..];
     let names = |section: &str, word: &[u8]| word.eq_ignore_ascii_case(section.as_bytes());
     let all = asked.iter().any(|word| is(word, "all") || is(word, "everything"));
@@ -99,11 +99,11 @@ fn human(bytes: u64) -> String {
     }
 }
 
-fn server(lines: &mut Lines, client: &Client<'_>) {
+fn server(lines: &mut Lines, client: &dyn Client) {
     let facts = client.facts();
-    let now_us = client.surroundings().unix_us();
+    let now_us = client.unix_us();
     let up_s = now_us.saturating_sub(facts.started_us) / 1_000_000;
-    let settings = client.settings();
+    let replica = client.replica();
     lines.all(&[
         ("redis_version", &REDIS_VERSION),
         ("redis_git_sha1", &"00000000"),
@@ -112,9 +112,9 @@ fn server(lines: &mut Lines, client: &Client<'_>) {
         ("redis_mode", &"cluster"),
         ("server_name", &"moonraft"),
         ("moonraft_version", &env!("CARGO_PKG_VERSION")),
-        ("moonraft_node", &settings.node),
-        ("moonraft_shard", &settings.shard),
-        ("moonraft_replica", &settings.replica),
+        ("moonraft_node", &replica.node),
+        ("moonraft_shard", &replica.shard),
+        ("moonraft_replica", &replica.replica),
         ("os", &facts.system),
         ("arch_bits", &usize::BITS),
         ("monotonic_clock", &"POSIX clock_gettime"),
@@ -136,14 +136,14 @@ fn server(lines: &mut Lines, client: &Client<'_>) {
     ]);
 }
 
-fn clients(lines: &mut Lines, client: &Client<'_>) {
+fn clients(lines: &mut Lines, client: &dyn Client) {
     let count = client.sessions().count();
     let subscribed = client.sessions().filter(|(_, session)| session.listening.count() > 0).count();
-    let unread = client.sessions().map(|(_, session)| session.outbox.len()).max().unwrap_or(0);
+    let unread = client.sessions().map(|(id, _)| client.unread_bytes(id)).max().unwrap_or(0);
     lines.all(&[
         ("connected_clients", &count),
         ("cluster_connections", &0),
-        ("maxclients", &client.settings().clients_max),
+        ("maxclients", &client.replica().clients_max),
         ("client_recent_max_input_buffer", &0),
         ("client_recent_max_output_buffer", &unread),
         ("blocked_clients", &client.waiting_count()),
@@ -153,12 +153,12 @@ fn clients(lines: &mut Lines, client: &Client<'_>) {
     ]);
 }
 
-fn setting(client: &Client<'_>, name: &str) -> Option<String> {
-    let known = client.surroundings().settings(name.as_bytes());
+fn setting(client: &dyn Client, name: &str) -> Option<String> {
+    let known = client.settings(name.as_bytes());
     known.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-fn memory(lines: &mut Lines, client: &Client<'_>) {
+fn memory(lines: &mut Lines, client: &dyn Client) {
     let facts = client.facts();
     let (used, resident) = (facts.used_bytes, facts.resident_bytes);
     let limit = setting(client, "maxmemory").and_then(|value| value.parse().ok()).unwrap_or(0);
@@ -205,7 +205,7 @@ fn memory(lines: &mut Lines, client: &Client<'_>) {
         ("mem_total_replication_buffers", &client.in_flight_bytes()),
         ("mem_clients_slaves", &0),
         ("mem_cluster_links", &0),
-        ("mem_clients_normal", &client.sessions().map(|(_, session)| session.outbox.len()).sum::<usize>()),
+        ("mem_clients_normal", &client.sessions().map(|(id, _)| client.unread_bytes(id)).sum::<usize>()),
         ("mem_aof_buffer", &0),
         ("mem_allocator", &"mimalloc"),
         ("active_defrag_running", &0),
@@ -215,7 +215,7 @@ fn memory(lines: &mut Lines, client: &Client<'_>) {
 }
 
 /// What is acknowledged is in the log of a majority: there is nothing to save.
-fn persistence(lines: &mut Lines, client: &Client<'_>) {
+fn persistence(lines: &mut Lines, client: &dyn Client) {
     lines.add("loading", u8::from(client.is_loading()));
     let (saved_us, changes) = client.saved();
     lines.zeros(&["async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
@@ -253,12 +253,12 @@ fn persistence(lines: &mut Lines, client: &Client<'_>) {
     ]);
 }
 
-fn stats(lines: &mut Lines, client: &Client<'_>) {
+fn stats(lines: &mut Lines, client: &dyn Client) {
     let counted = client.statistics();
     let rates = client.rates();
     let (hits, misses) = client.tx().lookups();
     let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
-    let listeners = &client.tx().listeners;
+    let listeners = client.listeners();
     lines.all(&[
         ("total_connections_received", &counted.connections),
         ("total_commands_processed", &counted.requests),
@@ -314,7 +314,7 @@ fn stats(lines: &mut Lines, client: &Client<'_>) {
 }
 
 /// Offsets are indexes of the shard's log.
-fn replication(lines: &mut Lines, client: &Client<'_>) {
+fn replication(lines: &mut Lines, client: &dyn Client) {
     let view = View::of(client);
     let offset = client.applied().0;
     let leading = client.standing().is_leading();
@@ -350,12 +350,12 @@ fn replication(lines: &mut Lines, client: &Client<'_>) {
     }
     lines.all(&[
         ("master_failover_state", &"no-failover"),
-        ("master_replid", &hexadecimal_id(&format!("history of shard {}", client.settings().shard))),
+        ("master_replid", &hexadecimal_id(&format!("history of shard {}", client.replica().shard))),
         ("master_replid2", &"0".repeat(40)),
         ("master_repl_offset", &offset),
         ("second_repl_offset", &-1),
         ("repl_backlog_active", &1),
-        ("repl_backlog_size", &client.settings().in_flight_bytes_max),
+        ("repl_backlog_size", &client.replica().in_flight_bytes_max),
         ("repl_backlog_first_byte_offset", &0),
         ("repl_backlog_histlen", &0),
         ("moonraft_term", &view.my_term()),
@@ -363,7 +363,7 @@ fn replication(lines: &mut Lines, client: &Client<'_>) {
     ]);
 }
 
-fn cpu(lines: &mut Lines, client: &Client<'_>) {
+fn cpu(lines: &mut Lines, client: &dyn Client) {
     let (user, system) = client.facts().cpu_seconds;
     lines.all(&[
         ("used_cpu_sys", &format!("{system:.6}")),
@@ -373,7 +373,7 @@ fn cpu(lines: &mut Lines, client: &Client<'_>) {
     ]);
 }
 
-fn commandstats(lines: &mut Lines, client: &Client<'_>) {
+fn commandstats(lines: &mut Lines, client: &dyn Client) {
     for (command, calls) in client.details().commands() {
         let text = format!(
             "calls={},usec={:.0},usec_per_call={:.2},rejected_calls={},failed_calls={}",
@@ -387,7 +387,7 @@ fn commandstats(lines: &mut Lines, client: &Client<'_>) {
     }
 }
 
-fn latencystats(lines: &mut Lines, client: &Client<'_>) {
+fn latencystats(lines: &mut Lines, client: &dyn Client) {
     const SHOWN: [&str; 3] = ["50", "99", "99.9"];
     for (command, calls) in client.details().commands().into_iter().filter(|(_, calls)| calls.calls > 0) {
         let shown = SHOWN.map(|percent| {
@@ -398,14 +398,14 @@ fn latencystats(lines: &mut Lines, client: &Client<'_>) {
     }
 }
 
-fn errorstats(lines: &mut Lines, client: &Client<'_>) {
+fn errorstats(lines: &mut Lines, client: &dyn Client) {
     for (code, count) in client.details().errors() {
         lines.add(&format!("errorstat_{code}"), format!("count={count}"));
     }
 }
 
 /// What is speculative is counted too: this is no read of data.
-fn keyspace(lines: &mut Lines, client: &Client<'_>) {
+fn keyspace(lines: &mut Lines, client: &dyn Client) {
     let keyspace = client.tx().keyspace();
     if !keyspace.is_empty() {
         let text = format!("keys={},expires={},avg_ttl=0", keyspace.len(), keyspace.deadlines().len());

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use moonraft_proto::Reply;
 
 use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    Arity, Client, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is},
-    client::{REDIS_VERSION, timeout},
+    client::Standing,
     cluster::View,
+    connection::{REDIS_VERSION, timeout},
     help::help,
 };
-use crate::shard::{Client, Standing};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Server, ..Command::BASE };
@@ -129,7 +129,7 @@ pub const COMMANDS: &[Command] = &[
 ///
 /// The offset is the index of the last applied entry. Of a follower a leader
 /// knows no more than that a majority has what is committed.
-fn role(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn role(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let view = View::of(client);
     let offset = client.applied().0;
     let Some(shard) = view.my_shard() else { return Err(NOT_IN_THE_MAP) };
@@ -160,7 +160,7 @@ const NOT_IN_THE_MAP: CommandError = CommandError::text("ERR this replica is not
 ///
 /// What is committed a majority has: so many followers are promised at once, the
 /// reply being held until it is so. For more of them the session is blocked, but not in a block or a script.
-fn wait(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn wait(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let wanted = integer(words[1])?;
     let timeout_ms = timeout(words[2])?;
     if matches!(client.standing(), Standing::Following { leader: Some(_) }) {
@@ -185,7 +185,7 @@ fn wait(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `LOLWUT [VERSION version]`
-fn lolwut(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn lolwut(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     if let [_, option, version, ..] = words
         && is(option, "version")
     {
@@ -207,8 +207,8 @@ fn lolwut(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 // ---- CONFIG ----------------------------------------------------------------
 
 /// `CONFIG GET pattern [pattern …]`
-fn config_get(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    let matching = words[2..].iter().flat_map(|pattern| client.surroundings().settings(pattern));
+fn config_get(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
+    let matching = words[2..].iter().flat_map(|pattern| client.settings(pattern));
     // A setting that several patterns match is shown once.
     let settings: BTreeMap<String, String> = matching.collect();
     let pairs = settings.into_iter().map(|(name, value)| (Reply::text(name), Reply::text(value)));
@@ -216,7 +216,7 @@ fn config_get(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `CONFIG SET name value [name value …]`
-fn config_set(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn config_set(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let pairs = words[2..].chunks_exact(2);
     if !pairs.remainder().is_empty() {
         return Err(CommandError::Syntax);
@@ -229,23 +229,23 @@ fn config_set(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
         }
     }
 
-    client.surroundings().change_settings(&changes).map_err(|text| CommandError::Text(text.into()))?;
+    client.change_settings(&changes)?;
     Ok(Reply::OK)
 }
 
 /// `CONFIG RESETSTAT`
-fn config_resetstat(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn config_resetstat(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     client.reset_statistics();
     Ok(Reply::OK)
 }
 
 /// `CONFIG REWRITE`
-fn config_rewrite(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn config_rewrite(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Err(CommandError::text("ERR The server is running without a config file"))
 }
 
 /// `CONFIG HELP`
-fn config_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn config_help(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(help(
         "CONFIG",
         &[
@@ -264,7 +264,7 @@ fn config_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 // ---- LATENCY: no event is ever recorded --------------------------------------
 
 /// `LATENCY DOCTOR`
-fn latency_doctor(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn latency_doctor(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let text = "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this Redis instance.\n";
     Ok(Reply::Verbatim(*b"txt", text.into()))
 }
@@ -272,7 +272,7 @@ fn latency_doctor(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 /// `LATENCY HISTOGRAM [command …]`
 ///
 /// Of a container it tells of what is in it, as Redis does.
-fn latency_histogram(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn latency_histogram(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let asked = &words[2..];
     let names = |name: &str| asked.iter().any(|word| is(word, name));
     let is_asked =
@@ -292,12 +292,12 @@ fn latency_histogram(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'stati
 }
 
 /// `LATENCY GRAPH event`
-fn latency_graph(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn latency_graph(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     Err(CommandError::about("ERR No samples available for event '", words[2], "'"))
 }
 
 /// `LATENCY HELP`
-fn latency_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn latency_help(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(help(
         "LATENCY",
         &[

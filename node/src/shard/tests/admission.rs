@@ -3,11 +3,8 @@
 
 use super::{DiskRoom, Event, SessionId, ShardHarness, ShardSettings, batch, put};
 use crate::{
-    command::{Arity, Command, Flag, Request, Run, rows},
-    shard::{
-        admit::{Admission, Home, Terms, Via},
-        session::Queue,
-    },
+    command::{Arity, Command, Flag, Request, Run, rows, session::Queue},
+    shard::admit::{Admission, Home, Terms, Via},
 };
 
 /// What the shard is like.

@@ -11,19 +11,14 @@ use moonraft_proto::{Protocol, Reply};
 use moonraft_router::Keys;
 
 use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run,
+    Arity, Client, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, integer32, is, parse_integer},
+    client::Pause,
     help::help,
+    session::{ReplyMode, Session},
     subscribe,
 };
-use crate::{
-    keyspace::Tx,
-    shard::{
-        Client, Pause,
-        session::{ReplyMode, Session},
-        waits::Unblocked,
-    },
-};
+use crate::keyspace::Tx;
 
 /// What a client is told the server's version is: that of the Redis whose
 /// commands these are.
@@ -166,7 +161,7 @@ pub const COMMANDS: &[Command] = &[
 /// `PING [message]`
 ///
 /// A RESP2 connection that listens is answered in the form of a message.
-fn ping(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn ping(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let message = match words {
         [_] => None,
         [_, message] => Some(message.to_vec()),
@@ -191,7 +186,7 @@ struct Hello<'a> {
 }
 
 /// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
-fn hello(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn hello(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let protocol = words.get(1).map(|word| protocol(word)).transpose()?;
     let asked = hello_options(words.get(2..).unwrap_or_default())?;
     if asked.user.is_some_and(|user| user != b"default") {
@@ -253,7 +248,7 @@ const WRONG_PASSWORD: CommandError =
 /// `AUTH [username] password`
 ///
 /// The default user needs no password, so that any is right.
-fn auth(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn auth(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     match words {
         [_, _] => Err(CommandError::text(
             "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
@@ -275,7 +270,7 @@ fn select<'a>(_: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `RESET`
 ///
 /// The library's name and version stay, as in Redis.
-fn reset(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn reset(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     client.unwatch();
     subscribe::end_all(client);
     let session = client.session_mut();
@@ -292,7 +287,7 @@ fn reset(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `QUIT`, `READONLY`, `READWRITE`, `ASKING`: each sets a mark on the session.
-fn mark(client: &mut Client<'_>, set: impl FnOnce(&mut Session)) -> Outcome<'static> {
+fn mark(client: &mut dyn Client, set: impl FnOnce(&mut Session)) -> Outcome<'static> {
     set(client.session_mut());
     Ok(Reply::OK)
 }
@@ -320,31 +315,31 @@ fn switch(word: &[u8]) -> Result<bool, CommandError> {
 }
 
 /// `CLIENT CACHING YES | NO`
-fn caching(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn caching(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Err(CommandError::text(
         "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
     ))
 }
 
 /// `CLIENT GETNAME`
-fn getname(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn getname(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let name = &client.session().name;
     Ok(if name.is_empty() { Reply::Null } else { Reply::text(name) })
 }
 
 /// `CLIENT ID`
-fn id(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn id(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(Reply::Int(client.session().number as i64))
 }
 
 /// `CLIENT NO-EVICT ON | OFF`
-fn no_evict(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn no_evict(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     client.session_mut().no_evict = switch(words[2])?;
     Ok(Reply::OK)
 }
 
 /// `CLIENT NO-TOUCH ON | OFF`
-fn no_touch(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn no_touch(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     client.session_mut().no_touch = switch(words[2])?;
     Ok(Reply::OK)
 }
@@ -352,7 +347,7 @@ fn no_touch(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 /// `CLIENT PAUSE timeout [WRITE | ALL]`
 ///
 /// A pause never shortens one that lasts, as in Redis.
-fn pause(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn pause(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let writes_only = match words.get(3) {
         None => false,
         Some(word) if is(word, "write") => true,
@@ -364,7 +359,7 @@ fn pause(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
     }
     let timeout_ms = timeout(words[2])?;
 
-    let until_ns = client.surroundings().boot_ns().saturating_add(timeout_ms.saturating_mul(1_000_000));
+    let until_ns = client.boot_ns().saturating_add(timeout_ms.saturating_mul(1_000_000));
     let before = client.paused();
     client.pause(Some(Pause {
         until_ns: before.map_or(until_ns, |before| before.until_ns.max(until_ns)),
@@ -381,14 +376,14 @@ pub(super) fn timeout(word: &[u8]) -> Result<u64, CommandError> {
 }
 
 /// `CLIENT UNPAUSE`
-fn unpause(client: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn unpause(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     client.pause(None);
     Ok(Reply::OK)
 }
 
 /// `CLIENT REPLY ON | OFF | SKIP`
-fn reply(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    let session: &mut Session = client.session_mut();
+fn reply(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
+    let session = client.session_mut();
     match () {
         () if is(words[2], "on") => {
             session.reply_mode = ReplyMode::On;
@@ -404,7 +399,7 @@ fn reply(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `CLIENT SETINFO LIB-NAME | LIB-VER value`
-fn setinfo(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn setinfo(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let (attribute, value) = (words[2], plain_word(words[3]));
     let session = client.session_mut();
     let place = match () {
@@ -420,13 +415,13 @@ fn setinfo(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `CLIENT SETNAME name`
-fn setname(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn setname(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     client.session_mut().name = client_name(words[2])?;
     Ok(Reply::OK)
 }
 
 /// `CLIENT TRACKING ON | OFF …`
-fn tracking(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn tracking(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     match switch(words[2])? {
         true => Err(CommandError::text("ERR client tracking is not supported")),
         false if words.len() > 3 => Err(CommandError::Syntax),
@@ -435,7 +430,7 @@ fn tracking(_: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 /// `CLIENT TRACKINGINFO`
-fn trackinginfo(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn trackinginfo(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(Reply::Map(vec![
         (Reply::text("flags"), Reply::Set(vec![Reply::text("off")])),
         (Reply::text("redirect"), Reply::Int(-1)),
@@ -446,27 +441,27 @@ fn trackinginfo(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
 /// `CLIENT UNBLOCK client-id [TIMEOUT | ERROR]`
 ///
 /// Only `WAIT` blocks.
-fn unblock(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+fn unblock(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     const BAD_REASON: CommandError =
         CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
     if words.len() > 4 {
         return Err(super::help::unknown_form(words[1], "CLIENT"));
     }
-    let reason = match words.get(3) {
-        None => Unblocked::Reached,
-        Some(word) if is(word, "timeout") => Unblocked::Reached,
-        Some(word) if is(word, "error") => Unblocked::ByClient,
+    let with_error = match words.get(3) {
+        None => false,
+        Some(word) if is(word, "timeout") => false,
+        Some(word) if is(word, "error") => true,
         Some(_) => return Err(BAD_REASON),
     };
     let number = integer(words[2])?;
 
     let named = client.sessions().find(|(_, session)| session.number as i64 == number);
     let target = named.map(|(id, _)| id);
-    Ok(Reply::flag(target.is_some_and(|id| client.unblock(id, reason))))
+    Ok(Reply::flag(target.is_some_and(|id| client.unblock(id, with_error))))
 }
 
 /// `CLIENT HELP`
-fn client_help(_: &mut Client<'_>, _: &[&[u8]]) -> Outcome<'static> {
+fn client_help(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(help(
         "CLIENT",
         &[

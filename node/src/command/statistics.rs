@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use moonraft_proto::Reply;
 
-use crate::command::Command;
+use super::Command;
 
 /// One call of a command in so many is timed, the first among them.
 const TIMED_EVERY: u64 = 64;

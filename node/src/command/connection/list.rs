@@ -3,15 +3,18 @@
 use moonraft_proto::{Protocol, Reply};
 
 use super::super::{
-    CommandError, Outcome,
+    Client, CommandError, Outcome,
     arguments::{is, parse_integer},
+    session::Session,
 };
-use crate::shard::{Client, SessionId, session::Session};
+use crate::subscriptions::SessionId;
 
 /// `CLIENT INFO`
-pub(super) fn info(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
-    let now_us = client.surroundings().unix_us();
-    let text = line(client.session_id(), client.session(), now_us, bytes_of(words));
+pub(super) fn info(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
+    let now_us = client.unix_us();
+    let id = client.session_id();
+    let bytes = Bytes { executing: bytes_of(words), unread: client.unread_bytes(id) };
+    let text = line(id, client.session(), now_us, bytes);
     Ok(Reply::Verbatim(*b"txt", (text + "\n").into()))
 }
 
@@ -20,7 +23,7 @@ fn bytes_of(words: &[&[u8]]) -> usize {
 }
 
 /// `CLIENT LIST [TYPE type | ID id [id …]]`
-pub(super) fn list(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+pub(super) fn list(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let filter = match &words[2..] {
         [] => Filter::All,
         [option, kind] if is(option, "type") => Filter::Kind(kind_of(kind)?),
@@ -28,14 +31,14 @@ pub(super) fn list(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static>
         _ => return Err(CommandError::Syntax),
     };
 
-    let now_us = client.surroundings().unix_us();
+    let now_us = client.unix_us();
     let mut shown: Vec<_> = client.sessions().filter(|(_, session)| filter.takes(session)).collect();
     shown.sort_by_key(|(_, session)| session.number);
     let mut text = String::new();
     for (id, session) in shown {
         // Only the client that asks is executing a request.
         let executing = if id == client.session_id() { bytes_of(words) } else { 0 };
-        text += &line(id, session, now_us, executing);
+        text += &line(id, session, now_us, Bytes { executing, unread: client.unread_bytes(id) });
         text.push('\n');
     }
     Ok(Reply::Verbatim(*b"txt", text.into()))
@@ -87,10 +90,17 @@ fn client_ids(words: &[&[u8]]) -> Result<Vec<i64>, CommandError> {
     ids.ok_or(CommandError::text("ERR Invalid client ID"))
 }
 
-/// One line, as Redis 7.2 writes it; `executing` is how many bytes the words of its present request have.
-fn line(id: SessionId, session: &Session, now_us: u64, executing: usize) -> String {
+/// Bytes that a session holds and that its state does not tell.
+struct Bytes {
+    /// Of the words of its present request.
+    executing: usize,
+    /// Of replies and messages that its client has not read.
+    unread: usize,
+}
+
+/// One line, as Redis 7.2 writes it.
+fn line(id: SessionId, session: &Session, now_us: u64, Bytes { executing, unread }: Bytes) -> String {
     let seconds_since = |us: u64| now_us.saturating_sub(us) / 1_000_000;
-    let pending = session.outbox.len();
     let (query_bytes, query_room) = session.query_bytes;
     let (queued, queued_bytes) =
         session.queue.as_ref().map_or((-1, 0), |queue| (queue.requests.len() as i64, queue.bytes));
@@ -116,8 +126,8 @@ fn line(id: SessionId, session: &Session, now_us: u64, executing: usize) -> Stri
         query_room,
         executing,
         queued_bytes,
-        pending,
-        query_bytes + query_room + executing + pending + queued_bytes + size_of::<Session>(),
+        unread,
+        query_bytes + query_room + executing + unread + queued_bytes + size_of::<Session>(),
         command,
         if session.protocol == Protocol::Resp3 { 3 } else { 2 },
         session.library_name,
@@ -162,7 +172,7 @@ impl Target<'_> {
 }
 
 /// `CLIENT KILL ip:port` or `CLIENT KILL option value [option value …]`
-pub(super) fn kill(client: &mut Client<'_>, words: &[&[u8]]) -> Outcome<'static> {
+pub(super) fn kill(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let old_form = words.len() == 3;
     let target = match old_form {
         true => Target { address: Some(words[2]), me_too: true, ..Target::default() },

@@ -1,0 +1,166 @@
+//! The state of one client connection, as far as commands know of it.
+
+use bytes::Bytes;
+use moonraft_proto::Protocol;
+use moonraft_router::{Network, keys::KeyPositions};
+
+use super::{Command, Request, Slots};
+use crate::{keyspace::Blob, subscriptions::Listening};
+
+/// What `CLIENT REPLY` asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// Every request is answered.
+    #[default]
+    On,
+    /// None is.
+    Off,
+    /// The next one is not.
+    SkipNext,
+    /// This one is not.
+    Skip,
+}
+
+/// A request that waits for `EXEC`.
+pub struct Queued {
+    command: &'static Command,
+    words: Vec<Bytes>,
+    keys: KeyPositions,
+    slots: Slots,
+}
+
+impl Queued {
+    /// Keeps a request.
+    pub fn new(request: &Request<'_>) -> Self {
+        Self {
+            command: request.command,
+            words: request.words.iter().map(|word| Bytes::copy_from_slice(word)).collect(),
+            keys: request.keys.clone(),
+            slots: request.slots,
+        }
+    }
+
+    /// Its words.
+    pub fn words(&self) -> Vec<&[u8]> {
+        self.words.iter().map(|word| &**word).collect()
+    }
+
+    /// The request, of its own words.
+    pub fn request<'a>(&self, words: &'a [&'a [u8]]) -> Request<'a> {
+        Request { command: self.command, words, keys: self.keys.clone(), slots: self.slots }
+    }
+}
+
+/// A `MULTI` block that is being queued.
+#[derive(Default)]
+pub struct Queue {
+    /// Its requests.
+    pub requests: Vec<Queued>,
+    /// The slot of its first key.
+    pub slot: Option<u16>,
+    /// Some key is of another slot: `EXEC` will be refused, as in Redis, not the
+    /// request that named the key.
+    pub crosses_slots: bool,
+    /// Whether one of its requests may change data or publish.
+    pub writes: bool,
+    /// A request was refused: `EXEC` will be, too.
+    pub broken: bool,
+    /// Bytes of its words.
+    pub bytes: usize,
+}
+
+/// A key that a session watches.
+pub struct WatchedKey {
+    /// The key.
+    pub key: Blob,
+    /// The number of its last change.
+    pub change: u64,
+    /// It was there, and had not expired.
+    pub was_there: bool,
+}
+
+/// One client.
+pub struct Session {
+    /// What `CLIENT ID` answers: unique in this process.
+    pub number: u64,
+    /// `host:port` of the client.
+    pub peer_address: String,
+    /// `host:port` it connected to.
+    pub local_address: String,
+    /// The network it comes from: it is told addresses of this one only.
+    pub network: Network,
+    /// When it connected, Unix microseconds.
+    pub connected_us: u64,
+    /// When it last sent a request, Unix microseconds.
+    pub active_us: u64,
+    /// The format of its replies.
+    pub protocol: Protocol,
+    /// `CLIENT SETNAME`
+    pub name: String,
+    /// `CLIENT SETINFO LIB-NAME`
+    pub library_name: String,
+    /// `CLIENT SETINFO LIB-VER`
+    pub library_version: String,
+    /// `READONLY` was sent: reads are served by a follower.
+    pub read_only: bool,
+    /// `CLIENT NO-EVICT`
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH`
+    pub no_touch: bool,
+    /// `CLIENT REPLY`
+    pub reply_mode: ReplyMode,
+    /// The row of its last request.
+    pub last_command: Option<&'static Command>,
+    /// `MULTI`
+    pub queue: Option<Queue>,
+    /// `WATCH`
+    pub watches: Vec<WatchedKey>,
+    /// What it subscribed to.
+    pub listening: Listening,
+    /// Bytes it has sent that are not executed, with the request that is, and that there is room for beyond.
+    pub query_bytes: (usize, usize),
+    /// Its last request is answered later; none is read until then.
+    pub blocked: bool,
+    /// No more requests are read; it is closed once its replies have left.
+    pub closing: bool,
+}
+
+impl Session {
+    /// A session that has just begun.
+    pub fn new(
+        number: u64,
+        peer_address: String,
+        local_address: String,
+        network: Network,
+        now_us: u64,
+    ) -> Self {
+        Self {
+            number,
+            peer_address,
+            local_address,
+            network,
+            connected_us: now_us,
+            active_us: now_us,
+            protocol: Protocol::default(),
+            name: String::new(),
+            library_name: String::new(),
+            library_version: String::new(),
+            read_only: false,
+            no_evict: false,
+            no_touch: false,
+            reply_mode: ReplyMode::default(),
+            last_command: None,
+            queue: None,
+            watches: Vec::new(),
+            listening: Listening::default(),
+            query_bytes: (0, 0),
+            blocked: false,
+            closing: false,
+        }
+    }
+
+    /// Whether a RESP2 connection may only send what belongs to subscriptions.
+    pub fn is_listening_only(&self) -> bool {
+        self.protocol == Protocol::Resp2 && self.listening.count() > 0
+    }
+}
