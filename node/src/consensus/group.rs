@@ -14,7 +14,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 use raft::{Config, RawNode, Ready, StateRole};
 
-use crate::log::{GroupWrite, LogReader};
+use crate::log::{GroupWrite, LogReader, RecoveredGroup};
 
 use super::lease::{Echoes, LeaseCell};
 use super::parts::{Queue, Whole};
@@ -200,6 +200,17 @@ impl Group {
             settings,
             window,
         }
+    }
+
+    /// It ends, between two turns: what is left to be written, and what the log holds of it then.
+    pub(super) fn close(mut self) -> (GroupWrite, RecoveredGroup) {
+        assert!(self.pending.is_none(), "the last turn was not ended");
+        self.lease.publish(self.term(), 0);
+        let mut write = std::mem::take(&mut self.own_write);
+        if !write.is_empty() {
+            write.hard_state = Some(self.storage().hard_state.clone());
+        }
+        (write, self.storage().recovered())
     }
 
     pub(super) fn term(&self) -> u64 {

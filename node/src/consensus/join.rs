@@ -18,11 +18,21 @@
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType};
 
+use crate::log::RecoveredGroup;
+
 use super::group::Group;
 use super::types::*;
 
 /// Entries that are looked through for configurations at once.
 const SCAN_BYTES: u64 = 4 << 20;
+
+impl Recollection {
+    /// Of a group that is closed here: it does not vote, so its word alone lets nobody take an incarnation.
+    pub fn of_closed(recovered: &RecoveredGroup, node: NodeId) -> Recollection {
+        let incarnation = highest(recovered.snapshot.get_conf_state(), node);
+        Recollection { begun: recovered.has_begun(), voter: false, incarnation }
+    }
+}
 
 impl Group {
     /// See the module.

@@ -64,7 +64,7 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::log::LogReader;
+use crate::log::{GroupWrite, LogReader, RecoveredGroup};
 
 use group::Group;
 use window::Window;
@@ -80,6 +80,8 @@ const HOME_STEP_TICKS: u32 = 2;
 
 /// The groups of a node. See the module.
 pub struct Consensus {
+    settings: Arc<Settings>,
+    reader: Arc<dyn LogReader>,
     groups: BTreeMap<ShardId, Group>,
     touched: Vec<ShardId>,
     collected: Vec<ShardId>,
@@ -110,8 +112,6 @@ impl Consensus {
     ) -> Consensus {
         settings.check();
         let tick_ns = settings.tick_ns();
-        let settings = Arc::new(settings);
-        let logger = logger::logger();
         let mut consensus = Consensus {
             groups: BTreeMap::new(),
             touched: Vec::new(),
@@ -126,15 +126,31 @@ impl Consensus {
             heard_bytes: 0,
             turn_bytes_max: settings.turn_bytes_max,
             halfway: false,
+            settings: Arc::new(settings),
+            reader,
         };
-        for group in groups {
-            let shared = (Arc::clone(&settings), Arc::clone(&consensus.window));
-            let id = group.group;
-            let group = Group::new(shared, group, Arc::clone(&reader), &logger, now);
-            assert!(consensus.groups.insert(id, group).is_none(), "group {id} is there twice");
-            consensus.touched.push(id);
-        }
+        groups.into_iter().for_each(|group| consensus.open(group, now));
         consensus
+    }
+
+    /// A group begins here, as the log has it. `now` is the start of this life of its replica.
+    pub fn open(&mut self, group: GroupSettings, now: BootTime) {
+        assert!(!self.halfway, "a group opens between two turns");
+        let shared = (Arc::clone(&self.settings), Arc::clone(&self.window));
+        let id = group.group;
+        let group = Group::new(shared, group, Arc::clone(&self.reader), &logger::logger(), now);
+        assert!(self.groups.insert(id, group).is_none(), "group {id} is there twice");
+        self.touched.push(id);
+    }
+
+    /// A group ends here; `None` if it is not here. What it had promised is in the log, once this last write of it is
+    /// durable, and in what it is to be opened with another time.
+    pub fn close(&mut self, id: ShardId) -> Option<(GroupWrite, RecoveredGroup)> {
+        assert!(!self.halfway, "a group closes between two turns");
+        let group = self.groups.remove(&id)?;
+        self.touched.retain(|&touched| touched != id);
+        self.outputs.retain(|output| output.group() != id);
+        Some(group.close())
     }
 
     /// Takes an input: cheap, no effect outside. `now` must have been read after the input arrived.
@@ -168,7 +184,8 @@ impl Consensus {
             | Input::SnapshotReceived(PeerMessage { group, .. }) => group,
         };
         let Some(group) = self.groups.get_mut(&id) else {
-            tracing::warn!(group = id, "an input for a group that is not here");
+            // It was closed, or is to be opened soon: peers know later, or sooner.
+            tracing::debug!(group = id, "an input for a group that is not here");
             return;
         };
         if let Input::Message(message) = &input {

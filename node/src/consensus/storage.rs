@@ -71,6 +71,18 @@ impl GroupStorage {
         }
     }
 
+    /// What a restart would find.
+    pub(super) fn recovered(&self) -> RecoveredGroup {
+        RecoveredGroup {
+            hard_state: self.hard_state.clone(),
+            snapshot: self.snapshot.clone(),
+            truncated: self.truncated,
+            last_index: self.last_index,
+            terms: self.terms.clone(),
+            bytes_after_snapshot: self.bytes_after_snapshot,
+        }
+    }
+
     /// Whether followers wait for entries of the log.
     pub(super) fn has_unsent(&self) -> bool {
         self.unsent.get()

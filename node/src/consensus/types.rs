@@ -329,6 +329,25 @@ pub enum Output {
     },
 }
 
+impl Output {
+    /// The group that says so.
+    pub const fn group(&self) -> ShardId {
+        match self {
+            Output::Role { group, .. }
+            | Output::Retiring { group, .. }
+            | Output::Committed { group, .. }
+            | Output::Refused { group, .. }
+            | Output::RoundConfirmed { group, .. }
+            | Output::RoundRefused { group, .. }
+            | Output::TakeSnapshot { group }
+            | Output::SendSnapshot { group, .. }
+            | Output::InstallSnapshot { group, .. }
+            | Output::Followers { group, .. }
+            | Output::Members { group, .. } => *group,
+        }
+    }
+}
+
 /// Who belongs to a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {

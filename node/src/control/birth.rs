@@ -31,6 +31,9 @@
 //! after they had stored it. So that node tells of j, committed or not, and the incarnation taken is higher. Asked
 //! before the loss, or answered late: neither happens, since the question is of this life.
 //!
+//! A peer whose replica of a group is closed (`server::housing`) tells that the group has begun, and does not count as one who
+//! votes: its log is not looked through.
+//!
 //! # The begin
 //!
 //! A node in its first life does not begin (campaign, vote) before all its peers have decided, or one has begun:

@@ -156,6 +156,18 @@ impl Directory {
         self.learn_leader(shard, term, replica) || news
     }
 
+    /// This node has no replica of `shard` any more: it does not lead it. Returns whether the map changed.
+    pub fn leave(&mut self, shard: u32) -> bool {
+        let me = self.me;
+        let Some(place) = self.map.shards.get_mut(shard as usize) else { return false };
+        let left = place.leader.take_if(|(leader, _)| *leader == me).is_some();
+        if left {
+            self.serving.remove(&shard);
+            self.map.epoch += 1;
+        }
+        left
+    }
+
     /// Whether the leader of `shard`, as far as the map knows it, has said that it serves, and can:
     /// it answers, and so does a majority.
     pub fn is_served(&self, shard: u32) -> bool {
@@ -268,6 +280,17 @@ mod tests {
         assert!(!directory.learn_serving(0, 7, 99), "no replica of the shard");
         assert!(!directory.learn_serving(9, 7, 1), "no shard");
         assert_eq!(directory.map().shards[0].leader, Some((3, 6)));
+    }
+
+    #[test]
+    fn who_has_left_a_shard_does_not_lead_it() {
+        let mut directory = Directory::new(&topology(3, 3, 3), 1, 1000, 0);
+        directory.learn_serving(0, 5, 1);
+        directory.learn_serving(1, 5, 2);
+        assert!(directory.leave(0) && !directory.is_served(0));
+        assert!(!directory.leave(0) && !directory.leave(1) && !directory.leave(9), "no news");
+        assert!(directory.is_served(1), "another leads it");
+        assert!(directory.learn_serving(0, 1, 1), "a shard that began anew");
     }
 
     #[test]

@@ -216,6 +216,12 @@ impl Log {
         }
     }
 
+    /// Forgets a group, with all that it promised: durable when it returns. It must be no member of its group any more.
+    pub fn remove(&mut self, group: GroupId) {
+        self.batch.add_command(region(group), Command::Clean);
+        self.write(&LogWrites::default());
+    }
+
     /// Tells the ledger how much is on the disk, so that a later start misses what is not there any more. To be called
     /// every second.
     pub fn keep_ledger(&self) {

@@ -106,6 +106,14 @@ impl MemoryLog {
         files.keep_ledger();
     }
 
+    /// Forgets a group, durably.
+    pub fn remove(&self, group: GroupId) {
+        let mut disk = self.disk();
+        disk.unsynced.iter_mut().for_each(|writes| writes.groups.retain(|write| write.group != group));
+        disk.synced.remove(&group);
+        disk.current.remove(&group);
+    }
+
     /// Writes that are not durable yet.
     pub fn unsynced(&self) -> usize {
         self.disk().unsynced.len()

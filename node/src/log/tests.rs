@@ -350,10 +350,26 @@ fn old_files_are_given_up_and_what_is_needed_survives() {
             if round % 50 == 0 {
                 log.purge();
             }
+            // Group 2 goes and comes back as another, again and again, and is gone at last.
+            if round % 7 == 0 {
+                write(
+                    &mut log,
+                    one(GroupWrite {
+                        hard_state: hard_state(round + 1, 0),
+                        entries: entries(1..2 + round % 3, round + 1, 500),
+                        ..GroupWrite::new(2)
+                    }),
+                );
+            }
+            if round % 7 == 3 {
+                log.remove(2);
+                twin.remove(2);
+            }
         }
         assert!(log.used_bytes() < 1 << 20, "{} bytes", log.used_bytes());
     }
     let (log, found) = Log::open(directory.path(), &identity(), &settings).unwrap();
+    assert!(!found.contains_key(&2), "1,998 was its last round");
     assert_eq!(found, twin.recover());
     let mut read = Vec::new();
     log.reader().read(1, 1, 4, 10_000, &mut read);
@@ -366,6 +382,7 @@ enum Step {
     Append { count: u64, back: u64, new_term: bool, bytes: usize },
     Compact { snapshot: u64, slack: u64 },
     Install { ahead: u64 },
+    Remove,
     Reopen,
 }
 
@@ -374,7 +391,7 @@ fn steps() -> impl Strategy<Value = Vec<(GroupId, Step)>> {
         .prop_map(|(count, back, new_term, bytes)| Step::Append { count, back, new_term, bytes });
     let compact = (0u64..10, 0u64..3).prop_map(|(snapshot, slack)| Step::Compact { snapshot, slack });
     let install = (1u64..20).prop_map(|ahead| Step::Install { ahead });
-    let step = prop_oneof![6 => append, 2 => compact, 1 => install, 1 => Just(Step::Reopen)];
+    let step = prop_oneof![6 => append, 2 => compact, 1 => install, 1 => Just(Step::Remove), 1 => Just(Step::Reopen)];
     prop::collection::vec((0u32..3, step), 1..40)
 }
 
@@ -407,7 +424,7 @@ fn write_for(state: &RecoveredGroup, group: GroupId, step: &Step) -> Option<Grou
             write.snapshot = Some(SnapshotMetadata { index, term: term + 1, ..SnapshotMetadata::default() });
             write.hard_state = hard_state(term + 1, index);
         }
-        Step::Reopen => return None,
+        Step::Remove | Step::Reopen => return None,
     }
     Some(write)
 }
@@ -426,6 +443,10 @@ proptest! {
             if let Some(write) = write_for(&state, group, &step) {
                 log.write(&one(write.clone()));
                 twin.write(&one(write));
+            }
+            if matches!(step, Step::Remove) {
+                log.remove(group);
+                twin.remove(group);
             }
             if matches!(step, Step::Reopen) {
                 let copy = killed(directory.path());

@@ -27,10 +27,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Install, Message, Progress};
 use crate::{
     consensus::{
-        BootTime, CommittedEntry as RaftEntry, Consensus, Input, Members, NodeId, Output, PeerMessage,
-        ReplicaId, Role, ShardId,
+        BootTime, CommittedEntry as RaftEntry, Consensus, GroupSettings, Input, Members, NodeId, Output,
+        PeerMessage, ReplicaId, Role, ShardId,
     },
-    log::LogWrites,
+    log::{GroupWrite, LogWrites, RecoveredGroup},
     marks,
     shard::{CommittedEntry, Event},
 };
@@ -180,6 +180,31 @@ impl Dispatch {
             }
         }
         dispatch
+    }
+
+    /// A shard's group begins, with a snapshot of so many bytes if it has one; the shard has got so far.
+    pub fn open(
+        &mut self,
+        settings: GroupSettings,
+        snapshot_bytes: Option<u64>,
+        progress: Arc<Progress>,
+        now: BootTime,
+    ) {
+        let group = settings.group;
+        self.consensus.open(settings, now);
+        if let Some(bytes) = snapshot_bytes {
+            self.consensus.note_snapshot_bytes(group, bytes);
+        }
+        self.members.insert(group, Member::new(progress));
+        if let Some(status) = self.consensus.status(group) {
+            self.note_members(group, status.members_since, status.members);
+        }
+    }
+
+    /// A shard's group ends, between two turns, its notices carried out: see [`Consensus::close`].
+    pub fn close(&mut self, group: ShardId) -> Option<(GroupWrite, RecoveredGroup)> {
+        self.members.remove(&group);
+        self.consensus.close(group)
     }
 
     /// The groups.
@@ -382,10 +407,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{
-        consensus::{GroupSettings, Settings},
-        log::MemoryLog,
-    };
+    use crate::{consensus::Settings, log::MemoryLog};
 
     const GROUP: ShardId = 0;
 

@@ -12,10 +12,11 @@ use tonic::transport::Endpoint;
 use super::{
     driver::Driver,
     mailbox::{DriverInbox, DriverMessage},
+    replicas::{Data, Opening},
     shared::NodeShared,
 };
 use crate::{
-    consensus::{GroupSettings, Recollection, ShardId},
+    consensus::{Recollection, ShardId},
     control::{
         Topology,
         birth::{Birth, Memory, Step},
@@ -103,10 +104,8 @@ pub struct Unborn {
     pub inbox: DriverInbox,
     /// The rest of the node.
     pub shared: Arc<NodeShared>,
-    /// The groups, once they may begin: in this life of the disk.
-    pub groups: Box<dyn FnOnce(u32) -> Vec<GroupSettings> + Send>,
-    /// Bytes of the newest snapshot of each shard that has one.
-    pub snapshot_bytes: BTreeMap<ShardId, u64>,
+    /// The replicas that are open: their groups begin together.
+    pub openings: BTreeMap<ShardId, Opening>,
     /// The numbers of consensus.
     pub settings: crate::consensus::Settings,
 }
@@ -128,18 +127,33 @@ impl Unborn {
                         self.log.decide(incarnation);
                         let _ = done.send(());
                     }
+                    DriverMessage::Open(opening) => drop(self.openings.insert(opening.group.group, *opening)),
+                    DriverMessage::Close { shard, data, done } => {
+                        self.close(shard, data);
+                        let _ = done.send(());
+                    }
                     DriverMessage::Begin => begins = true,
                     DriverMessage::Stop => return,
                 }
             }
         }
-        let Unborn { log, inbox, shared, groups, snapshot_bytes, settings } = self;
-        let incarnation = log.identity().incarnation.expect("decided before the begin");
-        let driver = Driver::new(groups(incarnation), &snapshot_bytes, settings, log, inbox, &shared);
+        let Unborn { log, inbox, shared, openings, settings } = self;
+        let mut driver = Driver::new(settings, log, inbox, &shared);
+        openings.into_values().for_each(|opening| driver.open(opening));
+        drop(shared);
         driver.run().await;
     }
 
+    fn close(&mut self, shard: ShardId, data: Data) {
+        let recovered = self.openings.remove(&shard).and_then(|opening| opening.group.recovered);
+        match (data, recovered) {
+            (Data::Removed, _) => self.log.remove(shard),
+            (Data::Kept, Some(recovered)) => self.shared.replicas.keep(shard, recovered),
+            (Data::Kept, None) => {}
+        }
+    }
+
     fn memory(&self) -> Memory {
-        Memory::before_begin(self.log.identity().incarnation, self.shared.replicas.keys().copied())
+        Memory::before_begin(self.log.identity().incarnation, self.openings.keys().copied())
     }
 }

@@ -142,7 +142,7 @@ pub async fn watch(node: Arc<NodeShared>, directory: PathBuf) {
                 tracing::warn!(free, wanted, "the disk has next to no room: writes are refused")
             }
         }
-        node.replicas.values().for_each(|replica| replica.mailbox.send(Event::DiskRoom(room)));
+        node.replicas.tell_all(|| Event::DiskRoom(room));
     }
 }
 

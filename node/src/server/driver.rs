@@ -25,14 +25,15 @@ use super::{
     disk::DiskHealth,
     mailbox::{DriverInbox, DriverMessage, ShardMailbox},
     peers::Outgoing,
+    replicas::{Data, Opening, Replicas},
     shared::{DriverFigures, NodeShared},
     view::View,
     writer::SnapshotWriter,
 };
 use crate::{
-    consensus::{Consensus, GroupSettings, Input, NodeId, PeerMessage, ReplicaId, Settings, ShardId},
+    consensus::{Consensus, GroupSettings, Input, PeerMessage, ReplicaId, Settings, ShardId},
     control::birth::Memory,
-    log::Log,
+    log::{Log, LogWrites},
     replica::{Dispatch, Notice},
 };
 
@@ -50,9 +51,11 @@ pub struct Driver {
     view: Arc<View>,
     writer: SnapshotWriter,
     mailboxes: BTreeMap<ShardId, ShardMailbox>,
+    replicas: Arc<Replicas>,
     figures: Arc<DriverFigures>,
     disk: Arc<DiskHealth>,
-    node: NodeId,
+    /// This node in this life of its disk: a member of all its groups.
+    id: ReplicaId,
     /// A write of which nothing reaches the disk for longer is slow: the longest election timeout.
     patience_ns: u64,
     next_purge: u64,
@@ -67,35 +70,27 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// The consensus of the node whose other parts are `shared`.
-    pub fn new(
-        groups: Vec<GroupSettings>,
-        snapshot_bytes: &BTreeMap<ShardId, u64>,
-        settings: Settings,
-        log: Log,
-        inbox: DriverInbox,
-        shared: &NodeShared,
-    ) -> Self {
+    /// The consensus of the node whose other parts are `shared`, with no group yet.
+    pub fn new(settings: Settings, log: Log, inbox: DriverInbox, shared: &NodeShared) -> Self {
         let incarnation = log.identity().incarnation.expect("decided before the groups begin");
         let patience_ns = u64::from(settings.election_ticks_max) * settings.tick_ns();
         let silence_ns = settings.vote_guard_ns();
         let disk = Arc::clone(&shared.disk);
         log.on_piece(move || disk.note_piece(clock::boot_ns()));
-        let mut consensus = Consensus::new(settings, groups, log.reader(), clock::boot_ns());
-        snapshot_bytes.iter().for_each(|(&shard, &bytes)| consensus.note_snapshot_bytes(shard, bytes));
-        let progress = shared.replicas.iter().map(|(&shard, it)| (shard, Arc::clone(&it.progress)));
-        let dispatch = Dispatch::new(consensus, ReplicaId::new(shared.node, incarnation), progress);
+        let id = ReplicaId::new(shared.node, incarnation);
+        let consensus = Consensus::new(settings, Vec::new(), log.reader(), clock::boot_ns());
         Self {
-            dispatch,
+            dispatch: Dispatch::new(consensus, id, []),
             log,
             inbox,
             outgoing: Arc::clone(&shared.outgoing),
             view: Arc::clone(&shared.view),
             writer: shared.writer.clone(),
-            mailboxes: shared.replicas.iter().map(|(&shard, it)| (shard, it.mailbox.clone())).collect(),
+            mailboxes: BTreeMap::new(),
+            replicas: Arc::clone(&shared.replicas),
             figures: Arc::clone(&shared.figures),
             disk: Arc::clone(&shared.disk),
-            node: shared.node,
+            id,
             patience_ns,
             next_purge: 0,
             next_status: 0,
@@ -103,6 +98,32 @@ impl Driver {
             awake_ns: clock::boot_ns(),
             silence_ns,
             stopping: false,
+        }
+    }
+
+    /// A replica is open: its group begins.
+    pub fn open(&mut self, opening: Opening) {
+        let Opening { group, replica, snapshot_bytes } = opening;
+        let group = GroupSettings { replica: self.id, ..group };
+        self.mailboxes.insert(replica.shard, replica.mailbox.clone());
+        self.dispatch.open(group, snapshot_bytes, Arc::clone(&replica.progress), clock::boot_ns());
+    }
+
+    /// The replica of a group has ended: it closes. What it promised is in the log when this returns, or forgotten.
+    fn close(&mut self, group: ShardId, data: Data) {
+        self.carry_out();
+        self.mailboxes.remove(&group);
+        self.view.leave(group);
+        self.figures.groups.lock().expect("no thread panics holding it").remove(&group);
+        let Some((write, recovered)) = self.dispatch.close(group) else { return };
+        match data {
+            Data::Kept => {
+                if !write.is_empty() {
+                    self.write(|log| log.write(&LogWrites { groups: vec![write] }));
+                }
+                self.replicas.keep(group, recovered);
+            }
+            Data::Removed => self.write(|log| log.remove(group)),
         }
     }
 
@@ -139,7 +160,11 @@ impl Driver {
         let silent_ns = now - std::mem::replace(&mut self.awake_ns, now);
         if silent_ns > self.silence_ns {
             let milliseconds = silent_ns / 1_000_000;
-            tracing::warn!(node = self.node, milliseconds, "held up: the machine or its disk stood still");
+            tracing::warn!(
+                node = self.id.node(),
+                milliseconds,
+                "held up: the machine or its disk stood still"
+            );
         }
     }
 
@@ -164,8 +189,14 @@ impl Driver {
             DriverMessage::Recall { node, reply } => {
                 let consensus = self.dispatch.consensus();
                 let recall = |group: ShardId| Some((group, consensus.recollect(group, node)?));
-                let shards = self.dispatch.shards().filter_map(recall).collect();
+                let open = self.dispatch.shards().filter_map(recall);
+                let shards = self.replicas.recollect_kept(node).into_iter().chain(open).collect();
                 let _ = reply.send(Memory { decided: true, shards });
+            }
+            DriverMessage::Open(opening) => self.open(*opening),
+            DriverMessage::Close { shard, data, done } => {
+                self.close(shard, data);
+                let _ = done.send(());
             }
             // Once, before there are groups.
             DriverMessage::Decide { .. } | DriverMessage::Begin => {}
@@ -177,17 +208,22 @@ impl Driver {
         let (messages, writes) = self.dispatch.collect(clock::boot_ns());
         self.send_and_tell(messages);
         if !writes.is_empty() {
-            let began_ns = clock::boot_ns();
-            self.disk.begin_write(began_ns);
-            self.log.write(&writes);
-            let ended_ns = clock::boot_ns();
-            self.disk.end_write(ended_ns, self.patience_ns);
-            self.figures.writes.fetch_add(1, Ordering::Relaxed);
-            self.figures.write_ns.fetch_add(ended_ns - began_ns, Ordering::Relaxed);
+            self.write(|log| log.write(&writes));
             self.dispatch.written(&writes);
         }
         let messages = self.dispatch.persisted(clock::boot_ns());
         self.send_and_tell(messages);
+    }
+
+    /// Writes to the log; the disk is watched meanwhile.
+    fn write(&mut self, write: impl FnOnce(&mut Log)) {
+        let began_ns = clock::boot_ns();
+        self.disk.begin_write(began_ns);
+        write(&mut self.log);
+        let ended_ns = clock::boot_ns();
+        self.disk.end_write(ended_ns, self.patience_ns);
+        self.figures.writes.fetch_add(1, Ordering::Relaxed);
+        self.figures.write_ns.fetch_add(ended_ns - began_ns, Ordering::Relaxed);
     }
 
     fn send_and_tell(&mut self, messages: Vec<PeerMessage>) {
@@ -214,8 +250,9 @@ impl Driver {
             }
             Notice::Follows(shard) => self.view.follow(shard),
             Notice::Serves { shard, term } => {
-                tracing::info!(node = self.node, shard, term, "leads");
-                self.view.lead(shard, term, self.node);
+                let node = self.id.node();
+                tracing::info!(node, shard, term, "leads");
+                self.view.lead(shard, term, node);
             }
             Notice::Members { group, index, members, joins } => {
                 tracing::info!(shard = group, index, voters = ?members.voters, learners = ?members.learners, "members");

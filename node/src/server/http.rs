@@ -140,9 +140,10 @@ fn render(node: &NodeShared) -> String {
     );
     family(&mut text, "redis_cpu_user_seconds_total", "counter", "Processor time in user mode.", &one(cpu.0));
     family(&mut text, "redis_cpu_sys_seconds_total", "counter", "Processor time in the kernel.", &one(cpu.1));
-    let each = |value: &dyn Fn(&super::shared::ReplicaHandle) -> u64| {
-        let sample = |(shard, replica)| (format!("{{shard=\"{shard}\"}}"), value(replica) as f64);
-        node.replicas.iter().map(sample).collect::<Vec<_>>()
+    let each = |value: &dyn Fn(&super::replicas::ReplicaHandle) -> u64| {
+        let sample =
+            |(shard, replica): (&ShardId, &Arc<_>)| (format!("{{shard=\"{shard}\"}}"), value(replica) as f64);
+        node.replicas.all().iter().map(sample).collect::<Vec<_>>()
     };
     let clients = each(&|replica| replica.figures.clients.load(Ordering::Relaxed));
     family(&mut text, "redis_connected_clients", "gauge", "Connections of a replica.", &clients);

@@ -62,27 +62,54 @@ pub struct Port {
 /// # Errors
 /// One of them cannot be had; none is kept then.
 pub fn bind(node: &NodeEntry, shards: impl Iterator<Item = u32>) -> Result<Ports, ListenError> {
-    let open = |port: u16, purpose: String| {
-        let address = format!("{}:{port}", node.host);
-        match take(&node.host, port) {
-            Ok(socket) => Ok(Port { socket, address, purpose }),
+    let clients = shards.map(|shard| Ok((shard, bind_doors(node, shard)?)));
+    Ok(Listeners {
+        clients: clients.collect::<Result<_, _>>()?,
+        peers: open(node, node.peer_port, format!("peers of node {}", node.id))?,
+        http: open(node, node.http_port, format!("HTTP of node {}", node.id))?,
+    })
+}
+
+/// Takes the ports of one replica of a node.
+///
+/// # Errors
+/// One of them cannot be had; none is kept then.
+pub fn bind_doors(node: &NodeEntry, shard: u32) -> Result<Doors<Port>, ListenError> {
+    let purpose = format!("clients of shard {shard} of node {}", node.id);
+    let mut doors = vec![(Network::Inside, open(node, node.port + shard as u16, purpose)?)];
+    if let Some(outside) = &node.outside {
+        let purpose = format!("clients from outside of shard {shard} of node {}", node.id);
+        doors.push((Network::Outside, open(node, outside.port + shard as u16, purpose)?));
+    }
+    Ok(doors)
+}
+
+fn open(node: &NodeEntry, port: u16, purpose: String) -> Result<Port, ListenError> {
+    let address = format!("{}:{port}", node.host);
+    match take(&node.host, port) {
+        Ok(socket) => Ok(Port { socket, address, purpose }),
+        Err(source) => Err(ListenError { address, purpose, source }),
+    }
+}
+
+/// Lets clients of one replica connect.
+///
+/// # Errors
+/// Another process has taken one of the ports at the same time, and was faster.
+pub fn listen(doors: Doors<Port>, backlog: u64) -> Result<Doors<TcpListener>, ListenError> {
+    let doors = doors.into_iter().map(|(network, port)| Ok((network, port.listen(backlog)?)));
+    doors.collect()
+}
+
+impl Port {
+    fn listen(self, backlog: u64) -> Result<TcpListener, ListenError> {
+        let Port { socket, address, purpose } = self;
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        match socket.listen(backlog) {
+            Ok(()) => Ok(socket.into()),
             Err(source) => Err(ListenError { address, purpose, source }),
         }
-    };
-    let client = |shard: u32| {
-        let purpose = format!("clients of shard {shard} of node {}", node.id);
-        let mut doors = vec![(Network::Inside, open(node.port + shard as u16, purpose)?)];
-        if let Some(outside) = &node.outside {
-            let purpose = format!("clients from outside of shard {shard} of node {}", node.id);
-            doors.push((Network::Outside, open(outside.port + shard as u16, purpose)?));
-        }
-        Ok((shard, doors))
-    };
-    Ok(Listeners {
-        clients: shards.map(client).collect::<Result<_, _>>()?,
-        peers: open(node.peer_port, format!("peers of node {}", node.id))?,
-        http: open(node.http_port, format!("HTTP of node {}", node.id))?,
-    })
+    }
 }
 
 impl Ports {
@@ -91,21 +118,11 @@ impl Ports {
     /// # Errors
     /// Another process has taken one of the ports at the same time, and was faster.
     pub fn listen(self, backlog: u64) -> Result<Listeners, ListenError> {
-        let listen = |Port { socket, address, purpose }: Port| {
-            let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-            match socket.listen(backlog) {
-                Ok(()) => Ok(socket.into()),
-                Err(source) => Err(ListenError { address, purpose, source }),
-            }
-        };
-        let doors = |(shard, doors): (u32, Doors<Port>)| {
-            let doors = doors.into_iter().map(|(network, port)| Ok((network, listen(port)?)));
-            Ok((shard, doors.collect::<Result<_, _>>()?))
-        };
+        let clients = self.clients.into_iter().map(|(shard, doors)| Ok((shard, listen(doors, backlog)?)));
         Ok(Listeners {
-            clients: self.clients.into_iter().map(doors).collect::<Result<_, _>>()?,
-            peers: listen(self.peers)?,
-            http: listen(self.http)?,
+            clients: clients.collect::<Result<_, _>>()?,
+            peers: self.peers.listen(backlog)?,
+            http: self.http.listen(backlog)?,
         })
     }
 }

@@ -11,14 +11,16 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
+        mpsc as blocking,
     },
     time::Duration,
 };
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::replicas::{Data, Opening};
 use crate::{
-    consensus::{Input, NodeId, PeerMessage},
+    consensus::{Input, NodeId, PeerMessage, ShardId},
     control::birth::Memory,
     keyspace::tx::Publication,
     replica::Message,
@@ -131,6 +133,17 @@ pub enum DriverMessage {
         /// Told when it is durable.
         done: oneshot::Sender<()>,
     },
+    /// A replica is open: its group may begin with the others.
+    Open(Box<Opening>),
+    /// The replica of a shard has ended: its group closes.
+    Close {
+        /// The shard.
+        shard: ShardId,
+        /// What becomes of its log.
+        data: Data,
+        /// Told when that is durable.
+        done: blocking::SyncSender<()>,
+    },
     /// The groups may begin.
     Begin,
     /// End.
@@ -207,6 +220,19 @@ impl DriverMailbox {
         let (done, decided) = oneshot::channel();
         self.queue.put(DriverMessage::Decide { incarnation, done });
         decided.await.ok()
+    }
+
+    /// A replica is open.
+    pub fn open(&self, opening: Opening) {
+        self.queue.put(DriverMessage::Open(Box::new(opening)));
+    }
+
+    /// A replica has ended. Returns when its group is closed; to be called while consensus runs, on a thread that may
+    /// wait for it.
+    pub fn close(&self, shard: ShardId, data: Data) {
+        let (done, closed) = blocking::sync_channel(1);
+        self.queue.put(DriverMessage::Close { shard, data, done });
+        let _ = closed.recv(); // it ends: then its groups have
     }
 
     /// Lets the groups begin.

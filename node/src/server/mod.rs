@@ -10,7 +10,8 @@
 //!                                messages ───────────▶   peers::Outgoing
 //! ```
 //!
-//! * [`node`]: a node's threads, put together and taken apart.
+//! * [`node`]: a node's threads, put together and taken apart. [`housing`], [`replicas`]: its replicas, opened and
+//!   closed while it runs. [`hand_over`]: leaderships, before that.
 //! * [`replica`], [`connection`], [`busy`], [`surroundings`]: a shard's thread.
 //! * [`driver`]: the consensus thread, which takes the turns of [`crate::replica`]; [`birth`]: before its groups begin. [`writer`], [`snapshots`]: snapshot files.
 //! * [`disk`]: room and speed of the disk. [`rebuild`]: a damaged node begins anew.
@@ -32,7 +33,9 @@ pub mod descriptors;
 pub mod disk;
 pub mod driver;
 pub mod facts;
+mod hand_over;
 pub mod health;
+pub mod housing;
 pub mod http;
 pub mod listen;
 pub mod mailbox;
@@ -40,6 +43,7 @@ pub mod node;
 pub mod peers;
 pub mod rebuild;
 pub mod replica;
+pub mod replicas;
 pub mod run;
 pub mod shared;
 pub mod shutdown;

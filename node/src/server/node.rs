@@ -7,51 +7,47 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    rc::Rc,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use moonraft_router::SlotMap;
-use tokio::{net::TcpListener, sync::watch, task::LocalSet};
+use tokio::{net::TcpListener, sync::watch};
 
 use super::{
     birth::{self, Unborn},
-    busy::Clients,
     clock,
     data_directory::{DataDirectory, DirectoryError},
     descriptors,
     disk::{self, DiskHealth},
+    hand_over,
+    housing::{Housing, HousingError, newest_snapshot},
     http,
-    listen::{self, Doors, ListenError, Ports},
-    mailbox::{ShardInbox, ShardMailbox, driver_mailbox, shard_mailbox},
+    listen::{self, ListenError, Ports},
+    mailbox::driver_mailbox,
     peers::{
         Incoming, listener,
         outgoing::{Carriers, outgoing, tell_hints},
     },
-    replica::{Replica, shard_settings},
-    shared::{DriverFigures, NodeShared, ReplicaFigures, ReplicaHandle},
+    replicas::{Data, Replicas},
+    shared::{DriverFigures, NodeShared},
     snapshot_file::SnapshotError,
-    snapshots::{SnapshotFiles, SnapshotName},
+    snapshots::SnapshotFiles,
     stop::Times,
-    surroundings::World,
     view::View,
     writer,
 };
 use crate::{
     config::{ClusterFile, Settings},
-    consensus::{self, GroupSettings, Input, LeaseCell, ReplicaId, ShardId},
+    consensus::{self, ShardId},
     control::{Directory, Topology},
     log::{GroupId, Identity, Log, LogSettings, OpenError, RecoveredGroup},
-    replica::{Install, Message, Progress},
-    shard::{PlantedFault, Shard, ShardSettings, State},
+    shard::{PlantedFault, ShardSettings},
 };
 
 /// Ticks of the longest election timeout, which is the node timeout; of the shortest, half.
@@ -60,14 +56,6 @@ const ELECTION_TICKS_MAX: u32 = 20;
 const HINTS_A_TIMEOUT: u32 = 4;
 /// What an entry may hold beside one unit of the largest size: the rest of its batch.
 const BATCH_SLACK_BYTES: u64 = 4 << 20;
-/// How long a script may go on once its node has handed over what it can.
-const SCRIPT_GRACE: Duration = Duration::from_millis(300);
-/// Time for clients between the hand-overs of two shards: they look at the map, which takes them some
-/// round trips.
-const HAND_OVER_REST: Duration = Duration::from_millis(50);
-/// How often a hand-over is looked at.
-const HAND_OVER_STEP: Duration = Duration::from_millis(5);
-
 /// Why a node does not start. One line for the user; exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -165,12 +153,6 @@ impl Bound {
     }
 }
 
-/// The newest snapshot of a group; `None`: there is none yet.
-fn newest_snapshot(shard: ShardId, recovered: &RecoveredGroup) -> Option<SnapshotName> {
-    let (index, term) = (recovered.snapshot.index, recovered.snapshot.term);
-    (index > 0).then_some(SnapshotName { shard, index, term })
-}
-
 /// Checks the snapshots that are to be installed, before anything else is done: all at once, as a disk
 /// likes it.
 fn verify(files: &SnapshotFiles, recovered: &BTreeMap<GroupId, RecoveredGroup>) -> Result<(), SnapshotError> {
@@ -203,22 +185,10 @@ fn consensus_settings(settings: &Settings) -> consensus::Settings {
     }
 }
 
-/// One replica before its thread starts.
-struct Seat {
-    shard: ShardId,
-    doors: Doors<std::net::TcpListener>,
-    inbox: ShardInbox,
-    lease: Arc<LeaseCell>,
-    port: u16,
-    fault: Option<PlantedFault>,
-    /// The last entry that the log holds: index and term.
-    acknowledged: (u64, u64),
-}
-
 /// A node whose threads run.
 pub struct RunningNode {
     shared: Arc<NodeShared>,
-    shards: Vec<JoinHandle<()>>,
+    housing: Housing,
     rest: Vec<JoinHandle<()>>,
     stopping: watch::Sender<bool>,
     directory: DataDirectory,
@@ -230,49 +200,23 @@ impl Prepared {
     /// # Errors
     /// Another process began to listen on one of the ports meanwhile, or the system has no thread or descriptor left.
     pub fn start(self) -> Result<RunningNode, StartError> {
-        let Prepared { bound, directory, log, mut recovered, files } = self;
+        let Prepared { bound, directory, log, recovered, files } = self;
         let Bound { topology, cluster, node, ports, fault } = bound;
         let settings = cluster.settings.clone();
         let listeners = ports.listen(settings.backlog)?;
         let silence_max = Duration::from_millis(settings.node_timeout_ms);
-        let (driver_mailbox, driver_inbox) = driver_mailbox();
+        let (driver_mailbox, inbox) = driver_mailbox();
         let (stopping, stop_watch) = watch::channel(false);
-
-        let consensus_settings = consensus_settings(&settings);
         let has_begun = recovered.values().any(RecoveredGroup::has_begun);
-        let mut groups = Vec::new();
-        let mut leases = BTreeMap::new();
-        let mut replicas = BTreeMap::new();
-        let mut inboxes = BTreeMap::new();
-        let mut snapshots = Vec::new();
-        let mut acknowledged = BTreeMap::new();
-        for shard in topology.shards_of(node) {
-            let recovered = recovered.remove(&shard);
-            let (mailbox, inbox) = shard_mailbox();
-            let snapshot = recovered.as_ref().and_then(|group| newest_snapshot(shard, group));
-            if let Some(SnapshotName { index, term, .. }) = snapshot {
-                mailbox.send(Message::Install(Install { index, term }));
-            }
-            let last = recovered.as_ref().map(|group| (group.last_index, group.terms.term(group.last_index)));
-            acknowledged.insert(shard, last.unwrap_or_default());
-            snapshots.extend(snapshot);
-            let applied = snapshot.map_or(0, |name| name.index);
-            let progress = Arc::new(Progress::new(applied, &consensus_settings));
-            replicas.insert(shard, ReplicaHandle { mailbox, progress, figures: ReplicaFigures::default() });
-            inboxes.insert(shard, inbox);
-            let group = group_settings(&topology, shard, recovered);
-            leases.insert(shard, Arc::clone(&group.lease));
-            groups.push(group);
-        }
-        let snapshot_bytes = snapshots.iter().map(|&name| (name.shard, files.bytes(name))).collect();
-        let mailbox_of = |(&shard, replica): (&ShardId, &ReplicaHandle)| (shard, replica.mailbox.clone());
-        let by_shard: BTreeMap<ShardId, ShardMailbox> = replicas.iter().map(mailbox_of).collect();
-        let mailboxes: Vec<ShardMailbox> = by_shard.values().cloned().collect();
+
+        let replicas = Arc::new(Replicas::new(recovered));
         let silence_ns = silence_max.as_nanos() as u64;
         let directory_view = Directory::new(&topology, node, silence_ns, clock::boot_ns());
-        let view = Arc::new(View::new(directory_view, mailboxes));
+        let view = Arc::new(View::new(directory_view, Arc::clone(&replicas)));
         let (outgoing, carriers) = outgoing(&topology, node, silence_max);
-        let (writer, writer_thread) = writer::spawn(node, files.clone(), driver_mailbox.clone(), by_shard)?;
+        let (writer, writer_thread) =
+            writer::spawn(node, files.clone(), driver_mailbox.clone(), Arc::clone(&replicas))?;
+        let consensus_settings = consensus_settings(&settings);
         let shared = Arc::new(NodeShared {
             node,
             settings: ArcSwap::from_pointee(settings),
@@ -288,97 +232,25 @@ impl Prepared {
             figures: Arc::new(DriverFigures::default()),
             shares: descriptors::shares(),
             is_stopping: AtomicBool::new(false),
-            scripts_until_ns: AtomicU64::new(u64::MAX),
         });
-
-        let mut seats = Vec::new();
+        let housing =
+            Housing::new(Arc::clone(&shared), Arc::clone(&topology), consensus_settings.clone(), fault);
         for (shard, doors) in listeners.clients {
-            let inbox = inboxes.remove(&shard).expect("a listener for each shard of the node");
-            let lease = leases.remove(&shard).expect("a group for each shard of the node");
-            let port = doors[0].1.local_addr()?.port();
-            let acknowledged = acknowledged[&shard];
-            seats.push(Seat { shard, doors, inbox, lease, port, fault, acknowledged });
+            housing.open_at(shard, doors)?;
         }
-        let shards =
-            seats.into_iter().map(|seat| spawn_shard(&shared, &topology, seat)).collect::<Result<_, _>>()?;
-        let decided = log.identity().incarnation;
-        let as_node = move |incarnation| {
-            let replica = ReplicaId::new(node, incarnation);
-            groups.into_iter().map(|group| GroupSettings { replica, ..group }).collect()
-        };
-        let unborn = Unborn {
-            log,
-            inbox: driver_inbox,
-            shared: Arc::clone(&shared),
-            groups: Box::new(as_node),
-            snapshot_bytes,
-            settings: consensus_settings,
-        };
+        let unsettled = (!has_begun).then_some(log.identity().incarnation);
+        let (unborn_shared, openings) = (Arc::clone(&shared), BTreeMap::new());
+        let unborn = Unborn { log, inbox, shared: unborn_shared, openings, settings: consensus_settings };
         if has_begun {
             shared.await_now(None);
             shared.driver.begin();
         }
         let data = directory.path().to_owned();
-        let unsettled = (!has_begun).then_some(decided);
         let peers = PeerSide { topology, silence_max, carriers, data, unsettled, stopping: stop_watch };
         let peer_thread = spawn_peers(&shared, peers, unborn, listeners.peers, listeners.http)?;
         let rest = vec![peer_thread, writer_thread];
-        Ok(RunningNode { shared, shards, rest, stopping, directory })
+        Ok(RunningNode { shared, housing, rest, stopping, directory })
     }
-}
-
-/// A group as it is before the node knows which life of its disk it is in.
-fn group_settings(topology: &Topology, shard: ShardId, recovered: Option<RecoveredGroup>) -> GroupSettings {
-    GroupSettings {
-        group: shard,
-        replica: ReplicaId::default(),
-        voters: topology.nodes_of(shard).map(|entry| ReplicaId::new(entry.id, 0)).collect(),
-        home: Some(topology.home(shard)),
-        election_ticks: None,
-        lease: Arc::default(),
-        recovered,
-    }
-}
-
-/// The stack of a shard's thread, on which scripts run: a value nested a thousand times takes 2 MiB of it in
-/// `cjson` and `cmsgpack`, in a build that is not optimised, and 2 MiB is what threads have by default.
-const SHARD_STACK_BYTES: usize = 8 << 20;
-
-fn spawn_shard(shared: &Arc<NodeShared>, topology: &Arc<Topology>, seat: Seat) -> io::Result<JoinHandle<()>> {
-    let (shared, shards) = (Arc::clone(shared), topology.shards());
-    let name = format!("shard-{}-{}", shared.node, seat.shard);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let again = |(network, door): &(_, std::net::TcpListener)| Ok((*network, door.try_clone()?.into()));
-    let while_busy = seat.doors.iter().map(again).collect::<io::Result<Doors<OwnedFd>>>()?;
-    std::thread::Builder::new().name(name).stack_size(SHARD_STACK_BYTES).spawn(move || {
-        let (node, number) = (Arc::clone(&shared), seat.shard);
-        runtime.block_on(LocalSet::new().run_until(async move {
-            let Seat { shard, doors, inbox, lease, port, fault, acknowledged } = seat;
-            let clients = Rc::new(Clients::default());
-            while_busy.into_iter().for_each(|(network, door)| clients.open(network, door));
-            let world = World { node: Arc::clone(&shared), lease, clients: Rc::clone(&clients), port };
-            let base = ShardSettings {
-                shard,
-                replica: shared.node,
-                node: shared.node,
-                fault,
-                ..ShardSettings::default()
-            };
-            let settings = shard_settings(base, &shared.settings.load());
-            let slots = SlotMap::even_range(shard as usize, shards as usize);
-            let state = State { acknowledged, ..State::of_new_shard(&[slots]) };
-            let machine = Shard::new(settings, Rc::new(world), state, rand::random());
-            let mut listeners = Vec::new();
-            for (network, door) in doors {
-                let listener = TcpListener::from_std(door).expect("a listener that does not block");
-                listeners.push((network, listener));
-            }
-            Replica::new(machine, clients, shared, shard).run(listeners, inbox).await;
-        }));
-        // What it let others do, as to read a snapshot or to drop a state, is of no use any more.
-        runtime.shutdown_background();
-        node.replicas[&number].figures.has_ended.store(true, Ordering::Relaxed);
-    })
 }
 
 /// What the peers' runtime works with.
@@ -434,7 +306,7 @@ fn serve_peers(
         topology,
         me: shared.node,
         driver: shared.driver.clone(),
-        shards: shared.replicas.iter().map(|(&shard, replica)| (shard, replica.mailbox.clone())).collect(),
+        replicas: Arc::clone(&shared.replicas),
         view: Arc::clone(&shared.view),
         files: shared.files.clone(),
         stopping: stopping.clone(),
@@ -478,38 +350,24 @@ impl RunningNode {
 
     /// Hands the leadership of all shards over to other nodes, within `limit`; not of those that nobody else
     /// could lead.
-    ///
-    /// One after the other: some clients drop their connections to a leader that was, with all that
-    /// is in flight there, as soon as another shard's redirect made them look at the map.
     pub fn hand_over(&self, limit: Duration) {
-        if self.shared.awaited().is_some() {
-            return; // it has led nothing
-        }
-        let now = clock::boot_ns();
-        let (half, until) = (now + limit.as_nanos() as u64 / 2, now + limit.as_nanos() as u64);
-        let led = self.shared.view.hints();
-        let step = HAND_OVER_REST.min(limit / (2 * led.len().max(1) as u32));
-        for hint in led.into_iter().filter(|hint| !self.is_given_up(hint.shard)) {
-            self.shared.driver.send(Input::Transfer { group: hint.shard, to: None });
-            if wait_until(half, || self.is_handed_over(hint.shard)) {
-                std::thread::sleep(step);
-            }
-        }
-        // What is led all the same, and what would be sent here meanwhile.
-        self.shared.driver.send(Input::TransferAll);
-        if !wait_until(until, || self.shared.replicas.keys().all(|&shard| self.is_handed_over(shard))) {
-            tracing::warn!("not every shard has found another leader in time");
-        }
+        hand_over::hand_over_all(&self.shared, limit);
     }
 
-    /// Whether another node leads `shard` and serves, or waiting for that is in vain.
-    fn is_handed_over(&self, shard: ShardId) -> bool {
-        self.shared.view.is_served_by_another(shard, self.shared.node) || self.is_given_up(shard)
+    /// Opens the replica of `shard` that the cluster file puts here.
+    ///
+    /// # Errors
+    /// See [`Housing::open_replica`].
+    pub fn open_replica(&self, shard: ShardId) -> Result<(), HousingError> {
+        self.housing.open_replica(shard)
     }
 
-    /// Whether no other node can lead `shard`, or this one could not hand it over: its consensus waits for the disk.
-    fn is_given_up(&self, shard: ShardId) -> bool {
-        self.shared.is_disk_hanging() || !self.shared.view.can_spare_this_node(shard)
+    /// Closes the replica of `shard`; the node goes on.
+    ///
+    /// # Errors
+    /// See [`Housing::close_replica`].
+    pub fn close_replica(&self, shard: ShardId, data: Data) -> Result<(), HousingError> {
+        self.housing.close_replica(shard, data)
     }
 }
 
@@ -528,33 +386,19 @@ impl Watched {
     }
 }
 
-/// Waits for a condition, at most until `until` on the boot clock. Whether it came true.
-fn wait_until(until: u64, condition: impl Fn() -> bool) -> bool {
-    while !condition() {
-        if clock::boot_ns() >= until {
-            return false;
-        }
-        std::thread::sleep(HAND_OVER_STEP);
-    }
-    true
-}
-
 /// Stops nodes: answers the clients that are here, closes everything, and waits
 /// for the end. All at once, or each would complain that the others are gone.
 pub fn stop(nodes: Vec<RunningNode>) {
     let join =
         |thread: JoinHandle<()>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    for RunningNode { shared, .. } in &nodes {
+    for RunningNode { shared, housing, .. } in &nodes {
         shared.is_stopping.store(true, Ordering::Relaxed);
-        let until_ns = clock::boot_ns() + SCRIPT_GRACE.as_nanos() as u64;
-        shared.scripts_until_ns.store(until_ns, Ordering::Relaxed);
-        let within = shared.times().farewell;
-        shared.replicas.values().for_each(|replica| replica.mailbox.stop(within));
+        housing.tell_all_to_end();
     }
     let mut rest = Vec::new();
-    for node in nodes {
-        node.shards.into_iter().for_each(join);
-        rest.push((node.shared, node.stopping, node.rest, node.directory));
+    for RunningNode { shared, housing, rest: threads, stopping, directory } in nodes {
+        housing.join_all();
+        rest.push((shared, stopping, threads, directory));
     }
     for (shared, stopping, ..) in &rest {
         stopping.send_replace(true);

@@ -12,21 +12,13 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    clock,
-    descriptors::Shares,
-    disk::DiskHealth,
-    mailbox::{DriverMailbox, ShardMailbox},
-    peers::Outgoing,
-    snapshots::SnapshotFiles,
-    stop::Times,
-    view::View,
-    writer::SnapshotWriter,
+    clock, descriptors::Shares, disk::DiskHealth, mailbox::DriverMailbox, peers::Outgoing,
+    replicas::Replicas, snapshots::SnapshotFiles, stop::Times, view::View, writer::SnapshotWriter,
 };
 use crate::{
     config::Settings,
     consensus::{GroupStatus, ShardId},
     keyspace::tx::Publication,
-    replica::Progress,
 };
 
 /// Figures of consensus, for those who ask.
@@ -40,31 +32,6 @@ pub struct DriverFigures {
     pub log_bytes: AtomicU64,
     /// Where each group stands.
     pub groups: Mutex<BTreeMap<ShardId, GroupStatus>>,
-}
-
-/// Figures of one replica, for those who ask.
-#[derive(Debug, Default)]
-pub struct ReplicaFigures {
-    /// Connections.
-    pub clients: AtomicU64,
-    /// The last applied entry.
-    pub applied: AtomicU64,
-    /// That entry's term.
-    pub term: AtomicU64,
-    /// It leads and serves.
-    pub is_serving: AtomicBool,
-    /// Its thread has ended.
-    pub has_ended: AtomicBool,
-}
-
-/// A replica of the node, as the other threads see it.
-pub struct ReplicaHandle {
-    /// Messages for its thread.
-    pub mailbox: ShardMailbox,
-    /// How far it is.
-    pub progress: Arc<Progress>,
-    /// Its figures.
-    pub figures: ReplicaFigures,
 }
 
 /// What the threads of a node share.
@@ -85,8 +52,8 @@ pub struct NodeShared {
     pub files: SnapshotFiles,
     /// Who writes them.
     pub writer: SnapshotWriter,
-    /// Its replicas, by shard.
-    pub replicas: BTreeMap<ShardId, ReplicaHandle>,
+    /// Its replicas, as they come and go.
+    pub replicas: Arc<Replicas>,
     /// How its disk does.
     pub disk: Arc<DiskHealth>,
     /// What it waits for before its groups begin: see `birth`. `None` once they have.
@@ -97,39 +64,19 @@ pub struct NodeShared {
     pub shares: Shares,
     /// It has been told to stop.
     pub is_stopping: AtomicBool,
-    /// When scripts that still run are ended, boot clock: a little after the node was told to stop.
-    pub scripts_until_ns: AtomicU64,
 }
 
 impl NodeShared {
     /// Sends messages that were published on `shard` to all subscribers of the cluster.
     pub fn publish(&self, shard: ShardId, publications: Vec<Publication>) {
         self.outgoing.send_publications(shard, &publications);
-        for (&number, replica) in &self.replicas {
+        for (&number, replica) in self.replicas.all().iter() {
             let heard = publications.iter().filter(|message| !message.sharded || number == shard);
             let heard: Vec<Publication> = heard.cloned().collect();
             if !heard.is_empty() {
                 replica.mailbox.deliver(heard);
             }
         }
-    }
-
-    /// How far a replica of this node is.
-    pub fn progress(&self, shard: ShardId) -> &Progress {
-        &self.replicas[&shard].progress
-    }
-
-    /// Notes where a replica stands.
-    pub fn note_replica(&self, shard: ShardId, applied: u64, term: u64, is_serving: bool) {
-        let figures = &self.replicas[&shard].figures;
-        figures.applied.store(applied, Ordering::Relaxed);
-        figures.term.store(term, Ordering::Relaxed);
-        figures.is_serving.store(is_serving, Ordering::Relaxed);
-    }
-
-    /// Notes how many clients a replica has.
-    pub fn note_clients(&self, shard: ShardId, count: usize) {
-        self.replicas[&shard].figures.clients.store(count as u64, Ordering::Relaxed);
     }
 
     /// What the groups of this node wait for before they begin; `None` if they have.
@@ -147,7 +94,8 @@ impl NodeShared {
 
     /// Whether the system has a descriptor for one more client.
     pub fn has_room_for_client(&self) -> bool {
-        let clients = self.replicas.values().map(|replica| replica.figures.clients.load(Ordering::Relaxed));
+        let replicas = self.replicas.all();
+        let clients = replicas.values().map(|replica| replica.figures.clients.load(Ordering::Relaxed));
         clients.sum::<u64>() < self.shares.clients
     }
 
@@ -171,8 +119,8 @@ impl NodeShared {
         if self.is_disk_hanging() {
             return format!("the disk of node {} does not end a write of the log", self.node);
         }
-        let busy =
-            self.replicas.iter().filter(|(_, replica)| !replica.figures.has_ended.load(Ordering::Relaxed));
+        let replicas = self.replicas.all();
+        let busy = replicas.iter().filter(|(_, replica)| !replica.figures.has_ended.load(Ordering::Relaxed));
         let busy: Vec<String> = busy.map(|(shard, _)| shard.to_string()).collect();
         match busy.is_empty() {
             true => format!("node {} waits for its log or a snapshot", self.node),
@@ -182,6 +130,6 @@ impl NodeShared {
 
     /// Whether every replica here knows a leader that serves.
     pub fn is_ready(&self) -> bool {
-        self.view.all_served(self.replicas.keys().copied())
+        self.view.all_served(self.replicas.all().keys().copied())
     }
 }

@@ -169,6 +169,21 @@ impl SnapshotFiles {
         Ok(())
     }
 
+    /// Lets all files of a shard go.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove(&self, shard: u32) -> io::Result<()> {
+        let of_shard = format!("{shard:05}-");
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&of_shard)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets go what earlier lives of the process left half done.
     ///
     /// # Errors
@@ -226,6 +241,11 @@ mod tests {
         files.prune(NAME.shard, 80).unwrap();
         assert!(!files.path(names[0]).exists() && !files.part(names[0]).exists());
         assert!(files.path(names[1]).exists() && files.path(names[2]).exists() && files.path(other).exists());
+        drop(files.create(NAME.shard, 7).unwrap());
+        fs::write(files.part(names[0]), b"x").unwrap();
+        files.remove(NAME.shard).unwrap();
+        assert_eq!(fs::read_dir(place.path().join("snapshots")).unwrap().count(), 1);
+        assert!(files.path(other).exists());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use moonraft_router::{Network, SlotMap};
 
-use super::{busy::Clients, clock, facts, shared::NodeShared, shutdown};
+use super::{busy::Clients, clock, facts, replicas::ReplicaHandle, shared::NodeShared, shutdown};
 use crate::{
     config::SettingError,
     consensus::LeaseCell,
@@ -29,6 +29,8 @@ static FREED: LazyLock<mpsc::Sender<Box<dyn Send>>> = LazyLock::new(|| {
 pub struct World {
     /// Its node.
     pub node: Arc<NodeShared>,
+    /// Itself, as others see it.
+    pub replica: Arc<ReplicaHandle>,
     /// Its lease.
     pub lease: Arc<LeaseCell>,
     /// Its clients.
@@ -97,7 +99,7 @@ impl Surroundings for World {
     }
 
     fn ends_scripts(&self) -> bool {
-        clock::boot_ns() >= self.node.scripts_until_ns.load(Ordering::Relaxed)
+        clock::boot_ns() >= self.replica.scripts_until_ns.load(Ordering::Relaxed)
     }
 
     fn free(&self, large: Box<dyn Send>) {

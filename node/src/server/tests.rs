@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod housing;
+
 use super::{
     health,
     node::{self, RunningNode},

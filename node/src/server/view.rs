@@ -13,7 +13,7 @@ use moonraft_proto::peer::{Joining, LeaderHint};
 use moonraft_router::{Network, SlotMap};
 use tokio::sync::Notify;
 
-use super::mailbox::ShardMailbox;
+use super::replicas::Replicas;
 use crate::{control::Directory, shard::Event};
 
 /// The slot map, as each network's clients are shown it.
@@ -34,7 +34,8 @@ impl Maps {
 pub struct View {
     directory: Mutex<Directory>,
     maps: ArcSwap<Maps>,
-    shards: Vec<ShardMailbox>,
+    /// They are told of its changes.
+    replicas: Arc<Replicas>,
     /// Shards whose leader is here and serves, with its term and replica id.
     led: Mutex<Vec<LeaderHint>>,
     /// Replicas of this node that are to become voters.
@@ -46,13 +47,13 @@ pub struct View {
 }
 
 impl View {
-    /// A view that tells these shards of its changes.
-    pub fn new(directory: Directory, shards: Vec<ShardMailbox>) -> Self {
+    /// A view that tells these replicas of its changes.
+    pub fn new(directory: Directory, replicas: Arc<Replicas>) -> Self {
         let maps = ArcSwap::from_pointee(Maps::of(directory.map()));
         Self {
             directory: Mutex::new(directory),
             maps,
-            shards,
+            replicas,
             led: Mutex::default(),
             joining: Mutex::default(),
             news: Notify::new(),
@@ -88,6 +89,13 @@ impl View {
     /// This node's replica does not lead `shard` any more.
     pub fn follow(&self, shard: u32) {
         self.led().retain(|hint| hint.shard != shard);
+    }
+
+    /// This node has no replica of `shard` any more.
+    pub fn leave(&self, shard: u32) {
+        self.follow(shard);
+        self.join(shard, None);
+        self.change(|directory| directory.leave(shard));
     }
 
     /// Another node was heard, with what it leads.
@@ -160,7 +168,7 @@ impl View {
         if change(&mut directory) {
             self.maps.store(Arc::new(Maps::of(directory.map())));
             drop(directory);
-            self.shards.iter().for_each(|shard| shard.send(Event::MapChanged));
+            self.replicas.tell_all(|| Event::MapChanged);
         }
     }
 

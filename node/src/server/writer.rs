@@ -4,13 +4,18 @@
 //! waits here by that. What cannot be written is given up, and the shard tries again later: without the
 //! snapshot nothing is lost, only the log stays long.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, mpsc},
+};
 
 use bytes::Bytes;
 use crossbeam_channel as crossbeam;
 
 use super::{
-    mailbox::{DriverMailbox, ShardMailbox},
+    mailbox::DriverMailbox,
+    replicas::{Data, Replicas},
     snapshot_file,
     snapshots::{SnapshotFiles, SnapshotName},
 };
@@ -30,6 +35,8 @@ enum Task {
     GiveUp(ShardId, u64),
     /// Let older files of a shard go: the log's newest snapshot is at this index.
     Prune(ShardId, u64),
+    /// A replica has closed: give up what it had begun, and let its files go if its data do.
+    Close(ShardId, Data, mpsc::SyncSender<io::Result<()>>),
 }
 
 /// Where snapshots are put to be written.
@@ -46,11 +53,11 @@ pub fn spawn(
     node: u64,
     files: SnapshotFiles,
     driver: DriverMailbox,
-    shards: BTreeMap<ShardId, ShardMailbox>,
-) -> std::io::Result<(SnapshotWriter, std::thread::JoinHandle<()>)> {
+    replicas: Arc<Replicas>,
+) -> io::Result<(SnapshotWriter, std::thread::JoinHandle<()>)> {
     // What shards put there is bounded by them: see `snapshot_pending_bytes_max`.
     let (sender, receiver) = crossbeam::unbounded::<Task>();
-    let mut desk = Desk { files, driver, shards, open: BTreeMap::new() };
+    let mut desk = Desk { files, driver, replicas, open: BTreeMap::new() };
     let thread = std::thread::Builder::new().name(format!("snapshots-{node}")).spawn(move || {
         for task in receiver {
             match task {
@@ -62,6 +69,7 @@ pub fn spawn(
                         tracing::warn!(shard, "old snapshots cannot be removed: {error}");
                     }
                 }
+                Task::Close(shard, data, done) => drop(done.send(desk.close(shard, data))),
             }
         }
     })?;
@@ -72,7 +80,7 @@ pub fn spawn(
 struct Desk {
     files: SnapshotFiles,
     driver: DriverMailbox,
-    shards: BTreeMap<ShardId, ShardMailbox>,
+    replicas: Arc<Replicas>,
     /// The snapshot of each shard that is being written: its number; no file if it has failed.
     open: BTreeMap<ShardId, (u64, Option<snapshot_file::SnapshotWriter>)>,
 }
@@ -85,7 +93,7 @@ impl Desk {
         self.tell(shard, Event::SnapshotTaken { number, bytes: data.len() as u64 });
     }
 
-    fn try_write(&mut self, shard: ShardId, number: u64, data: &[u8]) -> std::io::Result<()> {
+    fn try_write(&mut self, shard: ShardId, number: u64, data: &[u8]) -> io::Result<()> {
         if self.open.get(&shard).is_none_or(|(open, _)| *open != number) {
             let file = self.files.create(shard, number)?;
             self.open.insert(shard, (number, Some(file)));
@@ -96,7 +104,7 @@ impl Desk {
         }
     }
 
-    fn fail(&mut self, shard: ShardId, number: u64, error: &std::io::Error) {
+    fn fail(&mut self, shard: ShardId, number: u64, error: &io::Error) {
         tracing::warn!(shard, "a snapshot cannot be written, and is tried again later: {error}");
         let _ = self.files.discard(shard, number);
         self.open.insert(shard, (number, None));
@@ -137,9 +145,16 @@ impl Desk {
     }
 
     fn tell(&self, shard: ShardId, event: Event) {
-        if let Some(mailbox) = self.shards.get(&shard) {
-            mailbox.send(event);
+        if let Some(replica) = self.replicas.get(shard) {
+            replica.mailbox.send(event);
         }
+    }
+
+    fn close(&mut self, shard: ShardId, data: Data) -> io::Result<()> {
+        if let Some((number, Some(_))) = self.open.remove(&shard) {
+            self.files.discard(shard, number)?;
+        }
+        if data == Data::Removed { self.files.remove(shard) } else { Ok(()) }
     }
 }
 
@@ -157,6 +172,16 @@ impl SnapshotWriter {
     /// The chunks of this number are of no use.
     pub fn give_up(&self, shard: ShardId, number: u64) {
         let _ = self.sender.send(Task::GiveUp(shard, number));
+    }
+
+    /// A replica has closed. Returns when nothing is written for it any more, and its files are gone if its data are.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn close(&self, shard: ShardId, data: Data) -> io::Result<()> {
+        let (done, closed) = mpsc::sync_channel(1);
+        let _ = self.sender.send(Task::Close(shard, data, done));
+        closed.recv().unwrap_or(Ok(())) // the node stops
     }
 
     /// The log durably calls the snapshot at `index` the newest of `shard`.
@@ -177,7 +202,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let files = SnapshotFiles::open(place.path()).unwrap();
         let (driver, inbox) = driver_mailbox();
-        let mut desk = Desk { files, driver, shards: BTreeMap::new(), open: BTreeMap::new() };
+        let mut desk = Desk { files, driver, replicas: Arc::default(), open: BTreeMap::new() };
         let chunk = BatchWriter::default().seal(Head { stamp_ms: 7, sequence: 0 }, NEWEST_FORMAT);
         let name = SnapshotName { shard: 2, index: 70, term: 3 };
         std::fs::remove_dir(place.path().join("snapshots")).unwrap();

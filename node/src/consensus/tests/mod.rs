@@ -39,6 +39,28 @@ fn everything_proposed_is_applied_in_order_everywhere() {
 }
 
 #[test]
+fn a_group_closes_and_opens_again_while_another_goes_on() {
+    let mut network = Network::new(1, Plan { groups: 2, ..Plan::default() });
+    let leaders = [0, 1].map(|group| network.wait_for_leader(group));
+    let follower = (1..=3).find(|id| *id != leaders[0]).unwrap();
+    for (number, id) in [follower, leaders[0]].into_iter().enumerate() {
+        let number = number as u64;
+        let leader = network.wait_for_leader(0);
+        network.propose(leader, 0, number, text(number));
+        network.propose(network.leader(1).unwrap(), 1, number, text(number));
+        network.run_ms(500);
+        network.reopen(id, 0);
+        network.run_ms(PATIENCE_MS);
+    }
+    for id in 1..=3 {
+        assert_eq!(network.payloads(id, 0), [text(0), text(1)], "{id} applied its log from the begin");
+        assert_eq!(network.payloads(id, 1), [text(0), text(1)]);
+    }
+    assert_eq!(network.leader(1), Some(leaders[1]));
+    assert_eq!(network.violations, Vec::<String>::new());
+}
+
+#[test]
 fn one_turn_is_one_message_to_each_follower_and_one_write() {
     let mut network = three();
     let leader = network.wait_for_leader(0);

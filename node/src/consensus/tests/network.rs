@@ -12,7 +12,7 @@ use crate::config::ClusterFile;
 use crate::consensus::*;
 use crate::control::Topology;
 use crate::control::birth::{self, Memory, Verdict};
-use crate::log::MemoryLog;
+use crate::log::{LogWrites, MemoryLog};
 
 pub const MS: u64 = 1_000_000;
 
@@ -339,6 +339,32 @@ impl Network {
         if incarnation > 0 {
             self.at(self.time, Event::Join(id, life));
         }
+    }
+
+    /// A group of a node closes and is opened again, with what its closing returned: all that the log then holds.
+    /// Nothing of it may be under way on that node.
+    pub fn reopen(&mut self, id: NodeId, group: ShardId) {
+        let (now, replica) = (self.clock(id), ReplicaId::new(id, self.nodes[&id].incarnation.unwrap()));
+        let voters = (1..=self.plan.nodes).map(|node| ReplicaId::new(node, 0)).collect();
+        let ticks = self.plan.settings.election_ticks_min;
+        let node = self.nodes.get_mut(&id).unwrap();
+        let consensus = node.consensus.as_mut().unwrap();
+        let (write, recovered) = consensus.close(group).unwrap();
+        assert!(consensus.close(group).is_none() && consensus.status(group).is_none());
+        node.log.write(&LogWrites { groups: [write].into_iter().filter(|it| !it.is_empty()).collect() });
+        node.log.sync();
+        let mut found = node.log.recover().remove(&group).unwrap();
+        assert!(
+            found.hard_state.commit <= recovered.hard_state.commit,
+            "a commit is written along with others"
+        );
+        found.hard_state.commit = recovered.hard_state.commit;
+        assert_eq!(recovered, found);
+        let (election_ticks, home, lease) = (Some(ticks), None, Arc::default());
+        let recovered = Some(recovered);
+        node.shards.insert(group, Shard::default());
+        consensus.open(GroupSettings { group, replica, voters, home, election_ticks, lease, recovered }, now);
+        self.at(self.time, Event::Wake(id));
     }
 
     /// The process ends; `kept` unsynced writes had reached the disk.

@@ -14,12 +14,7 @@ use crate::{
     consensus::{Input, Recollection, ReplicaId},
     control::{Topology, birth::Memory},
     keyspace::tx::Publication,
-    server::{
-        clock,
-        mailbox::{DriverMailbox, ShardMailbox},
-        snapshots::SnapshotFiles,
-        view::View,
-    },
+    server::{clock, mailbox::DriverMailbox, replicas::Replicas, snapshots::SnapshotFiles, view::View},
 };
 
 /// What a node does with what others send it.
@@ -30,8 +25,8 @@ pub struct Incoming {
     pub me: u64,
     /// For messages of Raft groups.
     pub driver: DriverMailbox,
-    /// For published messages: the shards here, by number.
-    pub shards: Vec<(u32, ShardMailbox)>,
+    /// For published messages: the replicas here.
+    pub replicas: Arc<Replicas>,
     /// For hints.
     pub view: Arc<View>,
     /// For snapshots.
@@ -85,7 +80,7 @@ impl Incoming {
     }
 
     fn deliver(&self, publications: &[WirePublication]) {
-        for (shard, mailbox) in &self.shards {
+        for (shard, replica) in self.replicas.all().iter() {
             let heard = publications.iter().filter(|message| message.shard.is_none_or(|only| only == *shard));
             let publications: Vec<Publication> = heard
                 .map(|message| Publication {
@@ -95,7 +90,7 @@ impl Incoming {
                 })
                 .collect();
             if !publications.is_empty() {
-                mailbox.deliver(publications);
+                replica.mailbox.deliver(publications);
             }
         }
     }

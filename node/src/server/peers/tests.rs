@@ -25,14 +25,14 @@ use super::{
 };
 use crate::{
     config::ClusterFile,
-    consensus::{Input, PeerMessage, ReplicaId},
+    consensus::{Input, PeerMessage, ReplicaId, Settings},
     control::{Directory, Topology},
     keyspace::tx::Publication,
     replica::Message,
+    replica::Progress,
     server::{
-        mailbox::{
-            DriverInbox, DriverMessage, ShardInbox, ShardMailbox, ShardMessage, driver_mailbox, shard_mailbox,
-        },
+        mailbox::{DriverInbox, DriverMessage, ShardInbox, ShardMessage, driver_mailbox, shard_mailbox},
+        replicas::{ReplicaHandle, Replicas},
         snapshots::{SnapshotFiles, SnapshotName},
         view::View,
     },
@@ -55,14 +55,14 @@ struct Ear {
 
 async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear {
     let (driver, driver_inbox) = driver_mailbox();
-    let mut mailboxes: Vec<(u32, ShardMailbox)> = Vec::new();
+    let replicas = Arc::<Replicas>::default();
     let mut shards = Vec::new();
     for shard in topology.shards_of(me) {
         let (mailbox, inbox) = shard_mailbox();
-        mailboxes.push((shard, mailbox));
+        replicas.insert(Arc::new(ReplicaHandle::new(shard, mailbox, Progress::new(0, &Settings::default()))));
         shards.push(inbox);
     }
-    let view = Arc::new(View::new(Directory::new(topology, me, 1_000_000_000, 0), Vec::new()));
+    let view = Arc::new(View::new(Directory::new(topology, me, 1_000_000_000, 0), Arc::default()));
     let place = tempfile::tempdir().unwrap();
     let files = SnapshotFiles::open(place.path()).unwrap();
     let (stop, stopping) = watch::channel(false);
@@ -70,7 +70,7 @@ async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear
         topology: Arc::clone(topology),
         me,
         driver,
-        shards: mailboxes,
+        replicas,
         view: Arc::clone(&view),
         files: files.clone(),
         stopping,

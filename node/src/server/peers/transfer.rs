@@ -197,7 +197,7 @@ async fn append(mut file: File, data: Bytes) -> io::Result<File> {
 
 fn check(incoming: &Incoming, chunk: &SnapshotChunk) -> Result<SnapshotName, Status> {
     let known = chunk.cluster == incoming.topology.name()
-        && incoming.shards.iter().any(|(shard, _)| *shard == chunk.shard)
+        && incoming.replicas.get(chunk.shard).is_some()
         && ReplicaId(chunk.to).node() == incoming.me
         && incoming.topology.node(ReplicaId(chunk.from).node()).is_some();
     if !known || chunk.total > SNAPSHOT_BYTES_MAX {

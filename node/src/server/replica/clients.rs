@@ -68,7 +68,7 @@ impl Replica {
         let connection = Rc::new(Connection::new(id, number, stream, self.now_ns()));
         self.clients.insert(id, Rc::clone(&connection));
         spawn_local(serve(Rc::clone(self), Rc::clone(&connection)));
-        self.node.note_clients(self.number, self.clients.len());
+        self.count_clients();
         connection
     }
 
@@ -152,7 +152,7 @@ impl Replica {
         if total_max > 0 && total as u64 > total_max {
             evict(&connections, &mut self.shard.borrow_mut(), total as u64 - total_max);
         }
-        self.node.note_clients(self.number, self.clients.len());
+        self.count_clients();
     }
 }
 

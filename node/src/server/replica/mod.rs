@@ -16,7 +16,7 @@ mod run;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -26,7 +26,10 @@ use tokio::{sync::Notify, task::spawn_blocking};
 
 use run::Step;
 
-use super::{busy::Clients, clock, connection::READ_BYTES, shared::NodeShared, snapshots::SnapshotName};
+use super::{
+    busy::Clients, clock, connection::READ_BYTES, replicas::ReplicaHandle, shared::NodeShared,
+    snapshots::SnapshotName,
+};
 use crate::{
     config::{Reads, Settings},
     consensus::Input,
@@ -48,6 +51,8 @@ pub struct Replica {
     pub query_bytes_max: Cell<usize>,
     clients: Rc<Clients>,
     node: Arc<NodeShared>,
+    /// Itself, as other threads see it.
+    handle: Arc<ReplicaHandle>,
     number: u32,
     is_turn_due: Cell<bool>,
     turn: Notify,
@@ -98,8 +103,13 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
 }
 
 impl Replica {
-    /// A replica of shard `number`, with no clients yet.
-    pub fn new(shard: Shard, clients: Rc<Clients>, node: Arc<NodeShared>, number: u32) -> Rc<Self> {
+    /// A replica with no clients yet.
+    pub fn new(
+        shard: Shard,
+        clients: Rc<Clients>,
+        node: Arc<NodeShared>,
+        handle: Arc<ReplicaHandle>,
+    ) -> Rc<Self> {
         let settings = node.settings.load_full();
         Rc::new(Self {
             shard: RefCell::new(shard),
@@ -107,7 +117,8 @@ impl Replica {
             query_bytes_max: Cell::new(settings.query_bytes_max as usize),
             clients,
             node,
-            number,
+            number: handle.shard,
+            handle,
             is_turn_due: Cell::new(false),
             turn: Notify::new(),
             settings: RefCell::new(settings),
@@ -213,10 +224,18 @@ impl Replica {
     fn report_applied(&self, index: u64) {
         let group = self.number;
         let mut intake = self.intake.borrow_mut();
-        if intake.applied(index, self.node.progress(group)) {
+        if intake.applied(index, &self.handle.progress) {
             self.node.driver.send(Input::Applied { group, index });
         }
-        self.node.note_replica(group, index, intake.newest_term(), self.shard.borrow().is_serving());
+        let figures = &self.handle.figures;
+        figures.applied.store(index, Ordering::Relaxed);
+        figures.term.store(intake.newest_term(), Ordering::Relaxed);
+        figures.is_serving.store(self.shard.borrow().is_serving(), Ordering::Relaxed);
+    }
+
+    /// Notes how many clients there are.
+    fn count_clients(&self) {
+        self.handle.figures.clients.store(self.clients.len() as u64, Ordering::Relaxed);
     }
 
     /// Whether the node's disk hangs: others lead by now, and this node cannot tell who; see `disk`.
