@@ -6,6 +6,7 @@ import pytest
 from redis.exceptions import NoScriptError
 
 from harness.processes import eventually
+from harness.wire import Wire
 
 GREET = "return 'hello ' .. ARGV[1] .. ' from ' .. KEYS[1]"
 GREET_SHA = hashlib.sha1(GREET.encode()).hexdigest()
@@ -89,3 +90,36 @@ def test_a_loaded_script_survives_the_leader(cluster):
         eventually(ask, what="the shard has a leader again")
         assert answers == [f"hello heir from {key}"]
         assert cluster.leader(0) is not leader
+
+
+READ = "return redis.call('GET', KEYS[1])"
+WRITE = "return redis.call('INCR', KEYS[1])"
+
+
+@pytest.mark.rival_may_lose("a redis-server waits for no replica")
+def test_scripts_that_read_clean_keys_wait_for_no_follower(cluster):
+    leader = cluster.leader(0)
+    clean, dirty = cluster.key_on(0, "clean"), cluster.key_on(0, "dirty")
+    followers = cluster.followers(0)
+    with Wire(leader.port) as reader, Wire(leader.port) as writer:
+        names = {text: reader.ask("SCRIPT", "LOAD", text)[5:45] for text in (READ, WRITE)}
+        for key in (clean, dirty):
+            assert reader.ask("SET", key, 1) == b"+OK\r\n"
+        for follower in followers:
+            follower.node.pause()
+        try:
+            writer.send("EVALSHA", names[WRITE], 1, dirty)
+            ways = ("EVALSHA", "EVALSHA_RO")
+            # All of it within the lease, a fraction of a second.
+            read = [reader.ask(way, names[READ], 1, clean) for way in ways for _ in range(10)]
+            waits = not writer.is_readable()
+            # What saw the write waits with it.
+            reader.send("EVALSHA_RO", names[READ], 1, dirty)
+            sees = reader.is_readable(within=0.02)
+        finally:
+            for follower in followers:
+                follower.node.resume()
+        assert read == [b"$1\r\n1\r\n"] * 20
+        assert waits and not sees
+        assert writer.receive() == b":2\r\n"
+        assert reader.receive() == b"$1\r\n2\r\n"

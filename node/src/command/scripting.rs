@@ -79,7 +79,7 @@ fn load(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     if !client.tx().is_leading() {
         // Even if it is loaded: the leader may have been told to forget it since.
         client.remember_script(name, text);
-    } else if client.tx().whole().scripts().get(&name).is_none() {
+    } else if client.tx().script(&name).is_none() {
         client.tx_mut().emit(Effect::ScriptLoad { text });
     }
     Ok(Reply::Bulk(name.to_vec().into()))

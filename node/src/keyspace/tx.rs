@@ -8,7 +8,7 @@
 //!
 //! Reads note what they depend on. A key with an uncommitted change carries the
 //! number of the batch that changed it last; the reply to a unit that saw it must
-//! wait for that batch. Time is state too: a unit that looked at the clock says
+//! wait for that batch. Scripts that are loaded are marked like keys. Time is state too: a unit that looked at the clock says
 //! so, and its reply waits until the log holds a stamp that covers the reading.
 //!
 //! Invariants:
@@ -16,7 +16,10 @@
 //! * After [`Tx::roll_back_unit`] nothing of the unit is left: state, batch,
 //!   undo, messages.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -26,7 +29,10 @@ use moonraft_proto::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{Blob, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value};
+use super::{
+    Blob, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value,
+    scripts::{Sha1, sha1},
+};
 use crate::{marks, subscriptions::Subscriptions};
 
 /// A message that leaves when its unit commits.
@@ -96,6 +102,8 @@ pub struct Tx {
     newest: u64,
     /// The newest batch in flight, or the open one, that cleared slots; 0 if none.
     cleared: u64,
+    /// The newest batch in flight, or the open one, that had all scripts forgotten; 0 if none.
+    flushed: u64,
     /// The number that the open batch will have.
     sequence: u64,
     /// Time of the unit, Unix microseconds.
@@ -155,6 +163,7 @@ impl Tx {
             dirty: Dirty::default(),
             newest: 0,
             cleared: 0,
+            flushed: 0,
             sequence: 1,
             now_us: 0,
             leading: false,
@@ -291,6 +300,9 @@ impl Tx {
         if self.cleared == sequence {
             self.cleared = 0;
         }
+        if self.flushed == sequence {
+            self.flushed = 0;
+        }
     }
 
     /// Leadership is lost: takes back the open batch. Those in flight are taken
@@ -301,18 +313,20 @@ impl Tx {
             self.keyspace.undo(undo);
         }
         self.batch = BatchWriter::default();
-        self.dirty.clear();
-        self.newest = 0;
-        self.cleared = 0;
+        self.forget_batches();
     }
 
     /// A new term: batches are numbered from 1.
     pub fn begin_term(&mut self) {
         assert!(!self.has_effects(), "a term begins with nothing speculative");
         self.sequence = 1;
-        self.newest = 0;
-        self.cleared = 0;
+        self.forget_batches();
+    }
+
+    /// Nothing is in flight any more.
+    fn forget_batches(&mut self) {
         self.dirty.clear();
+        (self.newest, self.cleared, self.flushed) = (0, 0, 0);
     }
 
     /// Random numbers are drawn from this seed on.
@@ -376,6 +390,20 @@ impl Tx {
     pub fn now_us(&self) -> u64 {
         self.unit.read_clock.set(true);
         self.now_us
+    }
+
+    /// The text of a loaded script. The reply waits for the batch that loaded it, if that is in flight.
+    pub fn script(&self, name: &Sha1) -> Option<&Arc<[u8]>> {
+        let text = self.keyspace.scripts().get(name)?;
+        if let Some(&sequence) = self.dirty.get(&self.keyspace.hash(name)) {
+            self.depend_on(sequence);
+        }
+        Some(text)
+    }
+
+    /// A script is not known: the reply waits for the batch that may have had it forgotten.
+    pub fn note_no_script(&self) {
+        self.depend_on(self.flushed);
     }
 
     /// The object of a key that has not expired.
@@ -521,6 +549,9 @@ impl Tx {
                 self.mark_changed(key);
                 self.mark_changed(to);
             }
+            // A key that is called so waits with it, which costs time and nothing else.
+            Effect::ScriptLoad { text } => self.mark_changed(&sha1(text)),
+            Effect::ScriptFlush => self.flushed = self.sequence,
             _ => effect.key().into_iter().for_each(|key| self.mark_changed(key)),
         }
         self.unit.copied_bytes = self.unit.copied_bytes.saturating_add(self.copied_bytes(&effect));

@@ -123,8 +123,8 @@ impl Client for Turn<'_> {
     }
 
     fn knows_script(&self, name: &[u8]) -> bool {
-        self.tx().whole(); // that it was loaded may not be committed
-        self.shard.script_text(name).is_some()
+        let name: Option<Sha1> = name.to_ascii_lowercase().try_into().ok();
+        name.is_some_and(|name| self.shard.find_script(&name).is_some())
     }
 
     fn remember_script(&mut self, name: Sha1, text: &[u8]) {

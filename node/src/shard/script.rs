@@ -45,8 +45,7 @@ impl Shard {
         }
         let name: Sha1 = subject.to_ascii_lowercase().try_into().map_err(|_| UNKNOWN)?;
         let (keys, arguments) = rest.split_at(script_key_count(count, rest)?);
-        self.tx().whole(); // that it was loaded may not be committed
-        let text = self.script_text(&name).cloned().ok_or(UNKNOWN)?;
+        let text = self.find_script(&name).cloned().ok_or(UNKNOWN)?;
         self.run_script(id, &Script { sha: &name, text: &text }, keys, arguments, eval, via)
     }
 
@@ -126,8 +125,17 @@ impl Shard {
         self.seen_scripts.clear();
     }
 
+    /// The text of a known script, for the open unit. One that was seen depends on nothing that is in flight.
+    pub(super) fn find_script(&self, name: &Sha1) -> Option<&Arc<[u8]>> {
+        let text = self.tx().script(name).or_else(|| self.seen_scripts.get(name));
+        if text.is_none() {
+            self.tx().note_no_script();
+        }
+        text
+    }
+
     /// The text of a known script, loaded or seen.
-    pub(super) fn script_text(&self, name: &[u8]) -> Option<&Arc<[u8]>> {
+    fn script_text(&self, name: &[u8]) -> Option<&Arc<[u8]>> {
         self.tx().keyspace().scripts().get(name).or_else(|| self.seen_scripts.get(name))
     }
 

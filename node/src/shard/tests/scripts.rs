@@ -1,6 +1,7 @@
 //! What a script may reach. The keys `a` and `b` are of two slots of the shard under test, `x` of another shard's.
 
 use super::{Bytes, DiskRoom, Event, SessionId, ShardHarness, ShardSettings, batch, put};
+use crate::keyspace::scripts::sha1;
 
 const OTHER_SLOT: &str = "ERR Script attempted to access keys that do not hash to the same slot";
 const NOT_LOCAL: &str = "ERR Script attempted to access a non local key in a cluster node";
@@ -256,4 +257,77 @@ fn a_script_that_waits_for_followers_is_answered_once_a_majority_has_all() {
     assert_eq!(shard.send_words(client, &[b"EVAL", text, b"0"]), "");
     shard.commit_all();
     assert_eq!(shard.read(client), ":1");
+}
+
+const NONE: &str = "-NOSCRIPT No matching script. Please use EVAL.";
+
+/// Loads a script. Returns its name; that it is loaded is not committed.
+fn load(shard: &mut ShardHarness, client: SessionId, text: &[u8]) -> String {
+    shard.send_words(client, &[b"SCRIPT", b"LOAD", text]);
+    sha1(text).escape_ascii().to_string()
+}
+
+#[test]
+fn a_script_on_clean_keys_waits_for_nothing_that_is_in_flight() {
+    let mut shard = ShardHarness::leading();
+    let (writer, reader) = (shard.connect(), shard.connect());
+    let reads = load(&mut shard, writer, b"return redis.call('GET', KEYS[1])");
+    shard.send(writer, "SET clean 1 ; SET {clean}dirty 1");
+    shard.commit_all();
+    shard.read(writer);
+    // Nothing of this commits.
+    load(&mut shard, writer, b"return 2");
+    shard.send(writer, "SET {clean}dirty 2 ; DEL {clean}3 ; SCRIPT EXISTS x");
+    assert!(shard.shard.is_speculating());
+    for way in ["EVALSHA", "EVALSHA_RO"] {
+        assert_eq!(shard.send(reader, &format!("{way} {reads} 1 clean")), "\"1\"", "{way}");
+        assert_eq!(shard.send(reader, &format!("{way} {} 0", "0".repeat(40))), NONE, "{way}");
+    }
+    let known = format!("SCRIPT EXISTS {} none", reads.to_uppercase());
+    assert_eq!(shard.send(reader, &known), "[:1, :0]");
+    let again = [b"SCRIPT".as_slice(), b"LOAD", b"return redis.call('GET', KEYS[1])"];
+    assert_eq!(shard.send_words(reader, &again), format!("\"{reads}\""));
+    // What it saw it waits for.
+    assert_eq!(shard.send(reader, &format!("EVALSHA {reads} 1 {{clean}}dirty")), "");
+    shard.commit_all();
+    assert_eq!(shard.read(reader), "\"2\"");
+}
+
+#[test]
+fn a_script_waits_for_its_own_loading_and_who_misses_it_for_its_being_forgotten() {
+    let mut shard = ShardHarness::leading();
+    let (loader, reader, other) = (shard.connect(), shard.connect(), shard.connect());
+    let name = load(&mut shard, loader, b"return 1");
+    load(&mut shard, loader, b"return 2");
+    let (run, exists) = (format!("EVALSHA {name} 0"), format!("SCRIPT EXISTS {name}"));
+    assert_eq!(shard.send(reader, &run), "");
+    assert_eq!(shard.send(other, &exists), "");
+    shard.commit_one();
+    assert_eq!((shard.read(reader), shard.read(other)), (":1".into(), "[:1]".into()), "not for the second");
+    shard.commit_all();
+    shard.read(loader);
+    assert_eq!(shard.send(loader, "SCRIPT FLUSH"), "");
+    shard.send(loader, "SET k v");
+    assert_eq!(shard.send(reader, &run), "");
+    assert_eq!(shard.send(other, &exists), "");
+    shard.commit_one();
+    assert_eq!((shard.read(reader), shard.read(other)), (NONE.into(), "[:0]".into()), "not for the key");
+    // Forgotten and loaded again, in flight both: it waits for the later.
+    let name = load(&mut shard, loader, b"return 3");
+    shard.commit_all();
+    shard.send(loader, "SCRIPT FLUSH");
+    load(&mut shard, loader, b"return 3");
+    assert_eq!(shard.send(reader, &format!("EVALSHA {name} 0")), "");
+    shard.commit_one();
+    assert_eq!(shard.read(reader), "");
+    // One that was sent with `EVAL` is known whatever becomes of them.
+    shard.send(loader, "SCRIPT FLUSH");
+    shard.send_words(loader, &[b"EVAL", b"return 4", b"0"]);
+    let seen = sha1(b"return 4").escape_ascii().to_string();
+    assert_eq!(shard.send(other, &format!("EVALSHA {seen} 0")), ":4");
+    // It was loaded again in vain.
+    shard.lose_leadership(2);
+    shard.lead(3);
+    assert!(shard.read(reader).starts_with("-MOVED "));
+    assert_eq!(shard.send(reader, &format!("EVALSHA {name} 0")), NONE);
 }
