@@ -104,6 +104,16 @@ fn an_incarnation_that_comes_back_is_found() {
 }
 
 #[test]
+fn a_script_that_a_shortage_stops_half_way_is_found() {
+    is_found(Fault::ScriptStoppedHalfWay);
+}
+
+#[test]
+fn a_message_before_commit_is_found() {
+    is_found(Fault::MessageBeforeCommit);
+}
+
+#[test]
 fn a_loss_that_is_not_looked_for_is_found() {
     is_found(Fault::LossUnnoticed);
 }

@@ -143,7 +143,12 @@ impl Group {
         self.home_patience = (self.home_patience * 2).min(HOME_PATIENCE_TICKS_MAX);
         let target = self.better_leader(now, unfit);
         if target.is_some() {
-            marks::reached("leadership sent home");
+            let is_unfit = unfit.contains(&self.replica.node());
+            marks::reached(if is_unfit {
+                "leadership left a node that is not fit"
+            } else {
+                "leadership sent home"
+            });
             self.transfer(target, now, outputs);
         }
         target.is_some()

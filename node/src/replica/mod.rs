@@ -8,16 +8,21 @@
 //!
 //! * [`Dispatch`]: the turns of a node's consensus, and what its shards, its view of the cluster and its disk hear of them;
 //! * [`Intake`]: what a shard hears, in order; what is of the log may have to wait for a snapshot;
-//! * [`Progress`]: how far a shard has applied its log.
+//! * [`Progress`]: how far a shard has applied its log;
+//! * [`DiskHealth`]: whether the node is fit to lead;
+//! * [`publications`]: who hears a published message.
 //!
 //! No socket, file, thread or clock in here: whoever wires it has those, and delivers what one thread tells another in
 //! the order in which it was told.
 
 mod dispatch;
+mod health;
 mod intake;
 mod progress;
+pub mod publications;
 
 pub use dispatch::{Dispatch, FOLLOWER_BYTES, FOLLOWER_REST_NS, Notice, READERS_REST_NS};
+pub use health::DiskHealth;
 pub use intake::{Install, Intake};
 pub use progress::Progress;
 

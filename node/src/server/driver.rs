@@ -22,7 +22,6 @@ use std::{
 
 use super::{
     clock,
-    disk::DiskHealth,
     mailbox::{DriverInbox, DriverMessage, ShardMailbox},
     peers::Outgoing,
     replicas::{Data, Opening, Replicas},
@@ -34,7 +33,7 @@ use crate::{
     consensus::{Consensus, GroupSettings, Input, PeerMessage, ReplicaId, Settings, ShardId},
     control::birth::Memory,
     log::{Log, LogWrites},
-    replica::{Dispatch, Notice},
+    replica::{DiskHealth, Dispatch, Notice},
 };
 
 /// How often old log files are looked after.

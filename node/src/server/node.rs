@@ -23,9 +23,7 @@ use super::{
     birth::{self, Unborn},
     clock,
     data_directory::{DataDirectory, DirectoryError},
-    descriptors,
-    disk::{self, DiskHealth},
-    hand_over,
+    descriptors, disk, hand_over,
     housing::{Housing, HousingError, newest_snapshot},
     http,
     listen::{self, ListenError, Ports},
@@ -47,6 +45,7 @@ use crate::{
     consensus::{self, ShardId},
     control::{Directory, Topology},
     log::{GroupId, Identity, Log, LogSettings, OpenError, RecoveredGroup},
+    replica::DiskHealth,
     shard::{PlantedFault, ShardSettings},
 };
 

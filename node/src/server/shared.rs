@@ -12,13 +12,14 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    clock, descriptors::Shares, disk::DiskHealth, mailbox::DriverMailbox, peers::Outgoing,
-    replicas::Replicas, snapshots::SnapshotFiles, stop::Times, view::View, writer::SnapshotWriter,
+    clock, descriptors::Shares, mailbox::DriverMailbox, peers::Outgoing, replicas::Replicas,
+    snapshots::SnapshotFiles, stop::Times, view::View, writer::SnapshotWriter,
 };
 use crate::{
     config::Settings,
     consensus::{GroupStatus, ShardId},
     keyspace::tx::Publication,
+    replica::{DiskHealth, publications::heard_at},
 };
 
 /// Figures of consensus, for those who ask.
@@ -71,8 +72,7 @@ impl NodeShared {
     pub fn publish(&self, shard: ShardId, publications: Vec<Publication>) {
         self.outgoing.send_publications(shard, &publications);
         for (&number, replica) in self.replicas.all().iter() {
-            let heard = publications.iter().filter(|message| !message.sharded || number == shard);
-            let heard: Vec<Publication> = heard.cloned().collect();
+            let heard = heard_at(number, shard, &publications);
             if !heard.is_empty() {
                 replica.mailbox.deliver(heard);
             }

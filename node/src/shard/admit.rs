@@ -18,8 +18,11 @@ use std::cell::Cell;
 
 use moonraft_router::Redirect;
 
-use super::{SessionId, Shard, place::Place, room::Needs};
-use crate::command::{Command, CommandError, Flag, Request, Run, Slots};
+use super::{PlantedFault, SessionId, Shard, place::Place, room::Needs};
+use crate::{
+    command::{Command, CommandError, Flag, Request, Run, Slots},
+    marks,
+};
 
 /// The way by which a request comes.
 #[derive(Clone, Copy)]
@@ -199,14 +202,23 @@ impl Shard {
     /// Refuses what needs memory or disk that the node lacks. A script that has written is not stopped half way.
     fn check_room(&self, request: &Request<'_>, via: Via<'_>) -> Result<(), CommandError> {
         let needs = match via {
-            Via::Script(terms) if terms.wrote.get() => return Ok(()),
             Via::Script(terms) => {
                 Needs { ignores_memory: terms.ignores_memory, ..Needs::of(request.command) }
             }
             Via::Block(_) => self.needs_of_queued(request),
             Via::Client => Needs::of(request.command),
         };
-        needs.check(self.room)
+        match (needs.check(self.room), via) {
+            (Err(_), Via::Script(terms)) if terms.wrote.get() && !self.stops_half_way() => {
+                marks::reached("script that had written went on in a shortage");
+                Ok(())
+            }
+            (checked, _) => checked,
+        }
+    }
+
+    fn stops_half_way(&self) -> bool {
+        self.settings.fault == Some(PlantedFault::ScriptStoppedHalfWay)
     }
 
     /// The keys that a script's command names, declared or not, must be of one slot that is served here: of the

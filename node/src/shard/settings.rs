@@ -118,4 +118,8 @@ pub enum PlantedFault {
     SnapshotBeforeCommit,
     /// The shard's clock shows what the node's clock shows.
     ClockBackwards,
+    /// A script that has written is refused the next write when memory or disk is short.
+    ScriptStoppedHalfWay,
+    /// Published messages leave before their batch is committed.
+    MessageBeforeCommit,
 }

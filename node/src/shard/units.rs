@@ -38,6 +38,10 @@ impl Shard {
         // What waits for the open batch needs it sealed, effects or not: those it saw may have been taken
         // back in this turn.
         self.stamp_wanted |= sequence == self.tx().open_sequence();
+        if self.settings.fault == Some(PlantedFault::MessageBeforeCommit) {
+            self.publish(unit.publications);
+            return Some(batch);
+        }
         match self.speculation.get_mut(batch) {
             Some(in_flight) => in_flight.publications.extend(unit.publications),
             None => self.open_publications.extend(unit.publications),

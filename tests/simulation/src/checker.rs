@@ -50,6 +50,7 @@ pub fn check(history: &History) -> Result<usize, String> {
         }
     }
     crate::units::check(history)?;
+    crate::jobs::check(&history.jobs_added, &history.jobs_seen)?;
     check_times(&history.times)?;
     Ok(undecided)
 }

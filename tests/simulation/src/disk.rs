@@ -8,6 +8,11 @@ use rand::{RngExt, rngs::StdRng};
 
 use crate::marks::mark;
 
+/// Bytes that are free where there is room; `min-free-disk`.
+pub const PLENTY_BYTES: u64 = 100_000;
+/// See there.
+pub const FREE_BYTES_MIN: u64 = 1000;
+
 /// A snapshot file.
 #[derive(Clone, Debug)]
 pub struct SnapshotFile {
@@ -38,7 +43,6 @@ pub struct Part {
 }
 
 /// A disk.
-#[derive(Default)]
 pub struct Disk {
     /// Which life of the node's disk it is, once that is decided.
     pub identity: Option<u32>,
@@ -58,6 +62,25 @@ pub struct Disk {
     pub files_full_until: u64,
     /// Nothing is synced before this true time.
     pub hung_until: u64,
+    /// So much is free, as the system says.
+    pub free_bytes: u64,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            identity: None,
+            log: MemoryLog::default(),
+            snapshots: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            harmed: false,
+            broken: false,
+            full_until: 0,
+            files_full_until: 0,
+            hung_until: 0,
+            free_bytes: PLENTY_BYTES,
+        }
+    }
 }
 
 impl Disk {

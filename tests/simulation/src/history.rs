@@ -1,5 +1,9 @@
 //! What clients asked and were told, with the time of both.
 
+use std::collections::BTreeMap;
+
+use crate::jobs::{Added, Seen};
+
 /// What a client asked of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -82,4 +86,51 @@ pub struct History {
     /// Two keys that are always written together, with one number drawn in a
     /// script, as they were read together.
     pub twins: Vec<(Option<u64>, Option<u64>)>,
+    /// When subscribers first heard of a number, nanoseconds of true time. It is appended to a list in the same unit.
+    pub heard: BTreeMap<u64, u64>,
+    /// Jobs that were added.
+    pub jobs_added: Vec<Added>,
+    /// Jobs as they were seen.
+    pub jobs_seen: Vec<Seen>,
+}
+
+impl History {
+    /// What was heard of had been done by then, answered or not.
+    ///
+    /// # Errors
+    /// It was never done.
+    pub fn believe_what_was_heard(&mut self) -> Result<(), String> {
+        let mut heard = std::mem::take(&mut self.heard);
+        for operation in &mut self.operations {
+            if let Action::Append(n) = operation.action
+                && let Some(at) = heard.remove(&n)
+            {
+                operation.returned = operation.returned.min(at);
+            }
+        }
+        heard.keys().next().map_or(Ok(()), |n| Err(format!("{n} was heard of, and was not done")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_of_was_done_by_then() {
+        let append = |n| Operation {
+            key: "k".into(),
+            action: Action::Append(n),
+            called: 5,
+            returned: u64::MAX,
+            answer: None,
+            unit: 0,
+        };
+        let mut history = History { operations: vec![append(1), append(2)], ..History::default() };
+        history.heard.insert(1, 20);
+        assert_eq!(history.believe_what_was_heard(), Ok(()));
+        assert_eq!([history.operations[0].returned, history.operations[1].returned], [20, u64::MAX]);
+        history.heard.insert(3, 20);
+        assert!(history.believe_what_was_heard().is_err());
+    }
 }

@@ -4,13 +4,14 @@
 //! [`moonraft::consensus::Consensus`] and the glue in [`moonraft::replica`], to a virtual network, virtual disks and
 //! virtual clocks, and does to them what the world does: messages are lost,
 //! delayed, doubled and reordered; links are cut, one way or both; nodes crash
-//! and lose what was not synced, pause, restart; disks tear writes, fail, fill up, hang and
+//! and lose what was not synced, pause, restart, run short of memory; disks tear writes, fail, run short, fill up, hang and
 //! are lost; clocks are off, drift and jump; leadership is handed over, members are replaced.
 //!
 //! After each run:
 //! * the history of every key is linearizable ([`checker`]): nothing acknowledged
 //!   is lost, doubled or read stale; a redirected request had no effect;
 //! * units are atomic and have one order ([`units`]);
+//! * a job that scripts move between lists is always in exactly one ([`jobs`]);
 //! * times shown by `TIME` never go backwards in real time;
 //! * once faults end, every shard serves again;
 //! * all replicas of a shard hold equal data, at the end and at each index along the way.
@@ -25,6 +26,7 @@ pub mod checker;
 pub mod clock;
 pub mod disk;
 pub mod history;
+pub mod jobs;
 pub mod marks;
 pub mod node;
 pub mod units;

@@ -13,7 +13,7 @@ use moonraft::{
     consensus::{Consensus, GroupSettings, GroupStatus, Input, LeaseCell, ReplicaId},
     control::{Topology, birth::Birth},
     log::{LogWrites, RecoveredGroup},
-    replica::{Dispatch, Install, Intake, Message, Notice, Progress},
+    replica::{DiskHealth, Dispatch, Install, Intake, Message, Notice, Progress},
     shard::{Busy, BusyShard, ProcessFacts, Shard, ShardSettings, State, Surroundings},
 };
 use moonraft_router::{Network, SlotMap};
@@ -27,6 +27,7 @@ struct World {
     lease: Arc<LeaseCell>,
     map: Rc<RefCell<Arc<SlotMap>>>,
     kills: Rc<Cell<bool>>,
+    used_bytes: Rc<Cell<u64>>,
 }
 
 impl Surroundings for World {
@@ -50,7 +51,7 @@ impl Surroundings for World {
         Arc::clone(&self.map.borrow())
     }
     fn used_bytes(&self) -> u64 {
-        0
+        self.used_bytes.get()
     }
 
     fn facts(&self) -> ProcessFacts {
@@ -69,6 +70,9 @@ impl Surroundings for World {
         // The faults of a plan end nodes, not clients.
     }
 }
+
+/// `maxmemory` of all nodes.
+pub const MEMORY_BYTES_MAX: u64 = 1000;
 
 /// What the consensus thread is told.
 pub enum Told {
@@ -98,6 +102,8 @@ pub struct Running {
     leases: Vec<Arc<LeaseCell>>,
     /// What waits for the consensus thread.
     pub inbox: VecDeque<Told>,
+    /// What it knows of its disk.
+    pub health: DiskHealth,
     /// A write is being synced.
     pub syncing: Option<LogWrites>,
     /// When the consensus thread wakes, true time, if nothing comes before.
@@ -139,6 +145,8 @@ pub struct Node {
     pub map: Rc<RefCell<Arc<SlotMap>>>,
     /// Scripts that run now are killed.
     pub kills: Rc<Cell<bool>>,
+    /// Bytes that its process has taken.
+    pub used_bytes: Rc<Cell<u64>>,
     /// `None` while it is down.
     pub running: Option<Running>,
 }
@@ -170,6 +178,7 @@ impl Node {
                 lease: Arc::clone(&leases[shard]),
                 map: Rc::clone(&self.map),
                 kills: Rc::clone(&self.kills),
+                used_bytes: Rc::clone(&self.used_bytes),
             };
             let settings =
                 ShardSettings { shard: group, replica: self.id, node: self.id, ..start.shard.clone() };
@@ -190,6 +199,7 @@ impl Node {
             progress: (0..leases.len()).map(progress).collect(),
             leases,
             inbox: VecDeque::new(),
+            health: DiskHealth::default(),
             syncing: None,
             wakes_at: 0,
             led: BTreeSet::new(),

@@ -19,6 +19,8 @@ pub enum Way {
     Script,
     /// Keys are watched and read, then the changes are made in a block.
     Watch,
+    /// One append, in a script that publishes the number as well.
+    Announce,
 }
 
 /// A request in the making.
@@ -34,6 +36,24 @@ pub enum Request {
     Draw([String; 2]),
     /// A script that reads both.
     Twins([String; 2]),
+    /// Something with the jobs of a pair of lists.
+    Jobs(u32, Jobs),
+}
+
+/// What is done with jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jobs {
+    /// One more is put into the first list.
+    Add(u64),
+    /// A script takes one from a list and puts it into the other; in a block, which then reads both, or not.
+    Move {
+        /// From the first to the second.
+        forth: bool,
+        /// In a block.
+        in_block: bool,
+    },
+    /// A script reads both lists.
+    Count,
 }
 
 /// What became of one action.
@@ -64,6 +84,12 @@ pub enum Meaning {
     WatchBroken,
     /// The script was killed: it had no effect.
     Killed,
+    /// Not executed: the node lacks memory or disk for it.
+    Refused,
+    /// It was done, and there is nothing to learn from it.
+    Done,
+    /// The jobs of a pair.
+    Jobs(Vec<u64>),
     /// Something no client should ever be told.
     Wrong(String),
 }
@@ -82,7 +108,9 @@ pub struct Mix {
 }
 
 /// Kinds of requests that [`Request::draw`] knows.
-pub const REQUEST_KINDS: usize = 13;
+pub const REQUEST_KINDS: usize = 15;
+/// The place of jobs among them.
+pub const JOBS: usize = 12;
 
 const COMPARE_AND_SET: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('set', KEYS[1], ARGV[2]) return 1 end return 0";
@@ -106,6 +134,24 @@ redis.call('set', ARGV[1], n)
 return time";
 
 const READ_BOTH: &str = "return {redis.call('get', KEYS[1]), redis.call('get', ARGV[1])}";
+
+/// First what takes no room, then what does: in a shortage it must not begin, or it must end.
+const MOVE_JOB: &str = "
+local job = redis.call('lpop', KEYS[1])
+if job then redis.call('rpush', KEYS[2], job) end
+return job";
+
+/// Who hears of the number must find it in the list.
+const ANNOUNCE: &str = "
+local length = redis.call('rpush', KEYS[1], ARGV[1])
+redis.call('publish', ARGV[2], ARGV[3])
+return length";
+
+/// What is published.
+pub const CHANNEL: &str = "news";
+
+const COUNT_JOBS: &str =
+    "return {redis.call('lrange', KEYS[1], 0, -1), redis.call('lrange', KEYS[2], 0, -1)}";
 
 const RUN_UNTIL_KILLED: &str = "
 redis.call('set', KEYS[1], ARGV[1])
@@ -143,6 +189,8 @@ impl Request {
                 false => Request::Twins(twins()),
             },
             11 => Request::Killed(register, unique),
+            JOBS => Request::Jobs(which, jobs(rng, unique)),
+            13 => Request::Keys(Way::Announce, vec![(tag("list0"), Action::Append(unique))]),
             _ => Request::Time(rng.random_range(0..shards)),
         }
     }
@@ -150,12 +198,16 @@ impl Request {
     /// The same once more after it was not answered: it may have been done, so what it
     /// appends is another number.
     pub fn again(mut self, unique: u64) -> Self {
-        if let Request::Keys(_, actions) = &mut self {
-            for ((_, action), unique) in actions.iter_mut().zip(unique..) {
-                if let Action::Append(n) = action {
-                    *n = unique;
+        match &mut self {
+            Request::Keys(_, actions) => {
+                for ((_, action), unique) in actions.iter_mut().zip(unique..) {
+                    if let Action::Append(n) = action {
+                        *n = unique;
+                    }
                 }
             }
+            Request::Jobs(_, Jobs::Add(job)) => *job = unique,
+            _ => {}
         }
         self
     }
@@ -164,8 +216,8 @@ impl Request {
     pub fn only_reads(&self) -> bool {
         match self {
             Request::Keys(_, actions) => actions.iter().all(|(_, action)| action.only_reads()),
-            Request::Twins(_) => true,
-            Request::Time(_) | Request::Killed(..) | Request::Draw(_) => false,
+            Request::Twins(_) | Request::Jobs(_, Jobs::Count) => true,
+            Request::Jobs(..) | Request::Time(_) | Request::Killed(..) | Request::Draw(_) => false,
         }
     }
 
@@ -174,6 +226,7 @@ impl Request {
         let key = match self {
             Request::Keys(_, actions) => &actions[0].0,
             Request::Killed(key, _) | Request::Draw([key, _]) | Request::Twins([key, _]) => key,
+            Request::Jobs(pair, _) => &pair_of(*pair)[0],
             Request::Time(shard) => return Err(*shard),
         };
         Ok(slot_of(key.as_bytes()))
@@ -192,7 +245,9 @@ impl Request {
         match self {
             Request::Keys(way, _) => *way,
             Request::Killed(..) | Request::Draw(_) | Request::Twins(_) => Way::Script,
-            Request::Time(_) => Way::Commands,
+            Request::Jobs(_, Jobs::Move { in_block: true, .. }) => Way::Block,
+            Request::Jobs(_, Jobs::Move { .. } | Jobs::Count) => Way::Script,
+            Request::Jobs(_, Jobs::Add(_)) | Request::Time(_) => Way::Commands,
         }
     }
 
@@ -210,6 +265,9 @@ impl Request {
             Request::Killed(key, n) => put(&["EVAL", RUN_UNTIL_KILLED, "1", key, &n.to_string()]),
             Request::Draw([a, b]) => put(&["EVAL", DRAW, "1", a, b]),
             Request::Twins([a, b]) => put(&["EVAL_RO", READ_BOTH, "1", a, b]),
+            Request::Jobs(pair, what) => jobs_words(*pair, *what).iter().for_each(|words| {
+                put(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            }),
         }
         out
     }
@@ -218,8 +276,9 @@ impl Request {
     pub fn meaning(&self, second: bool, bytes: &[u8]) -> Option<Meaning> {
         let actions = self.actions();
         let count = match self.way() {
-            Way::Script => 1,
+            Way::Script | Way::Announce => 1,
             Way::Commands => actions.len().max(1),
+            Way::Block if actions.is_empty() => 5, // a job is moved, and both lists are read
             Way::Block => actions.len() + 2,
             Way::Watch if second => actions.len() - self.reads() + 2,
             Way::Watch => 1 + self.reads(),
@@ -238,6 +297,7 @@ impl Request {
             Request::Keys(way, _) => keys_meaning(*way, actions, self.reads(), second, replies),
             Request::Time(_) | Request::Draw(_) => time(&replies[0]),
             Request::Twins(_) => twins(&replies[0]),
+            Request::Jobs(_, what) => jobs_meaning(*what, &replies),
             Request::Killed(..) => match &replies[0] {
                 Value::Error(text) if text.starts_with("ERR Script killed by user") => Meaning::Killed,
                 other => Meaning::Wrong(format!("{other:?}")),
@@ -257,6 +317,58 @@ pub fn twins_of(which: u32, shards: usize) -> [String; 2] {
     };
     let other = (0..).map(|n| format!("{one}-{n}")).find(fits).expect("a shard has many slots");
     [one, other]
+}
+
+/// The two lists of a pair.
+fn pair_of(pair: u32) -> [String; 2] {
+    ["todo", "done"].map(|name| format!("{{tag{pair}}}{name}"))
+}
+
+fn jobs(rng: &mut StdRng, unique: u64) -> Jobs {
+    match rng.random_range(0..6) {
+        0 | 1 => Jobs::Add(unique),
+        2 => Jobs::Count,
+        kind => Jobs::Move { forth: rng.random_bool(0.6), in_block: kind == 3 },
+    }
+}
+
+fn jobs_words(pair: u32, what: Jobs) -> Vec<Vec<String>> {
+    let [todo, done] = pair_of(pair);
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<String>>();
+    let read = |list: &str| words(&["LRANGE", list, "0", "-1"]);
+    match what {
+        Jobs::Add(job) => vec![words(&["RPUSH", &todo, &job.to_string()])],
+        Jobs::Count => vec![words(&["EVAL_RO", COUNT_JOBS, "2", &todo, &done])],
+        Jobs::Move { forth, in_block } => {
+            let (from, to) = if forth { (&todo, &done) } else { (&done, &todo) };
+            let moves = words(&["EVAL", MOVE_JOB, "2", from, to]);
+            match in_block {
+                true => vec![words(&["MULTI"]), moves, read(&todo), read(&done), words(&["EXEC"])],
+                false => vec![moves],
+            }
+        }
+    }
+}
+
+fn jobs_meaning(what: Jobs, replies: &[Value]) -> Meaning {
+    let meaning = match (what, replies.last()) {
+        (Jobs::Add(_), Some(Value::Int(_))) => Some(Meaning::Done),
+        (Jobs::Move { in_block: false, .. }, Some(Value::Bulk(_) | Value::Nil)) => Some(Meaning::Done),
+        (Jobs::Move { in_block: true, .. }, Some(Value::Array(all))) => all.get(1..).and_then(all_jobs),
+        (Jobs::Count, Some(Value::Array(both))) => all_jobs(both),
+        _ => None,
+    };
+    meaning.unwrap_or_else(|| Meaning::Wrong(format!("{replies:?}")))
+}
+
+/// The jobs of two lists.
+fn all_jobs(lists: &[Value]) -> Option<Meaning> {
+    let list = |list: &Value| match list {
+        Value::Array(jobs) => jobs.iter().map(number).collect::<Option<Vec<u64>>>(),
+        _ => None,
+    };
+    let both = lists.iter().map(list).collect::<Option<Vec<_>>>()?;
+    (both.len() == 2).then(|| Meaning::Jobs(both.concat()))
 }
 
 /// One action on a list, or several on lists of one tag.
@@ -325,6 +437,13 @@ fn keys_bytes(way: Way, actions: &[(String, Action)], second: bool, text_bytes: 
             writes.into_iter().for_each(|action| command(&mut out, action));
             plain(&mut out, "EXEC");
         }
+        (Way::Announce, _) => {
+            let (key, action) = &actions[0];
+            let words = words(key, action, text_bytes);
+            let Action::Append(n) = action else { unreachable!("only appends are announced") };
+            let all = ["EVAL", ANNOUNCE, "1", key, &words[2], CHANNEL, &n.to_string()];
+            pack(&mut out, all.map(str::to_owned).into_iter());
+        }
         (Way::Script, _) => {
             let mut all = vec!["EVAL".to_owned(), DO_ALL.to_owned(), actions.len().to_string()];
             all.extend(actions.iter().map(|(key, _)| key.clone()));
@@ -348,7 +467,7 @@ fn keys_meaning(
 ) -> Meaning {
     let wrong = |replies: &[Value]| Meaning::Wrong(format!("{replies:?}"));
     match (way, second) {
-        (Way::Commands, _) => answers(actions, replies),
+        (Way::Commands | Way::Announce, _) => answers(actions, replies),
         (Way::Watch, false) => {
             replies.remove(0);
             let all: Option<Vec<Answer>> =
@@ -402,11 +521,32 @@ fn redirect(value: &Value) -> Option<Meaning> {
     Some(match error.split(' ').next().unwrap_or_default() {
         "MOVED" => port().map_or_else(|| Meaning::Wrong(error.clone()), Meaning::Moved),
         "CLUSTERDOWN" | "TRYAGAIN" => Meaning::Again,
+        "OOM" | "MISCONF" => Meaning::Refused,
+        "EXECABORT" if error.contains("because of: OOM ") || error.contains("because of: MISCONF ") => {
+            Meaning::Refused
+        }
         // Follows from the redirect of a request inside the block.
         "EXECABORT" => Meaning::Again,
         _ if error.starts_with("ERR Script killed") => return None,
         _ => Meaning::Wrong(error.clone()),
     })
+}
+
+/// The number in a message to a subscriber; `None` if it is another word to it.
+pub fn announced(word: &Value) -> Option<u64> {
+    match word {
+        Value::Array(parts) if parts.first() == Some(&Value::Bulk(b"message".to_vec())) => {
+            number(parts.last()?)
+        }
+        _ => None,
+    }
+}
+
+/// The request of a subscriber.
+pub fn subscription() -> Vec<u8> {
+    let mut out = Vec::new();
+    pack(&mut out, ["SUBSCRIBE", CHANNEL].map(str::to_owned).into_iter());
+    out
 }
 
 fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
@@ -436,7 +576,7 @@ fn twins(value: &Value) -> Meaning {
 
 fn answers(actions: &[(String, Action)], values: Vec<Value>) -> Meaning {
     let told = |((_, action), value): (&(String, Action), &Value)| match redirect(value) {
-        Some(Meaning::Moved(_) | Meaning::Again) => Some(Told::NotDone),
+        Some(Meaning::Moved(_) | Meaning::Again | Meaning::Refused) => Some(Told::NotDone),
         _ => answer(action, value).map(Told::Answer),
     };
     let all: Option<Vec<_>> = actions.iter().zip(&values).map(told).collect();

@@ -14,6 +14,7 @@ use crate::{
     consensus::{Input, Recollection, ReplicaId},
     control::{Topology, birth::Memory},
     keyspace::tx::Publication,
+    replica::publications::is_heard_at,
     server::{clock, mailbox::DriverMailbox, replicas::Replicas, snapshots::SnapshotFiles, view::View},
 };
 
@@ -81,7 +82,7 @@ impl Incoming {
 
     fn deliver(&self, publications: &[WirePublication]) {
         for (shard, replica) in self.replicas.all().iter() {
-            let heard = publications.iter().filter(|message| message.shard.is_none_or(|only| only == *shard));
+            let heard = publications.iter().filter(|message| is_heard_at(*shard, message.shard));
             let publications: Vec<Publication> = heard
                 .map(|message| Publication {
                     channel: message.channel.clone(),

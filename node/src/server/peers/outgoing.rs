@@ -17,9 +17,9 @@ use crate::{
     consensus::{Input, NodeId, PeerMessage, ReplicaId, ShardId},
     control::Topology,
     keyspace::tx::Publication,
+    replica::{DiskHealth, publications::meant_for},
     server::{
         clock,
-        disk::DiskHealth,
         mailbox::DriverMailbox,
         snapshots::{SnapshotFiles, SnapshotName},
         view::View,
@@ -139,7 +139,7 @@ impl Outgoing {
         let wire = |message: &Publication| WirePublication {
             channel: message.channel.clone(),
             message: message.message.clone(),
-            shard: message.sharded.then_some(shard),
+            shard: meant_for(message, shard),
         };
         for (&node, peer) in &self.peers {
             let of_shard = self.topology.nodes_of(shard).any(|entry| entry.id == node);

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 
 use super::{Event, HEALED_WITHIN, MS, Report, World};
 use crate::{
-    checker,
+    checker, disk,
     history::Action,
     marks::mark,
     node::Node,
-    workload::{NUMBERS_EACH, Request, Way, twins_of},
+    workload::{Jobs, NUMBERS_EACH, Request, Way, twins_of},
 };
 
 impl World {
@@ -24,7 +24,9 @@ impl World {
             state.disk.full_until = 0;
             state.disk.files_full_until = 0;
             state.disk.hung_until = 0;
+            state.used_bytes.set(0);
             state.clock.stall_ns.set(0);
+            self.set_free(node, disk::PLENTY_BYTES);
             if self.nodes[node].running.is_none() {
                 self.start(node);
             } else {
@@ -94,6 +96,7 @@ impl World {
             }
             self.report.digests.extend(digests);
         }
+        self.history.believe_what_was_heard()?;
         self.report.undecided = checker::check(&self.history)?;
         self.report.virtual_ms = self.now.get() / MS;
         self.report.marks = moonraft::marks::take();
@@ -152,6 +155,7 @@ fn last_requests(keys: u32, shards: usize) -> VecDeque<Request> {
             Request::Keys(Way::Script, lists().collect()),
             Request::Keys(Way::Block, vec![read(tag("account0")), read(tag("account1"))]),
             Request::Twins(twins_of(which, shards)),
+            Request::Jobs(which, Jobs::Count),
             Request::Keys(Way::Commands, vec![read(format!("register{which}"))]),
             Request::Keys(Way::Commands, vec![read(format!("fleeting{which}"))]),
         ]

@@ -9,8 +9,9 @@ use rand::RngExt;
 use super::{CALM_PATIENCE, Event, MS, World};
 use crate::{
     history::{Answer, Operation, TimeReading},
+    jobs::{Added, Seen},
     marks::mark,
-    workload::{Meaning, NUMBERS_EACH, Request, Told, Way},
+    workload::{Jobs, Meaning, NUMBERS_EACH, Request, Told, Way},
 };
 
 /// A connection: node, its life, shard, session.
@@ -155,7 +156,7 @@ impl World {
 
     // ---- the server's end of the connection -----------------------------------------
 
-    fn receive(&mut self, connection: Connection, bytes: &[u8]) {
+    pub(super) fn receive(&mut self, connection: Connection, bytes: &[u8]) {
         let (node, life, shard, session) = connection;
         if self.nodes[node].life != life {
             return;
@@ -199,6 +200,9 @@ impl World {
         if bytes.is_empty() {
             return;
         }
+        if self.listeners.contains_key(&connection) {
+            return self.hear(connection, &bytes);
+        }
         if let Some(&(client, number)) = self.waiting.get(&connection) {
             let delay = self.rng.random_range(MS / 20..2 * MS);
             let sent = self.now.get().max(self.nodes[node].paused_until);
@@ -215,6 +219,9 @@ impl World {
             running.shards[shard].disconnect(session);
         }
         self.parked.remove(&connection);
+        if self.listeners.remove(&connection).is_some() {
+            self.after(20 * MS, Event::Listen(node, connection.1));
+        }
         if let Some((client, number)) = self.waiting.remove(&connection) {
             mark("connection closed: outcome unknown");
             self.client_gives_up(client, number);
@@ -251,6 +258,23 @@ impl World {
                     mark("watch broken by a change of leader");
                 }
                 self.answered(client, Some(vec![Told::NotDone; request.actions().len()]));
+            }
+            // Those that are asked when all is well want to be done; a shard may not have heard yet that it is.
+            Meaning::Refused if self.calm => self.after(50 * MS, Event::ClientSends(client, number)),
+            Meaning::Refused => {
+                mark("request refused in a shortage");
+                self.answered(client, Some(vec![Told::NotDone; request.actions().len()]));
+            }
+            Meaning::Done => {
+                self.note_job(client, &request, self.now.get());
+                self.answered(client, Some(vec![]));
+            }
+            Meaning::Jobs(jobs) => {
+                let (called, returned) = (self.clients[client].called, self.now.get());
+                if let Request::Jobs(pair, _) = request {
+                    self.history.jobs_seen.push(Seen { pair, called, returned, jobs });
+                }
+                self.answered(client, Some(vec![]));
             }
             Meaning::Wrong(text) => self.wrong = Some(format!("{request:?} was answered {text}")),
             Meaning::Killed => {
@@ -314,7 +338,7 @@ impl World {
             match request.way() {
                 Way::Block => mark("block redirected after it was executed"),
                 Way::Script => mark("script redirected after it was executed"),
-                Way::Commands | Way::Watch => {}
+                Way::Commands | Way::Watch | Way::Announce => {}
             }
         }
         state.target.0 = node;
@@ -328,6 +352,14 @@ impl World {
         // A follower's clock is its own; a script is only ever executed by a leader.
         if self.clients[client].by_leader || matches!(request, Request::Draw(_)) {
             self.history.times.push(TimeReading { shard, called, returned, shown });
+        }
+    }
+
+    /// A job was added, or nobody knows whether it was.
+    fn note_job(&mut self, client: usize, request: &Request, returned: u64) {
+        if let &Request::Jobs(pair, Jobs::Add(job)) = request {
+            let called = self.clients[client].called;
+            self.history.jobs_added.push(Added { pair, job, called, returned });
         }
     }
 
@@ -378,6 +410,8 @@ impl World {
     pub(super) fn client_gives_up(&mut self, client: usize, number: u64) {
         if self.is_under_way(client, number) {
             self.hang_up(client);
+            let request = self.clients[client].request.clone().expect("it is under way");
+            self.note_job(client, &request, u64::MAX);
             self.answered(client, None);
         }
     }

@@ -52,8 +52,9 @@ impl World {
             while let Some(told) = self.nodes[node].running.as_mut().and_then(Running::hear) {
                 self.take(node, told, now);
             }
+            let is_fit = self.nodes[node].running.as_ref().is_some_and(|running| running.health.is_fit(now));
             let Some(dispatch) = self.nodes[node].dispatch() else { return };
-            dispatch.begin_turn(now, true);
+            dispatch.begin_turn(now, is_fit);
             if !dispatch.has_work() {
                 self.carry_out(node);
                 return self.sleep(node, now);
@@ -111,7 +112,10 @@ impl World {
         }
         let delay = self.draw_sync(node);
         let life = self.nodes[node].life;
-        self.nodes[node].running.as_mut().expect("it is up").syncing = Some(writes);
+        let now = self.nodes[node].clock.boot_ns();
+        let running = self.nodes[node].running.as_mut().expect("it is up");
+        running.health.begin_write(now);
+        running.syncing = Some(writes);
         self.after(delay, Event::Synced(node, life));
     }
 
@@ -141,12 +145,18 @@ impl World {
         if self.is_paused(node) {
             return self.at(self.nodes[node].paused_until, Event::Synced(node, life));
         }
+        let patience = u64::from(self.consensus.election_ticks_max) * self.consensus.tick_ns();
         let state = &mut self.nodes[node];
+        let now = state.clock.boot_ns();
         state.disk.log.sync();
         if let Some(running) = &mut state.running
             && let (Some(writes), Some(dispatch)) = (running.syncing.take(), &mut running.dispatch)
         {
             dispatch.written(&writes);
+            running.health.end_write(now, patience);
+            if !running.health.is_fit(now) {
+                mark("node not fit to lead");
+            }
         }
         self.persisted(node);
         self.process(node);

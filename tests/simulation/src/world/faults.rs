@@ -4,7 +4,12 @@ use moonraft::{consensus::Input, replica::Intake, shard};
 use rand::RngExt;
 
 use super::{Event, Fault, MS, World};
-use crate::{marks::mark, node::Node, pick};
+use crate::{
+    disk::FREE_BYTES_MIN,
+    marks::mark,
+    node::{MEMORY_BYTES_MAX, Node},
+    pick,
+};
 
 /// What can be done. The order is that of the weights in `weather`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +38,15 @@ enum Kind {
     DiskError,
     DiskFull,
     DiskHangs,
+    /// There is little room on a disk, or next to none.
+    DiskShort,
+    MemoryShort,
     LoseDisk,
     /// A node is down, and when it starts its disk lacks something that was there.
     LosePart,
 }
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 22] = [
     Kind::Heal,
     Kind::Crash,
     Kind::CrashAll,
@@ -57,6 +65,8 @@ const KINDS: [Kind; 20] = [
     Kind::DiskError,
     Kind::DiskFull,
     Kind::DiskHangs,
+    Kind::DiskShort,
+    Kind::MemoryShort,
     Kind::LoseDisk,
     Kind::LosePart,
 ];
@@ -80,6 +90,15 @@ pub(super) fn add_change_of_members(weights: &mut [u32; FAULT_KINDS]) {
     if weights.iter().any(|&weight| weight > 0) {
         let lost = KINDS.iter().position(|&kind| kind == Kind::LoseDisk).expect("it is one of them");
         weights[lost] += 5;
+    }
+}
+
+/// Memory and disks run short, if there are faults at all.
+pub(super) fn add_shortages(weights: &mut [u32; FAULT_KINDS]) {
+    if weights.iter().any(|&weight| weight > 0) {
+        for (kind, weight) in KINDS.iter().zip(weights) {
+            *weight += if matches!(kind, Kind::DiskShort | Kind::MemoryShort) { 5 } else { 0 };
+        }
     }
 }
 
@@ -120,6 +139,8 @@ impl World {
                 mark("disk hung");
                 self.nodes[node].disk.hung_until = now + self.rng.random_range(50..3000) * MS;
             }
+            Kind::DiskShort => self.run_short_of_disk(node),
+            Kind::MemoryShort => self.run_short_of_memory(node),
             Kind::LoseDisk => self.lose_disk(node),
             Kind::LosePart => self.lose_part(node),
         }
@@ -139,6 +160,7 @@ impl World {
         let quick = self.rng.random_bool(0.5);
         let down = if quick { self.rng.random_range(5..100) } else { self.rng.random_range(100..3000) };
         self.after(down * MS, Event::Start(node, life));
+        self.listeners.retain(|connection, _| connection.0 != node);
         let gone: Vec<_> = self.waiting.keys().filter(|connection| connection.0 == node).copied().collect();
         for connection in gone {
             let (client, number) = self.waiting.remove(&connection).expect("it was listed");
@@ -331,6 +353,21 @@ impl World {
         for group in 0..self.shards as u32 {
             self.input(node, Input::CompactWanted { group });
         }
+    }
+
+    fn run_short_of_disk(&mut self, node: usize) {
+        let node = if self.rng.random_bool(0.5) { self.leader().unwrap_or(node) } else { node };
+        let free = self.rng.random_range(0..FREE_BYTES_MIN);
+        self.set_free(node, free);
+        let lasts = self.rng.random_range(100..3000) * MS;
+        self.after(lasts, Event::DiskFreed(node));
+    }
+
+    fn run_short_of_memory(&mut self, node: usize) {
+        let node = if self.rng.random_bool(0.5) { self.leader().unwrap_or(node) } else { node };
+        self.nodes[node].used_bytes.set(2 * MEMORY_BYTES_MAX);
+        let lasts = self.rng.random_range(50..2000) * MS;
+        self.after(lasts, Event::MemoryFreed(node));
     }
 
     fn transfer_unheard(&mut self) {

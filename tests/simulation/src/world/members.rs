@@ -13,8 +13,8 @@ use crate::{disk::Disk, marks::mark};
 
 /// Between two rounds of questions.
 const ASK_INTERVAL_MS: (u64, u64) = (20, 200);
-/// Ticks between two requests to be taken in: a quarter of the longest election timeout.
-const JOIN_TICKS: u64 = 5;
+/// Ticks between two words to all other nodes: a quarter of the longest election timeout.
+const HINT_TICKS: u64 = 5;
 
 impl World {
     // ---- the begin ----------------------------------------------------------------
@@ -66,25 +66,25 @@ impl World {
         self.nodes[node].begin(&self.consensus, &self.topology, &election_ticks);
         let life = self.nodes[node].life;
         self.after(0, Event::Wake(node, life));
-        self.after(0, Event::AskToJoin(node, life));
+        self.after(0, Event::TellHints(node, life));
     }
 
     // ---- joining --------------------------------------------------------------------
 
-    /// A replica that does not vote says that it wants to.
-    pub(super) fn ask_to_join(&mut self, node: usize, life: u32) {
+    /// A node says whether it is fit to lead, and of which groups it wants to be a voter.
+    pub(super) fn tell_hints(&mut self, node: usize, life: u32) {
         if self.nodes[node].life != life {
             return;
         }
         if self.is_paused(node) {
-            return self.at(self.nodes[node].paused_until, Event::AskToJoin(node, life));
+            return self.at(self.nodes[node].paused_until, Event::TellHints(node, life));
         }
         let replica = self.nodes[node].replica();
         let Some(running) = &self.nodes[node].running else { return };
-        for group in running.joining.clone() {
-            self.send_to_all(node, &Parcel::Joining(group, replica));
-        }
-        self.after(JOIN_TICKS * self.consensus.tick_ms * MS, Event::AskToJoin(node, life));
+        let is_fit = running.health.is_fit(self.nodes[node].clock.boot_ns());
+        let joining = running.joining.iter().copied().collect();
+        self.send_to_all(node, &Parcel::Hints { replica, is_fit, joining });
+        self.after(HINT_TICKS * self.consensus.tick_ms * MS, Event::TellHints(node, life));
     }
 
     /// The members of a group changed, as a replica of it sees them.

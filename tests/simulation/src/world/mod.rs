@@ -7,7 +7,7 @@
 //! * `settings`, `weather`: what a run is made of, drawn from its seed;
 //! * `nodes`, `consensus`, `shards`, `snapshots`: the product, driven as the server
 //!   drives it;
-//! * `network`, `clients`: who talks to it;
+//! * `network`, `clients`, `publications`: who talks to it, and who listens;
 //! * `faults`, `members`: what is done to it;
 //! * `checks`: how a run ends, and what must be true then.
 
@@ -18,6 +18,7 @@ mod faults;
 mod members;
 mod network;
 mod nodes;
+mod publications;
 mod queue;
 mod settings;
 mod shards;
@@ -43,11 +44,12 @@ pub use self::settings::{Fault, Report, Settings};
 use self::{
     clients::{Client, Connection},
     network::Parcel,
+    publications::Listener,
     queue::Queue,
     snapshots::{Installation, Task, Transfer},
     weather::Weather,
 };
-use crate::{history::History, node::Node};
+use crate::{disk, history::History, node::Node};
 
 const MS: u64 = 1_000_000;
 /// Once faults have ended, a client gives a request up after this time.
@@ -94,7 +96,14 @@ enum Event {
     BeBorn(usize, u32),
     /// The incarnation that a node decided on has been written.
     Decided(usize, u32, u32),
-    AskToJoin(usize, u32),
+    /// A node tells the others how it is, and what it wants.
+    TellHints(usize, u32),
+    LookAtDisk(usize, u32),
+    /// A subscriber connects.
+    Listen(usize, u32),
+    /// There is room again: on a node's disk, in its memory.
+    DiskFreed(usize),
+    MemoryFreed(usize),
 }
 
 /// The world. See the module.
@@ -111,6 +120,8 @@ pub struct World {
     clients: Vec<Client>,
     /// Which client waits on which session: node, life, shard, session.
     waiting: BTreeMap<Connection, (usize, u64)>,
+    /// Subscribers: node, life, shard, session.
+    listeners: BTreeMap<Connection, Listener>,
     unique: u64,
     /// Counts units of clients' operations.
     unit: u64,
@@ -186,6 +197,7 @@ impl World {
             cut: BTreeSet::new(),
             clients,
             waiting: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             unique: 0,
             unit: 0,
             history: History::default(),
@@ -287,7 +299,11 @@ impl World {
             Event::RestartSupporter(leader, supporter) => self.restart_supporter(leader, supporter),
             Event::BeBorn(node, life) => self.be_born(node, life),
             Event::Decided(node, life, incarnation) => self.decided(node, life, incarnation),
-            Event::AskToJoin(node, life) => self.ask_to_join(node, life),
+            Event::TellHints(node, life) => self.tell_hints(node, life),
+            Event::Listen(node, life) => self.listen(node, life),
+            Event::LookAtDisk(node, life) => self.look_at_disk(node, life),
+            Event::DiskFreed(node) => self.set_free(node, disk::PLENTY_BYTES),
+            Event::MemoryFreed(node) => self.nodes[node].used_bytes.set(0),
         }
     }
 }

@@ -4,19 +4,22 @@
 use moonraft::{
     consensus::{Input, PeerMessage, ReplicaId},
     control::birth::Memory,
+    keyspace::tx::Publication,
 };
 use rand::RngExt;
 
 use super::{Event, MS, World};
-use crate::node::Told;
+use crate::{marks::mark, node::Told};
 
 /// What a node sends to another.
 #[derive(Clone)]
 pub(super) enum Parcel {
     /// To one of its groups.
     Raft(PeerMessage),
-    /// This replica wants to be a voter of this group.
-    Joining(u32, ReplicaId),
+    /// A node is fit to lead or is not, and wants to be a voter of these groups.
+    Hints { replica: ReplicaId, is_fit: bool, joining: Vec<u32> },
+    /// Published on a shard.
+    Published(u32, Vec<Publication>),
     /// A node, in this life, asks what is known of it.
     Recall(usize, u32),
     /// The answer, to that life of the asker: who answers, and what.
@@ -101,7 +104,16 @@ impl World {
         }
         match *parcel {
             Parcel::Raft(message) => self.input(node, Input::Message(message)),
-            Parcel::Joining(group, replica) => self.input(node, Input::JoinWanted { group, replica }),
+            Parcel::Hints { replica, is_fit, joining } => {
+                for group in joining {
+                    self.input(node, Input::JoinWanted { group, replica });
+                }
+                self.input(node, Input::Fitness { node: replica.node(), fit: is_fit });
+            }
+            Parcel::Published(shard, publications) => {
+                mark("message heard at another node");
+                self.deliver_published(node, shard, &publications);
+            }
             Parcel::Recall(from, life) => self.tell_consensus(node, Told::Recall(from, life)),
             Parcel::Memory(asked_in, from, memory) if asked_in == life => {
                 running.birth.heard(from as u64 + 1, memory);

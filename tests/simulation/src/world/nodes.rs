@@ -6,16 +6,23 @@ use std::{
     sync::Arc,
 };
 
-use moonraft::{replica::Message, shard::Event as ShardEvent};
+use moonraft::{
+    replica::Message,
+    shard::{DiskRoom, Event as ShardEvent},
+};
 use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
 use rand::{RngExt, rngs::StdRng};
 
 use super::{Event, MS, SHARD_TICK, World};
 use crate::{
     clock::Clock,
-    disk::Disk,
+    disk::{Disk, FREE_BYTES_MIN},
+    marks::mark,
     node::{Node, Start},
 };
+
+/// How often a node looks at the room on its disk, as the server does.
+const LOOK_INTERVAL: u64 = 250 * MS;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) {
@@ -28,6 +35,8 @@ impl World {
             self.post(node, shard, Message::Install(install));
         }
         self.after(SHARD_TICK, Event::ShardTick(node, life));
+        self.after(0, Event::LookAtDisk(node, life));
+        self.after(0, Event::Listen(node, life));
         if has_begun {
             self.groups_begin(node);
         } else {
@@ -44,6 +53,37 @@ impl World {
         let node = node as u32;
         let mut draw = || min + ((node * step + self.rng.random_range(0..step)) % (max - min));
         (0..self.shards).map(|_| draw()).collect()
+    }
+
+    // ---- room -----------------------------------------------------------------------
+
+    /// So much of a node's disk is free now. The node looks at it now and then.
+    pub(super) fn set_free(&mut self, node: usize, bytes: u64) {
+        self.nodes[node].disk.free_bytes = bytes;
+        let (life, delay) = (self.nodes[node].life, self.rng.random_range(0..LOOK_INTERVAL));
+        self.after(delay, Event::LookAtDisk(node, life));
+    }
+
+    pub(super) fn look_at_disk(&mut self, node: usize, life: u32) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        if self.is_paused(node) {
+            return self.at(self.nodes[node].paused_until, Event::LookAtDisk(node, life));
+        }
+        let free = self.nodes[node].disk.free_bytes;
+        let Some(running) = &self.nodes[node].running else { return };
+        if !running.health.note_free(free, FREE_BYTES_MIN) {
+            return;
+        }
+        let room = running.health.room();
+        mark(match room {
+            DiskRoom::Enough => "disk had room again",
+            DiskRoom::Short => "disk short of room",
+            DiskRoom::Last => "disk with next to no room",
+        });
+        (0..self.shards).for_each(|shard| self.post(node, shard, ShardEvent::DiskRoom(room)));
+        self.after(0, Event::Wake(node, life));
     }
 
     pub(super) fn is_awake(&mut self, node: usize, life: u32) -> bool {
@@ -90,6 +130,7 @@ pub(super) fn new_node(
         clock: Rc::new(clock),
         map: Rc::new(RefCell::new(Arc::new(slot_map(count, shards)))),
         kills: Rc::default(),
+        used_bytes: Rc::default(),
         running: None,
     }
 }

@@ -37,6 +37,10 @@ pub enum Fault {
     SnapshotUnsynced,
     /// A start does not look whether the log is what it was.
     LossUnnoticed,
+    /// A script that has written is refused the next write when memory or disk is short.
+    ScriptStoppedHalfWay,
+    /// Published messages leave before their batch is committed.
+    MessageBeforeCommit,
 }
 
 /// What a run is made of.
@@ -102,6 +106,7 @@ pub(super) fn product_settings(
         settle_ms: draw(usual.settle_ms, (500, 3000)),
         // A script asks at once whether it is to be killed.
         busy_ms: 0,
+        memory_bytes_max: crate::node::MEMORY_BYTES_MAX,
         ..usual
     };
     if weather.in_parts {
@@ -120,6 +125,10 @@ pub(super) fn product_settings(
         Some(Fault::UndoSkipped) => shard.fault = Some(shard::PlantedFault::UndoSkipped),
         Some(Fault::EffectDropped) => shard.fault = Some(shard::PlantedFault::EffectDropped),
         Some(Fault::SnapshotBeforeCommit) => shard.fault = Some(shard::PlantedFault::SnapshotBeforeCommit),
+        Some(Fault::MessageBeforeCommit) => shard.fault = Some(shard::PlantedFault::MessageBeforeCommit),
+        Some(Fault::ScriptStoppedHalfWay) => {
+            shard.fault = Some(shard::PlantedFault::ScriptStoppedHalfWay);
+        }
         Some(Fault::ClockBackwards) => shard.fault = Some(shard::PlantedFault::ClockBackwards),
         Some(
             Fault::TornTailAccepted

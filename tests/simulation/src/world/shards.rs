@@ -135,7 +135,7 @@ impl World {
             shard::Output::Flush(session) => self.flush(node, shard, session),
             shard::Output::Resume(session) => self.resume(node, shard, session),
             shard::Output::Close(session) => self.close(node, shard, session),
-            shard::Output::Publish(_) => {}
+            shard::Output::Publish(publications) => self.send_published(node, group, publications),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     MS,
     faults::{self, FAULT_KINDS},
 };
-use crate::workload::{Mix, REQUEST_KINDS};
+use crate::workload::{JOBS, Mix, REQUEST_KINDS};
 
 pub(super) struct Weather {
     /// How likely a message is lost, or arrives twice.
@@ -88,6 +88,10 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
     if in_parts {
         mix.text_bytes = 1 << rng.random_range(7..11);
         faults::add_change_of_members(&mut weights);
+    }
+    if rng.random_bool(0.15) {
+        faults::add_shortages(&mut weights);
+        mix.weights[JOBS] += 10;
     }
     let (slow_disk, near) = (rng.random_bool(0.2), rng.random_bool(0.5));
     let quiet = weights.iter().all(|&weight| weight == 0);
