@@ -9,7 +9,7 @@
 //! Where a container's image or a unit file should say it once, the environment may
 //! stand for `--cluster`, `--node` and `--dir`.
 
-use std::{any::Any, path::PathBuf, process::ExitCode};
+use std::{any::Any, io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use moonraft::{
@@ -172,6 +172,13 @@ fn set(cluster: &mut ClusterFile, settings: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether traces are in colour: only for eyes at a terminal, unless they say no (no-color.org). In a file or at a
+/// collector of logs the codes would stand between the words that are searched for.
+fn wants_colour() -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !is_unwanted
+}
+
 /// Traces to standard error, and the end of the process if any thread of it fails:
 /// what one thread could not go on with, the others must not build on. `way_out`: what to do if something is lost.
 fn begin(cluster: &ClusterFile, way_out: &str) {
@@ -183,7 +190,8 @@ fn begin(cluster: &ClusterFile, way_out: &str) {
         _ => "off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let traces = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    traces.with_ansi(wants_colour()).init();
     let (report, way_out) = (std::panic::take_hook(), way_out.to_owned());
     std::panic::set_hook(Box::new(move |panic| {
         if let Some((line, code)) = known_end(panic.payload(), &way_out) {

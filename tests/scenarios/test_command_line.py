@@ -1,6 +1,8 @@
 """The command line: one clear line and exit code 2 for every mistake, and `dev`."""
 
 import contextlib
+import os
+import pty
 import re
 import signal
 import socket
@@ -373,6 +375,39 @@ def test_dev_uses_its_default_directory(tmp_path, processes):
     assert (tmp_path / "moonraft-data").is_dir()
     # One folder a node.
     assert len([path for path in (tmp_path / "moonraft-data").iterdir() if path.is_dir()]) == 1
+
+
+def traces_at_a_terminal(directory, environment):
+    """What `moonraft dev` writes to a terminal until it is ready."""
+    port = dev_ports(1, 1)
+    words = ["dev", "--nodes", "1", "--shards", "1", "--port", str(port), "--dir", str(directory)]
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [moonraft.binary(), *words], stdout=subprocess.PIPE, stderr=its, env=os.environ | environment
+    )
+    os.close(its)
+    try:
+        for line in process.stdout:
+            if b"ready:" in line:
+                break
+        # What was written before it was ready is in the terminal's buffer.
+        return os.read(ours, 65536)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        os.close(ours)
+
+
+def test_traces_are_in_colour_only_at_a_terminal(tmp_path, processes):
+    assert b"\x1b[" in traces_at_a_terminal(tmp_path / "a", {"NO_COLOR": ""})
+    plain = traces_at_a_terminal(tmp_path / "b", {"NO_COLOR": "1"})
+    assert b"leads" in plain and b"\x1b" not in plain
+    port = dev_ports(1, 1)
+    words = ["dev", "--nodes", 1, "--shards", 1, "--port", port, "--dir", tmp_path / "c"]
+    process = processes(tmp_path / "dev.log", *words)
+    process.wait_for_line("ready:")
+    assert "leads" in process.output() and "\x1b" not in process.output()
 
 
 def test_dev_survives_kill_9(tmp_path, processes):
