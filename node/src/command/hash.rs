@@ -13,7 +13,7 @@ use super::{
     generic::{cursor, scan_options, scan_reply},
     string::INFINITE,
 };
-use crate::keyspace::{Blob, Hash, Tx};
+use crate::keyspace::{Hash, Tx};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Hash, keys: Keys::ONE, ..Command::BASE };
@@ -133,7 +133,7 @@ pub const COMMANDS: &[Command] = &[
 
 /// The value of a field of the hash that a key holds.
 fn value<'t>(tx: &'t Tx, key: &[u8], field: &[u8]) -> Result<Option<&'t [u8]>, CommandError> {
-    Ok(tx.hash(key)?.and_then(|hash| hash.get(field)).map(|value| &**value))
+    Ok(tx.hash(key)?.and_then(|hash| hash.get(field)))
 }
 
 /// Puts fields with their values. Returns how many fields are new.
@@ -178,7 +178,7 @@ fn hget<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `HMGET key field [field …]`
 fn hmget<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let hash = tx.hash(words[1])?;
-    let value = |field: &&[u8]| hash.and_then(|hash| hash.get(field)).map(|value| &**value);
+    let value = |field: &&[u8]| hash.and_then(|hash| hash.get(field));
     Ok(Reply::Array(words[2..].iter().map(|field| Reply::bulk_or_null(value(field))).collect()))
 }
 
@@ -187,21 +187,16 @@ fn pairs<'t>(
     tx: &'t Tx,
     key: &[u8],
     parts: usize,
-) -> Result<impl Iterator<Item = (&'t Blob, &'t Blob)>, CommandError> {
+) -> Result<impl Iterator<Item = (&'t [u8], &'t [u8])>, CommandError> {
     let hash = tx.hash(key)?;
     room_for(tx, hash.map_or(0, Hash::len).saturating_mul(parts))?;
     Ok(hash.into_iter().flat_map(Hash::iter))
 }
 
-/// A field or a value as a reply.
-fn bulk(blob: &Blob) -> Reply<'_> {
-    Reply::bulk(&**blob)
-}
-
 /// `HGETALL key`
 fn hgetall<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let pairs = pairs(tx, words[1], 2)?;
-    Ok(Reply::Map(pairs.map(|(field, value)| (bulk(field), bulk(value))).collect()))
+    Ok(Reply::Map(pairs.map(|(field, value)| (Reply::bulk(field), Reply::bulk(value))).collect()))
 }
 
 /// `HDEL key field [field …]`
@@ -227,13 +222,13 @@ fn hlen<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `HKEYS key`
 fn hkeys<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let pairs = pairs(tx, words[1], 1)?;
-    Ok(Reply::Array(pairs.map(|(field, _)| bulk(field)).collect()))
+    Ok(Reply::Array(pairs.map(|(field, _)| Reply::bulk(field)).collect()))
 }
 
 /// `HVALS key`
 fn hvals<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let pairs = pairs(tx, words[1], 1)?;
-    Ok(Reply::Array(pairs.map(|(_, value)| bulk(value)).collect()))
+    Ok(Reply::Array(pairs.map(|(_, value)| Reply::bulk(value)).collect()))
 }
 
 /// `HEXISTS key field`
@@ -282,7 +277,7 @@ fn hrandfield<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let [_, key, ref rest @ ..] = *words else { return Err(CommandError::Syntax) };
     let [count, ref rest @ ..] = *rest else {
         let drawn = tx.hash(key)?.and_then(|hash| hash.draw(random));
-        return Ok(drawn.map_or(Reply::Null, |(field, _)| bulk(field)));
+        return Ok(drawn.map_or(Reply::Null, |(field, _)| Reply::bulk(field)));
     };
     let draw = Draw::read(count)?;
     let with_values = draw.in_pairs(rest, "withvalues")?;
@@ -292,14 +287,14 @@ fn hrandfield<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         Draw::Distinct(count) => hash.draw_distinct(count, random),
         Draw::Repeated(count) => {
             room_for(tx, count)?;
-            (0..count).filter_map(|_| hash.draw(random)).collect()
+            hash.draw_repeated(count, random)
         }
     };
     let drawn = drawn.into_iter();
     Ok(if with_values {
-        Reply::Pairs(drawn.map(|(field, value)| (bulk(field), bulk(value))).collect())
+        Reply::Pairs(drawn.map(|(field, value)| (Reply::bulk(field), Reply::bulk(value))).collect())
     } else {
-        Reply::Array(drawn.map(|(field, _)| bulk(field)).collect())
+        Reply::Array(drawn.map(|(field, _)| Reply::bulk(field)).collect())
     })
 }
 
@@ -311,5 +306,5 @@ fn hscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     let (pairs, next) = hash.scan(from, options.count);
     let wanted = pairs.into_iter().filter(|(field, _)| options.matches(field));
-    Ok(scan_reply(next, wanted.flat_map(|(field, value)| [bulk(field), bulk(value)]).collect()))
+    Ok(scan_reply(next, wanted.flat_map(|(field, value)| [Reply::bulk(field), Reply::bulk(value)]).collect()))
 }

@@ -199,7 +199,7 @@ fn sorted<'a>(tx: &'a Tx, key: &[u8], options: &Options<'_>) -> Result<Vec<Cow<'
             set.iter().map(Cow::from).collect()
         }
         Some(Value::Sorted(sorted)) => {
-            let members = sorted.iter().map(|(member, _)| Cow::Borrowed(&**member));
+            let members = sorted.iter().map(|(member, _)| Cow::Borrowed(member));
             if matches!(by, By::Nothing) && options.descending {
                 members.rev().collect()
             } else {
@@ -274,7 +274,7 @@ fn formed<'a>(tx: &'a Tx, pattern: &[u8], element: &[u8]) -> Option<&'a [u8]> {
     let key = [before, element, after].concat();
     match (tx.value(&key)?, field) {
         (Value::Str(string), None) => Some(string),
-        (Value::Hash(hash), Some(field)) => hash.get(field).map(|value| &**value),
+        (Value::Hash(hash), Some(field)) => hash.get(field),
         _ => None,
     }
 }

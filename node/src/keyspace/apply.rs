@@ -93,7 +93,7 @@ impl Keyspace {
                 || Value::List(Box::default()),
                 |key, object| {
                     let Value::List(list) = object else { panic!("{UNFIT}") };
-                    list.insert(index as usize, Blob::new(value));
+                    list.insert(index as usize, value);
                     Undo::Inserted { key, index: index as usize }
                 },
             ),
@@ -124,7 +124,7 @@ impl Keyspace {
             Effect::ListSet { key, index, value } => self.or_remove(key, |key, object| {
                 let Value::List(list) = object else { panic!("{UNFIT}") };
                 let index = index as usize;
-                Undo::Element { key, index, before: list.set(index, Blob::new(value)) }
+                Undo::Element { key, index, before: list.set(index, value) }
             }),
             _ => unreachable!("only shrinking effects are passed on"),
         }

@@ -1,5 +1,5 @@
-//! A set. A small one is a vector: sorted numbers while all members are integers,
-//! as Redis's intset is, else in insertion order; a larger one a hash table.
+//! A set. A small one is one block: sorted numbers while all members are integers,
+//! as Redis's intset is, else texts in insertion order; a larger one a hash table.
 
 use std::{
     borrow::Cow,
@@ -10,8 +10,12 @@ use std::{
 use super::{
     Blob,
     integer::parse_integer,
-    linear, small,
+    integers::{self, Integers},
+    linear,
+    packed::{Items, Packed},
+    small,
     table::{Table, shuffle_first},
+    weight::sampled,
 };
 
 /// Integers that Redis keeps in an intset; `set-max-intset-entries`.
@@ -26,16 +30,16 @@ pub struct Set {
 #[derive(Clone, Debug)]
 enum Form {
     /// Members that are all integers, ascending.
-    Integers(Vec<i64>),
+    Integers(Integers),
     /// Few and short.
-    Small(Vec<Blob>),
+    Small(Packed),
     /// Many or long. Never turns back into another form, as in Redis.
     Large(Box<Table<Blob>>),
 }
 
 impl Default for Set {
     fn default() -> Self {
-        Self { form: Form::Integers(Vec::new()) }
+        Self { form: Form::Integers(Integers::default()) }
     }
 }
 
@@ -112,8 +116,8 @@ pub struct Iter<'a>(Members<'a>);
 
 #[derive(Clone, Debug)]
 enum Members<'a> {
-    Integers(std::slice::Iter<'a, i64>),
-    Small(std::slice::Iter<'a, Blob>),
+    Integers(integers::Iter<'a>),
+    Small(Items<'a>),
     Large(linear::Iter<'a, Blob>),
 }
 
@@ -122,8 +126,8 @@ impl<'a> Iterator for Iter<'a> {
 
     fn next(&mut self) -> Option<Member<'a>> {
         match &mut self.0 {
-            Members::Integers(numbers) => numbers.next().map(|&number| Member::integer(number)),
-            Members::Small(members) => members.next().map(|member| Member::Bytes(member)),
+            Members::Integers(numbers) => numbers.next().map(Member::integer),
+            Members::Small(members) => members.next().map(Member::Bytes),
             Members::Large(members) => members.next().map(|member| Member::Bytes(member)),
         }
     }
@@ -168,19 +172,22 @@ impl Set {
     }
 
     /// The integers, ascending, if that is how it is kept.
-    pub fn integers(&self) -> Option<&[i64]> {
+    pub const fn integers(&self) -> Option<&Integers> {
         match &self.form {
             Form::Integers(numbers) => Some(numbers),
             Form::Small(_) | Form::Large(_) => None,
         }
     }
 
-    /// Bytes outside of this value, but for those that members hold.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes outside of this value; of a large one, the members are as long as the first `samples` of them.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
         match &self.form {
-            Form::Integers(numbers) => numbers.capacity() * size_of::<i64>(),
-            Form::Small(members) => members.capacity() * size_of::<Blob>(),
-            Form::Large(members) => size_of_val(&**members) + members.heap_bytes(),
+            Form::Integers(numbers) => numbers.heap_bytes(),
+            Form::Small(members) => members.heap_bytes(),
+            Form::Large(members) => {
+                let sizes = members.iter().map(Blob::heap_bytes);
+                size_of_val(&**members) + members.heap_bytes() + sampled(sizes, members.len(), samples)
+            }
         }
     }
 
@@ -188,9 +195,9 @@ impl Set {
     pub fn contains(&self, member: &[u8]) -> bool {
         match &self.form {
             Form::Integers(numbers) => {
-                parse_integer(member).is_some_and(|number| numbers.binary_search(&number).is_ok())
+                parse_integer(member).is_some_and(|number| numbers.find(number).is_ok())
             }
-            Form::Small(members) => members.iter().any(|other| **other == *member),
+            Form::Small(members) => members.iter().any(|other| other == member),
             Form::Large(members) => members.get(member).is_some(),
         }
     }
@@ -201,14 +208,12 @@ impl Set {
         match &mut self.form {
             Form::Integers(numbers) => {
                 let number = parse_integer(member).expect("room was made for a member that is no integer");
-                let Err(at) = numbers.binary_search(&number) else { return false };
-                numbers.insert(at, number);
-                true
+                numbers.add(number)
             }
             Form::Small(members) => {
-                let new = !members.iter().any(|other| **other == *member);
+                let new = !members.iter().any(|other| other == member);
                 if new {
-                    members.push(Blob::new(member));
+                    members.push(member);
                 }
                 new
             }
@@ -219,13 +224,10 @@ impl Set {
     /// Takes a member away. Returns whether it was there.
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match &mut self.form {
-            Form::Integers(numbers) => {
-                let found = parse_integer(member).and_then(|number| numbers.binary_search(&number).ok());
-                found.map(|at| numbers.remove(at)).is_some()
-            }
+            Form::Integers(numbers) => parse_integer(member).is_some_and(|number| numbers.remove(number)),
             Form::Small(members) => {
-                let found = members.iter().position(|other| **other == *member);
-                found.map(|at| members.remove(at)).is_some()
+                let found = members.iter().position(|other| other == member);
+                found.map(|at| members.remove(at, 1)).is_some()
             }
             Form::Large(members) => members.remove(member).is_some(),
         }
@@ -252,16 +254,31 @@ impl Set {
         few.chain(many.map(|(next, member)| (next, Member::Bytes(member))))
     }
 
-    /// A member drawn at random, each as likely, in constant time; `below` draws a
-    /// number below its argument. `None` if there is no member.
+    /// A member drawn at random, each as likely, in constant time if large; `below`
+    /// draws a number below its argument. `None` if there is no member.
     pub fn draw(&self, mut below: impl FnMut(usize) -> usize) -> Option<Member<'_>> {
         if self.is_empty() {
             return None;
         }
         match &self.form {
-            Form::Integers(numbers) => Some(Member::integer(numbers[below(numbers.len())])),
-            Form::Small(members) => Some(Member::Bytes(&members[below(members.len())])),
+            Form::Integers(numbers) => numbers.get(below(numbers.len())).map(Member::integer),
+            Form::Small(members) => members.get(below(members.len())).map(Member::Bytes),
             Form::Large(members) => members.draw(below).map(|member| Member::Bytes(member)),
+        }
+    }
+
+    /// As many members drawn at random, some perhaps more than once. None if there is none.
+    pub fn draw_repeated(&self, count: usize, mut below: impl FnMut(usize) -> usize) -> Vec<Member<'_>> {
+        match &self.form {
+            _ if self.is_empty() => Vec::new(),
+            Form::Integers(_) | Form::Small(_) => {
+                let members: Vec<_> = self.iter().collect();
+                (0..count).map(|_| members[below(members.len())]).collect()
+            }
+            Form::Large(members) => {
+                let drawn = (0..count).filter_map(|_| members.draw(&mut below));
+                drawn.map(|member| Member::Bytes(member)).collect()
+            }
         }
     }
 
@@ -297,7 +314,9 @@ impl Set {
                 }
             }
             Form::Integers(numbers) if fits(numbers.len()) => {
-                self.form = Form::Small(numbers.iter().copied().map(text).collect());
+                let mut members = Packed::default();
+                numbers.iter().for_each(|number| members.push(itoa::Buffer::new().format(number).as_bytes()));
+                self.form = Form::Small(members);
             }
             Form::Integers(_) => self.grow(),
             Form::Small(members) if !fits(members.len()) => {
@@ -312,8 +331,8 @@ impl Set {
     /// Takes the form of a hash table.
     fn grow(&mut self) {
         self.form = Form::Large(match std::mem::take(self).form {
-            Form::Integers(numbers) => Box::new(numbers.into_iter().map(text).collect()),
-            Form::Small(members) => Box::new(members.into_iter().collect()),
+            Form::Integers(numbers) => Box::new(numbers.iter().map(text).collect()),
+            Form::Small(members) => Box::new(members.iter().map(Blob::new).collect()),
             Form::Large(members) => members,
         });
     }

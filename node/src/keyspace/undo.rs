@@ -147,7 +147,7 @@ impl Keyspace {
             }),
             Undo::Inserted { key, index } => self.change_list(&key, |list| drop(list.remove(index, 1))),
             Undo::Element { key, index, before } => self.change_list(&key, |list| {
-                list.set(index, before);
+                list.set(index, &before);
             }),
             Undo::Removed { key, index, before } => {
                 self.change_list(&key, |list| list.insert_all(index, before));

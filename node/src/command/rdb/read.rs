@@ -3,7 +3,7 @@
 use super::{bytes::Bytes, kind, listpack};
 use crate::{
     command::arguments::parse_float,
-    keyspace::{Blob, Hash, List, Set, SortedSet, Value},
+    keyspace::{Hash, List, Set, SortedSet, Value},
 };
 
 /// The value that is all of `content`.
@@ -43,7 +43,7 @@ fn list(kind: u8, bytes: &mut Bytes<'_>) -> Option<List> {
     const PLAIN: u64 = 1;
     const PACKED: u64 = 2;
     let mut list = List::default();
-    let mut push = |element: &[u8]| list.insert(list.len(), Blob::new(element));
+    let mut push = |element: &[u8]| list.insert(list.len(), element);
     match kind {
         kind::LIST => counted(bytes, |bytes| bytes.string().map(|element| push(&element)))?,
         kind::LIST_ZIPLIST => {

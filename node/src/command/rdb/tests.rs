@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::keyspace::Blob;
 use crate::keyspace::{Hash, List, Set, SortedSet};
 
 /// Payloads that a real server wrote, by name.
@@ -29,7 +28,7 @@ fn payload(content: &[u8]) -> Vec<u8> {
 
 fn list(elements: &[&[u8]]) -> Value {
     let mut list = List::default();
-    elements.iter().for_each(|element| list.insert(list.len(), Blob::new(element)));
+    elements.iter().for_each(|element| list.insert(list.len(), element));
     Value::List(Box::new(list))
 }
 

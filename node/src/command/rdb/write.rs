@@ -86,7 +86,7 @@ fn put_set(out: &mut Vec<u8>, set: &Set) {
         put_length(out, set.len());
         return set.iter().for_each(|member| put_string(out, &member));
     };
-    let fits = |least: i64, most: i64| numbers.iter().all(|number| (least..=most).contains(number));
+    let fits = |least: i64, most: i64| numbers.iter().all(|number| (least..=most).contains(&number));
     let size: usize = match () {
         () if fits(i16::MIN.into(), i16::MAX.into()) => 2,
         () if fits(i32::MIN.into(), i32::MAX.into()) => 4,

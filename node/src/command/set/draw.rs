@@ -56,7 +56,7 @@ pub fn srandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
                 Draw::Distinct(count) => set.draw_distinct(count, random),
                 Draw::Repeated(count) => {
                     room_for(tx, count)?;
-                    (0..count).filter_map(|_| set.draw(random)).collect()
+                    set.draw_repeated(count, random)
                 }
             };
             Ok(Reply::Array(members.into_iter().map(Reply::bulk).collect()))

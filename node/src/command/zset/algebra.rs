@@ -114,7 +114,7 @@ impl<'a> Input<'a> {
                 Box::new(set.iter().map(move |member| (Cow::Owned(member.to_vec()), number(weight))))
             }
             Members::Sorted(sorted) => Box::new(
-                sorted.iter().map(move |(member, score)| (Cow::Borrowed(&**member), number(score * weight))),
+                sorted.iter().map(move |(member, score)| (Cow::Borrowed(member), number(score * weight))),
             ),
         }
     }

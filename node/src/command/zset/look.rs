@@ -77,7 +77,7 @@ pub fn zrandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let key = words[1];
     let Some(count) = words.get(2) else {
         let drawn = tx.sorted(key)?.and_then(|sorted| sorted.nth(tx.random_below(sorted.len())));
-        return Ok(drawn.map_or(Reply::Null, |(member, _)| Reply::bulk(&**member)));
+        return Ok(drawn.map_or(Reply::Null, |(member, _)| Reply::bulk(member)));
     };
     let draw = Draw::read(count)?;
     let with_scores = draw.in_pairs(&words[3..], "withscores")?;
@@ -89,7 +89,10 @@ pub fn zrandmember<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         room_for(tx, count)?;
     }
     Ok(match draw {
-        Draw::Repeated(count) => members_reply((0..count).map(|_| nth(tx.random_below(length))), with_scores),
+        Draw::Repeated(count) => {
+            let drawn = sorted.draw_repeated(count, |end| tx.random_below(end));
+            members_reply(drawn.into_iter(), with_scores)
+        }
         Draw::Distinct(count) if count >= length => members_reply(sorted.iter(), with_scores),
         Draw::Distinct(count) => {
             members_reply(draw_distinct(tx, length, count).into_iter().map(nth), with_scores)
@@ -119,7 +122,6 @@ pub fn zscan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     let (pairs, next) = sorted.scan(from, options.count);
     let wanted = pairs.into_iter().filter(|(member, _)| options.matches(member));
-    let replies =
-        wanted.flat_map(|(member, score)| [Reply::bulk(&**member), Reply::text(double_text(score))]);
+    let replies = wanted.flat_map(|(member, score)| [Reply::bulk(member), Reply::text(double_text(score))]);
     Ok(scan_reply(next, replies.collect()))
 }

@@ -17,7 +17,6 @@ use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
 use super::{Arity, Command, Family, Flag, Run, facts::uses};
-use crate::keyspace::Blob;
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::SortedSet, keys: Keys::ONE, ..Command::BASE };
@@ -241,10 +240,10 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// Members, with their scores if asked for, as a reply.
-fn members_reply<'a>(pairs: impl Iterator<Item = (&'a Blob, f64)>, with_scores: bool) -> Reply<'a> {
+fn members_reply<'a>(pairs: impl Iterator<Item = (&'a [u8], f64)>, with_scores: bool) -> Reply<'a> {
     if with_scores {
-        Reply::Pairs(pairs.map(|(member, score)| (Reply::bulk(&**member), Reply::Double(score))).collect())
+        Reply::Pairs(pairs.map(|(member, score)| (Reply::bulk(member), Reply::Double(score))).collect())
     } else {
-        Reply::bulks(pairs.map(|(member, _)| &**member))
+        Reply::bulks(pairs.map(|(member, _)| member))
     }
 }

@@ -253,7 +253,7 @@ pub fn zrangestore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         None => Vec::new(),
         Some(sorted) => {
             let Range { start, end } = query.positions(sorted);
-            sorted.range(start, end).map(|(member, score)| (score, member.clone())).collect()
+            sorted.range(start, end).map(|(member, score)| (score, Blob::new(member))).collect()
         }
     };
 
@@ -312,7 +312,7 @@ fn remove<'a>(tx: &mut Tx, words: &[&'a [u8]], by: By) -> Outcome<'a> {
         tx.emit(Effect::Remove { key });
     } else {
         let members = sorted.range(positions.start, positions.end);
-        let members: Vec<Blob> = members.map(|(member, _)| member.clone()).collect();
+        let members: Vec<Blob> = members.map(|(member, _)| Blob::new(member)).collect();
         members.iter().for_each(|member| tx.emit(Effect::SortedRemove { key, member }));
     }
     Ok(Reply::count(positions.len()))

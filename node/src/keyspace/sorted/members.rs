@@ -58,9 +58,9 @@ impl Members {
         (member.score, &member.name)
     }
 
-    /// The same, the name as it is stored.
-    pub fn blob(&self, number: u32) -> &Blob {
-        &self.member(number).name
+    /// All names, by number.
+    pub fn names(&self) -> impl Iterator<Item = &Blob> {
+        self.chunks.iter().flatten().map(|member| &member.name)
     }
 
     /// Sets the score of a number.

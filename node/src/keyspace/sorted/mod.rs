@@ -1,19 +1,20 @@
 //! A sorted set: members in the order of their scores, equal scores in the order
 //! of the members' bytes.
 //!
-//! A small one is a sorted vector, searched from the start for a member, as
-//! Redis's listpack is. A large one stores each member once, with its score, in
+//! A small one is one block in order, searched from the start for a member, as
+//! Redis's listpack is ([`pairs`]). A large one stores each member once, with its score, in
 //! `members`, and the order as numbers of members in a counting tree, `order`:
 //! all that changes or finds takes logarithmic time, a score constant time, and a
 //! member of 23 bytes or less about 75 bytes in all (Redis: 110).
 
 mod members;
 mod order;
+mod pairs;
 
-use std::{cmp::Ordering, slice};
+use std::cmp::Ordering;
 
-use self::{members::Members, order::Order};
-use super::{Blob, small};
+use self::{members::Members, order::Order, pairs::Pairs};
+use super::{Blob, small, weight::sampled};
 
 /// Members with scores. A score is never NaN.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub struct SortedSet {
 #[derive(Clone, Debug)]
 enum Form {
     /// Few and short, in order.
-    Small(Vec<(f64, Blob)>),
+    Small(Pairs),
     /// Many or long. Never turns back into a small one, as in Redis.
     Large(Box<Large>),
 }
@@ -37,7 +38,7 @@ struct Large {
 
 impl Default for SortedSet {
     fn default() -> Self {
-        Self { form: Form::Small(Vec::new()) }
+        Self { form: Form::Small(Pairs::default()) }
     }
 }
 
@@ -71,15 +72,18 @@ impl SortedSet {
         matches!(self.form, Form::Small(_))
     }
 
-    /// Bytes outside of this value, without what long members hold outside of
-    /// their places. About right: how full the leaves of the order are varies.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes outside of this value; of a large one, the members are as long as the first `samples` of them. About
+    /// right: how full the leaves of the order are varies.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
         /// A score and a number in a leaf that is two thirds full.
         const ORDER_BYTES: usize = (size_of::<f64>() + size_of::<u32>()) * 3 / 2;
         match &self.form {
-            Form::Small(pairs) => pairs.capacity() * size_of::<(f64, Blob)>(),
+            Form::Small(pairs) => pairs.heap_bytes(),
             Form::Large(large) => {
-                size_of::<Large>() + large.members.heap_bytes() + large.members.len() * ORDER_BYTES
+                let members = &large.members;
+                let order = members.len() * ORDER_BYTES;
+                let sizes = members.names().map(Blob::heap_bytes);
+                size_of::<Large>() + members.heap_bytes() + order + sampled(sizes, members.len(), samples)
             }
         }
     }
@@ -87,7 +91,7 @@ impl SortedSet {
     /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         match &self.form {
-            Form::Small(pairs) => pairs.iter().find(|(_, other)| **other == *member).map(|(score, _)| *score),
+            Form::Small(pairs) => pairs.find(member).map(|(_, score)| score),
             Form::Large(large) => large.members.find(member).map(|number| large.members.get(number).0),
         }
     }
@@ -95,22 +99,9 @@ impl SortedSet {
     /// Sets the score of a member. Returns its score before.
     pub fn put(&mut self, member: &[u8], score: f64) -> Option<f64> {
         assert!(!score.is_nan(), "a score is never NaN");
+        self.make_room(member);
         match &mut self.form {
-            Form::Small(pairs) => {
-                let known = pairs.iter().position(|(_, other)| **other == *member);
-                let (before, name) = match known.map(|at| pairs.remove(at)) {
-                    Some((before, name)) => (Some(before), name),
-                    None => (None, Blob::new(member)),
-                };
-                let at =
-                    pairs.partition_point(|(other, name)| compare((*other, name), (score, member)).is_lt());
-                pairs.insert(at, (score, name));
-                if pairs.len() > small::COUNT_MAX || member.len() > small::BYTES_MAX {
-                    let pairs = std::mem::take(pairs);
-                    self.form = Form::Large(Box::new(Large::of(pairs)));
-                }
-                before
-            }
+            Form::Small(pairs) => pairs.put(member, score),
             Form::Large(large) => large.put(member, score),
         }
     }
@@ -118,10 +109,7 @@ impl SortedSet {
     /// Takes a member away. Returns its score.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match &mut self.form {
-            Form::Small(pairs) => {
-                let at = pairs.iter().position(|(_, other)| **other == *member)?;
-                Some(pairs.remove(at).0)
-            }
+            Form::Small(pairs) => pairs.take(member),
             Form::Large(large) => large.remove(member),
         }
     }
@@ -129,7 +117,7 @@ impl SortedSet {
     /// The position of a member, from 0.
     pub fn rank(&self, member: &[u8]) -> Option<usize> {
         match &self.form {
-            Form::Small(pairs) => pairs.iter().position(|(_, other)| **other == *member),
+            Form::Small(pairs) => pairs.find(member).map(|(at, _)| at),
             Form::Large(large) => {
                 let number = large.members.find(member)?;
                 Some(large.order.rank(&large.members, number))
@@ -141,7 +129,7 @@ impl SortedSet {
     /// the order only.
     pub fn position(&self, before: impl Fn(f64, &[u8]) -> bool) -> usize {
         match &self.form {
-            Form::Small(pairs) => pairs.partition_point(|(score, member)| before(*score, member)),
+            Form::Small(pairs) => pairs.iter().take_while(|&(member, score)| before(score, member)).count(),
             Form::Large(large) => {
                 large.order.prefix(|score, number| before(score, large.members.name(number)))
             }
@@ -151,13 +139,13 @@ impl SortedSet {
     /// The same by scores alone, which is quicker: no member is looked at.
     pub fn position_of_score(&self, before: impl Fn(f64) -> bool) -> usize {
         match &self.form {
-            Form::Small(pairs) => pairs.partition_point(|(score, _)| before(*score)),
+            Form::Small(pairs) => pairs.iter().take_while(|&(_, score)| before(score)).count(),
             Form::Large(large) => large.order.prefix(|score, _| before(score)),
         }
     }
 
     /// The member at a position, with its score.
-    pub fn nth(&self, position: usize) -> Option<(&Blob, f64)> {
+    pub fn nth(&self, position: usize) -> Option<(&[u8], f64)> {
         (position < self.len()).then(|| self.range(position, position + 1).next())?
     }
 
@@ -168,10 +156,10 @@ impl SortedSet {
 
     /// About `count` members from `cursor` on, with their scores, and the cursor to go on with; 0 begins and
     /// ends. A small one is returned whole.
-    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<(&Blob, f64)>, u64) {
+    pub fn scan(&self, cursor: u64, count: usize) -> (Vec<(&[u8], f64)>, u64) {
         let Form::Large(large) = &self.form else { return (self.iter().collect(), 0) };
         let (numbers, next) = large.members.scan(cursor, count);
-        let pair = |number| (large.members.blob(number), large.members.get(number).0);
+        let pair = |number| (large.members.name(number), large.members.get(number).0);
         (numbers.into_iter().map(pair).collect(), next)
     }
 
@@ -180,23 +168,47 @@ impl SortedSet {
         assert!(start <= end && end <= self.len(), "a range is inside the order");
         Range {
             form: match &self.form {
-                Form::Small(pairs) => RangeForm::Small(pairs[start..end].iter()),
+                Form::Small(pairs) => RangeForm::Small(pairs.range(start, end)),
                 Form::Large(large) => RangeForm::Large(large.order.range(start..end), &large.members),
             },
         }
     }
+
+    /// As many members drawn at random with their scores, some perhaps more than once; `below` draws a number
+    /// below its argument. None if there is none.
+    pub fn draw_repeated(&self, count: usize, mut below: impl FnMut(usize) -> usize) -> Vec<(&[u8], f64)> {
+        match &self.form {
+            _ if self.is_empty() => Vec::new(),
+            Form::Small(pairs) => {
+                let pairs: Vec<_> = pairs.iter().collect();
+                (0..count).map(|_| pairs[below(pairs.len())]).collect()
+            }
+            Form::Large(_) => (0..count).filter_map(|_| self.nth(below(self.len()))).collect(),
+        }
+    }
+
+    /// Changes the form if `member` is new and does not fit the present one.
+    fn make_room(&mut self, member: &[u8]) {
+        let Form::Small(pairs) = &self.form else { return };
+        let full = pairs.len() >= small::COUNT_MAX;
+        if member.len() > small::BYTES_MAX || full && pairs.find(member).is_none() {
+            self.form = Form::Large(Box::new(pairs.iter().collect()));
+        }
+    }
 }
 
-impl Large {
-    fn of(pairs: Vec<(f64, Blob)>) -> Self {
+impl<'a> FromIterator<(&'a [u8], f64)> for Large {
+    fn from_iter<I: IntoIterator<Item = (&'a [u8], f64)>>(pairs: I) -> Self {
         let mut large = Self::default();
-        for (score, name) in pairs {
-            let number = large.members.add(name, score);
+        for (name, score) in pairs {
+            let number = large.members.add(Blob::new(name), score);
             large.order.insert(&large.members, number);
         }
         large
     }
+}
 
+impl Large {
     fn put(&mut self, member: &[u8], score: f64) -> Option<f64> {
         let Self { members, order } = self;
         let Some(number) = members.find(member) else {
@@ -238,18 +250,18 @@ pub struct Range<'a> {
 
 #[derive(Clone)]
 enum RangeForm<'a> {
-    Small(slice::Iter<'a, (f64, Blob)>),
+    Small(pairs::Iter<'a>),
     Large(order::Range<'a>, &'a Members),
 }
 
 impl<'a> Iterator for Range<'a> {
-    type Item = (&'a Blob, f64);
+    type Item = (&'a [u8], f64);
 
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.form {
-            RangeForm::Small(pairs) => pairs.next().map(|(score, name)| (name, *score)),
+            RangeForm::Small(pairs) => pairs.next(),
             RangeForm::Large(range, members) => {
-                range.next().map(|(score, number)| (members.blob(number), score))
+                range.next().map(|(score, number)| (members.name(number), score))
             }
         }
     }
@@ -265,9 +277,9 @@ impl<'a> Iterator for Range<'a> {
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
         match &mut self.form {
-            RangeForm::Small(pairs) => pairs.next_back().map(|(score, name)| (name, *score)),
+            RangeForm::Small(pairs) => pairs.next_back(),
             RangeForm::Large(range, members) => {
-                range.next_back().map(|(score, number)| (members.blob(number), score))
+                range.next_back().map(|(score, number)| (members.name(number), score))
             }
         }
     }
@@ -316,7 +328,7 @@ mod tests {
         }
     }
 
-    fn owned<'a>(range: impl Iterator<Item = (&'a Blob, f64)>) -> Vec<(Vec<u8>, f64)> {
+    fn owned<'a>(range: impl Iterator<Item = (&'a [u8], f64)>) -> Vec<(Vec<u8>, f64)> {
         range.map(|(name, score)| (name.to_vec(), score)).collect()
     }
 
@@ -343,10 +355,10 @@ mod tests {
         let mut range = sorted.range(cut / 2, cut);
         let mut seen = (0, 0);
         while range.len() > 0 {
-            assert_eq!(range.next().map(|(name, _)| &**name), Some(&*pairs[cut / 2 + seen.0].0));
+            assert_eq!(range.next().map(|(name, _)| name), Some(&*pairs[cut / 2 + seen.0].0));
             seen.0 += 1;
             if let Some((name, _)) = range.next_back() {
-                assert_eq!(**name, *pairs[cut - 1 - seen.1].0);
+                assert_eq!(*name, *pairs[cut - 1 - seen.1].0);
                 seen.1 += 1;
             }
         }

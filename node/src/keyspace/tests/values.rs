@@ -96,11 +96,11 @@ proptest! {
             let (length, at) = (model.len(), at % (model.len() + 1));
             match kind {
                 0 | 1 => {
-                    list.insert(at, Blob::new(&value));
+                    list.insert(at, &value);
                     model.insert(at, value);
                 }
                 2 if at < length => {
-                    let before = list.set(at, Blob::new(&value));
+                    let before = list.set(at, &value);
                     prop_assert_eq!(before.to_vec(), std::mem::replace(&mut model[at], value));
                 }
                 _ => {
