@@ -4,63 +4,19 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use moonraft_tests::processes::{Process, cluster_file, wait_until};
 
 use crate::Options;
-
-/// Ticks a second in /proc/PID/stat: fixed at 100 on Linux, whatever the kernel's own rate.
-const CPU_TICKS_PER_SECOND: u64 = 100;
 
 /// No server takes that long to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two looks whether a server has started.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
-
 /// Nodes of a durable system, on both sides.
 const NODES: usize = 3;
-
-/// A process that ends when this is dropped.
-struct Process(Child);
-
-impl Process {
-    /// The fields of /proc/PID/stat after the name of the program.
-    fn stat(&self) -> anyhow::Result<Vec<u64>> {
-        let path = format!("/proc/{}/stat", self.0.id());
-        let text = std::fs::read_to_string(&path).context(path)?;
-        // The name is in parentheses and may contain anything, also spaces.
-        let (_, fields) = text.rsplit_once(") ").context("a line of /proc")?;
-        Ok(fields.split(' ').map(|field| field.trim().parse().unwrap_or(0)).collect())
-    }
-
-    /// CPU time so far: of all threads, and of children that have ended.
-    fn cpu(&self) -> anyhow::Result<Duration> {
-        // proc(5): utime, stime, cutime and cstime are fields 14 to 17, counted from
-        // 1; `stat` begins with field 3.
-        let ticks: u64 = self.stat()?[11..15].iter().sum();
-        Ok(Duration::from_millis(ticks * 1000 / CPU_TICKS_PER_SECOND))
-    }
-
-    /// Bytes of memory that are resident.
-    fn resident_bytes(&self) -> anyhow::Result<u64> {
-        let path = format!("/proc/{}/status", self.0.id());
-        let text = std::fs::read_to_string(&path).context(path)?;
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kibibytes: u64 = line.split_whitespace().nth(1).context("no VmRSS")?.parse()?;
-        Ok(kibibytes * 1024)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already, and that is what is wanted.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Processes that serve together, and the port on which they are asked.
 pub struct System {
@@ -157,7 +113,7 @@ impl Machine {
             let settings = format!("{always}replicaof 127.0.0.1 {}\n", ports[0]);
             processes.push(self.start_redis(port, &settings)?);
             let mut replica = wait_for_redis(port)?;
-            wait_until("a replica follows", || {
+            wait_until("a replica follows", START_TIMEOUT, || {
                 let info: String = redis::cmd("INFO").arg("replication").query(&mut replica)?;
                 Ok(info.contains("master_link_status:up"))
             })?;
@@ -172,8 +128,7 @@ impl Machine {
         let common = format!("port {port}\nbind 127.0.0.1\ndir {}\n", directory.display());
         std::fs::write(&file, common + "repl-diskless-sync-delay 0\n" + settings)?;
         let log = File::create(directory.join("log"))?;
-        let child = Command::new(&self.redis).arg(&file).stdout(log).stdin(Stdio::null()).spawn();
-        Ok(Process(child.with_context(|| format!("starting {}", self.redis.display()))?))
+        Process::start(Command::new(&self.redis).arg(&file).stdout(log).stdin(Stdio::null()))
     }
 
     /// Three nodes and one shard; in a self-check, Redis takes its place.
@@ -194,16 +149,9 @@ impl Machine {
         let directory = self.directory.path().join(format!("moonraft-{}", ports[0]));
         std::fs::create_dir(&directory)?;
         let file = directory.join("cluster.toml");
-        let mut text = format!("name = \"bench\"\nshards = 1\nreplicas = {NODES}\n");
-        for (number, node) in ports.chunks(3).enumerate() {
-            text += &format!(
-                "\n[[node]]\nid = {}\nhost = \"127.0.0.1\"\nport = {}\npeer-port = {}\nhttp-port = {}\n",
-                number + 1,
-                node[0],
-                node[1],
-                node[2],
-            );
-        }
+        let (nodes, _) = ports.as_chunks::<3>();
+        let nodes: Vec<_> = nodes.iter().map(|ports| ("127.0.0.1".to_owned(), *ports)).collect();
+        let text = cluster_file("bench", 1, "", &nodes);
         std::fs::write(&file, text)?;
 
         let mut children = Vec::new();
@@ -213,8 +161,8 @@ impl Machine {
             let mut command = Command::new(binary);
             command.arg("server").arg("--cluster").arg(&file);
             command.arg("--node").arg(number.to_string()).arg("--dir").arg(home);
-            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
-            children.push(Process(child.with_context(|| format!("starting {}", binary.display()))?));
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+            children.push(Process::start(&mut command)?);
         }
         for process in &mut children {
             wait_for_ready_line(process)?;
@@ -229,7 +177,7 @@ impl Machine {
 
 /// Blocks until the node says `ready:`, then lets it write on into the void.
 fn wait_for_ready_line(process: &mut Process) -> anyhow::Result<()> {
-    let output = process.0.stdout.take().context("its output was taken")?;
+    let output = process.output()?;
     let (found, ready) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -243,7 +191,7 @@ fn wait_for_ready_line(process: &mut Process) -> anyhow::Result<()> {
 
 /// Blocks until the node calls its cluster complete.
 fn wait_for_cluster(port: u16) -> anyhow::Result<()> {
-    wait_until("the cluster is up", || {
+    wait_until("the cluster is up", START_TIMEOUT, || {
         let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut control(port)?)?;
         Ok(info.contains("cluster_state:ok"))
     })
@@ -252,7 +200,7 @@ fn wait_for_cluster(port: u16) -> anyhow::Result<()> {
 /// The port of the leader of the only shard.
 fn wait_for_leader(port: u16) -> anyhow::Result<u16> {
     let mut leader = 0;
-    wait_until("the shard has a leader", || {
+    wait_until("the shard has a leader", START_TIMEOUT, || {
         // Rows are [first slot, last slot, leader, follower…], a node is [host, port, id, …].
         let slots = redis::cmd("CLUSTER").arg("SLOTS").query(&mut control(port)?)?;
         let rows: Vec<Vec<redis::Value>> = redis::from_redis_value(slots)?;
@@ -266,29 +214,13 @@ fn wait_for_leader(port: u16) -> anyhow::Result<u16> {
 
 fn wait_for_redis(port: u16) -> anyhow::Result<redis::Connection> {
     let mut connection = None;
-    wait_until("redis-server answers", || {
+    wait_until("redis-server answers", START_TIMEOUT, || {
         let mut client = control(port)?;
         redis::cmd("PING").exec(&mut client)?;
         connection = Some(client);
         Ok(true)
     })?;
     connection.context("redis-server answers")
-}
-
-/// Asks until the answer is yes; an error counts as "not yet".
-fn wait_until(what: &str, mut check: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + START_TIMEOUT;
-    loop {
-        let outcome = check();
-        if matches!(outcome, Ok(true)) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            outcome.with_context(|| format!("waiting until {what}"))?;
-            bail!("waited in vain until {what}");
-        }
-        std::thread::sleep(POLL_INTERVAL);
-    }
 }
 
 /// Ports on which nobody listens.

@@ -12,13 +12,15 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
-use moonraft_tests::value::{Value, read_value};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::bail;
+use moonraft_tests::{
+    processes::{Process, cluster_file, wait_until},
+    value::{Value, read_value},
+};
 
 use crate::{
     clocks::{Clock, Skew, compile},
@@ -74,7 +76,7 @@ struct Node {
     host: Host,
     directory: PathBuf,
     clock: Clock,
-    child: Option<Child>,
+    child: Option<Process>,
     paused: bool,
     full: bool,
     /// Its disk was full at some time since it started: it may end by itself.
@@ -115,7 +117,7 @@ impl Cluster {
             let (paused, full, was_full) = (false, false, false);
             nodes.push(Node { host, directory: data, clock, child: None, paused, full, was_full });
         }
-        fs::write(directory.join("cluster.toml"), cluster_file(count, shards))?;
+        fs::write(directory.join("cluster.toml"), cluster_text(count, shards))?;
         let directory = directory.to_owned();
         let mut cluster = Self { network, product, shards, directory, shim, nodes, deaths: Vec::new() };
         cluster.become_like(&Plight::default())?;
@@ -191,14 +193,11 @@ impl Cluster {
             node.clock.set(plight.skews.get(&host).copied().unwrap_or_default())?;
             node.fill(plight.full.contains(&host))?;
             let down = plight.down.contains(&host);
-            if down && let Some(mut child) = node.child.take() {
-                child.kill()?;
-                child.wait()?;
+            if down && node.child.take().is_some() {
                 node.paused = false;
             }
             if !down && self.nodes[at].child.is_none() && !plight.full.contains(&host) {
-                let child = self.command(&self.nodes[at])?.spawn().context("starting a node")?;
-                self.nodes[at].child = Some(child);
+                self.nodes[at].child = Some(Process::start(&mut self.command(&self.nodes[at])?)?);
                 self.nodes[at].was_full = false;
             }
             self.nodes[at].pause(plight.paused.contains(&host))?;
@@ -210,7 +209,7 @@ impl Cluster {
     fn note_death(&mut self, at: usize) -> anyhow::Result<()> {
         let node = &mut self.nodes[at];
         let Some(child) = &mut node.child else { return Ok(()) };
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = child.ended()? {
             node.child = None;
             node.paused = false;
             if !node.was_full {
@@ -230,11 +229,9 @@ impl Cluster {
             return Ok(());
         }
         let all: Vec<String> = self.addresses().iter().map(ToString::to_string).collect();
-        let until = Instant::now() + READY;
-        while !self.addresses().iter().all(|&address| ask(address, "PING").is_some()) {
-            anyhow::ensure!(Instant::now() < until, "redis-server does not answer");
-            std::thread::sleep(STEP);
-        }
+        wait_until("redis-server answers", READY, || {
+            Ok(self.addresses().iter().all(|&address| ask(address, "PING").is_some()))
+        })?;
         let mut command = vec!["redis-cli", "--cluster", "create"];
         command.extend(all.iter().map(String::as_str));
         command.extend(["--cluster-replicas", "1", "--cluster-yes"]);
@@ -314,9 +311,8 @@ impl Node {
     fn pause(&mut self, paused: bool) -> anyhow::Result<()> {
         let Some(child) = &self.child else { return Ok(()) };
         if paused != self.paused {
-            let pid = Pid::from_raw(child.id() as i32).context("a process has a number")?;
             // One that just ended is noticed at the next look.
-            let _ = kill_process(pid, if paused { Signal::STOP } else { Signal::CONT });
+            child.pause(paused)?;
             self.paused = paused;
         }
         Ok(())
@@ -340,10 +336,7 @@ impl Node {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for node in &mut self.nodes {
-            if let Some(child) = &mut node.child {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+            node.child = None;
             let _ = perform(&["umount", &node.directory.display().to_string()]);
         }
     }
@@ -351,18 +344,10 @@ impl Drop for Cluster {
 
 /// The cluster file: all shards on all nodes, a log so short that snapshots are
 /// taken and sent all the time, files that fit their small disk.
-fn cluster_file(count: usize, shards: usize) -> String {
-    let mut text = format!(
-        "name = \"partition\"\nshards = {shards}\nreplicas = {count}\n\n[settings]\n\
-         log-entries-max = 1000\nlog-bytes-max = 1048576\nlog-purge-bytes = \"64mb\"\n"
-    );
-    for host in 1..=count {
-        text += &format!(
-            "\n[[node]]\nid = {host}\nhost = \"{}\"\nport = {PORT}\npeer-port = 17001\nhttp-port = 27001\n",
-            address(host)
-        );
-    }
-    text
+fn cluster_text(count: usize, shards: usize) -> String {
+    const SETTINGS: &str = "log-entries-max = 1000\nlog-bytes-max = 1048576\nlog-purge-bytes = \"64mb\"\n";
+    let nodes: Vec<_> = (1..=count).map(|host| (address(host).to_string(), [PORT, 17001, 27001])).collect();
+    cluster_file("partition", shards, SETTINGS, &nodes)
 }
 
 /// One command and its reply, on a connection of its own; nothing if that is not quick.

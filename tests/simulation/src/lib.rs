@@ -29,6 +29,8 @@ pub mod history;
 pub mod jobs;
 pub mod marks;
 pub mod node;
+#[path = "../../harness/processes.rs"]
+pub mod processes;
 pub mod units;
 #[path = "../../harness/value.rs"]
 pub mod value;
