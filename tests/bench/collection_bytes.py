@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What small and large collections take of memory, beside redis-server, in one run.
 
-    tests/bench/collections.py BINARY [--before OLDER] [--count 100000] [--dir DIR]
+    tests/bench/collection_bytes.py BINARY [--before OLDER] [--count 100000] [--dir DIR]
 
 Fills one node of one shard and a redis-server (cluster mode, all slots), and an older build if there is one, with the same, one kind
 after the other: many small hashes, lists, sets and sorted sets, then one large one of each. Prints bytes a collection or, of a large
