@@ -9,8 +9,8 @@
 //!   more the build knows that wrote it. A node that does not know it stops, rather than misread the entry. So nothing
 //!   newer than [`FIRST_FORMAT`] is written before all members of the group can read it, and have agreed to
 //!   ([`Effect::AgreeFormat`]).
-//! * `stamp` is the shard's clock, Unix milliseconds: no clock reading that was
-//!   shown before this entry commits is later.
+//! * `stamp` is Unix milliseconds: the shard's time when the batch was sealed, and [`AHEAD_MS`] more. No time that was
+//!   shown before this entry commits is later than the stamp.
 //! * `sequence` numbers the batches that a leader proposed in one term, from 1.
 //!   With the entry's term it tells a leader which of its batches committed.
 //!
@@ -30,6 +30,9 @@ pub const FIRST_FORMAT: u8 = 1;
 /// * 2: [`Effect::AgreeFormat`].
 pub const NEWEST_FORMAT: u8 = 2;
 
+/// How far a stamp lies ahead of the shard's time, in milliseconds.
+pub const AHEAD_MS: u64 = 200;
+
 /// The context of an entry with more parts of its batch behind it.
 pub const MORE: &[u8] = b"+";
 
@@ -44,7 +47,7 @@ pub const HEADER_BYTES: usize = 1 + 8 + 8;
 /// What a batch says beside its effects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
-    /// The shard's clock, Unix milliseconds.
+    /// Its stamp, Unix milliseconds.
     pub stamp_ms: u64,
     /// Its number among the batches of its leader's term.
     pub sequence: u64,
@@ -55,7 +58,7 @@ pub struct Head {
 pub struct Batch<'a> {
     /// What its reader must know.
     pub format: u8,
-    /// The shard's clock, Unix milliseconds.
+    /// Its stamp, Unix milliseconds.
     pub stamp_ms: u64,
     /// Its number among the batches of its leader's term.
     pub sequence: u64,

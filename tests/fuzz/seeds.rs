@@ -227,6 +227,7 @@ fn lanes() -> Vec<Vec<u8>> {
         echo: 4,
         data: Bytes::from_static(data),
         reads: true,
+        time: 0,
     };
     let message = [raft(&[8, 8, 16, 1, 24, 2, 32, 5]), raft(&[8, 7, 74, 6, 18, 4, 16, 9, 24, 4])];
     let publication = Publication { channel: "c".into(), message: "m".into(), shard: Some(1) };

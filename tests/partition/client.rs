@@ -60,6 +60,8 @@ pub enum Outcome {
 pub struct Ended {
     /// When it was first sent.
     pub called: u64,
+    /// When it was last sent: what was sent before certainly had no effect.
+    pub sent: u64,
     /// When it was answered; `u64::MAX` if it was not.
     pub returned: u64,
     /// What became of it.
@@ -165,6 +167,8 @@ pub struct Client {
     owners: Vec<Option<SocketAddr>>,
     connections: HashMap<SocketAddr, Connection>,
     journal: Rc<Journal>,
+    /// When the last request was last sent.
+    sent: u64,
     /// What it draws from.
     pub rng: StdRng,
 }
@@ -172,7 +176,7 @@ pub struct Client {
 impl Client {
     /// A client that knows these addresses, of a cluster of so many shards.
     pub fn new(addresses: Rc<[SocketAddr]>, shards: usize, journal: Rc<Journal>, rng: StdRng) -> Self {
-        Self { addresses, owners: vec![None; shards], connections: HashMap::new(), journal, rng }
+        Self { addresses, owners: vec![None; shards], connections: HashMap::new(), journal, sent: 0, rng }
     }
 
     /// One command at the owner of `key`.
@@ -230,7 +234,7 @@ impl Client {
     fn end(&self, called: u64, commands: &[Words], outcome: Outcome) -> Ended {
         let unknown = matches!(outcome, Outcome::Unknown(_));
         let returned = if unknown { u64::MAX } else { self.journal.now() };
-        let ended = Ended { called, returned, outcome };
+        let ended = Ended { called, sent: self.sent.max(called), returned, outcome };
         self.journal.note(commands, &ended);
         ended
     }
@@ -250,6 +254,7 @@ impl Client {
         let until = Instant::now() + RETRY;
         loop {
             let address = self.owner(shard);
+            self.sent = self.journal.now();
             let why = match self.attempt(address, commands, true).await {
                 Attempt::Lost(why) => {
                     self.owners[shard] = None;

@@ -3,7 +3,7 @@
 //! The wall clock of a process can jump either way; the rate of all its clocks,
 //! CLOCK_BOOTTIME with them, can be a little off. The server must read its clocks
 //! through libc for this (`rustix` with `use-libc`): [`Clock::new`] cannot see
-//! that, but the phase `clock-jump` fails if `TIME` never shows a jump.
+//! that, but the phase `clock-jump` fails if no shard ever says that the wall clock is far from its time.
 
 use std::{
     fs::File,

@@ -83,11 +83,20 @@ impl Fault {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether a lock that lasts a time may be lost before that time is over.
-    pub fn moves_clocks(self) -> bool {
-        matches!(self, Fault::ClockJump | Fault::ClockRate | Fault::ClockRateOver | Fault::All)
+    /// By how much the fastest clock of a node is faster than that of the clients, in parts per million.
+    pub fn fastest_ppm(self) -> u64 {
+        match self {
+            Fault::ClockRateOver => RATE_OVER_PPM as u64,
+            Fault::ClockRate | Fault::All => RATE_PPM as u64,
+            _ => 0,
+        }
     }
 }
+
+/// By how much clocks are faster or slower than they should be: of two, the faster is 9 % above the slower at most.
+const RATE_PPM: i64 = 43_000;
+/// The same, beyond what is promised to be safe.
+const RATE_OVER_PPM: i64 = 200_000;
 
 /// A fault that is under way.
 struct Deed {
@@ -214,8 +223,7 @@ fn draw(cluster: &Cluster, fault: Fault, rng: &mut StdRng) -> Plight {
 }
 
 fn skew(fault: Fault, rng: &mut StdRng) -> Skew {
-    // Of two rates of this kind, the faster is 9 % above the slower at most.
-    let rates = if fault == Fault::ClockRateOver { 200_000 } else { 43_000 };
+    let rates = if fault == Fault::ClockRateOver { RATE_OVER_PPM } else { RATE_PPM };
     match fault {
         Fault::ClockJump => Skew { jump_ms: rng.random_range(-20_000..20_000), rate_ppm: 0 },
         _ => Skew { jump_ms: 0, rate_ppm: if rng.random_bool(0.5) { rates } else { -rates } },

@@ -89,6 +89,16 @@ fn a_clock_that_goes_back_is_found() {
 }
 
 #[test]
+fn a_new_leader_that_begins_ahead_is_found() {
+    is_found(Fault::LeaderAhead);
+}
+
+#[test]
+fn deadlines_that_go_by_the_wall_clock_are_found() {
+    is_found(Fault::ExpiryByWall);
+}
+
+#[test]
 fn a_torn_tail_that_is_taken_is_found() {
     is_found(Fault::TornTailAccepted);
 }

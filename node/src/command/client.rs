@@ -193,6 +193,8 @@ pub trait Client {
 
     /// The wall clock, Unix microseconds. May jump.
     fn unix_us(&self) -> u64;
+    /// By how many milliseconds it is ahead of the shard's time.
+    fn wall_clock_ahead_ms(&self) -> i64;
     /// A clock that only goes forward, suspend included, in nanoseconds.
     fn boot_ns(&self) -> u64;
     /// Facts about the process.

@@ -79,6 +79,6 @@ fn flush<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 fn time<'a>(tx: &'a Tx, _words: &[&'a [u8]]) -> Outcome<'a> {
     /// Microseconds of a second.
     const SECOND: u64 = 1_000_000;
-    let now = tx.now_us();
+    let now = tx.shown_us();
     Ok(Reply::Array(vec![Reply::text((now / SECOND).to_string()), Reply::text((now % SECOND).to_string())]))
 }

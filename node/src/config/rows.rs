@@ -210,6 +210,12 @@ pub const ROWS: &[Row] = &[
         "How much faster one node's clock may run than another's. The same on all nodes.",
     ),
     row(
+        "clock-slew-per-mille",
+        Anytime,
+        Kind::Number((0, 1000), |settings| &mut settings.clock_slew_per_mille),
+        "How much faster or slower a shard's time, by which keys expire, may run to follow its leader's wall clock, in parts per thousand. The same on all nodes.",
+    ),
+    row(
         "max-unit-bytes",
         AtStart,
         Kind::Bytes((1 << 20, 2 << 30), |settings| &mut settings.unit_bytes_max),

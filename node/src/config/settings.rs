@@ -91,6 +91,8 @@ pub struct Settings {
     pub node_timeout_ms: u64,
     /// `lease-drift-percent`
     pub lease_drift_percent: u64,
+    /// `clock-slew-per-mille`
+    pub clock_slew_per_mille: u64,
     /// `max-unit-bytes`
     pub unit_bytes_max: u64,
     /// `max-unit-copied-bytes`
@@ -139,6 +141,7 @@ impl Default for Settings {
             // Clients give up after one to two and a half seconds of failing over.
             node_timeout_ms: 1000,
             lease_drift_percent: 10,
+            clock_slew_per_mille: 5,   // see `shard::clock::Bounds`
             unit_bytes_max: 544 << 20, // the largest value, and room for its key and what else the unit does
             unit_copied_bytes_max: 1 << 30,
             reply_bytes_max: 128 << 20, // others wait for a twentieth of a second

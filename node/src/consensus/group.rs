@@ -526,6 +526,7 @@ impl Group {
                 to: ReplicaId(message.to),
                 stamp: if stamped { now } else { 0 },
                 echo: if supports { self.support.stamp } else { 0 },
+                time: if stamped { self.lease.times.own(message.term, now) } else { 0 },
                 reads: answer && self.reads_here,
                 data: data.into(),
             };

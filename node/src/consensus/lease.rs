@@ -49,8 +49,16 @@
 //!
 //! The shard executes, **then** reads the clock, then asks [`LeaseCell::covers`]: a process that slept in between
 //! notices.
+//!
+//! # The shard's time
+//!
+//! The same messages tell the time of the shard ([`LeaderTime`], `shard::clock`), as far as the leader's shard says it to
+//! [`ShardTimes`], which it does while it serves. No lease depends on it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::types::BootTime;
 
@@ -62,6 +70,55 @@ use super::types::BootTime;
 pub struct LeaseCell {
     term: AtomicU64,
     valid_until: AtomicU64, // 0: no lease
+    /// The time of the shard, as its leader tells it.
+    pub times: ShardTimes,
+}
+
+/// What the leader of a term said of the time of its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaderTime {
+    /// The term.
+    pub term: u64,
+    /// The shard's time, Unix nanoseconds.
+    pub time_ns: u64,
+    /// This node's boot clock when the leader had reached it: at the leader itself to the nanosecond, elsewhere later.
+    pub at_ns: BootTime,
+}
+
+/// What consensus and the shard's thread tell each other of the shard's time.
+#[derive(Debug, Default)]
+pub struct ShardTimes {
+    /// The time here while the shard serves, and by how much it goes on at least, in parts per thousand.
+    own: Mutex<Option<(LeaderTime, u64)>>,
+    heard: Mutex<Option<LeaderTime>>,
+}
+
+impl ShardTimes {
+    /// The shard serves, and this is its time, which goes on by so many parts per thousand at least; or it does not.
+    pub fn tell(&self, own: Option<(LeaderTime, u64)>) {
+        *self.own.lock().expect("no thread panics holding it") = own;
+    }
+
+    /// The newest that was heard of a leader.
+    pub fn heard(&self) -> Option<LeaderTime> {
+        *self.heard.lock().expect("no thread panics holding it")
+    }
+
+    /// What the shard's time is at `now` at least, if its leader in `term` serves here; 0 if it does not.
+    pub(super) fn own(&self, term: u64, now: BootTime) -> u64 {
+        let own = *self.own.lock().expect("no thread panics holding it");
+        own.filter(|(own, _)| own.term == term).map_or(0, |(own, per_mille)| {
+            own.time_ns.saturating_add(now.saturating_sub(own.at_ns) / 1000 * per_mille)
+        })
+    }
+
+    /// A message of the leader of `term` was taken at `now` that tells this; 0: nothing.
+    pub(super) fn hear(&self, term: u64, time_ns: u64, now: BootTime) {
+        if time_ns > 0 {
+            *self.heard.lock().expect("no thread panics holding it") =
+                Some(LeaderTime { term, time_ns, at_ns: now });
+        }
+    }
 }
 
 impl LeaseCell {
@@ -148,6 +205,27 @@ mod tests {
         assert_eq!(echoes.quorum(7, &[2, 3], 1, 100), 50, "the leader does not vote");
         assert_eq!(echoes.quorum(7, &[1], 1, 100), 100);
         assert_eq!(echoes.quorum(8, &[1, 2, 3], 1, 100), 0, "another term");
+    }
+
+    #[test]
+    fn a_leader_tells_its_shards_time_in_the_term_in_which_it_serves() {
+        let times = ShardTimes::default();
+        assert_eq!(times.own(3, 10_000), 0);
+        let told = LeaderTime { term: 3, time_ns: 500_000, at_ns: 10_000 };
+        times.tell(Some((told, 995)));
+        assert_eq!(
+            times.own(3, 9_000),
+            500_000,
+            "what was read later was reached before a message leaves now"
+        );
+        assert_eq!(times.own(3, 12_000), 501_990);
+        assert_eq!((times.own(2, 12_000), times.own(4, 12_000)), (0, 0));
+        times.tell(None);
+        assert_eq!(times.own(3, 12_000), 0);
+        // A message that tells nothing does not take away what one told.
+        times.hear(4, 700_000, 20);
+        times.hear(4, 0, 30);
+        assert_eq!(times.heard(), Some(LeaderTime { term: 4, time_ns: 700_000, at_ns: 20 }));
     }
 
     #[test]

@@ -69,7 +69,7 @@ use crate::log::{GroupWrite, LogReader, RecoveredGroup};
 use group::Group;
 use window::Window;
 
-pub use lease::LeaseCell;
+pub use lease::{LeaderTime, LeaseCell, ShardTimes};
 pub use receive::snapshot_position;
 pub use settings::{GroupSettings, PlantedFault, Settings};
 pub use types::*;

@@ -51,7 +51,7 @@ impl Group {
         let _ = self.raw.step(message);
         self.check_progress(from);
         if is_leaders(kind) {
-            self.heard_leader(from, term, envelope.stamp, now);
+            self.heard_leader(from, term, &envelope, now);
         }
     }
 
@@ -113,7 +113,7 @@ impl Group {
     }
 
     /// The sender leads, as far as this replica knows too.
-    fn heard_leader(&mut self, from: u64, term: u64, stamp: BootTime, now: BootTime) {
+    fn heard_leader(&mut self, from: u64, term: u64, envelope: &PeerMessage, now: BootTime) {
         let raft = &self.raw.raft;
         if raft.state != StateRole::Follower || raft.term != term || raft.leader_id != from {
             return;
@@ -126,7 +126,8 @@ impl Group {
         };
         self.support.term = term;
         self.support.leader = from;
-        self.support.stamp = stamp.max(before);
+        self.support.stamp = envelope.stamp.max(before);
+        self.lease.times.hear(term, envelope.time, now);
     }
 
     fn take_answer(&mut self, message: &mut Message, envelope: &PeerMessage, now: BootTime) {

@@ -59,6 +59,9 @@ pub struct PeerMessage {
     /// Of answers to the leader of the term: the largest `stamp` the sender took from it in this term. 0 for the
     /// rest. The leader's lease counts from it.
     pub echo: BootTime,
+    /// Of what is stamped, if the leader serves: a moment that the shard's time had reached when it was sent, Unix
+    /// nanoseconds. 0 if it tells none.
+    pub time: u64,
     /// Of answers: clients read at the sender, which wants to hear of commits at once.
     pub reads: bool,
     /// A Raft message (`eraftpb.Message`, protobuf).

@@ -8,8 +8,9 @@
 //!
 //! Reads note what they depend on. A key with an uncommitted change carries the
 //! number of the batch that changed it last; the reply to a unit that saw it must
-//! wait for that batch. Scripts that are loaded are marked like keys. Time is state too: a unit that looked at the clock says
-//! so, and its reply waits until the log holds a stamp that covers the reading.
+//! wait for that batch. Scripts that are loaded are marked like keys. Time is state too: a unit that showed the time, or
+//! found a key expired that it could not remove, says so, and its reply waits until the log holds a stamp that covers
+//! the reading.
 //!
 //! Invariants:
 //! * A unit sees one frozen time, and no expired key.
@@ -57,8 +58,10 @@ pub struct Unit {
     pub wrote: bool,
     /// The newest batch whose changes it saw; 0 if none.
     pub depends_on: u64,
-    /// It looked at the clock.
-    pub read_clock: bool,
+    /// It showed the time.
+    pub showed_time: bool,
+    /// It found a key expired.
+    pub found_expired: bool,
     /// Messages to send when it commits.
     pub publications: Vec<Publication>,
 }
@@ -106,8 +109,10 @@ pub struct Tx {
     flushed: u64,
     /// The number that the open batch will have.
     sequence: u64,
-    /// Time of the unit, Unix microseconds.
+    /// Time of the unit, Unix microseconds: by it keys expire.
     now_us: u64,
+    /// What it shows for the time.
+    shown_us: u64,
     /// Whether expired keys may be removed: on a leader.
     leading: bool,
     /// Expired keys stay, though no one sees them, until something writes them: `CLIENT PAUSE`.
@@ -145,7 +150,8 @@ struct UnitState {
     mark: Option<Mark>,
     undo_count: usize,
     depends_on: Cell<u64>,
-    read_clock: Cell<bool>,
+    showed_time: Cell<bool>,
+    found_expired: Cell<bool>,
     publications: Vec<Publication>,
     /// Bytes of effects that the open batch had before.
     bytes_before: usize,
@@ -166,6 +172,7 @@ impl Tx {
             flushed: 0,
             sequence: 1,
             now_us: 0,
+            shown_us: 0,
             leading: false,
             keeps_expired: false,
             reply_bytes_max: usize::MAX,
@@ -190,15 +197,21 @@ impl Tx {
 
     /// Begins a unit at this time.
     pub fn begin_unit(&mut self, now_us: u64, leading: bool) {
-        self.now_us = now_us;
+        (self.now_us, self.shown_us) = (now_us, now_us);
         self.leading = leading;
         self.unit.mark = Some(self.batch.mark());
         self.unit.undo_count = self.open.undos.len();
         self.unit.depends_on.set(0);
-        self.unit.read_clock.set(false);
+        self.unit.showed_time.set(false);
+        self.unit.found_expired.set(false);
         self.unit.publications.clear();
         self.unit.bytes_before = self.batch.effect_bytes();
         self.unit.copied_bytes = 0;
+    }
+
+    /// The unit shows another time than that by which keys expire.
+    pub const fn show_time(&mut self, shown_us: u64) {
+        self.shown_us = shown_us;
     }
 
     /// Ends the unit: its effects are part of the open batch.
@@ -208,7 +221,8 @@ impl Tx {
         Unit {
             wrote,
             depends_on: if wrote { self.sequence } else { self.unit.depends_on.get() },
-            read_clock: self.unit.read_clock.get(),
+            showed_time: self.unit.showed_time.get(),
+            found_expired: self.unit.found_expired.get(),
             publications: std::mem::take(&mut self.unit.publications),
         }
     }
@@ -369,9 +383,10 @@ impl Tx {
         self.reply_bytes_max
     }
 
-    /// Whether a key is there and has not expired, for `WATCH`: no reply shows it, so none need wait for it.
+    /// Whether a key is there and has not expired, for `WATCH`: no reply shows what is in it, so none need wait for
+    /// who changed it.
     pub fn is_there(&self, key: &[u8]) -> bool {
-        self.keyspace.get(key).is_some_and(|object| !object.is_expired(self.now_us / 1000))
+        self.keyspace.get(key).is_some_and(|object| self.is_live(object))
     }
 
     /// Whether an expired key may be removed where it is met.
@@ -381,15 +396,15 @@ impl Tx {
 
     // ---- for handlers: reading ------------------------------------------------
 
-    /// The unit's time, Unix milliseconds.
-    pub fn now_ms(&self) -> u64 {
-        self.now_us() / 1000
+    /// The unit's time, Unix milliseconds: what deadlines are reckoned from and compared with. Not to be shown.
+    pub const fn now_ms(&self) -> u64 {
+        self.now_us / 1000
     }
 
-    /// The unit's time, Unix microseconds.
-    pub fn now_us(&self) -> u64 {
-        self.unit.read_clock.set(true);
-        self.now_us
+    /// The time to show, Unix microseconds.
+    pub fn shown_us(&self) -> u64 {
+        self.unit.showed_time.set(true);
+        self.shown_us
     }
 
     /// The text of a loaded script. The reply waits for the batch that loaded it, if that is in flight.
@@ -416,7 +431,7 @@ impl Tx {
         }
         self.depend_on(self.cleared);
         let object = self.keyspace.get_hashed(hash, key);
-        let object = object.filter(|object| object.expires_at.is_none() || !object.is_expired(self.now_ms()));
+        let object = object.filter(|object| self.is_live(object));
         if self.lookups.counting.get() {
             let count = if object.is_some() { &self.lookups.hits } else { &self.lookups.misses };
             count.set(count.get() + 1);
@@ -521,7 +536,11 @@ impl Tx {
 
     /// Whether an object of the whole keyspace has not expired.
     pub fn is_live(&self, object: &Object) -> bool {
-        object.expires_at.is_none() || !object.is_expired(self.now_ms())
+        let is_live = object.expires_at.is_none() || !object.is_expired(self.now_ms());
+        if !is_live {
+            self.unit.found_expired.set(true);
+        }
+        is_live
     }
 
     /// A number below `end`, drawn at random. `end` is not 0.

@@ -10,7 +10,7 @@ use moonraft_router::{Network, SlotMap};
 use super::{busy::Clients, clock, facts, replicas::ReplicaHandle, shared::NodeShared, shutdown};
 use crate::{
     config::SettingError,
-    consensus::LeaseCell,
+    consensus::{LeaseCell, ShardTimes},
     glob,
     shard::{Busy, BusyShard, ProcessFacts, Surroundings},
 };
@@ -50,6 +50,10 @@ impl Surroundings for World {
 
     fn lease_covers(&self, term: u64) -> bool {
         self.lease.covers(term, clock::boot_ns())
+    }
+
+    fn times(&self) -> Option<&ShardTimes> {
+        Some(&self.lease.times)
     }
 
     fn map(&self, network: Network) -> Arc<SlotMap> {

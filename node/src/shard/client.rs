@@ -204,6 +204,11 @@ impl Client for Turn<'_> {
         self.shard.surroundings.unix_us()
     }
 
+    fn wall_clock_ahead_ms(&self) -> i64 {
+        let surroundings = &self.shard.surroundings;
+        self.shard.clock.behind_ms(surroundings.boot_ns(), surroundings.unix_us())
+    }
+
     fn boot_ns(&self) -> u64 {
         self.shard.surroundings.boot_ns()
     }

@@ -104,6 +104,7 @@ impl Shard {
     /// until the log tells their fate.
     pub(super) fn step_down(&mut self) {
         let Standing::Leading { term, .. } = self.standing else { return };
+        self.end_time();
         self.give_up_speculative_snapshot();
         self.abandon_open_batch(term);
         if self.settings.fault == Some(PlantedFault::UndoSkipped) {
@@ -139,7 +140,7 @@ impl Shard {
     fn serve(&mut self) {
         let Standing::Leading { term, .. } = self.standing else { return };
         self.standing = Standing::Leading { term, serving: true };
-        self.clock.begin_term();
+        self.begin_time(term);
         self.tx_mut().begin_term();
         self.next_round = 1;
         self.waits.begin_anew(self.applied.0);
@@ -202,7 +203,7 @@ impl Shard {
             if !led {
                 self.apply(entry, &batch);
             }
-            self.clock.committed(batch.stamp_ms);
+            self.clock.committed(entry.term, batch.stamp_ms, self.surroundings.boot_ns());
             self.note_format(batch.format);
             if let Some(own) = own {
                 if !led {
@@ -344,6 +345,7 @@ impl Shard {
 
     fn tick(&mut self) {
         self.look_at_memory();
+        self.tick_time();
         let now = self.surroundings.boot_ns();
         if self.pause.is_some_and(|pause| pause.until_ns <= now) {
             self.set_pause(None);

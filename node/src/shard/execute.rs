@@ -52,7 +52,7 @@ impl Shard {
         let unit = self.tx_mut().end_unit();
         let (wrote, published) = (unit.wrote, !unit.publications.is_empty());
         // The shard's time is data too: a later leader may have shown a later one.
-        let needs_leader = needs_leader || (unit.read_clock && self.is_serving());
+        let needs_leader = needs_leader || (unit.showed_time && self.is_serving());
         let batch = self.settle_unit(unit);
         if self.sessions.contains(id) {
             if let Some(batch) = batch {

@@ -176,7 +176,7 @@ impl Shard {
         Self {
             tx: Some(Box::new(tx)),
             engine: Some(Box::new(engine)),
-            clock: Clock::starting_at(state.stamp_ms),
+            clock: Clock::starting_at(state.stamp_ms, settings.clocks),
             formats,
             applied: state.applied,
             acknowledged: state.acknowledged,
@@ -281,6 +281,7 @@ impl Shard {
     /// Takes changed settings over, for what comes from now on.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut ShardSettings)) {
         change(&mut self.settings);
+        self.clock.set_bounds(self.surroundings.boot_ns(), self.settings.clocks);
         let bytes = self.settings.reply_bytes_max;
         self.tx_mut().set_reply_bytes_max(bytes);
     }

@@ -39,7 +39,7 @@ impl Shard {
         {
             return false;
         }
-        let now_ms = self.clock.read(self.surroundings.unix_us()) / 1000;
+        let now_ms = self.read_clock().now_us / 1000;
         let Self { tx, sessions, .. } = self;
         let keyspace = tx.as_mut().expect("nothing is asked of a vacant shard").keyspace_mut();
         let ready = match (command.run, &sessions[id].queue) {

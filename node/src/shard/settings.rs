@@ -2,6 +2,7 @@
 
 use moonraft_proto::resp;
 
+use super::clock::Bounds;
 use crate::script;
 
 /// What does not change while a shard runs.
@@ -13,6 +14,8 @@ pub struct ShardSettings {
     pub replica: u64,
     /// The node it lives on.
     pub node: u64,
+    /// How much clocks may differ; `lease-drift-percent`, `clock-slew-per-mille`.
+    pub clocks: Bounds,
     /// Every read waits for a round: `reads = "read-index"`.
     pub read_index: bool,
     /// How long requests wait for a leader before clients are told that there is
@@ -73,6 +76,7 @@ impl Default for ShardSettings {
             shard: 0,
             replica: 1,
             node: 1,
+            clocks: Bounds::default(),
             read_index: false,
             park_ms: 2000,
             settle_ms: 10_000,
@@ -122,4 +126,8 @@ pub enum PlantedFault {
     ScriptStoppedHalfWay,
     /// Published messages leave before their batch is committed.
     MessageBeforeCommit,
+    /// A new leader begins at what its predecessor may have shown, not at what its clock was.
+    LeaderAhead,
+    /// Keys expire by the node's wall clock.
+    ExpiryByWall,
 }

@@ -260,7 +260,7 @@ impl Shard {
     pub fn end_install(&mut self) {
         let installing = self.installing.take().expect("an installation has begun");
         self.tx_mut().keyspace_mut().watched.touch_all();
-        self.clock.committed(installing.stamp_ms);
+        self.clock.committed(installing.term, installing.stamp_ms, self.surroundings.boot_ns());
         self.note_format(self.agreed_format());
         self.note_saved();
         self.applied = (installing.index, installing.term);

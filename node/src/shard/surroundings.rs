@@ -6,6 +6,7 @@ use moonraft_router::{Network, SlotMap};
 
 use super::BusyShard;
 pub use crate::command::client::ProcessFacts;
+use crate::consensus::ShardTimes;
 
 /// What a shard sees of the world around it.
 pub trait Surroundings {
@@ -16,6 +17,10 @@ pub trait Surroundings {
     /// Whether this replica, leading `term`, has a lease at this very moment: the
     /// clock is read in here.
     fn lease_covers(&self, term: u64) -> bool;
+    /// Where the shard's time is told and heard, or nobody does.
+    fn times(&self) -> Option<&ShardTimes> {
+        None
+    }
     /// The cluster as this node knows it, with the addresses of one network.
     fn map(&self, network: Network) -> Arc<SlotMap>;
     /// Bytes that the process has taken of its allocator. Cheap: asked before each request that may take more.

@@ -1,19 +1,79 @@
 //! A unit's begin, and what its reply and its messages wait for.
 
-use super::{Output, PlantedFault, SessionId, Shard, Standing, outbox::BatchId};
-use crate::keyspace::tx::{Publication, Unit};
+use super::{Output, PlantedFault, SessionId, Shard, Standing, clock::Reading, outbox::BatchId};
+use crate::{
+    consensus::ShardTimes,
+    keyspace::tx::{Publication, Unit},
+    marks,
+};
 
 impl Shard {
     /// Begins a unit at the shard's present time.
     pub(super) fn begin_unit(&mut self) {
-        let wall_us = self.surroundings.unix_us();
-        let now_us = match self.settings.fault {
-            Some(PlantedFault::ClockBackwards) => wall_us,
-            _ => self.clock.read(wall_us),
-        };
+        let Reading { now_us, shown_us } = self.read_clock();
         let leading = self.is_serving();
         self.tx_mut().begin_unit(now_us, leading);
+        self.tx_mut().show_time(shown_us);
     }
+
+    /// The shard's present time.
+    pub(super) fn read_clock(&mut self) -> Reading {
+        let surroundings = &self.surroundings;
+        if self.settings.fault == Some(PlantedFault::ClockBackwards) {
+            let now_us = surroundings.unix_us();
+            return Reading { now_us, shown_us: now_us };
+        }
+        let reading = self.clock.read(surroundings.boot_ns(), || surroundings.unix_us());
+        match self.settings.fault {
+            Some(PlantedFault::ExpiryByWall) => Reading { now_us: surroundings.unix_us(), ..reading },
+            _ => reading,
+        }
+    }
+
+    // ---- the shard's time -----------------------------------------------------
+
+    /// Takes the shard's time over: this replica serves from now on.
+    pub(super) fn begin_time(&mut self, term: u64) {
+        self.hear_time();
+        let (boot_ns, wall_us) = (self.surroundings.boot_ns(), self.surroundings.unix_us());
+        let expires = !self.keyspace().deadlines().is_empty();
+        self.clock.begin_term(term, boot_ns, wall_us, expires);
+        if self.settings.fault == Some(PlantedFault::LeaderAhead) {
+            self.clock.begin_at_ceiling();
+        }
+        self.tell_time();
+    }
+
+    /// It serves no more.
+    pub(super) fn end_time(&mut self) {
+        self.clock.step_down(self.surroundings.boot_ns());
+        self.tell_time();
+    }
+
+    /// Now and then: a leader looks at its wall clock and tells the time, a follower hears it.
+    pub(super) fn tick_time(&mut self) {
+        if self.is_serving() {
+            self.clock.look_at_wall(self.surroundings.boot_ns(), self.surroundings.unix_us());
+            self.tell_time();
+        } else {
+            self.hear_time();
+        }
+    }
+
+    fn tell_time(&self) {
+        if let Some(times) = self.surroundings.times() {
+            times.tell(self.clock.told());
+        }
+    }
+
+    fn hear_time(&mut self) {
+        let heard = self.surroundings.times().and_then(ShardTimes::heard);
+        if let Some(heard) = heard {
+            self.clock.heard(heard);
+        }
+    }
+
+    // ---- what waits -----------------------------------------------------------
 
     /// Settles what a unit's reply waits for. `None`: for nothing.
     pub(super) fn settle_unit(&mut self, unit: Unit) -> Option<BatchId> {
@@ -23,9 +83,13 @@ impl Shard {
             return None;
         };
         let mut sequence = unit.depends_on;
-        if unit.read_clock && !self.clock.is_covered() {
+        if unit.found_expired && !unit.wrote {
+            marks::reached("key found expired and not removed");
+        }
+        let needed_ms = self.clock.needed_ms(unit.showed_time, unit.found_expired && !unit.wrote);
+        if needed_ms > self.clock.committed_ms() {
             let covering = match self.speculation.newest() {
-                Some(newest) if self.clock.will_be_covered() => newest.batch.sequence,
+                Some(newest) if self.clock.is_sealed(needed_ms) => newest.batch.sequence,
                 _ => self.tx().open_sequence(),
             };
             sequence = sequence.max(covering);

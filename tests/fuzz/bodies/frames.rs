@@ -62,6 +62,7 @@ fn raft(message: RaftMessage) {
         to: ReplicaId(message.to),
         stamp: message.stamp,
         echo: message.echo,
+        time: message.time,
         reads: message.reads,
         data: message.data,
     };

@@ -1,8 +1,8 @@
 //! Locks with a time to live and a fencing token.
 //!
 //! Tokens are unique and grow in real time; the protected thing never takes an older
-//! token after a newer one. Where no clock is moved, nobody else gets the lock before
-//! the time is over or its holder began to release it.
+//! token after a newer one. Nobody else gets the lock before the whole of its time is over,
+//! by the fastest clock there is, or its holder began to release it: whatever wall clocks do.
 
 use std::cell::RefCell;
 
@@ -17,9 +17,8 @@ use crate::{
 const LOCKS: u64 = 2;
 /// Time to live, of the lock.
 const LIVES_MS: u64 = 1500;
-/// A shard's clock may jump ahead at a failover by as much as its stamps lie ahead, 200 ms, and
-/// a phase may bring several before the wall clock has caught up.
-const AHEAD_MS: u64 = 800;
+/// A shard's time may run so much faster than its leader's clock, in parts per million: `clock-slew-per-mille`.
+const SLEW_PPM: u64 = 5000;
 
 const ACQUIRE: &str = "if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
 return redis.call('incr', KEYS[2]) end return 0";
@@ -34,6 +33,8 @@ const RELEASE: &str =
 struct Held {
     lock: u64,
     token: Reading,
+    /// It was not got before this: when the request was last sent.
+    sent: u64,
     released: u64,
     used: bool,
 }
@@ -52,10 +53,11 @@ impl Lock {
 
     fn overlaps(&self) -> Vec<String> {
         let held = self.held.borrow();
+        let faster = |ns: u64, ppm: u64| ns / (1_000_000 + ppm) * 1_000_000;
+        let lives_ns = faster(faster(LIVES_MS * 1_000_000, self.fault.fastest_ppm()), SLEW_PPM);
         let mut wrong = Vec::new();
         for first in held.iter() {
-            // The lock may have been set as early as it was asked for.
-            let ends = (first.token.called + (LIVES_MS - AHEAD_MS) * 1_000_000).min(first.released);
+            let ends = (first.sent + lives_ns).min(first.released);
             let others = held.iter().filter(|other| {
                 other.lock == first.lock
                     && other.token.value != first.token.value
@@ -89,7 +91,7 @@ impl Workload for Lock {
         let used = used.value().and_then(number) == Some(1);
         let token = Reading { called: got.called, returned: got.returned, value: token, grows: true };
         let at = self.held.borrow().len();
-        self.held.borrow_mut().push(Held { lock, token, released: u64::MAX, used });
+        self.held.borrow_mut().push(Held { lock, token, sent: got.sent, released: u64::MAX, used });
         // Some holders die.
         if client.rng.random_bool(0.8) {
             let released = client.one(&key, ["EVAL", RELEASE, "1", &key, &owner]).await;
@@ -119,9 +121,7 @@ impl Workload for Lock {
             let lost = held.iter().filter(|held| held.used && !uses.contains(&held.token.value));
             wrong.extend(lost.map(|held| format!("lock {lock}: an acknowledged use is lost: {held:?}")));
         }
-        if !self.fault.moves_clocks() {
-            wrong.extend(self.overlaps());
-        }
+        wrong.extend(self.overlaps());
         wrong.truncate(TOLD_MAX);
         wrong
     }
@@ -138,16 +138,23 @@ mod tests {
         let names = Names { phase: "p".into(), last: Rc::default() };
         let held = |value, called, released| {
             let token = Reading { called, returned: called + 10, value, grows: true };
-            Held { lock: 0, token, released, used: false }
+            Held { lock: 0, token, sent: called, released, used: false }
         };
-        let check = |second: Held| {
-            let lock = Lock::new(&names, Fault::Kill);
-            lock.held.borrow_mut().extend([held(1, 0, 1000), second]);
+        let check_under = |fault: Fault, first: Held, second: Held| {
+            let lock = Lock::new(&names, fault);
+            lock.held.borrow_mut().extend([first, second]);
             lock.uses.borrow_mut().push((0, vec![]));
             lock.check()
         };
+        let check = |second: Held| check_under(Fault::Kill, held(1, 0, 1000), second);
         assert_eq!(check(held(2, 1500, u64::MAX)), Vec::<String>::new());
         assert_eq!(check(held(2, 500, u64::MAX)).len(), 1);
         assert_eq!(check(held(1, 1500, u64::MAX)).len(), 1, "a token that does not grow");
+        // It dies without a release: the whole of its time counts, by the fastest clock.
+        let after = |fault: Fault, ms: u64| {
+            check_under(fault, held(1, 0, u64::MAX), held(2, ms * 1_000_000, u64::MAX)).len()
+        };
+        assert_eq!((after(Fault::ClockJump, 1491), after(Fault::ClockJump, 1493)), (1, 0));
+        assert_eq!((after(Fault::ClockRate, 1430), after(Fault::ClockRate, 1432)), (1, 0));
     }
 }

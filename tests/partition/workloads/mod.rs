@@ -135,7 +135,7 @@ pub fn run(phase: &Phase, signals: &Signals) -> anyhow::Result<Vec<Outcomes>> {
                     drive(bank::Bank::new(&names), phase, signals),
                     drive(lock::Lock::new(&names, phase.fault), phase, signals),
                     drive(sale::Sale::new(&names), phase, signals),
-                    drive(time::Time::new(&names), phase, signals),
+                    drive(time::Time::new(&names, phase.fault), phase, signals),
                     drive(random::Random::new(&names), phase, signals),
                     drive(queue::Queue::new(&names), phase, signals),
                 )

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::history::{Action, Answer, History, Operation, TimeReading};
+use crate::history::{Action, Answer, Grant, History, Operation, TimeReading};
 
 /// What a key holds in the plain model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -52,6 +52,7 @@ pub fn check(history: &History) -> Result<usize, String> {
     crate::units::check(history)?;
     crate::jobs::check(&history.jobs_added, &history.jobs_seen)?;
     check_times(&history.times)?;
+    check_locks(&history.locks)?;
     Ok(undecided)
 }
 
@@ -65,6 +66,27 @@ fn show(operations: &[&Operation]) -> String {
         format!("  {called:.3} .. {returned} ms  {:?} -> {:?}\n", operation.action, operation.answer)
     };
     operations.iter().map(line).collect()
+}
+
+/// Nobody is given a lock in the time of another who was given it. When it was given is not known, only between which
+/// two moments, nor which of two was first: it is wrong if it cannot have been right.
+fn check_locks(locks: &[Grant]) -> Result<(), String> {
+    let may_precede = |first: &Grant, second: &Grant| second.returned >= first.sent + first.life;
+    let mut by_key: BTreeMap<&str, Vec<&Grant>> = BTreeMap::new();
+    for grant in locks {
+        by_key.entry(&grant.key).or_default().push(grant);
+    }
+    for mut grants in by_key.into_values() {
+        grants.sort_by_key(|grant| grant.sent);
+        for (at, one) in grants.iter().enumerate() {
+            let other =
+                grants[at + 1..].iter().find(|other| !may_precede(one, other) && !may_precede(other, one));
+            if let Some(other) = other {
+                return Err(format!("two had a lock at a time: {one:?} and {other:?}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A clock reading that was shown before another was asked for is not later.
@@ -331,6 +353,15 @@ mod tests {
         };
         assert!(check(&reads(None)).is_ok());
         assert!(check(&reads(Some(1))).is_err());
+    }
+
+    #[test]
+    fn two_who_have_a_lock_at_a_time_are_found() {
+        let grant = |sent, returned| Grant { key: "lock".into(), sent, returned, life: 100 };
+        let locks = |second| History { locks: vec![grant(0, 5), second], ..History::default() };
+        assert!(check(&locks(grant(80, 100))).is_ok(), "it may have been given at 0 and at 100");
+        assert!(check(&locks(grant(80, 99))).is_err());
+        assert!(check(&locks(grant(1, 200))).is_ok());
     }
 
     #[test]

@@ -76,6 +76,20 @@ pub struct TimeReading {
     pub shown: u64,
 }
 
+/// A lock that a client was given: `SET key owner NX PX milliseconds`.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The lock.
+    pub key: String,
+    /// When the request that got it was sent; none before it was executed.
+    pub sent: u64,
+    /// When the answer came.
+    pub returned: u64,
+    /// Nobody else may be given it for so long after it was given, nanoseconds of true time: all its time, by the
+    /// fastest of the cluster's clocks.
+    pub life: u64,
+}
+
 /// All that happened in a run.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -83,6 +97,8 @@ pub struct History {
     pub operations: Vec<Operation>,
     /// Readings of clocks.
     pub times: Vec<TimeReading>,
+    /// Locks that were given.
+    pub locks: Vec<Grant>,
     /// Two keys that are always written together, with one number drawn in a
     /// script, as they were read together.
     pub twins: Vec<(Option<u64>, Option<u64>)>,

@@ -12,6 +12,7 @@
 //!   is lost, doubled or read stale; a redirected request had no effect;
 //! * units are atomic and have one order ([`units`]);
 //! * a job that scripts move between lists is always in exactly one ([`jobs`]);
+//! * nobody is given a lock before its time is over by the fastest clock, whatever wall clocks do;
 //! * times shown by `TIME` never go backwards in real time;
 //! * once faults end, every shard serves again;
 //! * all replicas of a shard hold equal data, at the end and at each index along the way.

@@ -80,7 +80,11 @@ pub const ALL: &[&str] = &[
     "older file of a log noticed",
     "lost snapshot noticed",
     // Time.
-    "clock went back and the shard's did not",
+    "wall clock far ahead of the shard's time",
+    "wall clock far behind the shard's time",
+    "new leader waited for its time to be shown",
+    "time without a leader was told by the wall clock",
+    "key found expired and not removed",
     "expired key removed by a tick",
     "expired key removed by a request",
     // Clients.

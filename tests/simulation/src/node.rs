@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use moonraft::{
-    consensus::{Consensus, GroupSettings, GroupStatus, Input, LeaseCell, ReplicaId},
+    consensus::{Consensus, GroupSettings, GroupStatus, Input, LeaseCell, ReplicaId, ShardTimes},
     control::{Topology, birth::Birth},
     log::{LogWrites, RecoveredGroup},
     replica::{DiskHealth, Dispatch, Install, Intake, Message, Notice, Progress},
@@ -46,6 +46,9 @@ impl Surroundings for World {
             mark("lease lapsed while a read was executed");
         }
         covers
+    }
+    fn times(&self) -> Option<&ShardTimes> {
+        Some(&self.lease.times)
     }
     fn map(&self, _: Network) -> Arc<SlotMap> {
         Arc::clone(&self.map.borrow())

@@ -17,6 +17,8 @@ pub enum Way {
     Block,
     /// In one script.
     Script,
+    /// Read in one script, each if it is found among all keys of the shard.
+    Listed,
     /// Keys are watched and read, then the changes are made in a block.
     Watch,
     /// One append, in a script that publishes the number as well.
@@ -28,6 +30,8 @@ pub enum Way {
 pub enum Request {
     /// Actions on keys of one slot; those that read first.
     Keys(Way, Vec<(String, Action)>),
+    /// `SET key owner NX PX milliseconds`: a lock, which is never released.
+    Lock(String, u64, u64),
     /// `TIME`, at a shard.
     Time(usize),
     /// A script that writes to the key and then runs until it is killed.
@@ -72,6 +76,8 @@ pub enum Meaning {
     Answers(Vec<Told>),
     /// The keys are watched and were read: the second part may be sent.
     Watched(Vec<Answer>),
+    /// Whether the lock was given.
+    Locked(bool),
     /// A clock reading, microseconds.
     Time(u64),
     /// What the twins hold.
@@ -108,7 +114,7 @@ pub struct Mix {
 }
 
 /// Kinds of requests that [`Request::draw`] knows.
-pub const REQUEST_KINDS: usize = 15;
+pub const REQUEST_KINDS: usize = 16;
 /// The place of jobs among them.
 pub const JOBS: usize = 12;
 
@@ -152,6 +158,13 @@ pub const CHANNEL: &str = "news";
 
 const COUNT_JOBS: &str =
     "return {redis.call('lrange', KEYS[1], 0, -1), redis.call('lrange', KEYS[2], 0, -1)}";
+/// Whoever lists all keys leaves those alone that have expired, and removes none.
+const READ_LISTED: &str = "
+local out = {}
+for i, key in ipairs(ARGV) do
+  out[i] = #redis.call('keys', key) > 0 and redis.call('get', key)
+end
+return out";
 
 const RUN_UNTIL_KILLED: &str = "
 redis.call('set', KEYS[1], ARGV[1])
@@ -169,7 +182,7 @@ impl Request {
         let twins = || twins_of(which, shards);
         let one = |key: String, action: Action| Request::Keys(Way::Commands, vec![(key, action)]);
         let register = format!("register{which}");
-        let fleeting = format!("fleeting{which}");
+        let fleeting = tag("fleeting");
         match crate::pick(rng, &mix.weights) {
             0 => one(register, Action::Write(unique)),
             1 => one(register, Action::Read),
@@ -178,7 +191,10 @@ impl Request {
                 one(register, Action::CompareAndSet(old, unique))
             }
             3 => one(fleeting, Action::WriteFleeting(unique, rng.random_range(1..=mix.life_ms))),
-            4 => one(fleeting, Action::Read),
+            4 => {
+                let way = if rng.random_bool(0.5) { Way::Commands } else { Way::Listed };
+                Request::Keys(way, vec![(fleeting, Action::Read)])
+            }
             5 => one(tag("count"), Action::Add(1)),
             6 => one(tag("count"), Action::Read),
             7 => lists(rng, which, unique),
@@ -191,6 +207,7 @@ impl Request {
             11 => Request::Killed(register, unique),
             JOBS => Request::Jobs(which, jobs(rng, unique)),
             13 => Request::Keys(Way::Announce, vec![(tag("list0"), Action::Append(unique))]),
+            14 => Request::Lock(format!("lock{which}"), unique, rng.random_range(100..1500)),
             _ => Request::Time(rng.random_range(0..shards)),
         }
     }
@@ -217,7 +234,11 @@ impl Request {
         match self {
             Request::Keys(_, actions) => actions.iter().all(|(_, action)| action.only_reads()),
             Request::Twins(_) | Request::Jobs(_, Jobs::Count) => true,
-            Request::Jobs(..) | Request::Time(_) | Request::Killed(..) | Request::Draw(_) => false,
+            Request::Jobs(..)
+            | Request::Time(_)
+            | Request::Lock(..)
+            | Request::Killed(..)
+            | Request::Draw(_) => false,
         }
     }
 
@@ -225,7 +246,10 @@ impl Request {
     pub fn slot(&self) -> Result<u16, usize> {
         let key = match self {
             Request::Keys(_, actions) => &actions[0].0,
-            Request::Killed(key, _) | Request::Draw([key, _]) | Request::Twins([key, _]) => key,
+            Request::Killed(key, _)
+            | Request::Lock(key, ..)
+            | Request::Draw([key, _])
+            | Request::Twins([key, _]) => key,
             Request::Jobs(pair, _) => &pair_of(*pair)[0],
             Request::Time(shard) => return Err(*shard),
         };
@@ -247,7 +271,7 @@ impl Request {
             Request::Killed(..) | Request::Draw(_) | Request::Twins(_) => Way::Script,
             Request::Jobs(_, Jobs::Move { in_block: true, .. }) => Way::Block,
             Request::Jobs(_, Jobs::Move { .. } | Jobs::Count) => Way::Script,
-            Request::Jobs(_, Jobs::Add(_)) | Request::Time(_) => Way::Commands,
+            Request::Jobs(_, Jobs::Add(_)) | Request::Time(_) | Request::Lock(..) => Way::Commands,
         }
     }
 
@@ -262,6 +286,9 @@ impl Request {
         match self {
             Request::Keys(way, actions) => return keys_bytes(*way, actions, second, text_bytes),
             Request::Time(_) => put(&["TIME"]),
+            Request::Lock(key, owner, ms) => {
+                put(&["SET", key, &owner.to_string(), "NX", "PX", &ms.to_string()])
+            }
             Request::Killed(key, n) => put(&["EVAL", RUN_UNTIL_KILLED, "1", key, &n.to_string()]),
             Request::Draw([a, b]) => put(&["EVAL", DRAW, "1", a, b]),
             Request::Twins([a, b]) => put(&["EVAL_RO", READ_BOTH, "1", a, b]),
@@ -276,7 +303,7 @@ impl Request {
     pub fn meaning(&self, second: bool, bytes: &[u8]) -> Option<Meaning> {
         let actions = self.actions();
         let count = match self.way() {
-            Way::Script | Way::Announce => 1,
+            Way::Script | Way::Listed | Way::Announce => 1,
             Way::Commands => actions.len().max(1),
             Way::Block if actions.is_empty() => 5, // a job is moved, and both lists are read
             Way::Block => actions.len() + 2,
@@ -298,6 +325,11 @@ impl Request {
             Request::Time(_) | Request::Draw(_) => time(&replies[0]),
             Request::Twins(_) => twins(&replies[0]),
             Request::Jobs(_, what) => jobs_meaning(*what, &replies),
+            Request::Lock(..) => match &replies[0] {
+                Value::Status(text) if text == "OK" => Meaning::Locked(true),
+                Value::Nil => Meaning::Locked(false),
+                other => Meaning::Wrong(format!("{other:?}")),
+            },
             Request::Killed(..) => match &replies[0] {
                 Value::Error(text) if text.starts_with("ERR Script killed by user") => Meaning::Killed,
                 other => Meaning::Wrong(format!("{other:?}")),
@@ -443,6 +475,13 @@ fn keys_bytes(way: Way, actions: &[(String, Action)], second: bool, text_bytes: 
             let Action::Append(n) = action else { unreachable!("only appends are announced") };
             let all = ["EVAL", ANNOUNCE, "1", key, &words[2], CHANNEL, &n.to_string()];
             pack(&mut out, all.map(str::to_owned).into_iter());
+        }
+        (Way::Listed, _) => {
+            // What a script declares is removed before it looks, if it has expired.
+            let declared = format!("{}-", actions[0].0);
+            let words = ["EVAL_RO", READ_LISTED, "1", &declared].map(str::to_owned);
+            let keys = actions.iter().map(|(key, _)| key.clone());
+            pack(&mut out, words.into_iter().chain(keys).collect::<Vec<_>>().into_iter());
         }
         (Way::Script, _) => {
             let mut all = vec!["EVAL".to_owned(), DO_ALL.to_owned(), actions.len().to_string()];

@@ -124,6 +124,7 @@ fn server(lines: &mut Lines, client: &dyn Client) {
         ("run_id", &facts.run_id),
         ("tcp_port", &facts.port),
         ("server_time_usec", &now_us),
+        ("moonraft_wall_clock_ahead_ms", &client.wall_clock_ahead_ms()),
         ("uptime_in_seconds", &up_s),
         ("uptime_in_days", &(up_s / 86_400)),
         ("hz", &10),

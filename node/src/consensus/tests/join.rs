@@ -225,7 +225,7 @@ fn a_message_of_an_earlier_life_is_not_believed() {
     (request.from, request.to, request.term, request.index) = (from.0, to.0, term + 5, 1 << 40);
     request.context = bytes::Bytes::from_static(raft::CAMPAIGN_TRANSFER);
     let data = protobuf::Message::write_to_bytes(&request).unwrap().into();
-    let message = PeerMessage { group: 0, from, to, stamp: 0, echo: 0, reads: false, data };
+    let message = PeerMessage { group: 0, from, to, stamp: 0, echo: 0, time: 0, reads: false, data };
     network.input(leader, Input::Message(message));
     network.run_ms(300);
     assert_eq!((network.leader(0), network.status(leader, 0).term), (Some(leader), term));

@@ -565,6 +565,7 @@ fn garbage_from_a_peer_is_dropped() {
             to: ReplicaId::new(leader, 0),
             stamp: random.next(),
             echo: random.next(),
+            time: random.next(),
             reads: random.chance(50),
             data: data.into(),
         };
@@ -589,7 +590,8 @@ fn answers_of_strangers_are_not_remembered() {
         message.set_msg_type(raft::eraftpb::MessageType::MsgHeartbeatResponse);
         (message.to, message.from, message.term) = (me.0, from.0, term);
         let data = protobuf::Message::write_to_bytes(&message).unwrap().into();
-        let message = PeerMessage { group: 0, from, to: me, stamp: 0, echo: now, reads: false, data };
+        let message =
+            PeerMessage { group: 0, from, to: me, stamp: 0, echo: now, time: 0, reads: false, data };
         consensus.step(Input::Message(message), now);
         consensus.groups[&0].echoes.of(term, from.0)
     };

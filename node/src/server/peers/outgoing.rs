@@ -184,6 +184,7 @@ fn to_wire(message: PeerMessage) -> RaftMessage {
         to: message.to.0,
         stamp: message.stamp,
         echo: message.echo,
+        time: message.time,
         data: message.data,
         reads: message.reads,
     }
@@ -197,6 +198,7 @@ pub(super) fn from_wire(message: RaftMessage) -> PeerMessage {
         to: ReplicaId(message.to),
         stamp: message.stamp,
         echo: message.echo,
+        time: message.time,
         reads: message.reads,
         data: message.data,
     }

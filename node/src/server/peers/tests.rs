@@ -118,6 +118,7 @@ fn message(number: u64, bytes: usize) -> PeerMessage {
         to: ReplicaId(2),
         stamp: number,
         echo: 5,
+        time: 6,
         reads: number % 2 == 1,
         data: data.into(),
     }
@@ -392,6 +393,7 @@ fn snapshot_message(name: SnapshotName) -> PeerMessage {
         to: ReplicaId(2),
         stamp: 0,
         echo: 0,
+        time: 0,
         reads: false,
         data: raft_message.write_to_bytes().unwrap().into(),
     }

@@ -229,6 +229,7 @@ fn finish(incoming: &Incoming, name: SnapshotName, chunk: &SnapshotChunk) {
         to: ReplicaId(chunk.to),
         stamp: 0,
         echo: 0,
+        time: 0,
         reads: false,
         data: chunk.message.clone(),
     };

@@ -35,7 +35,7 @@ use crate::{
     consensus::Input,
     replica::Intake,
     script,
-    shard::{Output, Shard, ShardSettings},
+    shard::{Output, Shard, ShardSettings, clock::Bounds},
 };
 
 /// A snapshot that was held up makes so much time good, and no more.
@@ -79,6 +79,10 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
     let bytes = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let unlimited = |bytes_max: u64| if bytes_max == 0 { usize::MAX } else { bytes(bytes_max) };
     ShardSettings {
+        clocks: Bounds {
+            drift_percent: settings.lease_drift_percent,
+            slew_per_mille: settings.clock_slew_per_mille,
+        },
         read_index: settings.reads == Reads::ReadIndex,
         // About two election timeouts: the longest that a failover takes when all goes well.
         park_ms: 2 * settings.node_timeout_ms,

@@ -39,6 +39,14 @@ pub(crate) struct World {
     pub while_busy: RefCell<Option<WhileBusy>>,
 }
 
+impl World {
+    /// Time goes by, on all clocks.
+    pub fn elapse_us(&self, microseconds: u64) {
+        self.unix_us.set(self.unix_us.get() + microseconds);
+        self.boot_ns.set(self.boot_ns.get() + microseconds * 1000);
+    }
+}
+
 pub(crate) type WhileBusy = Box<dyn FnMut(&mut BusyShard<'_>) -> Busy>;
 
 impl Surroundings for World {

@@ -84,7 +84,7 @@ fn a_write_that_a_block_brings_into_its_own_pause_finds_no_expired_key() {
     shard.send(client, "SET k text PX 100");
     shard.commit_all();
     shard.read(client);
-    shard.world.unix_us.set(shard.world.unix_us.get() + 101_000);
+    shard.world.elapse_us(101_000);
     shard.send(client, "MULTI ; CLIENT PAUSE 1000 WRITE ; HSET k field value ; EXEC");
     shard.commit_all();
     assert_eq!(shard.read(client), "[+OK, :1]");

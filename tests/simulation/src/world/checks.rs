@@ -157,7 +157,7 @@ fn last_requests(keys: u32, shards: usize) -> VecDeque<Request> {
             Request::Twins(twins_of(which, shards)),
             Request::Jobs(which, Jobs::Count),
             Request::Keys(Way::Commands, vec![read(format!("register{which}"))]),
-            Request::Keys(Way::Commands, vec![read(format!("fleeting{which}"))]),
+            Request::Keys(Way::Commands, vec![read(tag("fleeting"))]),
         ]
     };
     (0..keys).flat_map(of_key).collect()

@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use super::{CALM_PATIENCE, Event, MS, World};
 use crate::{
-    history::{Answer, Operation, TimeReading},
+    history::{Answer, Grant, Operation, TimeReading},
     jobs::{Added, Seen},
     marks::mark,
     workload::{Jobs, Meaning, NUMBERS_EACH, Request, Told, Way},
@@ -24,6 +24,8 @@ pub(super) struct Client {
     pub(super) stubborn: bool,
     pub(super) request: Option<Request>,
     pub(super) called: u64,
+    /// When it was last sent: what was sent before was redirected, and not executed.
+    pub(super) sent: u64,
     /// Counts requests, so that late replies are known as such.
     pub(super) number: u64,
     pub(super) target: (usize, usize),
@@ -44,6 +46,7 @@ impl Client {
             stubborn,
             request: None,
             called: 0,
+            sent: 0,
             number: 0,
             target: (node, 0),
             heard: Vec::new(),
@@ -103,6 +106,7 @@ impl World {
         state.heard.clear();
         state.watched = None;
         state.parked = false;
+        state.sent = self.now.get();
         let (node, shard) = state.target;
         let delay = self.rng.random_range(MS / 20..2 * MS);
         self.after(delay, Event::ClientArrives(client, number, node, shard));
@@ -285,6 +289,12 @@ impl World {
                 self.note_time(client, &request, shown);
                 self.answered(client, Some(vec![]));
             }
+            Meaning::Locked(given) => {
+                if given {
+                    self.note_lock(client, &request);
+                }
+                self.answered(client, Some(vec![]));
+            }
             Meaning::Twins(one, other) => {
                 self.history.twins.push((one, other));
                 self.answered(client, Some(vec![]));
@@ -337,7 +347,7 @@ impl World {
             mark("redirect in place of a reply whose batch was overwritten");
             match request.way() {
                 Way::Block => mark("block redirected after it was executed"),
-                Way::Script => mark("script redirected after it was executed"),
+                Way::Script | Way::Listed => mark("script redirected after it was executed"),
                 Way::Commands | Way::Watch | Way::Announce => {}
             }
         }
@@ -361,6 +371,15 @@ impl World {
             let called = self.clients[client].called;
             self.history.jobs_added.push(Added { pair, job, called, returned });
         }
+    }
+
+    fn note_lock(&mut self, client: usize, request: &Request) {
+        let Request::Lock(key, _, ms) = request else { return };
+        let fastest_ppm = self.nodes.iter().map(|node| node.clock.drift_ppm.max(0) as u64).max().unwrap_or(0);
+        let slewed_ppm = 1000 * (1000 + self.shard_settings.clocks.slew_per_mille);
+        let life = ms * MS * 1_000_000 / (1_000_000 + fastest_ppm) * 1_000_000 / slewed_ppm;
+        let (sent, returned) = (self.clients[client].sent, self.now.get());
+        self.history.locks.push(Grant { key: key.clone(), sent, returned, life });
     }
 
     fn hang_up(&mut self, client: usize) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moonraft::{
     consensus,
-    shard::{self, ShardSettings},
+    shard::{self, ShardSettings, clock::Bounds},
 };
 use rand::{RngExt, rngs::StdRng};
 
@@ -29,6 +29,10 @@ pub enum Fault {
     SnapshotBeforeCommit,
     /// The shard's clock shows what the node's clock shows.
     ClockBackwards,
+    /// A new leader begins at what its predecessor may have shown, not at what its clock was.
+    LeaderAhead,
+    /// Deadlines go by the node's wall clock.
+    ExpiryByWall,
     /// Of a write that was torn by a crash, the part that is there is taken.
     TornTailAccepted,
     /// A node that lost its disk comes back as the replica it was.
@@ -104,6 +108,7 @@ pub(super) fn product_settings(
         snapshot_pending_bytes_max: draw(usual.snapshot_pending_bytes_max, (0, 50)),
         snapshot_at_once_bytes_max: draw(usual.snapshot_at_once_bytes_max as u64, (0, 100)) as usize,
         settle_ms: draw(usual.settle_ms, (500, 3000)),
+        clocks: Bounds { slew_per_mille: draw(usual.clocks.slew_per_mille, (0, 200)), ..usual.clocks },
         // A script asks at once whether it is to be killed.
         busy_ms: 0,
         memory_bytes_max: crate::node::MEMORY_BYTES_MAX,
@@ -130,6 +135,8 @@ pub(super) fn product_settings(
             shard.fault = Some(shard::PlantedFault::ScriptStoppedHalfWay);
         }
         Some(Fault::ClockBackwards) => shard.fault = Some(shard::PlantedFault::ClockBackwards),
+        Some(Fault::LeaderAhead) => shard.fault = Some(shard::PlantedFault::LeaderAhead),
+        Some(Fault::ExpiryByWall) => shard.fault = Some(shard::PlantedFault::ExpiryByWall),
         Some(
             Fault::TornTailAccepted
             | Fault::IncarnationReused
