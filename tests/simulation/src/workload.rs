@@ -115,8 +115,10 @@ pub struct Mix {
 
 /// Kinds of requests that [`Request::draw`] knows.
 pub const REQUEST_KINDS: usize = 16;
-/// The place of jobs among them.
+/// The places of jobs and of announcements among them.
 pub const JOBS: usize = 12;
+/// See there.
+pub const ANNOUNCEMENTS: usize = 13;
 
 const COMPARE_AND_SET: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('set', KEYS[1], ARGV[2]) return 1 end return 0";
@@ -206,7 +208,7 @@ impl Request {
             },
             11 => Request::Killed(register, unique),
             JOBS => Request::Jobs(which, jobs(rng, unique)),
-            13 => Request::Keys(Way::Announce, vec![(tag("list0"), Action::Append(unique))]),
+            ANNOUNCEMENTS => Request::Keys(Way::Announce, vec![(tag("list0"), Action::Append(unique))]),
             14 => Request::Lock(format!("lock{which}"), unique, rng.random_range(100..1500)),
             _ => Request::Time(rng.random_range(0..shards)),
         }

@@ -9,7 +9,7 @@ use super::{
     MS,
     faults::{self, FAULT_KINDS},
 };
-use crate::workload::{JOBS, Mix, REQUEST_KINDS};
+use crate::workload::{ANNOUNCEMENTS, JOBS, Mix, REQUEST_KINDS};
 
 pub(super) struct Weather {
     /// How likely a message is lost, or arrives twice.
@@ -52,6 +52,9 @@ pub(super) struct Weather {
 
 /// A network so good that only leases stand between clients and a stale read.
 fn lease_weather(rng: &mut StdRng) -> Weather {
+    let mut mix = mix(rng);
+    // What has nothing to do with leases would only leave less time for reads.
+    (mix.weights[JOBS], mix.weights[ANNOUNCEMENTS]) = (0, 0);
     Weather {
         drop: 0.0,
         duplicate: 0.0,
@@ -60,7 +63,7 @@ fn lease_weather(rng: &mut StdRng) -> Weather {
         fault_every: (900 * MS, 2500 * MS),
         weights: faults::against_leases(),
         read_index: false,
-        mix: mix(rng),
+        mix,
         busy: 0.05,
         busy_for: 300 * MS,
         crash_in_change: 0.0,
