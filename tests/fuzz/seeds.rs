@@ -248,7 +248,7 @@ fn lanes() -> Vec<Vec<u8>> {
     seeds.push(hello[..hello.len() - 1].to_vec());
     seeds.push([&hello[..], &[0, 0, 0, 9, 10]].concat());
     seeds.push([&frames::PREFACE[..], &[0xff; 8]].concat());
-    seeds.push(RecallRequest { cluster: "cluster".into(), node: 2 }.encode_to_vec());
+    seeds.push(RecallRequest { cluster: "cluster".into(), node: 2, reads: Some(1) }.encode_to_vec());
     let chunk = SnapshotChunk {
         cluster: "cluster".into(),
         total: 5,

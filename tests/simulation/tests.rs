@@ -124,6 +124,11 @@ fn a_message_before_commit_is_found() {
 }
 
 #[test]
+fn a_format_that_not_all_members_read_is_found() {
+    is_found(Fault::FormatNotReadable);
+}
+
+#[test]
 fn a_loss_that_is_not_looked_for_is_found() {
     is_found(Fault::LossUnnoticed);
 }

@@ -164,6 +164,8 @@ pub trait Client {
     fn standing(&self) -> Standing;
     /// The last applied entry: index and term.
     fn applied(&self) -> (u64, u64);
+    /// The format that the log has agreed on.
+    fn agreed_format(&self) -> u8;
     /// Whether the data are not yet what the log held at the start, or a snapshot is being installed.
     fn is_loading(&self) -> bool;
     /// Whether the shard has had no leader for so long that requests are told so.

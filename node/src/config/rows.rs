@@ -11,7 +11,7 @@
 //!
 //! Source: `config.c` of Redis 7.2 for names and kinds.
 
-use super::settings::{LOG_LEVELS, Reads, Settings, Share};
+use super::settings::{FORMAT_LIMIT, LOG_LEVELS, Reads, Settings, Share};
 
 /// What `reads` takes.
 const READS: &[&str] = &["lease", "read-index"];
@@ -270,6 +270,12 @@ pub const ROWS: &[Row] = &[
             |settings| &mut settings.snapshot_rate,
         ),
         "Bytes a second that a shard writes while it takes a snapshot; 0 for as many as the disk takes.",
+    ),
+    row(
+        "format-max",
+        Anytime,
+        Kind::Number((1, FORMAT_LIMIT), |settings| &mut settings.format_max),
+        "The newest format of the log that this node agrees on: with less than its build reads, the cluster waits, and the build before can be started again.",
     ),
     row(
         "shutdown-timeout",

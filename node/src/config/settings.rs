@@ -1,5 +1,8 @@
 //! Every setting of a node, in one struct with documented defaults.
 
+/// The largest `format-max`: nothing is held back.
+pub const FORMAT_LIMIT: u64 = u8::MAX as u64;
+
 /// How a linearizable read is made sure of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
@@ -109,6 +112,8 @@ pub struct Settings {
     pub disk_bytes_min: u64,
     /// `snapshot-bytes-per-second`; 0 for no limit.
     pub snapshot_rate: u64,
+    /// `format-max`
+    pub format_max: u64,
     /// `shutdown-timeout`, in seconds
     pub shutdown_seconds: u64,
     /// `loglevel`: an index into [`LOG_LEVELS`]
@@ -150,6 +155,7 @@ impl Default for Settings {
             log_purge_bytes: 1 << 30,
             disk_bytes_min: 256 << 20, // a few files of the log, and a snapshot of the size the log may have
             snapshot_rate: 128 << 20,
+            format_max: FORMAT_LIMIT,
             shutdown_seconds: 10,
             log_level: 2,
         }

@@ -16,6 +16,7 @@ use raft::{Config, RawNode, Ready, StateRole};
 
 use crate::log::{GroupWrite, LogReader, RecoveredGroup};
 
+use super::formats::ToldFormats;
 use super::lease::{Echoes, LeaseCell};
 use super::parts::{Queue, Whole};
 use super::readers::Readers;
@@ -81,6 +82,8 @@ pub(super) struct Group {
     pub(super) readers: Readers,
     /// Followers' progress is told: what was told last, in which term.
     watched: Option<(u64, Vec<u64>)>,
+    /// What the shard was told that all members read.
+    pub(super) told_formats: ToldFormats,
     /// Proposals that are not appended whole.
     pub(super) queue: Queue,
     /// No more proposals and no lease in this term.
@@ -184,6 +187,7 @@ impl Group {
             queue: Queue::default(),
             readers: Readers::default(),
             watched: None,
+            told_formats: ToldFormats::default(),
             retiring: false,
             told_term: 0,
             waiting_rounds: Vec::new(),
@@ -463,6 +467,11 @@ impl Group {
         if !committed.is_empty() {
             outputs.push(Output::Committed { group: self.id, entries: committed });
         }
+    }
+
+    /// Whether it leads, and the shard knows.
+    pub(super) fn has_reported_lead(&self) -> bool {
+        self.leads() && self.reported == Some((Role::Leader, self.term()))
     }
 
     fn report_role(&mut self, outputs: &mut Vec<Output>) {

@@ -20,6 +20,7 @@ use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType};
 
 use crate::log::RecoveredGroup;
 
+use super::formats::Formats;
 use super::group::Group;
 use super::types::*;
 
@@ -36,14 +37,14 @@ impl Recollection {
 
 impl Group {
     /// See the module.
-    pub(super) fn join_wanted(&mut self, replica: ReplicaId, now: BootTime) {
+    pub(super) fn join_wanted(&mut self, replica: ReplicaId, formats: &Formats, now: BootTime) {
         let raft = &self.raw.raft;
         let settled = self.leads()
             && !self.retiring
             && raft.apply_to_current_term()
             && !raft.has_pending_conf()
             && raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
-        if !settled {
+        if !settled || !self.can_read(replica, formats, now) {
             return; // it will ask again
         }
         let members = Members::from_raft(&raft.prs().conf().to_conf_state());

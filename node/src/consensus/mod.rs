@@ -30,6 +30,7 @@
 //! * `parts`: proposals too large to be one entry;
 //! * `window`: how much one turn moves;
 //! * `readers`: followers that clients read from;
+//! * `formats`: what members can read of a newer build;
 //! * `compact`: snapshots, truncation, members;
 //! * `storage`: the log as raft sees it.
 //!
@@ -45,6 +46,7 @@
 //! in parallel); `raft` 0.7.0 and its issues 557, 569; etcd's 20418 on contexts of read rounds.
 
 mod compact;
+mod formats;
 mod group;
 mod join;
 mod lead;
@@ -66,6 +68,7 @@ use std::sync::Arc;
 
 use crate::log::{GroupWrite, LogReader, RecoveredGroup};
 
+use formats::Formats;
 use group::Group;
 use window::Window;
 
@@ -88,6 +91,7 @@ pub struct Consensus {
     outputs: Vec<Output>,
     /// Nodes that had better not lead.
     unfit: BTreeSet<NodeId>,
+    formats: Formats,
     tick_ns: u64,
     next_tick: BootTime,
     /// Ticks until the next group may be sent home.
@@ -112,12 +116,14 @@ impl Consensus {
     ) -> Consensus {
         settings.check();
         let tick_ns = settings.tick_ns();
+        let formats = Formats::new(u64::from(settings.election_ticks_max) * tick_ns);
         let mut consensus = Consensus {
             groups: BTreeMap::new(),
             touched: Vec::new(),
             collected: Vec::new(),
             outputs: Vec::new(),
             unfit: BTreeSet::new(),
+            formats,
             tick_ns,
             next_tick: now + tick_ns,
             home_rest: 0,
@@ -168,6 +174,7 @@ impl Consensus {
                 let _ = if fit { self.unfit.remove(&node) } else { self.unfit.insert(node) };
                 return;
             }
+            Input::Agrees { node, format } => return self.formats.note(node, format, now),
             Input::Propose { group, .. }
             | Input::ReadRound { group, .. }
             | Input::WatchFollowers { group, .. }
@@ -204,13 +211,15 @@ impl Consensus {
             Input::SnapshotSent { to, success, .. } => group.snapshot_sent(to, success),
             Input::CompactWanted { .. } => group.compact_wanted(outputs),
             Input::SnapshotFailed { .. } => group.snapshot_failed(now),
-            Input::JoinWanted { replica, .. } => group.join_wanted(replica, now),
+            Input::JoinWanted { replica, .. } => group.join_wanted(replica, &self.formats, now),
             Input::ChangeMembers { term, sequence, voters, learners, .. } => {
                 group.propose_members((term, sequence), &voters, &learners, outputs);
             }
-            Input::Tick | Input::TransferAll | Input::Unreachable { .. } | Input::Fitness { .. } => {
-                unreachable!("taken above")
-            }
+            Input::Tick
+            | Input::TransferAll
+            | Input::Unreachable { .. }
+            | Input::Fitness { .. }
+            | Input::Agrees { .. } => unreachable!("taken above"),
         }
         self.touched.push(id);
     }
@@ -235,6 +244,7 @@ impl Consensus {
         self.home_rest = self.home_rest.saturating_sub(1);
         for (id, group) in &mut self.groups {
             group.tick(now, &self.unfit);
+            group.tell_readable(&self.formats, now, &mut self.outputs);
             if self.home_rest == 0 && group.send_home(now, &self.unfit, &mut self.outputs) {
                 self.home_rest = HOME_STEP_TICKS;
             }

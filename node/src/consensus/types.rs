@@ -190,6 +190,14 @@ pub enum Input {
         /// Whether it is.
         fit: bool,
     },
+    /// A node, this one or another, reads batches of this format, and would agree on it. Said again and again: see
+    /// `formats`.
+    Agrees {
+        /// The node.
+        node: NodeId,
+        /// The newest such format; see [`moonraft_proto::entry`].
+        format: u8,
+    },
     /// The shard's snapshot could not be written. It is asked for again after a while.
     SnapshotFailed {
         /// The group.
@@ -321,6 +329,15 @@ pub enum Output {
         /// The last entry that each of them has.
         matched: Vec<u64>,
     },
+    /// What all members of the group would agree on: the newest format of batches. Told after the role.
+    Readable {
+        /// The group.
+        group: ShardId,
+        /// The term that this replica leads.
+        term: u64,
+        /// The format; see [`moonraft_proto::entry`].
+        format: u8,
+    },
     /// The members of the group changed, as of the entry or the received snapshot at `index`.
     Members {
         /// The group.
@@ -346,6 +363,7 @@ impl Output {
             | Output::SendSnapshot { group, .. }
             | Output::InstallSnapshot { group, .. }
             | Output::Followers { group, .. }
+            | Output::Readable { group, .. }
             | Output::Members { group, .. } => *group,
         }
     }

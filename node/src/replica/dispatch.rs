@@ -331,6 +331,9 @@ impl Dispatch {
             Output::Followers { group, term, matched } => {
                 self.tell(group, Event::Followers { term, matched }.into());
             }
+            Output::Readable { group, term, format } => {
+                self.tell(group, Event::Readable { term, format }.into());
+            }
             // A `Role` that ends the term tells the shard, and its reads are redirected.
             Output::RoundRefused { .. } => {}
             Output::TakeSnapshot { group } => self.tell(group, Event::TakeSnapshot.into()),

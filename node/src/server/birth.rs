@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duration};
 
-use moonraft_proto::peer::{RecallRequest, peer_client::PeerClient};
+use moonraft_proto::{
+    entry::NEWEST_FORMAT,
+    peer::{RecallRequest, peer_client::PeerClient},
+};
 use tonic::transport::Endpoint;
 
 use super::{
@@ -87,7 +90,8 @@ fn tell(node: &NodeShared, what: &str, peers: &BTreeSet<u64>, why: &str) {
 
 async fn ask(endpoint: Endpoint, cluster: String, node: u64) -> Result<Memory, String> {
     let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
-    let answer = PeerClient::new(channel).recall(RecallRequest { cluster, node }).await;
+    let request = RecallRequest { cluster, node, reads: Some(NEWEST_FORMAT.into()) };
+    let answer = PeerClient::new(channel).recall(request).await;
     let memory = answer.map_err(|status| status.message().to_owned())?.into_inner();
     let recollection = |it: moonraft_proto::peer::Recollection| {
         let known = Recollection { begun: it.begun, voter: it.voter, incarnation: it.incarnation };

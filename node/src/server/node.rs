@@ -229,6 +229,7 @@ impl Prepared {
             disk: Arc::new(DiskHealth::default()),
             awaiting: Mutex::new(Some(format!("node {node} starts"))),
             figures: Arc::new(DriverFigures::default()),
+            agreed: Arc::default(),
             shares: descriptors::shares(),
             is_stopping: AtomicBool::new(false),
         });
@@ -294,8 +295,7 @@ fn serve_peers(
     let PeerSide { topology, silence_max, carriers, data, unsettled, stopping } = side;
     carriers.spawn(&shared.driver, &shared.files, &stopping);
     let interval = silence_max / HINTS_A_TIMEOUT;
-    let disk = Arc::clone(&shared.disk);
-    tokio::spawn(tell_hints(Arc::clone(&shared.view), Arc::clone(&shared.outgoing), disk, interval));
+    tokio::spawn(tell_hints(Arc::clone(&shared), interval));
     tokio::spawn(disk::watch(Arc::clone(&shared), data));
     if let Some(decided) = unsettled {
         tokio::spawn(birth::settle(Arc::clone(&shared), Arc::clone(&topology), decided, silence_max));
@@ -307,6 +307,7 @@ fn serve_peers(
         driver: shared.driver.clone(),
         replicas: Arc::clone(&shared.replicas),
         view: Arc::clone(&shared.view),
+        agreed: Arc::clone(&shared.agreed),
         files: shared.files.clone(),
         stopping: stopping.clone(),
     };

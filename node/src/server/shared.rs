@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
+use moonraft_proto::entry::NEWEST_FORMAT;
 
 use super::{
     clock, descriptors::Shares, mailbox::DriverMailbox, peers::Outgoing, replicas::Replicas,
@@ -61,6 +62,8 @@ pub struct NodeShared {
     pub awaiting: Mutex<Option<String>>,
     /// Figures of the consensus thread.
     pub figures: Arc<DriverFigures>,
+    /// The newest format that a shard here has agreed on.
+    pub agreed: Arc<AtomicU8>,
     /// Connections that the system has descriptors for.
     pub shares: Shares,
     /// It has been told to stop.
@@ -77,6 +80,17 @@ impl NodeShared {
                 replica.mailbox.deliver(heard);
             }
         }
+    }
+
+    /// Notes what a replica has agreed on: see `shard::formats`.
+    pub fn note_format(&self, format: u8) {
+        self.agreed.fetch_max(format, Ordering::Relaxed);
+    }
+
+    /// The newest format that this node would agree on.
+    pub fn agreeable_format(&self) -> u8 {
+        let held_back = self.settings.load().format_max.try_into().unwrap_or(u8::MAX);
+        NEWEST_FORMAT.min(held_back)
     }
 
     /// What the groups of this node wait for before they begin; `None` if they have.

@@ -158,6 +158,10 @@ impl Client for Turn<'_> {
         self.shard.applied
     }
 
+    fn agreed_format(&self) -> u8 {
+        self.shard.committed_format()
+    }
+
     fn is_loading(&self) -> bool {
         !self.shard.is_caught_up()
     }

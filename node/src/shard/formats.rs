@@ -13,7 +13,7 @@
 
 use moonraft_proto::{Effect, entry::NEWEST_FORMAT};
 
-use super::{Shard, Standing};
+use super::{PlantedFault, Shard, Standing};
 use crate::marks;
 
 /// What a replica knows of formats.
@@ -52,7 +52,10 @@ impl Shard {
     /// Proposes to agree on the newest format that all members read, if it is newer than what they have agreed on.
     pub(super) fn tick_formats(&mut self) {
         let Standing::Leading { term, serving: true } = self.standing else { return };
-        let (told_in, readable) = self.formats.readable;
+        let (told_in, readable) = match self.settings.fault {
+            Some(PlantedFault::FormatNotReadable) => (term, NEWEST_FORMAT),
+            _ => self.formats.readable,
+        };
         let format = readable.min(NEWEST_FORMAT);
         if told_in != term || format <= self.agreed_format() {
             return;

@@ -120,6 +120,8 @@ pub enum PlantedFault {
     EffectDropped,
     /// A snapshot is taken though changes in it are not committed.
     SnapshotBeforeCommit,
+    /// A leader agrees on its build's format, whatever others read.
+    FormatNotReadable,
     /// The shard's clock shows what the node's clock shows.
     ClockBackwards,
     /// A script that has written is refused the next write when memory or disk is short.

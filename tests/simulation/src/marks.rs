@@ -105,6 +105,11 @@ pub const ALL: &[&str] = &[
     "joiner became a learner",
     "learner became a voter",
     "crash in a joint configuration",
+    // Builds.
+    "newer build led an older one",
+    "node taken back to the older build",
+    "newer format agreed on",
+    "newer format agreed on after an upgrade",
 ];
 
 /// The run took this path.

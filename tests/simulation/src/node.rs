@@ -140,6 +140,8 @@ pub struct Node {
     pub life: u32,
     /// Nothing happens on it before this true time, though its clocks go on.
     pub paused_until: u64,
+    /// The newest format that its build reads: see `world::builds`.
+    pub reads: u8,
     /// Its disk.
     pub disk: Disk,
     /// Its clocks.

@@ -6,7 +6,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use moonraft_proto::Reply;
+use moonraft_proto::{Reply, entry::NEWEST_FORMAT};
 
 use super::super::{
     Client, Outcome,
@@ -115,6 +115,8 @@ fn server(lines: &mut Lines, client: &dyn Client) {
         ("moonraft_node", &replica.node),
         ("moonraft_shard", &replica.shard),
         ("moonraft_replica", &replica.replica),
+        ("moonraft_agreed_format", &client.agreed_format()),
+        ("moonraft_newest_format", &NEWEST_FORMAT),
         ("os", &facts.system),
         ("arch_bits", &usize::BITS),
         ("monotonic_clock", &"POSIX clock_gettime"),

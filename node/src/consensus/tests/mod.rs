@@ -1,5 +1,6 @@
 //! Scenarios on a small deterministic cluster. Names say what a user would notice if it broke.
 
+mod formats;
 mod join;
 mod network;
 mod random;

@@ -157,6 +157,8 @@ pub struct Network {
     pub violations: Vec<String>,
     /// What leaders told of their followers.
     pub followers: Vec<Vec<u64>>,
+    /// What leaders told that all members read: who, and which format.
+    pub readable: Vec<(NodeId, u8)>,
     pub sent: u64,
     /// The most bytes that a node wrote, sent to another, or handed to its shards, in one turn.
     pub most: Most,
@@ -178,6 +180,7 @@ impl Network {
             cut: BTreeSet::new(),
             violations: Vec::new(),
             followers: Vec::new(),
+            readable: Vec::new(),
             sent: 0,
             most: Most::default(),
             committed: BTreeMap::new(),
@@ -631,6 +634,7 @@ impl Network {
                 answers.push(Input::Applied { group, index });
             }
             Output::Followers { matched, .. } => self.followers.push(matched),
+            Output::Readable { format, .. } => self.readable.push((id, format)),
             Output::Members { group, members, .. } => {
                 node.shards.get_mut(&group).unwrap().members = Some(members);
             }

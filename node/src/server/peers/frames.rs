@@ -6,7 +6,7 @@
 //! * Either way, an empty frame: alive. The first one back says that the speaker is believed.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use moonraft_proto::peer::Envelope;
+use moonraft_proto::{entry::NEWEST_FORMAT, peer::Envelope};
 use prost::Message as _;
 use tokio_util::codec::LengthDelimitedCodec;
 
@@ -40,9 +40,10 @@ pub fn envelope(envelope: &Envelope) -> Bytes {
     frame.freeze()
 }
 
-/// What a lane's connection begins with: the preface, and who speaks.
+/// What a lane's connection begins with: the preface, who speaks, and what it reads.
 pub fn hello(cluster: &str, node: u64) -> Bytes {
-    let who = Envelope { cluster: cluster.to_owned(), node, ..Envelope::default() };
+    let reads = Some(NEWEST_FORMAT.into());
+    let who = Envelope { cluster: cluster.to_owned(), node, reads, ..Envelope::default() };
     [&PREFACE, &*envelope(&who)].concat().into()
 }
 

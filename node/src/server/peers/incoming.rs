@@ -1,10 +1,16 @@
 //! From other nodes to this one: what is done with it, and the gRPC service.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
+};
 
-use moonraft_proto::peer::{
-    Envelope, Joining, Memory as WireMemory, Publication as WirePublication, RaftMessage, RecallRequest,
-    Recollection as WireRecollection, SnapshotChunk, SnapshotReceipt, peer_server::Peer,
+use moonraft_proto::{
+    entry::FIRST_FORMAT,
+    peer::{
+        Envelope, Joining, Memory as WireMemory, Publication as WirePublication, RaftMessage, RecallRequest,
+        Recollection as WireRecollection, SnapshotChunk, SnapshotReceipt, peer_server::Peer,
+    },
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -30,6 +36,8 @@ pub struct Incoming {
     pub replicas: Arc<Replicas>,
     /// For hints.
     pub view: Arc<View>,
+    /// The newest format that a shard of this node has agreed on.
+    pub agreed: Arc<AtomicU8>,
     /// For snapshots.
     pub files: SnapshotFiles,
     /// Turns true when the node stops: connections end then.
@@ -37,19 +45,31 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The peer that says it is this one.
+    /// The peer that says it is this one, and reads entries up to this format.
     ///
     /// # Errors
-    /// Why it is not believed.
-    pub(super) fn introduce(&self, cluster: &str, node: u64) -> Result<u64, String> {
+    /// Why it is not believed, or cannot be heard.
+    pub(super) fn introduce(&self, cluster: &str, node: u64, reads: Option<u32>) -> Result<u64, String> {
         let ours = self.topology.name();
         if cluster != ours {
             return Err(format!("this is cluster '{ours}', not '{cluster}'"));
         }
         match self.topology.node(node) {
-            Some(entry) if entry.id != self.me => Ok(entry.id),
+            Some(entry) if entry.id != self.me => self.check_format(entry.id, reads),
             _ => Err(format!("node {node} is no peer of node {}", self.me)),
         }
+    }
+
+    /// A node of an old build would end at the first entry of what the others have agreed on.
+    fn check_format(&self, node: u64, reads: Option<u32>) -> Result<u64, String> {
+        let reads = reads.unwrap_or_else(|| FIRST_FORMAT.into());
+        let agreed = u32::from(self.agreed.load(Ordering::Relaxed));
+        if reads < agreed {
+            return Err(format!(
+                "the cluster has agreed on format {agreed}, and node {node} reads up to format {reads}. Start a newer build there"
+            ));
+        }
+        Ok(node)
     }
 
     /// Does what `sender`, a peer, asks for.
@@ -65,6 +85,8 @@ impl Incoming {
         self.take_joining(sender, &envelope.joining);
         if let Some(fit) = envelope.fit {
             self.driver.send(Input::Fitness { node: sender, fit });
+            let format = envelope.agrees.map_or(FIRST_FORMAT, |format| format.try_into().unwrap_or(u8::MAX));
+            self.driver.send(Input::Agrees { node: sender, format });
         }
         self.view.heard(sender, &envelope.leaders, clock::boot_ns());
     }
@@ -100,8 +122,8 @@ impl Incoming {
 #[tonic::async_trait]
 impl Peer for Incoming {
     async fn recall(&self, request: Request<RecallRequest>) -> Result<Response<WireMemory>, Status> {
-        let RecallRequest { cluster, node } = request.into_inner();
-        let node = self.introduce(&cluster, node).map_err(Status::permission_denied)?;
+        let RecallRequest { cluster, node, reads } = request.into_inner();
+        let node = self.introduce(&cluster, node, reads).map_err(Status::permission_denied)?;
         let memory = self.driver.recall(node).await;
         let Memory { decided, shards } = memory.ok_or_else(|| Status::unavailable("the node stops"))?;
         let wire = |(shard, Recollection { begun, voter, incarnation })| WireRecollection {

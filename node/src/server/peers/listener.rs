@@ -231,7 +231,7 @@ async fn hear(
         let known = match &sender {
             Some((known, _)) => *known,
             None => {
-                let known = incoming.introduce(&envelope.cluster, envelope.node)?;
+                let known = incoming.introduce(&envelope.cluster, envelope.node, envelope.reads)?;
                 sender = Some((known, incoming.view.begin_stream(known)));
                 is_known.store(true, Ordering::Relaxed);
                 *frames.decoder_mut() = frames::envelopes();

@@ -17,12 +17,12 @@ use crate::{
     consensus::{Input, NodeId, PeerMessage, ReplicaId, ShardId},
     control::Topology,
     keyspace::tx::Publication,
-    replica::{DiskHealth, publications::meant_for},
+    replica::publications::meant_for,
     server::{
         clock,
         mailbox::DriverMailbox,
+        shared::NodeShared,
         snapshots::{SnapshotFiles, SnapshotName},
-        view::View,
     },
 };
 
@@ -152,11 +152,12 @@ impl Outgoing {
         }
     }
 
-    /// Tells all nodes what this one leads, where it wants to join, and whether it is fit to lead; no word of it
-    /// at all says that it lives.
-    pub fn send_hints(&self, leaders: &[LeaderHint], joining: &[Joining], fit: bool) {
+    /// Tells all nodes what this one leads, where it wants to join, whether it is fit to lead, and which format it would
+    /// agree on; no word of it at all says that it lives.
+    pub fn send_hints(&self, leaders: &[LeaderHint], joining: &[Joining], fit: bool, format: u8) {
         let (leaders, joining) = (leaders.to_vec(), joining.to_vec());
-        let envelope = Envelope { leaders, joining, fit: Some(fit), ..Envelope::default() };
+        let envelope =
+            Envelope { leaders, joining, fit: Some(fit), agrees: Some(format.into()), ..Envelope::default() };
         let frame = frames::envelope(&envelope);
         for peer in self.peers.values() {
             peer.prompt.put(frame.clone());
@@ -324,10 +325,13 @@ fn read(socket: &TcpStream, heard: &mut BytesMut) -> io::Result<()> {
     }
 }
 
-/// Tells the other nodes what this one leads: at every change, and every `interval`.
-pub async fn tell_hints(view: Arc<View>, outgoing: Arc<Outgoing>, disk: Arc<DiskHealth>, interval: Duration) {
+/// Tells the other nodes what this one leads: at every change, and every `interval`; and all, this one too, which
+/// format it would agree on.
+pub async fn tell_hints(node: Arc<NodeShared>, interval: Duration) {
     loop {
-        outgoing.send_hints(&view.hints(), &view.joining(), disk.is_fit(clock::boot_ns()));
-        let _ = tokio::time::timeout(interval, view.news()).await;
+        let (fit, format) = (node.disk.is_fit(clock::boot_ns()), node.agreeable_format());
+        node.outgoing.send_hints(&node.view.hints(), &node.view.joining(), fit, format);
+        node.driver.send(Input::Agrees { node: node.node, format });
+        let _ = tokio::time::timeout(interval, node.view.news()).await;
     }
 }

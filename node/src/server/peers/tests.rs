@@ -2,14 +2,17 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use moonraft_proto::{
     Effect,
-    entry::{BatchWriter, Head, NEWEST_FORMAT},
+    entry::{BatchWriter, FIRST_FORMAT, Head, NEWEST_FORMAT},
     peer::{Envelope, LeaderHint},
 };
 use moonraft_router::Network;
@@ -48,6 +51,7 @@ struct Ear {
     driver: Told,
     shards: Vec<ShardInbox>,
     view: Arc<View>,
+    agreed: Arc<AtomicU8>,
     files: SnapshotFiles,
     _place: tempfile::TempDir,
     _stop: watch::Sender<bool>,
@@ -66,12 +70,14 @@ async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear
     let place = tempfile::tempdir().unwrap();
     let files = SnapshotFiles::open(place.path()).unwrap();
     let (stop, stopping) = watch::channel(false);
+    let agreed = Arc::new(AtomicU8::new(FIRST_FORMAT));
     let incoming = Incoming {
         topology: Arc::clone(topology),
         me,
         driver,
         replicas,
         view: Arc::clone(&view),
+        agreed: Arc::clone(&agreed),
         files: files.clone(),
         stopping,
     };
@@ -80,7 +86,7 @@ async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear
         incoming,
         listener::Limits { strangers: 8, callers: 8, patience: SILENCE },
     ));
-    Ear { driver: Told::new(driver_inbox), shards, view, files, _place: place, _stop: stop }
+    Ear { driver: Told::new(driver_inbox), shards, view, agreed, files, _place: place, _stop: stop }
 }
 
 /// A cluster of two whose second node listens at a port of the system's choice.
@@ -330,11 +336,51 @@ async fn published_messages_reach_the_shards_they_are_for_and_hints_the_view() {
     assert_eq!(texts, [vec!["all"], vec!["all", "one"]]);
 
     assert!(!ear.view.all_served([0].into_iter()));
-    mouth.outgoing.send_hints(&[LeaderHint { shard: 0, term: 3, replica: 1 }], &[], true);
+    mouth.outgoing.send_hints(&[LeaderHint { shard: 0, term: 3, replica: 1 }], &[], true, FIRST_FORMAT);
     mouth.outgoing.send_raft(vec![message(1, 8)]); // in the same lane, so heard after it
     heard(&ear, 1).await;
     assert!(ear.view.all_served([0].into_iter()));
     assert_eq!(ear.view.map(Network::Inside).shards[0].leader, Some((1, 3)));
+}
+
+/// What a build from before there were formats says first.
+fn old_hello(topology: &Topology, node: u64) -> Bytes {
+    let cluster = topology.name().to_owned();
+    let who = frames::envelope(&Envelope { cluster, node, ..Envelope::default() });
+    [&frames::PREFACE, &*who].concat().into()
+}
+
+#[tokio::test]
+async fn what_a_node_would_agree_on_is_heard_and_an_old_build_agrees_on_the_first_format() {
+    let (topology, listener) = pair().await;
+    let address = listener.local_addr().unwrap();
+    let ear = listen(&topology, 2, listener).await;
+    let agreed = async || loop {
+        if let DriverMessage::Input(Input::Agrees { node: 1, format }) = next(&ear.driver).await {
+            return format;
+        }
+    };
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    mouth.outgoing.send_hints(&[], &[], true, NEWEST_FORMAT);
+    assert_eq!(agreed().await, NEWEST_FORMAT);
+    let hint = frames::envelope(&Envelope { fit: Some(true), ..Envelope::default() });
+    let _lane = say(address, &[old_hello(&topology, 1), hint]).await;
+    assert_eq!(agreed().await, FIRST_FORMAT);
+}
+
+#[tokio::test]
+async fn an_old_build_is_not_heard_once_a_newer_format_is_agreed_on_and_told_why() {
+    let (topology, listener) = pair().await;
+    let address = listener.local_addr().unwrap();
+    let ear = listen(&topology, 2, listener).await;
+    ear.agreed.store(NEWEST_FORMAT, Ordering::Relaxed);
+    let text = answer(say(address, &[old_hello(&topology, 1)]).await).await;
+    let expected =
+        "the cluster has agreed on format 2, and node 1 reads up to format 1. Start a newer build there";
+    assert_eq!(text, expected);
+    let mouth = speak(outgoing(&topology, 1, SILENCE));
+    mouth.outgoing.send_raft(vec![message(1, 8)]);
+    assert_eq!(heard(&ear, 1).await, [message(1, 8)], "a build that reads it is");
 }
 
 #[tokio::test]

@@ -234,7 +234,9 @@ impl Replica {
         let figures = &self.handle.figures;
         figures.applied.store(index, Ordering::Relaxed);
         figures.term.store(intake.newest_term(), Ordering::Relaxed);
-        figures.is_serving.store(self.shard.borrow().is_serving(), Ordering::Relaxed);
+        let shard = self.shard.borrow();
+        figures.is_serving.store(shard.is_serving(), Ordering::Relaxed);
+        self.node.note_format(shard.committed_format());
     }
 
     /// Notes how many clients there are.

@@ -71,7 +71,7 @@ impl World {
 
     // ---- joining --------------------------------------------------------------------
 
-    /// A node says whether it is fit to lead, and of which groups it wants to be a voter.
+    /// A node says whether it is fit to lead, what it reads, and of which groups it wants to be a voter.
     pub(super) fn tell_hints(&mut self, node: usize, life: u32) {
         if self.nodes[node].life != life {
             return;
@@ -79,11 +79,12 @@ impl World {
         if self.is_paused(node) {
             return self.at(self.nodes[node].paused_until, Event::TellHints(node, life));
         }
+        let format = self.own_format(node);
         let replica = self.nodes[node].replica();
         let Some(running) = &self.nodes[node].running else { return };
         let is_fit = running.health.is_fit(self.nodes[node].clock.boot_ns());
         let joining = running.joining.iter().copied().collect();
-        self.send_to_all(node, &Parcel::Hints { replica, is_fit, joining });
+        self.send_to_all(node, &Parcel::Hints { replica, is_fit, format, joining });
         self.after(HINT_TICKS * self.consensus.tick_ms * MS, Event::TellHints(node, life));
     }
 

@@ -8,9 +8,10 @@
 //! * `nodes`, `consensus`, `shards`, `snapshots`: the product, driven as the server
 //!   drives it;
 //! * `network`, `clients`, `publications`: who talks to it, and who listens;
-//! * `faults`, `members`: what is done to it;
+//! * `faults`, `members`, `builds`: what is done to it;
 //! * `checks`: how a run ends, and what must be true then.
 
+mod builds;
 mod checks;
 mod clients;
 mod consensus;
@@ -139,6 +140,9 @@ pub struct World {
     levels: BTreeMap<(usize, u64), String>,
     /// Nodes that lost their disks and are not yet back.
     lost: BTreeSet<usize>,
+    /// A node was started with the newer build after the older; with the older after the newer.
+    upgraded: bool,
+    taken_back: bool,
     fault: Option<Fault>,
     /// Until then clients only read.
     lull_until: u64,
@@ -211,6 +215,8 @@ impl World {
             retired: BTreeMap::new(),
             levels: BTreeMap::new(),
             lost: BTreeSet::new(),
+            upgraded: false,
+            taken_back: false,
             fault: settings.fault,
             lull_until: 0,
             outputs: VecDeque::new(),
@@ -221,6 +227,7 @@ impl World {
     }
 
     fn run(mut self) -> Result<Report, String> {
+        self.draw_builds();
         let apart = if self.rng.random_bool(0.3) { 1000 } else { 1 };
         for node in 0..self.nodes.len() {
             let at = self.rng.random_range(0..apart) * MS;

@@ -16,8 +16,8 @@ use crate::{marks::mark, node::Told};
 pub(super) enum Parcel {
     /// To one of its groups.
     Raft(PeerMessage),
-    /// A node is fit to lead or is not, and wants to be a voter of these groups.
-    Hints { replica: ReplicaId, is_fit: bool, joining: Vec<u32> },
+    /// A node is fit to lead or is not, would agree on this format, and wants to be a voter of these groups.
+    Hints { replica: ReplicaId, is_fit: bool, format: u8, joining: Vec<u32> },
     /// Published on a shard.
     Published(u32, Vec<Publication>),
     /// A node, in this life, asks what is known of it.
@@ -104,11 +104,12 @@ impl World {
         }
         match *parcel {
             Parcel::Raft(message) => self.input(node, Input::Message(message)),
-            Parcel::Hints { replica, is_fit, joining } => {
+            Parcel::Hints { replica, is_fit, format, joining } => {
                 for group in joining {
                     self.input(node, Input::JoinWanted { group, replica });
                 }
                 self.input(node, Input::Fitness { node: replica.node(), fit: is_fit });
+                self.input(node, Input::Agrees { node: replica.node(), format });
             }
             Parcel::Published(shard, publications) => {
                 mark("message heard at another node");

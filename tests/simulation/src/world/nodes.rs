@@ -10,6 +10,7 @@ use moonraft::{
     replica::Message,
     shard::{DiskRoom, Event as ShardEvent},
 };
+use moonraft_proto::entry::FIRST_FORMAT;
 use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
 use rand::{RngExt, rngs::StdRng};
 
@@ -27,6 +28,7 @@ const LOOK_INTERVAL: u64 = 250 * MS;
 impl World {
     pub(super) fn start(&mut self, node: usize) {
         self.miss(node);
+        self.choose_build(node);
         let seeds = (0..self.shards).map(|_| self.rng.random()).collect();
         let start = Start { shard: &self.shard_settings, consensus: &self.consensus, seeds };
         let (has_begun, snapshots) = self.nodes[node].start(&start);
@@ -126,6 +128,7 @@ pub(super) fn new_node(
         id: index as u64 + 1,
         life: 0,
         paused_until: 0,
+        reads: FIRST_FORMAT,
         disk: Disk::default(),
         clock: Rc::new(clock),
         map: Rc::new(RefCell::new(Arc::new(slot_map(count, shards)))),

@@ -39,6 +39,8 @@ pub enum Fault {
     IncarnationReused,
     /// A snapshot counts, and the log before it goes, while it is not on the disk.
     SnapshotUnsynced,
+    /// A leader agrees on what not all members read.
+    FormatNotReadable,
     /// A start does not look whether the log is what it was.
     LossUnnoticed,
     /// A script that has written is refused the next write when memory or disk is short.
@@ -134,6 +136,7 @@ pub(super) fn product_settings(
         Some(Fault::ScriptStoppedHalfWay) => {
             shard.fault = Some(shard::PlantedFault::ScriptStoppedHalfWay);
         }
+        Some(Fault::FormatNotReadable) => shard.fault = Some(shard::PlantedFault::FormatNotReadable),
         Some(Fault::ClockBackwards) => shard.fault = Some(shard::PlantedFault::ClockBackwards),
         Some(Fault::LeaderAhead) => shard.fault = Some(shard::PlantedFault::LeaderAhead),
         Some(Fault::ExpiryByWall) => shard.fault = Some(shard::PlantedFault::ExpiryByWall),

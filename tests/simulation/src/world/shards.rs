@@ -108,6 +108,7 @@ impl World {
         let group = shard as u32;
         match output {
             shard::Output::Propose { term, sequence, data } => {
+                self.note_proposal(node, &data);
                 self.input(node, Input::Propose { group, term, sequence, data });
             }
             shard::Output::ReadRound { term, round } => {
@@ -120,6 +121,7 @@ impl World {
             shard::Output::Readers(present) => self.input(node, Input::Readers { group, present }),
             shard::Output::Applied { index } => {
                 self.compare_at(node, shard);
+                self.check_format(node, shard);
                 self.report_applied(node, shard, index);
             }
             shard::Output::SnapshotChunk { number, data } => {
