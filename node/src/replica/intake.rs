@@ -37,7 +37,7 @@ pub struct Intake {
 
 impl Intake {
     /// Takes messages, oldest first. If a snapshot is returned, its installation is to be begun
-    /// ([`Shard::begin_install`]) and, once all its chunks are in, ended by [`Intake::end_install`].
+    /// ([`begin_install`](crate::shard::Core::begin_install)) and, once all its chunks are in, ended by [`Intake::end_install`].
     #[must_use]
     pub fn take(
         &mut self,

@@ -1,6 +1,6 @@
 //! Admission: whether a request may run, decided once and in one place, whichever way it comes.
 //!
-//! [`Shard::admit`] reads as a list, and who asks hears the first reason there is against the request. It is asked
+//! [`Core::admit`] reads as a list, and who asks hears the first reason there is against the request. It is asked
 //! of what a client sends, of each request of a block before the block begins, and of each command that a script
 //! calls. What differs between commands stands in their rows; no command is known by name here.
 //!
@@ -18,7 +18,7 @@ use std::cell::Cell;
 
 use moonraft_router::Redirect;
 
-use super::{PlantedFault, SessionId, Shard, place::Place, room::Needs};
+use super::{Core, PlantedFault, SessionId, place::Place, room::Needs};
 use crate::{
     command::{Command, CommandError, Flag, Request, Run, Slots},
     marks,
@@ -85,7 +85,7 @@ const NOT_IN_SCRIPT: CommandError = CommandError::text("ERR This Redis command i
 const NOT_LOCAL: CommandError =
     CommandError::text("ERR Script attempted to access a non local key in a cluster node");
 
-impl Shard {
+impl Core {
     /// Decides whether a request may run here and now.
     pub(super) fn admit(
         &mut self,

@@ -4,30 +4,12 @@ use moonraft_proto::Reply;
 use moonraft_router::Redirect;
 
 use super::{
-    SessionId, Shard,
+    Core, SessionId, Shard,
     admit::{Home, Via, keeps_to},
 };
 use crate::command::{CommandError, Outcome, Request, session::Queued};
 
 impl Shard {
-    /// Keeps a request for `EXEC`.
-    pub(super) fn queue(&mut self, id: SessionId, request: &Request<'_>) {
-        let writes = self.may_change(id, request);
-        let queue = self.sessions[id].queue.as_mut().expect("a request is queued in an open block");
-        queue.bytes += request.words.iter().map(|word| word.len()).sum::<usize>();
-        if queue.bytes > self.settings.queue_bytes_max {
-            let error = CommandError::text("ERR transaction is over the limit of its size");
-            return self.refuse(id, &error);
-        }
-        let home = Home::new(queue.slot);
-        // A block that is broken will not get as far.
-        queue.crosses_slots |= request.slot().is_some_and(|slot| !keeps_to(&home, slot)) && !queue.broken;
-        queue.slot = home.get();
-        queue.writes |= writes;
-        queue.requests.push(Queued::new(request));
-        self.answer(id, &Reply::status("QUEUED"));
-    }
-
     /// `EXEC`
     ///
     /// All requests run in one unit. One that fails leaves no effect of its own; the others stand, as in Redis. None
@@ -75,9 +57,29 @@ impl Shard {
             Ok(reply) => reply,
             Err(error) => error.into(),
         };
-        self.statistics.note_error(&mut self.details, &reply);
+        self.note_error(&reply);
         self.end_call(request.command, call, matches!(reply, Reply::Error(_)));
         reply
+    }
+}
+
+impl Core {
+    /// Keeps a request for `EXEC`.
+    pub(super) fn queue(&mut self, id: SessionId, request: &Request<'_>) {
+        let writes = self.may_change(id, request);
+        let queue = self.sessions[id].queue.as_mut().expect("a request is queued in an open block");
+        queue.bytes += request.words.iter().map(|word| word.len()).sum::<usize>();
+        if queue.bytes > self.settings.queue_bytes_max {
+            let error = CommandError::text("ERR transaction is over the limit of its size");
+            return self.refuse(id, &error);
+        }
+        let home = Home::new(queue.slot);
+        // A block that is broken will not get as far.
+        queue.crosses_slots |= request.slot().is_some_and(|slot| !keeps_to(&home, slot)) && !queue.broken;
+        queue.slot = home.get();
+        queue.writes |= writes;
+        queue.requests.push(Queued::new(request));
+        self.answer(id, &Reply::status("QUEUED"));
     }
 
     /// Whether a watched key has changed since, or its time has come.

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use moonraft_router::Network;
 
-use super::{Busy, SessionId, Shard};
+use super::{Busy, Core, SessionId, Shard};
 use crate::command::{Command, CommandError, Flag, Request};
 
 /// The text of Redis 7.
@@ -39,7 +39,7 @@ pub struct BusyShard<'a> {
 }
 
 impl BusyShard<'_> {
-    /// As [`Shard::connect`].
+    /// As [`Core::connect`].
     ///
     /// # Errors
     /// There are too many: the text to send it before its connection is closed.
@@ -61,17 +61,17 @@ impl BusyShard<'_> {
         self.shard.reads = reads;
     }
 
-    /// As [`Shard::writable`].
+    /// As [`Core::writable`].
     pub fn writable(&self, id: SessionId) -> &[u8] {
         self.shard.writable(id)
     }
 
-    /// As [`Shard::written`].
+    /// As [`Core::written`].
     pub fn written(&mut self, id: SessionId, count: usize) {
         self.shard.written(id, count);
     }
 
-    /// As [`Shard::should_close`].
+    /// As [`Core::should_close`].
     pub fn should_close(&self, id: SessionId) -> bool {
         self.shard.should_close(id)
     }
@@ -87,6 +87,15 @@ impl Shard {
         if overdue.is_killed { Busy::Kill } else { told }
     }
 
+    /// Executes what the table allows while a script is over its time: no unit is begun, the script's is open.
+    pub(super) fn run_beside_script(&mut self, id: SessionId, request: &Request<'_>) {
+        let call = self.begin_call(request.command, false);
+        let failed = self.run_whole(id, request);
+        self.end_call(request.command, call, failed);
+    }
+}
+
+impl Core {
     /// Whether a script is over its time, and others are attended to.
     pub(super) const fn is_busy(&self) -> bool {
         self.overdue.is_some()
@@ -107,13 +116,6 @@ impl Shard {
             }
             _ => Ok(false),
         }
-    }
-
-    /// Executes what the table allows while a script is over its time: no unit is begun, the script's is open.
-    pub(super) fn run_beside_script(&mut self, id: SessionId, request: &Request<'_>) {
-        let call = self.begin_call(request.command, false);
-        let failed = self.run_whole(id, request);
-        self.end_call(request.command, call, failed);
     }
 
     /// Ends the script that is over its time. Returns whether there is one.

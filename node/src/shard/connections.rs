@@ -2,7 +2,7 @@
 
 use moonraft_router::Network;
 
-use super::{Output, SessionId, Shard, session::Session};
+use super::{Core, Output, SessionId, session::Session};
 use crate::command::session;
 
 /// What a client is told that is one too many, before its connection is closed.
@@ -23,7 +23,7 @@ pub struct Backlog {
     pub is_blocked: bool,
 }
 
-impl Shard {
+impl Core {
     /// A client connected, from `network`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use moonraft_proto::{Reply, entry::Batch};
 
 use super::{
-    CommittedEntry, Event, Output, PlantedFault, SessionId, Shard, Standing,
+    CommittedEntry, Core, Event, Output, PlantedFault, SessionId, Standing,
     outbox::{BatchId, RoundId},
     speculation::InFlight,
 };
@@ -24,7 +24,7 @@ const EFFECT_BYTES: usize = 160;
 /// Expired keys that one tick removes at most: a tick must stay short.
 const EXPIRED_PER_TICK: usize = 500;
 
-impl Shard {
+impl Core {
     /// Takes an event in.
     pub fn handle(&mut self, event: Event) {
         match event {
@@ -46,7 +46,7 @@ impl Shard {
         }
     }
 
-    /// Whether [`Shard::end_turn`] has something to do.
+    /// Whether [`Core::end_turn`] has something to do.
     pub fn wants_turn(&self) -> bool {
         self.stamp_wanted || self.round_wanted || self.tx().has_effects()
     }

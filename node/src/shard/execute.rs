@@ -3,7 +3,7 @@
 use moonraft_proto::{Reply, Weight};
 
 use super::{
-    SessionId, Shard,
+    Core, SessionId, Shard,
     admit::Via,
     client::Turn,
     outbox::{Instead, ReadReply},
@@ -69,24 +69,6 @@ impl Shard {
         }
     }
 
-    /// Executes a client's request on data; its reply is put out from where it lies. Returns whether it failed.
-    fn run_on_data(&mut self, id: SessionId, request: &Request<'_>) -> bool {
-        let Self { tx, sessions, statistics, details, settings, unit_reply, .. } = self;
-        let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
-        let reply = request.execute(tx).unwrap_or_else(Reply::from);
-        statistics.note_error(details, &reply);
-        let failed = reply.is_error();
-        let session = &mut sessions[id];
-        if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
-            *unit_reply = reply.weight();
-            let is_refused = unit_reply.counted() > settings.reply_bytes_max;
-            if !is_refused && !put_out(session, &reply, *unit_reply, settings) {
-                self.cut_off(id);
-            }
-        }
-        failed
-    }
-
     /// Executes a client's request that is not on data alone. Returns whether it failed.
     pub(super) fn run_whole(&mut self, id: SessionId, request: &Request<'_>) -> bool {
         let outcome = self.execute(id, request, Via::Client);
@@ -122,12 +104,30 @@ impl Shard {
         }
         outcome
     }
+}
+
+impl Core {
+    /// Executes a client's request on data; its reply is put out from where it lies. Returns whether it failed.
+    fn run_on_data(&mut self, id: SessionId, request: &Request<'_>) -> bool {
+        let Self { tx, sessions, statistics, details, settings, unit_reply, .. } = self;
+        let reply = request.execute(tx).unwrap_or_else(Reply::from);
+        statistics.note_error(details, &reply);
+        let failed = reply.is_error();
+        let session = &mut sessions[id];
+        if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
+            *unit_reply = reply.weight();
+            let is_refused = unit_reply.counted() > settings.reply_bytes_max;
+            if !is_refused && !put_out(session, &reply, *unit_reply, settings) {
+                self.cut_off(id);
+            }
+        }
+        failed
+    }
 
     /// Executes what a block or a script has called, on data. A reply that is too large, with those of the block
     /// before it, is not copied: the unit will be refused whole.
     fn execute_on_data(&mut self, request: &Request<'_>, via: Via<'_>) -> Outcome<'static> {
         let Self { tx, unit_reply, settings, .. } = self;
-        let tx = tx.as_mut().expect("nothing is asked of a vacant shard");
         let reply = request.execute(tx)?;
         let in_block = matches!(via, Via::Block(_));
         let weight = if in_block { unit_reply.and(reply.weight()) } else { reply.weight() };

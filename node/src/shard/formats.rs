@@ -13,7 +13,7 @@
 
 use moonraft_proto::{Effect, entry::NEWEST_FORMAT};
 
-use super::{PlantedFault, Shard, Standing};
+use super::{Core, PlantedFault, Standing};
 use crate::marks;
 
 /// What a replica knows of formats.
@@ -32,7 +32,7 @@ impl Formats {
     }
 }
 
-impl Shard {
+impl Core {
     /// The format that the group has agreed on: what needs a newer one is not to be written. A leader may write it as
     /// soon as it has proposed the agreement, which comes before it in the log.
     pub fn agreed_format(&self) -> u8 {

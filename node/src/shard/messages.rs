@@ -60,7 +60,7 @@ pub enum Event {
         number: u64,
     },
     /// The state is that of this snapshot. A large one is better installed step by step: see
-    /// [`super::Shard::begin_install`].
+    /// [`super::Core::begin_install`].
     InstallSnapshot {
         /// The last entry in it.
         index: u64,

@@ -1,8 +1,8 @@
 //! One replica of one shard: sessions, execution, the gate. A plain state machine.
 //!
 //! Inputs are bytes of connections ([`Shard::receive`]) and events of consensus
-//! and of the node ([`Shard::handle`]); outputs are bytes that may leave
-//! ([`Shard::writable`]) and [`Output`]s. There is no socket, file or thread in
+//! and of the node ([`Core::handle`]); outputs are bytes that may leave
+//! ([`Core::writable`]) and [`Output`]s. There is no socket, file or thread in
 //! here, and clocks are read through [`Surroundings`], so that the simulator runs
 //! the very same type.
 //!
@@ -14,7 +14,7 @@
 //!    [`Standing`] whether it may execute. Else: a redirect, or it is left unread.
 //! 4. [`execute`]: the handler runs on the [`Tx`]; effects are applied at once. If a `MULTI` is open
 //!    it is queued ([`block`]).
-//! 5. [`Shard::end_turn`] seals the turn's units into one batch and proposes it.
+//! 5. [`Core::end_turn`] seals the turn's units into one batch and proposes it.
 //! 6. [`events`]: a committed batch opens the gate of the replies that wait for it.
 //! 7. Or leadership is lost: all that is in flight is taken back, newest first,
 //!    and the log tells which replies become redirects.
@@ -56,7 +56,11 @@ pub mod waits;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{
+    collections::VecDeque,
+    ops::{Deref, DerefMut},
+    rc::Rc,
+};
 
 use bytes::Bytes;
 use moonraft_proto::Weight;
@@ -98,15 +102,35 @@ use crate::{
 };
 
 /// One replica of one shard.
+///
+/// A script that runs has the [`Core`] for itself: what it calls lives as long as its engine, and cannot borrow. So
+/// there is none here while it runs, and nothing is asked of what is left. Whatever may lead to a script is asked of
+/// a shard, all else of its core.
 pub struct Shard {
+    core: Option<Box<Core>>,
+    /// `None` while a script runs, also of the shard that the script has.
+    engine: Option<Box<Engine>>,
+}
+
+impl Deref for Shard {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        self.core.as_ref().expect("nothing is asked of a shard whose core a script has")
+    }
+}
+
+impl DerefMut for Shard {
+    fn deref_mut(&mut self) -> &mut Core {
+        self.core.as_mut().expect("nothing is asked of a shard whose core a script has")
+    }
+}
+
+/// All of a replica but the engine of its scripts.
+pub struct Core {
     settings: ShardSettings,
     surroundings: Rc<dyn Surroundings>,
-    /// `None` only of one that is vacant.
-    tx: Option<Box<Tx>>,
-    /// `None` while a script runs, too.
-    engine: Option<Box<Engine>>,
-    /// What stands here while a script runs, kept from one run to the next.
-    stand_in: Option<Box<Self>>,
+    tx: Tx,
     /// What the node has of memory and disk.
     room: Room,
     seen_scripts: SeenScripts,
@@ -173,38 +197,23 @@ impl Shard {
         let formats = Formats::of(state.keyspace.agreed_format());
         let mut tx = Tx::new(state.keyspace, seed);
         tx.set_reply_bytes_max(settings.reply_bytes_max);
-        Self {
-            tx: Some(Box::new(tx)),
-            engine: Some(Box::new(engine)),
-            clock: Clock::starting_at(state.stamp_ms, settings.clocks),
-            formats,
-            applied: state.applied,
-            acknowledged: state.acknowledged,
-            saved,
-            ..Self::vacant(settings, surroundings)
-        }
-    }
-
-    /// What stands in the place of a shard that a script has: it can do nothing.
-    fn vacant(settings: ShardSettings, surroundings: Rc<dyn Surroundings>) -> Self {
-        Self {
+        let clock = Clock::starting_at(state.stamp_ms, settings.clocks);
+        let core = Core {
             settings,
             surroundings,
-            tx: None,
-            engine: None,
-            stand_in: None,
+            tx,
             room: Room::default(),
             seen_scripts: SeenScripts::default(),
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),
-            clock: Clock::default(),
-            formats: Formats::of(0),
+            clock,
+            formats,
             sessions: Slab::new(),
             sessions_ever: 0,
-            acknowledged: (0, 0),
+            acknowledged: state.acknowledged,
             snapshots: Snapshots::default(),
             installing: None,
-            applied: (0, 0),
+            applied: state.applied,
             parts: Vec::new(),
             held_entries: VecDeque::new(),
             open_waiting: Vec::new(),
@@ -225,11 +234,14 @@ impl Shard {
             details: Details::default(),
             rates: Rates::default(),
             slow_log: SlowLog::default(),
-            saved: (0, 0),
+            saved,
             told_of_http_ns: None,
-        }
+        };
+        Self { core: Some(Box::new(core)), engine: Some(Box::new(engine)) }
     }
+}
 
+impl Core {
     /// What is to be done, oldest first.
     pub fn take_outputs(&mut self) -> Vec<Output> {
         self.resume_awaiting();
@@ -263,11 +275,11 @@ impl Shard {
     }
 
     fn tx(&self) -> &Tx {
-        self.tx.as_ref().expect("nothing is asked of a vacant shard")
+        &self.tx
     }
 
     fn tx_mut(&mut self) -> &mut Tx {
-        self.tx.as_mut().expect("nothing is asked of a vacant shard")
+        &mut self.tx
     }
 
     fn listeners(&self) -> &Subscriptions {

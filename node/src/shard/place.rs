@@ -3,7 +3,7 @@
 use moonraft_proto::Reply;
 use moonraft_router::{Network, Redirect, ReplicaPlace, SlotMap};
 
-use super::{SessionId, Shard, Standing};
+use super::{Core, SessionId, Standing};
 use crate::command::{Command, Flag, Request, Run};
 
 /// Where a request is executed.
@@ -14,7 +14,7 @@ pub(super) enum Place {
     Wait,
 }
 
-impl Shard {
+impl Core {
     /// Whether a request looks at data: that asks for leadership, or for leave to
     /// read what a follower has.
     pub(super) fn is_on_data(&self, id: SessionId, request: &Request<'_>) -> bool {

@@ -19,14 +19,14 @@
 
 use moonraft_proto::{Effect, entry::Batch};
 
-use super::{CommittedEntry, SessionId, Shard};
+use super::{CommittedEntry, Core, SessionId};
 use crate::{
     command::{Eval, Request, Run, facts::KeyFlag, session::Queued},
     keyspace::Keyspace,
     marks,
 };
 
-impl Shard {
+impl Core {
     /// Whether a request is left unread until the walk has written what it would change.
     pub(super) fn is_held_by_walk(&mut self, id: SessionId, request: &Request<'_>) -> bool {
         let command = request.command;
@@ -41,7 +41,7 @@ impl Shard {
         }
         let now_ms = self.read_clock().now_us / 1000;
         let Self { tx, sessions, .. } = self;
-        let keyspace = tx.as_mut().expect("nothing is asked of a vacant shard").keyspace_mut();
+        let keyspace = tx.keyspace_mut();
         let ready = match (command.run, &sessions[id].queue) {
             // All are asked for before it waits, so that it waits but once.
             (Run::Exec, Some(queue)) => {
@@ -59,7 +59,7 @@ impl Shard {
 
     /// Whether an entry, of a whole batch, can be applied without a large value being written at once.
     pub(super) fn is_entry_ready(&mut self, entry: &CommittedEntry) -> bool {
-        let keyspace = self.tx.as_mut().expect("nothing is asked of a vacant shard").keyspace_mut();
+        let keyspace = self.tx.keyspace_mut();
         if self.standing.is_leading() || entry.more || !keyspace.is_walking() {
             return true;
         }
@@ -91,7 +91,7 @@ impl Shard {
         }
     }
 
-    /// Whether somebody waits for [`Shard::walk`] to go on, which can.
+    /// Whether somebody waits for [`Core::walk`] to go on, which can.
     pub fn is_walk_awaited(&self) -> bool {
         self.wants_walk() && self.keyspace().is_awaited()
     }

@@ -1,7 +1,7 @@
 //! Clients that read what this replica has while another leads: consensus is told that there are some, so that they see
 //! a write soon after it is acknowledged.
 
-use super::{Output, SessionId, Shard};
+use super::{Core, Output, SessionId};
 
 /// Readers of whom nothing was heard for so long are none, nanoseconds.
 const READER_REST_NS: u64 = 60_000_000_000;
@@ -15,7 +15,7 @@ pub(super) struct Readers {
     last_ns: Option<u64>,
 }
 
-impl Shard {
+impl Core {
     /// A request of a session was executed here.
     pub(super) fn note_reader(&mut self, id: SessionId) {
         let reads = !self.standing.is_leading() && self.sessions.get(id).is_some_and(|it| it.read_only);

@@ -7,7 +7,7 @@ use moonraft_proto::{
 };
 
 use super::{
-    Output, SessionId, Shard, ShardSettings, Standing,
+    Core, Output, SessionId, Shard, ShardSettings, Standing,
     admit::{Admission, Reason, Via},
     outbox::RoundId,
     session::Session,
@@ -54,8 +54,9 @@ impl Shard {
         if !self.sessions.contains(id) {
             return Received { close: true, ..received };
         }
+        let now_us = self.surroundings.unix_us();
         let session = &mut self.sessions[id];
-        session.active_us = self.surroundings.unix_us();
+        session.active_us = now_us;
         session.query_bytes = (input.len(), input.capacity() - input.len());
         let (mut at, mut is_full, mut waits_for) = (0, false, None);
         let mut unfinished = std::mem::take(&mut self.sessions[id].unfinished);
@@ -88,10 +89,8 @@ impl Shard {
                     break;
                 }
                 Err(error) => {
-                    self.answer(
-                        id,
-                        &Reply::Error(Text::joined(&[b"ERR Protocol error: ".as_slice(), &error.0])),
-                    );
+                    let text = [b"ERR Protocol error: ".as_slice(), &error.0];
+                    self.answer(id, &Reply::Error(Text::joined(&text)));
                     self.sessions[id].closing = true;
                 }
             }
@@ -114,6 +113,45 @@ impl Shard {
         received
     }
 
+    /// Deals with one request.
+    fn request(&mut self, id: SessionId, words: &[&[u8]]) -> Done {
+        let mut request = match Request::read(words) {
+            Ok(request) => request,
+            Err(_) if command::is_http(words) => {
+                self.hang_up(id);
+                return self.done(id);
+            }
+            Err(error) => {
+                self.refuse(id, &error);
+                return self.done(id);
+            }
+        };
+        if let (Run::Exec, Some(queue)) = (request.command.run, &self.sessions[id].queue) {
+            request.slots = queue.slot.into();
+        }
+        match self.admit(id, &request, Via::Client) {
+            Ok(Admission::Later(reason)) => return Done::Later(reason),
+            Ok(Admission::Now) => self.act(id, &request),
+            Err(error) => self.reject(id, request.command, &error),
+        }
+        self.done(id)
+    }
+
+    /// Executes a client's request that was admitted, or keeps it for `EXEC`.
+    fn act(&mut self, id: SessionId, request: &Request<'_>) {
+        self.sessions[id].last_command = Some(request.command);
+        if self.is_queued(id, request.command) {
+            self.queue(id, request);
+        } else if self.is_busy() {
+            self.run_beside_script(id, request);
+        } else {
+            self.run(id, request);
+        }
+        self.note_reader(id);
+    }
+}
+
+impl Core {
     /// Whether no more may be executed before something in flight commits. Only a leader adds to
     /// it: who has lost the lead answers that there is none, whatever is still undecided.
     fn is_over_in_flight(&self) -> bool {
@@ -154,6 +192,11 @@ impl Shard {
         if !silent && !put_out(session, reply, reply.weight(), &self.settings) {
             self.cut_off(id);
         }
+        self.note_error(reply);
+    }
+
+    /// Counts a reply that is an error.
+    pub(super) fn note_error(&mut self, reply: &Reply<'_>) {
         self.statistics.note_error(&mut self.details, reply);
     }
 
@@ -169,43 +212,6 @@ impl Shard {
                 "possible attack: {peer} speaks HTTP to the port for clients (POST or Host:); closed, nothing of it was executed"
             );
         }
-    }
-
-    /// Deals with one request.
-    fn request(&mut self, id: SessionId, words: &[&[u8]]) -> Done {
-        let mut request = match Request::read(words) {
-            Ok(request) => request,
-            Err(_) if command::is_http(words) => {
-                self.hang_up(id);
-                return self.done(id);
-            }
-            Err(error) => {
-                self.refuse(id, &error);
-                return self.done(id);
-            }
-        };
-        if let (Run::Exec, Some(queue)) = (request.command.run, &self.sessions[id].queue) {
-            request.slots = queue.slot.into();
-        }
-        match self.admit(id, &request, Via::Client) {
-            Ok(Admission::Later(reason)) => return Done::Later(reason),
-            Ok(Admission::Now) => self.act(id, &request),
-            Err(error) => self.reject(id, request.command, &error),
-        }
-        self.done(id)
-    }
-
-    /// Executes a client's request that was admitted, or keeps it for `EXEC`.
-    fn act(&mut self, id: SessionId, request: &Request<'_>) {
-        self.sessions[id].last_command = Some(request.command);
-        if self.is_queued(id, request.command) {
-            self.queue(id, request);
-        } else if self.is_busy() {
-            self.run_beside_script(id, request);
-        } else {
-            self.run(id, request);
-        }
-        self.note_reader(id);
     }
 
     /// A request has been answered, unless its session is blocked.

@@ -1,6 +1,6 @@
 //! What a command or a script needs that the node may lack.
 
-use super::Shard;
+use super::Core;
 use crate::{
     command::{Command, CommandError, Flag, Request, Run},
     script::Flags,
@@ -64,7 +64,7 @@ impl Needs {
     }
 }
 
-impl Shard {
+impl Core {
     /// Notes whether memory is short.
     pub(super) fn look_at_memory(&mut self) {
         let limit = self.settings.memory_bytes_max;

@@ -1,17 +1,17 @@
 //! Running a script on the shard: the world it reaches, and its end.
 //!
-//! The script has the shard for itself while it runs, a vacant one standing in its
-//! place; each command it calls is admitted and executed by the same functions as any other. A script that is killed,
+//! The script has all of the shard but the engine while it runs ([`Core`]); each command it calls is
+//! admitted and executed by the same functions as any other. A script that is killed,
 //! even after it wrote, is undone whole; one that fails keeps what it did, as in
 //! Redis. So a lack of memory or disk stops a script only before its first write.
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use moonraft_proto::{Protocol, Reply, Text};
 use moonraft_router::single_slot;
 
 use super::{
-    Busy, SessionId, Shard,
+    Busy, Core, SessionId, Shard,
     admit::{Home, Terms, Via},
     room::{Needs, READ_ONLY},
 };
@@ -87,6 +87,46 @@ impl Shard {
         }
     }
 
+    /// Compiles a script and keeps it: its name.
+    ///
+    /// # Errors
+    /// It does not compile, or that took long and was killed.
+    pub(super) fn load_script(&mut self, id: SessionId, text: &[u8]) -> Result<Sha1, CommandError> {
+        let (loaded, _) = self.lend(id, Terms::default(), |engine, host| engine.load(text, host));
+        loaded.map_err(|ended| match ended {
+            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
+            Ended::Done(_) => unreachable!("compiling gives no reply"),
+        })
+    }
+
+    /// Forgets compiled scripts, and those that are not replicated.
+    pub(super) fn forget_scripts(&mut self) {
+        self.engine.as_mut().expect("a script does not reach the engine it runs in").forget_all();
+        self.seen_scripts.clear();
+    }
+
+    /// Gives the core to a script for a run of the engine.
+    fn lend<T>(
+        &mut self,
+        id: SessionId,
+        terms: Terms,
+        run: impl FnOnce(&mut Engine, ScriptHost) -> (ScriptHost, T),
+    ) -> (T, After) {
+        let reads_stale = self.sessions[id].read_only;
+        let (started_ns, busy_ns) = (self.surroundings.boot_ns(), self.settings.busy_ms * 1_000_000);
+        let terms = Terms { reads_stale, ..terms };
+        let mut engine = self.engine.take().expect("a script does not run inside a script");
+        let shard = Shard { core: self.core.take(), engine: None };
+        let (host, value) =
+            run(&mut engine, ScriptHost { shard, id, terms, last_error: None, started_ns, busy_ns });
+        (self.core, self.engine) = (host.shard.core, Some(engine));
+        // A script that calls `READONLY` changes it for itself only.
+        self.sessions[id].read_only = reads_stale;
+        (value, After { home: host.terms.home.get(), last_error: host.last_error })
+    }
+}
+
+impl Core {
     /// Refuses a script that declares what cannot be had here and now, in Redis's order. One that declares nothing
     /// is refused by what it calls.
     fn check_flags(&self, flags: Flags, read_only: bool) -> Result<(), CommandError> {
@@ -105,24 +145,6 @@ impl Shard {
             return Err(CommandError::text(TEXT));
         }
         Ok(())
-    }
-
-    /// Compiles a script and keeps it: its name.
-    ///
-    /// # Errors
-    /// It does not compile, or that took long and was killed.
-    pub(super) fn load_script(&mut self, id: SessionId, text: &[u8]) -> Result<Sha1, CommandError> {
-        let (loaded, _) = self.lend(id, Terms::default(), |engine, host| engine.load(text, host));
-        loaded.map_err(|ended| match ended {
-            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
-            Ended::Done(_) => unreachable!("compiling gives no reply"),
-        })
-    }
-
-    /// Forgets compiled scripts, and those that are not replicated.
-    pub(super) fn forget_scripts(&mut self) {
-        self.engine.as_mut().expect("a script does not reach the engine it runs in").forget_all();
-        self.seen_scripts.clear();
     }
 
     /// The text of a known script, for the open unit. One that was seen depends on nothing that is in flight.
@@ -148,35 +170,6 @@ impl Shard {
         };
         text.and_then(|text| Engine::flags(text).ok()).filter(|flags| !flags.undeclared)
     }
-
-    /// Gives the shard away for a run of the engine, a vacant one standing in its place.
-    fn lend<T>(
-        &mut self,
-        id: SessionId,
-        terms: Terms,
-        run: impl FnOnce(&mut Engine, ScriptHost) -> (ScriptHost, T),
-    ) -> (T, After) {
-        let vacant = || Box::new(Shard::vacant(self.settings.clone(), Rc::clone(&self.surroundings)));
-        let mut shard = self.stand_in.take().unwrap_or_else(vacant);
-        let mut engine = self.engine.take().expect("a script does not run inside a script");
-        std::mem::swap(self, &mut shard);
-        let reads_stale = shard.sessions[id].read_only;
-        let host = ScriptHost {
-            terms: Terms { reads_stale, ..terms },
-            last_error: None,
-            started_ns: shard.surroundings.boot_ns(),
-            busy_ns: shard.settings.busy_ms * 1_000_000,
-            shard,
-            id,
-        };
-        let (mut host, value) = run(&mut engine, host);
-        std::mem::swap(self, &mut host.shard);
-        self.stand_in = Some(host.shard);
-        self.engine = Some(engine);
-        // A script that calls `READONLY` changes it for itself only.
-        self.sessions[id].read_only = reads_stale;
-        (value, After { home: host.terms.home.get(), last_error: host.last_error })
-    }
 }
 
 /// What is known after a run.
@@ -189,7 +182,7 @@ struct After {
 
 /// What a script reaches of the shard.
 struct ScriptHost {
-    shard: Box<Shard>,
+    shard: Shard,
     /// The session that asked for the script.
     id: SessionId,
     terms: Terms,
@@ -231,8 +224,7 @@ impl Host for ScriptHost {
             Ok(reply) => return reply,
             Err(error) => Reply::from(error),
         };
-        let Shard { statistics, details, .. } = &mut *self.shard;
-        statistics.note_error(details, &reply);
+        self.shard.note_error(&reply);
         if let Reply::Error(text) = &reply {
             self.last_error = Some(text.clone());
         }

@@ -1,13 +1,13 @@
 //! Taking snapshots while serving, and becoming what a snapshot holds.
 //!
 //! A snapshot is taken by a walk of the keyspace ([`crate::keyspace::walk`]), a step at a time
-//! ([`Shard::walk`]). It begins between two batches: right after one was sealed, so it is the state as of
+//! ([`Core::walk`]). It begins between two batches: right after one was sealed, so it is the state as of
 //! that batch, which is not committed yet. The walk goes on meanwhile, but what it wrote is published only
 //! once the batch is committed and its index known. If the batch is taken back, or another state is
 //! installed, the walk is given up and, if the log is still long, begun again later.
 //!
 //! What is written leaves as [`Output::SnapshotChunk`]; whoever takes it to the disk says so
-//! ([`Shard::snapshot_taken`]). If too much waits there, the walk pauses, and requests that may write, each
+//! ([`Core::snapshot_taken`]). If too much waits there, the walk pauses, and requests that may write, each
 //! of which may need a key written first, are left unread. Who would change a large value that is not written
 //! yet waits for that alone: see [`super::preparing`].
 //!
@@ -20,7 +20,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use moonraft_proto::{DecodeError, entry::Batch};
 
-use super::{Output, PlantedFault, SessionId, Shard, Standing, outbox::BatchId};
+use super::{Core, Output, PlantedFault, SessionId, Standing, outbox::BatchId};
 use crate::{command::Request, keyspace::Keyspace, marks};
 
 /// After a snapshot that could not be kept (the disk is full), the next is tried so much later.
@@ -66,7 +66,7 @@ pub(super) struct Installing {
     is_empty: bool,
 }
 
-impl Shard {
+impl Core {
     // ---- taking -------------------------------------------------------------------
 
     /// A snapshot is wanted. One that is under way will do.
@@ -101,7 +101,7 @@ impl Shard {
         snapshots.pending_bytes = 0;
     }
 
-    /// Whether [`Shard::walk`] has something to do.
+    /// Whether [`Core::walk`] has something to do.
     pub fn wants_walk(&self) -> bool {
         self.snapshots.point.is_some() && !self.snapshots.complete && !self.is_writer_behind()
     }

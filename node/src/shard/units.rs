@@ -1,13 +1,13 @@
 //! A unit's begin, and what its reply and its messages wait for.
 
-use super::{Output, PlantedFault, SessionId, Shard, Standing, clock::Reading, outbox::BatchId};
+use super::{Core, Output, PlantedFault, SessionId, Standing, clock::Reading, outbox::BatchId};
 use crate::{
     consensus::ShardTimes,
     keyspace::tx::{Publication, Unit},
     marks,
 };
 
-impl Shard {
+impl Core {
     /// Begins a unit at the shard's present time.
     pub(super) fn begin_unit(&mut self) {
         let Reading { now_us, shown_us } = self.read_clock();

@@ -11,7 +11,7 @@
 
 use moonraft_proto::Reply;
 
-use super::{Output, SessionId, Shard, Standing, outbox::BatchId};
+use super::{Core, Output, SessionId, Standing, outbox::BatchId};
 
 /// A session that is blocked.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub enum Unblocked {
     NotLeading,
 }
 
-impl Shard {
+impl Core {
     /// Blocks a session until `wanted` followers have what was executed so far.
     /// 0 milliseconds: for ever.
     pub(super) fn wait_for_followers(&mut self, id: SessionId, wanted: usize, timeout_ms: u64) {

@@ -1,6 +1,6 @@
 //! What is done to the cluster.
 
-use moonraft::{consensus::Input, replica::Intake, shard};
+use moonraft::{consensus::Input, replica::Intake};
 use rand::RngExt;
 
 use super::{Event, Fault, MS, World};
@@ -199,7 +199,7 @@ impl World {
 
     pub(super) fn leader(&self) -> Option<usize> {
         let leads = |node: &Node| {
-            node.running.as_ref().is_some_and(|running| running.shards.iter().any(shard::Shard::is_serving))
+            node.running.as_ref().is_some_and(|running| running.shards.iter().any(|shard| shard.is_serving()))
         };
         self.nodes.iter().position(leads)
     }
