@@ -107,6 +107,8 @@ pub trait Client {
     fn unread_bytes(&self, id: SessionId) -> usize;
     /// Sessions whose requests wait: for a leader, for room, for a pause to end, or for followers.
     fn waiting_count(&self) -> usize;
+    /// Whether a session's last request is answered later, and none is read until then.
+    fn is_blocked(&self, id: SessionId) -> bool;
     /// Closes a session's connection: this one's after its reply, any other at once.
     fn close(&mut self, id: SessionId);
     /// Whether a command may block the session until something happens: not in a script or a block.

@@ -119,8 +119,6 @@ pub struct Session {
     pub listening: Listening,
     /// Bytes it has sent that are not executed, with the request that is, and that there is room for beyond.
     pub query_bytes: (usize, usize),
-    /// Its last request is answered later; none is read until then.
-    pub blocked: bool,
     /// No more requests are read; it is closed once its replies have left.
     pub closing: bool,
 }
@@ -154,7 +152,6 @@ impl Session {
             watches: Vec::new(),
             listening: Listening::default(),
             query_bytes: (0, 0),
-            blocked: false,
             closing: false,
         }
     }

@@ -31,6 +31,8 @@ pub struct Statistics {
     pub refused: u64,
     /// Requests ever executed.
     pub requests: u64,
+    /// Requests ever parsed; one that waited is parsed again.
+    pub parsed: u64,
     /// Bytes of requests.
     pub bytes_in: u64,
     /// Bytes of replies.

@@ -75,8 +75,8 @@ pub struct Walk {
     awaited: HashMap<Blob, Slicing, Seed>,
     /// Their keys in the order of their turns, and some that are written by now.
     turns: VecDeque<Blob>,
-    /// One that was awaited has been written, or nobody knows what was: see [`Keyspace::take_ready`].
-    ready: bool,
+    /// Those that were awaited and have been written: see [`Keyspace::take_ready`].
+    ready: Ready,
     /// Bytes that may still be written at once: see [`Keyspace::allow_at_once`].
     at_once: usize,
     writer: BatchWriter,
@@ -90,6 +90,29 @@ enum Source {
     Slot(u16),
     /// In a table that was cleared.
     Aside(Arc<SlotTable>),
+}
+
+/// What may change now that was awaited.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// What these keys hold.
+    Keys(Vec<Blob>),
+    /// Whatever was awaited.
+    All,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self::Keys(Vec::new())
+    }
+}
+
+impl Ready {
+    fn add(&mut self, key: Blob) {
+        if let Self::Keys(keys) = self {
+            keys.push(key);
+        }
+    }
 }
 
 /// A value that is being written in slices.
@@ -164,7 +187,8 @@ impl Walk {
     /// A slice of a value has been written; the next begins at `next`.
     fn put_back(&mut self, slicing: Slicing, next: Option<usize>) {
         match next {
-            None => self.ready |= slicing.awaited,
+            None if slicing.awaited => self.ready.add(slicing.key),
+            None => {}
             Some(place) if slicing.awaited => self.wait_for(Slicing { place, ..slicing }),
             Some(place) => self.slicing = Some(Slicing { place, ..slicing }),
         }
@@ -231,7 +255,7 @@ impl Keyspace {
             slicing: None,
             awaited: HashMap::default(),
             turns: VecDeque::new(),
-            ready: true, // whoever waited for the walk before need not any more
+            ready: Ready::All, // whoever waited for the walk before need not any more
             at_once: 0,
             writer: BatchWriter::default(),
             chunks: Vec::new(),
@@ -355,9 +379,9 @@ impl Keyspace {
         self.walk.as_ref().is_some_and(|walk| !walk.awaited.is_empty())
     }
 
-    /// Whether something that was awaited may change now that could not when this was asked last.
-    pub fn take_ready(&mut self) -> bool {
-        self.walk.as_mut().is_none_or(|walk| std::mem::take(&mut walk.ready))
+    /// What was awaited and may change now that could not when this was asked last.
+    pub fn take_ready(&mut self) -> Ready {
+        self.walk.as_mut().map_or(Ready::All, |walk| std::mem::take(&mut walk.ready))
     }
 
     /// A key is changing: a walk that has not written it does so. Returns what the entry is to carry.

@@ -21,6 +21,7 @@ use moonraft_router::Redirect;
 use super::{Core, PlantedFault, SessionId, place::Place, room::Needs};
 use crate::{
     command::{Command, CommandError, Flag, Request, Run, Slots},
+    keyspace::Blob,
     marks,
 };
 
@@ -56,7 +57,7 @@ pub(super) struct Terms {
 }
 
 /// What becomes of a request that is not refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// It is executed here, or queued.
     Now,
@@ -64,8 +65,8 @@ pub(super) enum Admission {
     Later(Reason),
 }
 
-/// Why a request is left unread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a request is left unread: see [`super::waiting`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// Too much is in flight.
     InFlight,
@@ -77,8 +78,12 @@ pub enum Reason {
     Writer,
     /// Nobody is known to serve.
     Leader,
-    /// A large value has to be written for a snapshot before it changes.
-    Walk,
+    /// What this key holds has to be written for a snapshot before it changes.
+    Walk(Blob),
+    /// Its client leaves too many replies unread.
+    Unread,
+    /// The request before it waits for followers: `WAIT`.
+    Followers,
 }
 
 const NOT_IN_SCRIPT: CommandError = CommandError::text("ERR This Redis command is not allowed from script");
@@ -170,10 +175,13 @@ impl Core {
                 return Err(self.unserved());
             }
             Reason::Leader
-        } else if self.is_held_by_walk(id, request) {
-            Reason::Walk
+        } else if self.lacks_room_in_flight(id)
+            && !self.is_queued(id, request.command)
+            && self.may_change(id, request)
+        {
+            Reason::InFlight
         } else {
-            return Ok(None);
+            return Ok(self.held_by_walk(id, request).map(Reason::Walk));
         };
         Ok(Some(reason))
     }
@@ -270,9 +278,8 @@ impl Core {
     /// Whether a request that nobody can serve now may wait: not if none could for long. All that
     /// wait share the time, or each request of a pipeline would wait as long again.
     fn may_wait(&mut self) -> bool {
-        let now = self.surroundings.boot_ns();
-        self.leaderless_since.get_or_insert(now);
-        !self.is_leaderless_for_long(now)
+        self.note_leaderless();
+        !self.is_leaderless_for_long(self.surroundings.boot_ns())
     }
 
     pub(super) fn is_leaderless_for_long(&self, now: u64) -> bool {

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use moonraft_router::Network;
 
-use super::{Busy, Core, SessionId, Shard};
+use super::{Busy, Core, SessionId, Shard, admit::Reason};
 use crate::command::{Command, CommandError, Flag, Request};
 
 /// The text of Redis 7.
@@ -81,6 +81,9 @@ impl Shard {
     /// Lets clients be attended to. Returns whether the script is to end: a client asked for it, or the world.
     pub(super) fn attend_clients(&mut self, refuses: bool) -> Busy {
         self.overdue = Some(Overdue { refuses, is_killed: false });
+        if refuses {
+            self.wake(&Reason::Script); // they are told so
+        }
         let surroundings = Rc::clone(&self.surroundings);
         let told = surroundings.while_busy(&mut BusyShard { shard: self });
         let overdue = self.overdue.take().expect("only this function takes it");

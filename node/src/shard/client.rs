@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moonraft_router::{ReplicaPlace, SlotMap};
 
-use super::{Output, SessionId, Shard, Standing, waits::Unblocked};
+use super::{Output, SessionId, Shard, Standing, admit::Reason, waits::Unblocked};
 use crate::{
     command::{
         Client, CommandError,
@@ -47,7 +47,11 @@ impl Client for Turn<'_> {
     }
 
     fn waiting_count(&self) -> usize {
-        self.shard.parked.len() + self.shard.blocked_count()
+        self.shard.waiting.len() - self.shard.waiting.count(&Reason::Unread)
+    }
+
+    fn is_blocked(&self, id: SessionId) -> bool {
+        self.shard.is_blocked(id)
     }
 
     fn close(&mut self, id: SessionId) {

@@ -2,7 +2,7 @@
 
 use moonraft_router::Network;
 
-use super::{Core, Output, SessionId, session::Session};
+use super::{Core, SessionId, admit::Reason, session::Session};
 use crate::command::session;
 
 /// What a client is told that is one too many, before its connection is closed.
@@ -54,9 +54,8 @@ impl Core {
         self.unwatch(id);
         self.forget_wait(id);
         let session = self.sessions.remove(id);
-        if session.parked.is_some() {
-            self.parked.retain(|&other| other != id);
-        }
+        self.waiting.leave(id);
+        self.answer_call(id);
         self.listeners_mut().forget(id, &session.listening);
     }
 
@@ -75,9 +74,9 @@ impl Core {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.outbox.written(count);
         self.statistics.bytes_out += count as u64;
-        if session.is_full && session.outbox.len() <= self.settings.outbox_bytes_full / 2 {
-            session.is_full = false;
-            self.outputs.push(Output::Resume(id));
+        let has_room = session.outbox.len() <= self.settings.outbox_bytes_full / 2;
+        if has_room && self.waiting.reason(id) == Some(&Reason::Unread) {
+            self.wake_one(id);
         }
     }
 
@@ -98,7 +97,7 @@ impl Core {
             queued_bytes: session.queue.as_ref().map_or(0, |queue| queue.bytes),
             stays: session.no_evict,
             listens: session.listening.count() > 0,
-            is_blocked: session.blocked,
+            is_blocked: self.is_blocked(id),
         })
     }
 

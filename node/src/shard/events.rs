@@ -9,7 +9,6 @@ use super::{
     speculation::InFlight,
 };
 use crate::{
-    command::client::Pause,
     glob,
     keyspace::{Keyspace, Tx, Undo, tx::Publication},
     log::{Newer, cannot_go_on},
@@ -40,9 +39,11 @@ impl Core {
             Event::Readable { term, format } => self.note_readable(term, format),
             Event::Deliver(publications) => publications.iter().for_each(|message| self.deliver(message)),
             // A leader that did not answer may do so again.
-            Event::MapChanged => self.resume_parked(),
+            Event::MapChanged if self.leader_answers() => self.look_for_leader(),
+            Event::MapChanged => {}
             Event::DiskRoom(room) => self.room.disk = room,
             Event::Tick => self.tick(),
+            Event::Wake => self.ring(),
         }
     }
 
@@ -84,7 +85,7 @@ impl Core {
             self.commit_held(false); // only a follower has time to wait
         }
         self.standing = Standing::Leading { term, serving: false };
-        self.leaderless_since = None; // a majority has elected it just now: its first entry is worth waiting for
+        self.await_first_entry();
         if self.applied.1 == term {
             self.serve();
         }
@@ -96,8 +97,8 @@ impl Core {
         self.check_waits();
         if leader.is_some() {
             self.redirect_unconfirmed();
+            self.look_for_leader();
         }
-        self.resume_parked();
     }
 
     /// Takes back all that is speculative, newest first. The replies stay held
@@ -105,6 +106,8 @@ impl Core {
     pub(super) fn step_down(&mut self) {
         let Standing::Leading { term, .. } = self.standing else { return };
         self.end_time();
+        self.may_be_unsettled = true;
+        self.wake_displaced();
         self.give_up_speculative_snapshot();
         self.abandon_open_batch(term);
         if self.settings.fault == Some(PlantedFault::UndoSkipped) {
@@ -145,19 +148,7 @@ impl Core {
         self.next_round = 1;
         self.waits.begin_anew(self.applied.0);
         self.redirect_unconfirmed();
-        self.resume_parked();
-    }
-
-    pub(super) fn resume_parked(&mut self) {
-        if self.is_serving() || self.leader_answers() && self.is_caught_up() {
-            self.leaderless_since = None;
-        }
-        for id in std::mem::take(&mut self.parked) {
-            if let Some(session) = self.sessions.get_mut(id) {
-                session.parked = None;
-                self.outputs.push(Output::Resume(id));
-            }
-        }
+        self.look_for_leader();
     }
 
     // ---- the log ----------------------------------------------------------------
@@ -169,6 +160,7 @@ impl Core {
 
     /// Applies what is committed, as far as it need not wait for a snapshot, if it may.
     pub(super) fn commit_held(&mut self, may_wait: bool) {
+        let lagged = !self.is_caught_up();
         while let Some(entry) = self.held_entries.pop_front() {
             let entry = self.join_parts(entry);
             if may_wait && !self.is_entry_ready(&entry) {
@@ -180,8 +172,9 @@ impl Core {
         self.outputs.push(Output::Applied { index });
         self.check_waits();
         self.begin_snapshot();
-        if !self.parked.is_empty() && self.is_serving() {
-            self.resume_parked();
+        self.offer_room();
+        if lagged && self.is_caught_up() {
+            self.look_for_leader();
         }
     }
 
@@ -346,10 +339,7 @@ impl Core {
     fn tick(&mut self) {
         self.look_at_memory();
         self.tick_time();
-        let now = self.surroundings.boot_ns();
-        if self.pause.is_some_and(|pause| pause.until_ns <= now) {
-            self.set_pause(None);
-        }
+        self.ring();
         if self.is_serving() {
             self.begin_unit();
             let removed = match self.tx().removes_expired() {
@@ -367,32 +357,17 @@ impl Core {
         self.tick_formats();
         self.begin_snapshot();
         self.rates.tick(self.surroundings.boot_ns(), self.statistics);
-        self.check_waits();
-        self.tick_parked();
         self.tick_unsettled();
         self.tick_readers();
-    }
-
-    /// Requests are left unread for a while, or are read again; meanwhile the data stay as they are.
-    pub(super) fn set_pause(&mut self, pause: Option<Pause>) {
-        self.pause = pause;
-        self.tx_mut().keep_expired(pause.is_some());
-        if pause.is_none() {
-            self.resume_parked();
-        }
-    }
-
-    /// Requests that were parked for too long are answered.
-    fn tick_parked(&mut self) {
-        if self.is_leaderless_for_long(self.surroundings.boot_ns()) {
-            self.resume_parked();
-        }
     }
 
     /// A reply whose fate the log has not told for too long: the connection is closed, which every
     /// client knows as "outcome unknown". A read that no round can confirm waits for the new leader
     /// as long as a request that is parked; then its client is told that there is none.
     fn tick_unsettled(&mut self) {
+        if !std::mem::take(&mut self.may_be_unsettled) {
+            return; // only who has led has such replies
+        }
         let now = self.surroundings.boot_ns();
         let leading = match self.standing {
             Standing::Leading { term, serving: true } => term,
@@ -407,6 +382,7 @@ impl Core {
                 session.unsettled_since = None;
                 continue;
             }
+            self.may_be_unsettled = true;
             let waited_ns = now - *session.unsettled_since.get_or_insert(now);
             if waited_ns > settle_ns {
                 self.outputs.push(Output::Close(id));

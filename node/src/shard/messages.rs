@@ -91,6 +91,8 @@ pub enum Event {
     DiskRoom(DiskRoom),
     /// Some milliseconds have passed.
     Tick,
+    /// What [`super::Shard::next_wake`] told has come.
+    Wake,
 }
 
 /// What a shard wants done.

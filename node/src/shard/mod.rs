@@ -51,6 +51,7 @@ pub mod speculation;
 pub mod state;
 pub mod surroundings;
 mod units;
+mod waiting;
 pub mod waits;
 
 #[cfg(test)]
@@ -86,6 +87,7 @@ use self::{
     session::Session,
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
+    waiting::{Timers, WaitingRoom},
     waits::Waits,
 };
 pub use crate::subscriptions::SessionId;
@@ -167,7 +169,11 @@ pub struct Core {
     snapshots: Snapshots,
     installing: Option<Installing>,
     /// Sessions with requests left unread.
-    parked: Vec<SessionId>,
+    waiting: WaitingRoom,
+    /// Moments that are waited for.
+    timers: Timers,
+    /// A reply may be held that nobody can settle: leadership was lost since none was.
+    may_be_unsettled: bool,
     /// When a request first found that nobody serves, boot clock; `None` since somebody does.
     leaderless_since: Option<u64>,
     /// `CLIENT PAUSE`
@@ -223,7 +229,9 @@ impl Shard {
             round_wanted: false,
             reads: Vec::new(),
             next_round: 1,
-            parked: Vec::new(),
+            waiting: WaitingRoom::default(),
+            timers: Timers::default(),
+            may_be_unsettled: false,
             leaderless_since: None,
             pause: None,
             waits: Waits::default(),

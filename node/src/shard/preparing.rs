@@ -19,16 +19,16 @@
 
 use moonraft_proto::{Effect, entry::Batch};
 
-use super::{CommittedEntry, Core, SessionId};
+use super::{CommittedEntry, Core, SessionId, admit::Reason};
 use crate::{
     command::{Eval, Request, Run, facts::KeyFlag, session::Queued},
-    keyspace::Keyspace,
+    keyspace::{Blob, Keyspace, walk::Ready},
     marks,
 };
 
 impl Core {
-    /// Whether a request is left unread until the walk has written what it would change.
-    pub(super) fn is_held_by_walk(&mut self, id: SessionId, request: &Request<'_>) -> bool {
+    /// The key of a large value that a request would change: it is left unread until the walk has written it.
+    pub(super) fn held_by_walk(&mut self, id: SessionId, request: &Request<'_>) -> Option<Blob> {
         let command = request.command;
         // Requests change nothing on a follower, not even what has expired.
         let is_about_session = matches!(command.run, Run::Session(_));
@@ -37,24 +37,25 @@ impl Core {
             || is_about_session
             || self.is_queued(id, command)
         {
-            return false;
+            return None;
         }
+        let may_change = self.may_change(id, request);
         let now_ms = self.read_clock().now_us / 1000;
         let Self { tx, sessions, .. } = self;
         let keyspace = tx.keyspace_mut();
-        let ready = match (command.run, &sessions[id].queue) {
-            // All are asked for before it waits, so that it waits but once.
+        let awaited = match (command.run, &sessions[id].queue) {
+            // All are asked for before it waits for one, so that they are written side by side.
             (Run::Exec, Some(queue)) => {
-                let waits = |it: &&Queued| !prepare(keyspace, &it.request(&it.words()), now_ms);
-                queue.requests.iter().filter(waits).count() == 0
+                let awaited = |it: &Queued| prepare(keyspace, &it.request(&it.words()), true, now_ms);
+                queue.requests.iter().filter_map(awaited).last()
             }
-            _ => prepare(keyspace, request, now_ms),
+            _ => prepare(keyspace, request, may_change, now_ms),
         };
-        if !ready {
+        if awaited.is_some() {
             marks::reached("request waited for a large value of a snapshot");
             self.snapshots.awaiting = true;
         }
-        !ready
+        awaited
     }
 
     /// Whether an entry, of a whole batch, can be applied without a large value being written at once.
@@ -82,13 +83,18 @@ impl Core {
 
     /// What waited for a value that is written now goes on; it may have to wait for another.
     pub(super) fn resume_awaiting(&mut self) {
-        if self.snapshots.awaiting && self.tx_mut().keyspace_mut().take_ready() {
-            self.snapshots.awaiting = false;
-            self.resume_parked();
-            if !self.held_entries.is_empty() {
-                self.commit_held(true);
-            }
+        if !self.snapshots.awaiting {
+            return;
         }
+        match self.tx_mut().keyspace_mut().take_ready() {
+            Ready::All => self.wake_walks(),
+            Ready::Keys(keys) if keys.is_empty() => return,
+            Ready::Keys(keys) => keys.into_iter().for_each(|key| self.wake(&Reason::Walk(key))),
+        }
+        if !self.held_entries.is_empty() {
+            self.commit_held(true);
+        }
+        self.snapshots.awaiting = self.waiting.awaits_walk() || !self.held_entries.is_empty();
     }
 
     /// Whether somebody waits for [`Core::walk`] to go on, which can.
@@ -97,22 +103,24 @@ impl Core {
     }
 }
 
-/// Asks for the keys that a request may change. Returns whether it need not wait.
-fn prepare(keyspace: &mut Keyspace, request: &Request<'_>, now_ms: u64) -> bool {
+/// Asks for the keys that a request changes, if it `may_change` any. Returns the last that has to be waited for.
+fn prepare(keyspace: &mut Keyspace, request: &Request<'_>, may_change: bool, now_ms: u64) -> Option<Blob> {
     let command = request.command;
-    let writes = matches!(command.run, Run::Write(_) | Run::Eval(Eval { read_only: false, .. }));
+    let writes =
+        may_change && matches!(command.run, Run::Write(_) | Run::Eval(Eval { read_only: false, .. }));
     if !writes && keyspace.deadlines().soonest().is_none_or(|at| at > now_ms) {
-        return true;
+        return None;
     }
-    let mut ready = true;
+    let mut awaited = None;
     for (nth, key) in request.keys().enumerate() {
         let changes = writes && !command.key_flags_of(nth).contains(&KeyFlag::ReadOnly);
         // A request that meets an expired key removes it.
-        if changes || keyspace.get(key).is_some_and(|object| object.is_expired(now_ms)) {
-            ready &= keyspace.prepare_change(key);
+        let changes = changes || keyspace.get(key).is_some_and(|object| object.is_expired(now_ms));
+        if changes && !keyspace.prepare_change(key) {
+            awaited = Some(Blob::new(key));
         }
     }
-    ready
+    awaited
 }
 
 fn changed_keys<'a>(effect: &Effect<'a>) -> [Option<&'a [u8]>; 2] {

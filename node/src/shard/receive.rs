@@ -33,7 +33,7 @@ pub struct Received {
 const HTTP_TOLD_NS: u64 = 60_000_000_000;
 
 /// Whether a request was dealt with.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Done {
     Answered,
     /// It stays in the buffer.
@@ -58,24 +58,22 @@ impl Shard {
         let session = &mut self.sessions[id];
         session.active_us = now_us;
         session.query_bytes = (input.len(), input.capacity() - input.len());
-        let (mut at, mut is_full, mut waits_for) = (0, false, None);
+        if let Some(reason) = self.waiting.reason(id) {
+            // It will be looked at when that is gone.
+            let (reads, close) = (*reason == Reason::Unread, self.sessions[id].closing);
+            return Received { parked: true, reads, close, ..received };
+        }
+        let (mut at, mut waits_for) = (0, None);
         let mut unfinished = std::mem::take(&mut self.sessions[id].unfinished);
         while at < input.len() && !self.sessions[id].closing {
             if self.sessions[id].outbox.len() > self.settings.outbox_bytes_full {
-                (received.parked, is_full) = (true, true);
-                break;
-            }
-            if self.sessions[id].blocked {
-                (received.parked, received.reads) = (true, false);
-                break;
-            }
-            if self.is_over_in_flight() {
-                waits_for = Some(Reason::InFlight);
+                waits_for = Some(Reason::Unread);
                 break;
             }
             let mut unquoted = Vec::new();
             match resp::parse(&input[at..], &mut unquoted, &self.settings.requests, &mut unfinished) {
                 Ok(Parsed::Request { words, consumed }) => {
+                    self.statistics.parsed += 1;
                     if !words.is_empty()
                         && let Done::Later(reason) = self.request(id, &words)
                     {
@@ -83,6 +81,9 @@ impl Shard {
                         break;
                     }
                     at += consumed;
+                    if self.waiting.reason(id).is_some() {
+                        break; // it is answered later, and those behind it after it
+                    }
                 }
                 Ok(Parsed::Incomplete { needed }) => {
                     received.needed = needed;
@@ -97,17 +98,16 @@ impl Shard {
         }
         self.statistics.bytes_in += at as u64;
         input.advance(at);
-        // One that is blocked is resumed by what it waits for.
         let session = &mut self.sessions[id];
         session.query_bytes = (input.len(), input.capacity() - input.len());
         session.unfinished = unfinished;
-        session.is_full = is_full;
         if let Some(reason) = waits_for {
+            (received.parked, received.reads) = (true, reason == Reason::Unread);
+            self.waiting.enter(id, reason);
+        } else if !input.is_empty() && self.waiting.reason(id).is_some() {
             (received.parked, received.reads) = (true, false);
-            if session.parked.replace(reason).is_none() {
-                self.parked.push(id);
-            }
         }
+        self.answer_call(id);
         self.limit_outbox(id);
         received.close = self.sessions[id].closing;
         received
@@ -152,13 +152,6 @@ impl Shard {
 }
 
 impl Core {
-    /// Whether no more may be executed before something in flight commits. Only a leader adds to
-    /// it: who has lost the lead answers that there is none, whatever is still undecided.
-    fn is_over_in_flight(&self) -> bool {
-        let leads = matches!(self.standing, Standing::Leading { .. });
-        leads && self.speculation.bytes() > self.settings.in_flight_bytes_max
-    }
-
     /// Reads were executed: they leave only if this replica still led afterwards.
     fn confirm_reads(&mut self, id: SessionId) {
         if self.reads.is_empty() {
@@ -214,9 +207,10 @@ impl Core {
         }
     }
 
-    /// A request has been answered, unless its session is blocked.
+    /// A request has been answered, unless its answer comes later.
     pub(super) fn done(&mut self, id: SessionId) -> Done {
-        if let Some(session) = self.sessions.get_mut(id).filter(|session| !session.blocked) {
+        let is_answered = self.waiting.reason(id).is_none();
+        if let Some(session) = self.sessions.get_mut(id).filter(|_| is_answered) {
             session.reply_mode = match session.reply_mode {
                 ReplyMode::SkipNext => ReplyMode::Skip,
                 ReplyMode::Skip => ReplyMode::On,

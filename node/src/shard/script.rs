@@ -12,7 +12,7 @@ use moonraft_router::single_slot;
 
 use super::{
     Busy, Core, SessionId, Shard,
-    admit::{Home, Terms, Via},
+    admit::{Home, Reason, Terms, Via},
     room::{Needs, READ_ONLY},
 };
 use crate::{
@@ -120,6 +120,7 @@ impl Shard {
         let (host, value) =
             run(&mut engine, ScriptHost { shard, id, terms, last_error: None, started_ns, busy_ns });
         (self.core, self.engine) = (host.shard.core, Some(engine));
+        self.wake(&Reason::Script);
         // A script that calls `READONLY` changes it for itself only.
         self.sessions[id].read_only = reads_stale;
         (value, After { home: host.terms.home.get(), last_error: host.last_error })

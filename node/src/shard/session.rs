@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use moonraft_proto::resp::Unfinished;
 
-use super::{ShardSettings, admit::Reason, outbox::Outbox};
+use super::{ShardSettings, outbox::Outbox};
 use crate::command::session;
 
 /// One client. It is its session, which commands know, and more, which they do not.
@@ -14,10 +14,6 @@ pub struct Session {
     pub unfinished: Unfinished,
     /// Replies on their way.
     pub outbox: Outbox,
-    /// Why its next request was left unread; it will be told when to send it again.
-    pub parked: Option<Reason>,
-    /// It leaves so many replies unread that no more of its requests are executed.
-    pub is_full: bool,
     /// Since when a reply is held that no one can settle, boot clock.
     pub unsettled_since: Option<u64>,
 }
@@ -25,14 +21,7 @@ pub struct Session {
 impl Session {
     /// A connection whose session has just begun.
     pub fn new(session: session::Session) -> Self {
-        Self {
-            session,
-            unfinished: Unfinished::default(),
-            outbox: Outbox::default(),
-            parked: None,
-            is_full: false,
-            unsettled_since: None,
-        }
+        Self { session, unfinished: Unfinished::default(), outbox: Outbox::default(), unsettled_since: None }
     }
 
     /// Bytes of replies and messages that it may leave unread.

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use moonraft_proto::{DecodeError, entry::Batch};
 
-use super::{Core, Output, PlantedFault, SessionId, Standing, outbox::BatchId};
+use super::{Core, Output, PlantedFault, SessionId, Standing, admit::Reason, outbox::BatchId};
 use crate::{command::Request, keyspace::Keyspace, marks};
 
 /// After a snapshot that could not be kept (the disk is full), the next is tried so much later.
@@ -41,8 +41,6 @@ pub(super) struct Snapshots {
     complete: bool,
     /// Bytes of chunks that have left and have not been taken.
     pending_bytes: u64,
-    /// Requests are left unread because of them.
-    holding: bool,
     /// Requests are left unread, or entries wait, for values that the walk has yet to write.
     pub(super) awaiting: bool,
 }
@@ -93,6 +91,9 @@ impl Core {
         let at_once = self.settings.snapshot_at_once_bytes_max;
         self.tx_mut().keyspace_mut().begin_walk(stamp_ms);
         self.tx_mut().keyspace_mut().allow_at_once(at_once);
+        if !self.snapshots.awaiting {
+            self.tx_mut().keyspace_mut().take_ready(); // nobody waited for the walk before
+        }
         let snapshots = &mut self.snapshots;
         snapshots.wanted = false;
         snapshots.number += 1;
@@ -142,17 +143,13 @@ impl Core {
     }
 
     /// Whether a request is left unread until the writer has caught up.
-    pub(super) fn is_held_by_writer(&mut self, id: SessionId, request: &Request<'_>) -> bool {
-        let held =
-            self.is_writer_behind() && !self.is_queued(id, request.command) && self.may_change(id, request);
-        self.snapshots.holding |= held;
-        held
+    pub(super) fn is_held_by_writer(&self, id: SessionId, request: &Request<'_>) -> bool {
+        self.is_writer_behind() && !self.is_queued(id, request.command) && self.may_change(id, request)
     }
 
     fn resume_held(&mut self) {
-        if self.snapshots.holding && !self.is_writer_behind() {
-            self.snapshots.holding = false;
-            self.resume_parked();
+        if !self.is_writer_behind() {
+            self.wake(&Reason::Writer);
         }
     }
 
@@ -266,7 +263,7 @@ impl Core {
         self.applied = (installing.index, installing.term);
         self.waits.begin_anew(installing.index);
         self.outputs.push(Output::Applied { index: installing.index });
-        self.resume_parked();
+        self.look_for_leader();
     }
 
     /// Whether the state is at least what this replica had acknowledged before it was started. Before, no

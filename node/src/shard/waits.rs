@@ -9,42 +9,94 @@
 //! everything executed so far: the shard need not remember an index for each client,
 //! and what a follower has of the log it has up to there.
 
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
 use moonraft_proto::Reply;
 
-use super::{Core, Output, SessionId, Standing, outbox::BatchId};
+use super::{Core, Output, SessionId, Standing, admit::Reason, outbox::BatchId, waiting::Timer};
 
 /// A session that is blocked.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Waiting {
-    id: SessionId,
     /// So many followers.
     wanted: usize,
-    /// The newest batch when it asked, until its fate is known.
-    batch: Option<BatchId>,
-    /// The last entry that followers must have, once no batch is open.
-    index: u64,
-    /// Nanoseconds of the boot clock; `None`: for ever.
-    until_ns: Option<u64>,
+    until: Until,
+}
+
+/// What followers must have.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// The newest batch when it asked: its fate is not known.
+    Batch(BatchId),
+    /// All up to this entry.
+    Entry(u64),
 }
 
 /// Sessions that wait for followers.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    sessions: Vec<Waiting>,
-    /// The last entry that each follower is known to have, in the present term.
+    sessions: HashMap<SessionId, Waiting>,
+    /// Those that wait for a batch.
+    by_batch: BTreeSet<(BatchId, SessionId)>,
+    /// Those that wait for an entry, by how many followers it takes.
+    by_entry: BTreeSet<(usize, u64, SessionId)>,
+    /// The last entry that each follower is known to have in the present term, the latest first.
     matched: Vec<u64>,
 }
 
 impl Waits {
-    fn reached(&self, waiting: &Waiting) -> usize {
-        let has_all = |matched: &&u64| waiting.batch.is_none() && **matched >= waiting.index;
-        self.matched.iter().filter(has_all).count()
+    fn insert(&mut self, id: SessionId, waiting: Waiting) {
+        self.sessions.insert(id, waiting);
+        match waiting.until {
+            Until::Batch(batch) => self.by_batch.insert((batch, id)),
+            Until::Entry(index) => self.by_entry.insert((waiting.wanted, index, id)),
+        };
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Waiting> {
+        let waiting = self.sessions.remove(&id)?;
+        match waiting.until {
+            Until::Batch(batch) => self.by_batch.remove(&(batch, id)),
+            Until::Entry(index) => self.by_entry.remove(&(waiting.wanted, index, id)),
+        };
+        Some(waiting)
+    }
+
+    /// How many followers have what a session waits for.
+    fn reached(&self, waiting: Waiting) -> usize {
+        match waiting.until {
+            Until::Batch(_) => 0,
+            Until::Entry(index) => self.matched.iter().filter(|&&matched| matched >= index).count(),
+        }
+    }
+
+    /// Sessions whose followers are there.
+    fn over(&self) -> Vec<SessionId> {
+        let over = (1..).zip(&self.matched).flat_map(|(wanted, &index)| {
+            self.by_entry.range((wanted, 0, SessionId::MIN)..=(wanted, index, SessionId::MAX))
+        });
+        over.map(|&(.., id)| id).collect()
+    }
+
+    fn all(&self) -> Vec<SessionId> {
+        let by_batch = self.by_batch.iter().map(|&(_, id)| id);
+        by_batch.chain(self.by_entry.iter().map(|&(.., id)| id)).collect()
+    }
+
+    /// These wait for an entry from now on.
+    fn settle(&mut self, sessions: Vec<SessionId>, index: u64) {
+        for id in sessions {
+            let waiting = self.remove(id).expect("it waits");
+            self.insert(id, Waiting { until: Until::Entry(index), ..waiting });
+        }
     }
 
     /// A batch is committed, in the entry at `index`.
     pub fn committed(&mut self, batch: BatchId, index: u64) {
-        for waiting in self.sessions.iter_mut().filter(|waiting| waiting.batch == Some(batch)) {
-            (waiting.batch, waiting.index) = (None, index);
+        if !self.by_batch.is_empty() {
+            let waiting = self.by_batch.range((batch, SessionId::MIN)..=(batch, SessionId::MAX));
+            self.settle(waiting.map(|&(_, id)| id).collect(), index);
         }
     }
 
@@ -52,16 +104,14 @@ impl Waits {
     /// is settled by what is applied up to `index`, and nothing is known of followers.
     pub fn begin_anew(&mut self, index: u64) {
         self.matched.clear();
-        for waiting in &mut self.sessions {
-            (waiting.batch, waiting.index) = (None, index);
-        }
+        self.settle(self.all(), index);
     }
 }
 
 /// Why a session is blocked no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unblocked {
-    /// So many followers have it, asked for or not.
+    /// So many followers have it, asked for or not, in time or when that was over.
     Reached,
     /// `CLIENT UNBLOCK … ERROR`
     ByClient,
@@ -81,17 +131,19 @@ impl Core {
             }
             _ => self.speculation.newest().map(|newest| newest.batch),
         };
+        let until = open.map_or(Until::Entry(self.applied.0), Until::Batch);
         if self.waits.sessions.is_empty() {
             self.outputs.push(Output::WatchFollowers(true));
         }
-        let waiting = Waiting { id, wanted, batch: open, index: self.applied.0, until_ns };
-        self.waits.sessions.push(waiting);
-        self.sessions[id].blocked = true;
+        self.waits.insert(id, Waiting { wanted, until });
+        self.waiting.enter(id, Reason::Followers);
+        self.timers.set(Timer::Session(id), until_ns);
     }
 
     /// Consensus tells what followers have.
-    pub(super) fn followers(&mut self, of_term: u64, matched: Vec<u64>) {
+    pub(super) fn followers(&mut self, of_term: u64, mut matched: Vec<u64>) {
         if matches!(self.standing, Standing::Leading { term, .. } if term == of_term) {
+            matched.sort_unstable_by(|one, other| other.cmp(one));
             self.waits.matched = matched;
             self.check_waits();
         }
@@ -102,18 +154,11 @@ impl Core {
         if self.waits.sessions.is_empty() {
             return;
         }
-        let now_ns = self.surroundings.boot_ns();
-        let reason = match self.standing {
-            Standing::Following { leader: Some(_) } => Unblocked::NotLeading,
-            _ => Unblocked::Reached,
+        let (reason, over) = match self.standing {
+            Standing::Following { leader: Some(_) } => (Unblocked::NotLeading, self.waits.all()),
+            _ => (Unblocked::Reached, self.waits.over()),
         };
-        let is_over = |waiting: &Waiting| {
-            reason == Unblocked::NotLeading
-                || waiting.until_ns.is_some_and(|until| until <= now_ns)
-                || self.waits.reached(waiting) >= waiting.wanted
-        };
-        let over = self.waits.sessions.iter().filter(|waiting| is_over(waiting));
-        for id in over.map(|waiting| waiting.id).collect::<Vec<_>>() {
+        for id in over {
             self.unblock(id, reason);
         }
     }
@@ -123,17 +168,26 @@ impl Core {
     pub(super) fn unblock(&mut self, id: SessionId, reason: Unblocked) -> bool {
         let Some(waiting) = self.end_wait(id) else { return false };
         let reply = match reason {
-            Unblocked::Reached => Reply::count(self.waits.reached(&waiting)),
+            Unblocked::Reached => Reply::count(self.waits.reached(waiting)),
             Unblocked::ByClient => Reply::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".into()),
             Unblocked::NotLeading => Reply::Error(
                 "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)".into(),
             ),
         };
-        self.sessions[id].blocked = false;
         self.answer(id, &reply);
         self.done(id);
         self.outputs.extend([Output::Flush(id), Output::Resume(id)]);
         true
+    }
+
+    /// The time of a wait is over.
+    pub(super) fn end_wait_in_time(&mut self, id: SessionId) {
+        self.unblock(id, Unblocked::Reached);
+    }
+
+    /// Whether `WAIT` blocks a session.
+    pub(super) fn is_blocked(&self, id: SessionId) -> bool {
+        self.waiting.reason(id) == Some(&Reason::Followers)
     }
 
     /// A session waits no more, whatever the reason.
@@ -142,16 +196,12 @@ impl Core {
     }
 
     fn end_wait(&mut self, id: SessionId) -> Option<Waiting> {
-        let at = self.waits.sessions.iter().position(|waiting| waiting.id == id)?;
-        let waiting = self.waits.sessions.swap_remove(at);
+        let waiting = self.waits.remove(id)?;
+        self.waiting.leave(id);
+        self.timers.set(Timer::Session(id), None);
         if self.waits.sessions.is_empty() {
             self.outputs.push(Output::WatchFollowers(false));
         }
         Some(waiting)
-    }
-
-    /// How many sessions are blocked.
-    pub(super) fn blocked_count(&self) -> usize {
-        self.waits.sessions.len()
     }
 }

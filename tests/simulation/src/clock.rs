@@ -45,6 +45,13 @@ impl Clock {
         self.boot_offset_ns + self.rated(self.now.get())
     }
 
+    /// The true time at which the boot clock shows this, or a little later.
+    pub fn time_of_boot(&self, boot_ns: u64) -> u64 {
+        let rated = i128::from(boot_ns.saturating_sub(self.boot_offset_ns));
+        // Rounded twice: neither must make it too early.
+        (rated * 1_000_000 / i128::from(1_000_000 + self.drift_ppm)) as u64 + 2
+    }
+
     /// The boot clock, read after the stop that is due.
     pub fn boot_ns_after_stall(&self) -> u64 {
         let stall = self.stall_ns.take();

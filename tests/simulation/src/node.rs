@@ -99,6 +99,8 @@ pub struct Running {
     pub intakes: Vec<Intake>,
     /// What waits for the thread of each, where that is busy.
     pub mailboxes: Vec<Option<VecDeque<Message>>>,
+    /// When each wakes, true time, if it waits for a time.
+    pub alarms: Vec<u64>,
     /// How far each is.
     pub progress: Vec<Arc<Progress>>,
     /// Their leases.
@@ -201,6 +203,7 @@ impl Node {
             shards: shards.collect(),
             intakes: leases.iter().map(|_| Intake::default()).collect(),
             mailboxes: leases.iter().map(|_| None).collect(),
+            alarms: leases.iter().map(|_| u64::MAX).collect(),
             progress: (0..leases.len()).map(progress).collect(),
             leases,
             inbox: VecDeque::new(),

@@ -13,8 +13,8 @@ use crate::subscriptions::SessionId;
 pub(super) fn info(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let now_us = client.unix_us();
     let id = client.session_id();
-    let bytes = Bytes { executing: bytes_of(words), unread: client.unread_bytes(id) };
-    let text = line(id, client.session(), now_us, bytes);
+    let beside = Beside::of(client, id, bytes_of(words));
+    let text = line(id, client.session(), now_us, beside);
     Ok(Reply::Verbatim(*b"txt", (text + "\n").into()))
 }
 
@@ -38,7 +38,7 @@ pub(super) fn list(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static>
     for (id, session) in shown {
         // Only the client that asks is executing a request.
         let executing = if id == client.session_id() { bytes_of(words) } else { 0 };
-        text += &line(id, session, now_us, Bytes { executing, unread: client.unread_bytes(id) });
+        text += &line(id, session, now_us, Beside::of(client, id, executing));
         text.push('\n');
     }
     Ok(Reply::Verbatim(*b"txt", text.into()))
@@ -90,16 +90,25 @@ fn client_ids(words: &[&[u8]]) -> Result<Vec<i64>, CommandError> {
     ids.ok_or(CommandError::text("ERR Invalid client ID"))
 }
 
-/// Bytes that a session holds and that its state does not tell.
-struct Bytes {
-    /// Of the words of its present request.
+/// What the state of a session does not tell of it.
+struct Beside {
+    /// Bytes of the words of its present request.
     executing: usize,
-    /// Of replies and messages that its client has not read.
+    /// Bytes of replies and messages that its client has not read.
     unread: usize,
+    /// Its last request is answered later.
+    is_blocked: bool,
+}
+
+impl Beside {
+    fn of(client: &dyn Client, id: SessionId, executing: usize) -> Self {
+        Self { executing, unread: client.unread_bytes(id), is_blocked: client.is_blocked(id) }
+    }
 }
 
 /// One line, as Redis 7.2 writes it.
-fn line(id: SessionId, session: &Session, now_us: u64, Bytes { executing, unread }: Bytes) -> String {
+fn line(id: SessionId, session: &Session, now_us: u64, beside: Beside) -> String {
+    let Beside { executing, unread, is_blocked } = beside;
     let seconds_since = |us: u64| now_us.saturating_sub(us) / 1_000_000;
     let (query_bytes, query_room) = session.query_bytes;
     let (queued, queued_bytes) =
@@ -117,7 +126,7 @@ fn line(id: SessionId, session: &Session, now_us: u64, Bytes { executing, unread
         session.name,
         seconds_since(session.connected_us),
         seconds_since(session.active_us),
-        flags(session),
+        flags(session, is_blocked),
         session.listening.channels.len(),
         session.listening.patterns.len(),
         session.listening.shard_channels.len(),
@@ -135,11 +144,11 @@ fn line(id: SessionId, session: &Session, now_us: u64, Bytes { executing, unread
     )
 }
 
-fn flags(session: &Session) -> String {
+fn flags(session: &Session, is_blocked: bool) -> String {
     let all = [
         ('P', session.listening.count() > 0),
         ('x', session.queue.is_some()),
-        ('b', session.blocked),
+        ('b', is_blocked),
         ('c', session.closing),
         ('r', session.read_only),
         ('e', session.no_evict),

@@ -8,7 +8,7 @@ use super::{
     check, digests, dump,
     effects::{Choice, KEYS, any_choice, any_choices},
 };
-use crate::keyspace::{Keyspace, Undo};
+use crate::keyspace::{Blob, Keyspace, Undo, walk::Ready};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -237,7 +237,7 @@ impl Awaited {
     /// Steps until a value that is awaited is written.
     fn steps_until_ready(&mut self) -> usize {
         let mut steps = 0;
-        while !self.keyspace.take_ready() {
+        while self.keyspace.take_ready() == Ready::default() {
             self.step(10_000);
             steps += 1;
             assert!(steps < 2000, "nobody goes on");
@@ -328,7 +328,8 @@ fn who_does_not_wait_for_a_large_value_has_it_written_at_once() {
     let mut begun = Awaited::begin(keyspace);
     assert!(!begun.keyspace.prepare_change(b"large"));
     begun.keyspace.apply(&Effect::Remove { key: b"large" });
-    assert!(begun.keyspace.take_ready() && !begun.keyspace.is_awaited());
+    assert_eq!(begun.keyspace.take_ready(), Ready::Keys(vec![Blob::new(b"large")]));
+    assert!(!begun.keyspace.is_awaited());
     begun.finish();
 }
 

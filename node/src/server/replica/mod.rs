@@ -67,6 +67,9 @@ pub struct Replica {
     walk_from_ns: Cell<u64>,
     /// Its longest step.
     longest_step: Cell<Step>,
+    /// Wakes the task that wakes the shard in time, if its next time is before the one that task waits for, boot clock.
+    alarm: Notify,
+    alarm_ns: Cell<u64>,
     stop: Notify,
     /// How long clients have, once it is told to stop.
     farewell: Cell<Duration>,
@@ -131,6 +134,8 @@ impl Replica {
             walk_awaited: Notify::new(),
             walk_from_ns: Cell::new(0),
             longest_step: Cell::default(),
+            alarm: Notify::new(),
+            alarm_ns: Cell::new(u64::MAX),
             stop: Notify::new(),
             farewell: Cell::default(),
             is_closed: Cell::new(false),
@@ -166,7 +171,8 @@ impl Replica {
         self.walk_from_ns.set(from + took);
     }
 
-    /// Wakes the task that ends turns, if this one has something to seal; and that of the snapshot.
+    /// Wakes the task that ends turns, if this one has something to seal; that of the snapshot, and that of the
+    /// shard's times.
     fn schedule_turn(&self) {
         self.refresh_settings();
         if self.shard.borrow().wants_walk() {
@@ -174,6 +180,9 @@ impl Replica {
         }
         if self.shard.borrow().is_walk_awaited() {
             self.walk_awaited.notify_one();
+        }
+        if self.shard.borrow().next_wake().is_some_and(|at| at < self.alarm_ns.get()) {
+            self.alarm.notify_one();
         }
         if self.shard.borrow().wants_turn() && !self.is_turn_due.replace(true) {
             self.turn.notify_one();

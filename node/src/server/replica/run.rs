@@ -37,6 +37,7 @@ impl Replica {
         let mut tasks: Vec<_> = doors.into_iter().map(accept_all).collect();
         tasks.push(spawn_local(end_turns(Rc::clone(&self))));
         tasks.push(spawn_local(tick(Rc::clone(&self))));
+        tasks.push(spawn_local(wake(Rc::clone(&self))));
         tasks.push(spawn_local(walk(Rc::clone(&self))));
         tasks.push(spawn_local(listen(Rc::clone(&self), inbox)));
         self.stop.notified().await;
@@ -130,6 +131,22 @@ async fn walk(replica: Rc<Replica>) {
             replica.longest_step.set(replica.longest_step.get().max(step));
             replica.drive();
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Wakes the shard when it wants it, to the millisecond: a tick would be too late.
+async fn wake(replica: Rc<Replica>) {
+    loop {
+        let next = replica.shard.borrow().next_wake().unwrap_or(u64::MAX);
+        let wait_ns = next.saturating_sub(replica.now_ns());
+        replica.alarm_ns.set(next);
+        if wait_ns > 0 {
+            // Woken or not, it looks again.
+            let _ = timeout(Duration::from_nanos(wait_ns), replica.alarm.notified()).await;
+        } else {
+            replica.shard.borrow_mut().handle(Event::Wake);
+            replica.drive();
         }
     }
 }

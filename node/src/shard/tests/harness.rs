@@ -380,6 +380,15 @@ impl ShardHarness {
         self.settle();
     }
 
+    /// Time passes until the shard wants to be woken, and it is. Returns how many microseconds.
+    pub fn wake(&mut self) -> u64 {
+        let at_ns = self.shard.next_wake().expect("it waits for a time");
+        let passed_ns = at_ns - self.world.boot_ns.replace(at_ns);
+        self.world.unix_us.set(self.world.unix_us.get() + passed_ns / 1000);
+        self.handle(Event::Wake);
+        passed_ns / 1000
+    }
+
     /// Time passes, then the shard is told.
     pub fn pass_ms(&mut self, milliseconds: u64) {
         self.world.unix_us.set(self.world.unix_us.get() + milliseconds * 1000);

@@ -11,6 +11,7 @@ mod preparing;
 mod replies;
 mod scripts;
 mod tools;
+mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -467,7 +468,7 @@ fn without_a_leader_requests_are_answered_whatever_is_still_in_flight() {
     let mut shard = ShardHarness::leading_with(settings);
     let (writer, waiter, late) = (shard.connect(), shard.connect(), shard.connect());
     shard.send(writer, "SET a 0123456789012345678901234567890123456789");
-    assert_eq!(shard.send(waiter, "GET b"), "", "too much is in flight");
+    assert_eq!(shard.send(waiter, "SET b 1"), "", "too much is in flight");
     shard.handle(Event::Follow { leader: None });
     assert_eq!(shard.send(late, "PING ; GET b"), "+PONG", "the next leader may be there soon");
     shard.pass_ms(2000);

@@ -15,7 +15,7 @@ fn settings() -> ShardSettings {
 }
 
 /// A leader with a large value among small ones, all of them committed.
-fn leader() -> (ShardHarness, SessionId) {
+pub(super) fn leader() -> (ShardHarness, SessionId) {
     let (mut shard, client) = leader_with_keys(settings());
     shard.send(client, &format!("SETRANGE {{t}}large {} x", LARGE_BYTES - 1));
     shard.commit_all();
@@ -44,7 +44,7 @@ fn entries() -> Vec<CommittedEntry> {
 }
 
 /// Takes steps until something has happened. Returns how many.
-fn walk_until(shard: &mut ShardHarness, happened: impl Fn(&ShardHarness) -> bool) -> usize {
+pub(super) fn walk_until(shard: &mut ShardHarness, happened: impl Fn(&ShardHarness) -> bool) -> usize {
     let mut steps = 0;
     while !happened(shard) {
         let before = bytes(shard);

@@ -66,6 +66,7 @@ enum Event {
     /// A node's consensus has something to do at this time: a tick, or entries that were kept back.
     Wake(usize, u32),
     ShardTick(usize, u32),
+    ShardWakes(usize, u32, usize),
     Process(usize, u32),
     Deliver(usize, Box<Parcel>),
     Synced(usize, u32),
@@ -269,6 +270,7 @@ impl World {
         match event {
             Event::Wake(node, life) => self.wake(node, life),
             Event::ShardTick(node, life) => self.shard_tick(node, life),
+            Event::ShardWakes(node, life, shard) => self.shard_wakes(node, life, shard),
             Event::Process(node, life) if self.is_awake(node, life) => self.process(node),
             Event::Process(..) => {}
             Event::Deliver(node, message) => self.deliver(node, message),

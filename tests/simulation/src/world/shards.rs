@@ -98,10 +98,42 @@ impl World {
     }
 
     pub(super) fn gather(&mut self, node: usize, shard: usize) {
-        if let Some(running) = &mut self.nodes[node].running {
-            let outputs = running.shards[shard].take_outputs();
-            self.outputs.extend(outputs.into_iter().map(|output| (node, shard, output)));
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let outputs = running.shards[shard].take_outputs();
+        self.outputs.extend(outputs.into_iter().map(|output| (node, shard, output)));
+        self.set_alarm(node, shard);
+    }
+
+    /// Lets the next time happen that a shard waits for, if it does.
+    fn set_alarm(&mut self, node: usize, shard: usize) {
+        let state = &mut self.nodes[node];
+        let Some(running) = &mut state.running else { return };
+        let Some(next) = running.shards[shard].next_wake() else { return };
+        let at = state.clock.time_of_boot(next).max(self.now.get());
+        if at < running.alarms[shard] {
+            running.alarms[shard] = at;
+            let life = state.life;
+            self.at(at, Event::ShardWakes(node, life, shard));
         }
+    }
+
+    /// A time has come that a shard waited for, unless it waits for an earlier one since.
+    pub(super) fn shard_wakes(&mut self, node: usize, life: u32, shard: usize) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        let now = self.now.get();
+        let until = if self.is_paused(node) { self.nodes[node].paused_until } else { now };
+        let Some(running) = &mut self.nodes[node].running else { return };
+        if running.alarms[shard] != now {
+            return;
+        }
+        if until > now {
+            running.alarms[shard] = until;
+            return self.at(until, Event::ShardWakes(node, life, shard));
+        }
+        running.alarms[shard] = u64::MAX;
+        self.tell(node, shard, ShardEvent::Wake);
     }
 
     pub(super) fn shard_output(&mut self, node: usize, shard: usize, output: shard::Output) {
