@@ -16,7 +16,12 @@ impl Keyspace {
     /// # Panics
     /// The effect does not fit the state: see the invariants of this module.
     pub fn apply(&mut self, effect: &Effect<'_>) -> Undo {
-        self.changes += 1;
+        // Whose the slots are and what builds read is no change of the data.
+        let is_of_data = !matches!(
+            effect,
+            Effect::AssignSlots { .. } | Effect::ReleaseSlots { .. } | Effect::AgreeFormat { .. }
+        );
+        self.changes += u64::from(is_of_data);
         match *effect {
             Effect::Copy { to, .. } => self.watched.touch(to),
             _ => effect.key().into_iter().for_each(|key| self.watched.touch(key)),

@@ -31,7 +31,7 @@ use moonraft_proto::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    Blob, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value,
+    Blob, Hash, Keyspace, List, Object, Set, SlotSet, SortedSet, Undo, Value,
     scripts::{Sha1, sha1},
 };
 use crate::{marks, subscriptions::Subscriptions};
@@ -107,6 +107,10 @@ pub struct Tx {
     cleared: u64,
     /// The newest batch in flight, or the open one, that had all scripts forgotten; 0 if none.
     flushed: u64,
+    /// The newest batch in flight, or the open one, that changed whose slots are; 0 if none. And which slots those in
+    /// flight change.
+    reassigned: u64,
+    changing_hands: SlotSet,
     /// The number that the open batch will have.
     sequence: u64,
     /// Time of the unit, Unix microseconds: by it keys expire.
@@ -170,6 +174,8 @@ impl Tx {
             newest: 0,
             cleared: 0,
             flushed: 0,
+            reassigned: 0,
+            changing_hands: SlotSet::default(),
             sequence: 1,
             now_us: 0,
             shown_us: 0,
@@ -317,6 +323,26 @@ impl Tx {
         if self.flushed == sequence {
             self.flushed = 0;
         }
+        if self.reassigned == sequence {
+            self.settle_hands();
+        }
+    }
+
+    /// Whether a batch in flight, or the open one, changes whose this slot is.
+    pub fn is_changing_hands(&self, slot: u16) -> bool {
+        self.reassigned > 0 && self.changing_hands.contains(slot)
+    }
+
+    /// Whether such a batch changes any slot's.
+    pub const fn is_any_changing_hands(&self) -> bool {
+        self.reassigned > 0
+    }
+
+    fn settle_hands(&mut self) {
+        if self.reassigned > 0 {
+            self.reassigned = 0;
+            self.changing_hands = SlotSet::default();
+        }
     }
 
     /// Leadership is lost: takes back the open batch. Those in flight are taken
@@ -341,6 +367,7 @@ impl Tx {
     fn forget_batches(&mut self) {
         self.dirty.clear();
         (self.newest, self.cleared, self.flushed) = (0, 0, 0);
+        self.settle_hands();
     }
 
     /// Random numbers are drawn from this seed on.
@@ -578,9 +605,14 @@ impl Tx {
         let undo = self.keyspace.apply(&effect);
         self.open.undos.push(undo);
         self.newest = self.sequence;
-        if let Effect::ClearSlots { .. } = effect {
+        match effect {
             // All keys are changed: whoever reads any of them must wait. Marking each would take long.
-            self.cleared = self.sequence;
+            Effect::ClearSlots { .. } => self.cleared = self.sequence,
+            Effect::AssignSlots { first, last } | Effect::ReleaseSlots { first, last } => {
+                self.reassigned = self.sequence;
+                (first..=last).for_each(|slot| self.changing_hands.insert(slot));
+            }
+            _ => {}
         }
     }
 

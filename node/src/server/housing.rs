@@ -185,14 +185,15 @@ impl Housing {
 
     fn spawn(&self, seat: Seat) -> io::Result<JoinHandle<()>> {
         let (node, shard) = (Arc::clone(&self.node), seat.replica.shard);
+        let born_with = vec![SlotMap::even_range(shard as usize, self.topology.shards() as usize)];
         let settings = ShardSettings {
             shard,
+            born_with,
             replica: node.node,
             node: node.node,
             fault: self.fault,
             ..ShardSettings::default()
         };
-        let slots = SlotMap::even_range(shard as usize, self.topology.shards() as usize);
         let name = format!("shard-{}-{shard}", node.node);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().on_thread_stop(moonraft_allocator::settle).build()?;
@@ -201,7 +202,7 @@ impl Housing {
         // All that the thread is given is freed before it settles.
         let life: Box<dyn FnOnce() + Send> = Box::new(move || {
             let replica = Arc::clone(&seat.replica);
-            let state = State { acknowledged: seat.acknowledged, ..State::of_new_shard(&[slots]) };
+            let state = State { acknowledged: seat.acknowledged, ..State::of_new_shard(&[]) };
             let life = live(node, seat, while_busy, settings, state);
             runtime.block_on(LocalSet::new().run_until(life));
             // What it let others do, as to read a snapshot or to drop a state, is of no use any more.

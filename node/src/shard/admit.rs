@@ -18,7 +18,7 @@ use std::cell::Cell;
 
 use moonraft_router::Redirect;
 
-use super::{Core, PlantedFault, SessionId, place::Place, room::Needs};
+use super::{Core, PlantedFault, SessionId, place::Place, room::Needs, slots::Ownership};
 use crate::{
     command::{Command, CommandError, Flag, Request, Run, Slots},
     keyspace::Blob,
@@ -78,6 +78,8 @@ pub enum Reason {
     Writer,
     /// Nobody is known to serve.
     Leader,
+    /// The log has not decided whose the slot is.
+    Slots,
     /// What this key holds has to be written for a snapshot before it changes.
     Walk(Blob),
     /// Its client leaves too many replies unread.
@@ -171,10 +173,11 @@ impl Core {
         } else if self.is_held_by_writer(id, request) {
             Reason::Writer
         } else if let Place::Wait = place {
-            if !self.may_wait() {
-                return Err(self.unserved());
+            match () {
+                () if self.is_serving() => Reason::Slots,
+                () if self.may_wait() => Reason::Leader,
+                () => return Err(self.unserved()),
             }
-            Reason::Leader
         } else if self.lacks_room_in_flight(id)
             && !self.is_queued(id, request.command)
             && self.may_change(id, request)
@@ -242,7 +245,7 @@ impl Core {
         };
         // A follower serves who asked for it, and messages of a shard.
         let serves = self.is_serving() || terms.reads_stale || request.command.has(Flag::PubSub);
-        if !serves || !self.keyspace().owned().contains(slot) {
+        if !serves || self.ownership(slot) != Ownership::Own {
             return Err(NOT_LOCAL);
         }
         if !terms.any_slot && !keeps_to(&terms.home, slot) {

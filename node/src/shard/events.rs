@@ -145,6 +145,7 @@ impl Core {
         self.standing = Standing::Leading { term, serving: true };
         self.begin_time(term);
         self.tx_mut().begin_term();
+        self.give_birth();
         self.next_round = 1;
         self.waits.begin_anew(self.applied.0);
         self.redirect_unconfirmed();
@@ -194,8 +195,10 @@ impl Core {
             let own = self.speculation.commit(id);
             assert!(own.is_some() || !led, "a leader executed every batch of its own term");
             if !led {
+                self.assume_birth(&batch);
                 self.apply(entry, &batch);
             }
+            self.is_born = true;
             self.clock.committed(entry.term, batch.stamp_ms, self.surroundings.boot_ns());
             self.note_format(batch.format);
             if let Some(own) = own {
@@ -206,6 +209,7 @@ impl Core {
                 self.open_gate(id, own);
                 self.waits.committed(id, entry.index);
             }
+            self.tell_owner();
         }
         self.applied = (entry.index, entry.term);
         if self.standing == (Standing::Leading { term: entry.term, serving: false }) {

@@ -46,6 +46,7 @@ mod script;
 pub mod seen_scripts;
 pub mod session;
 pub mod settings;
+mod slots;
 pub mod snapshot;
 pub mod speculation;
 pub mod state;
@@ -144,6 +145,8 @@ pub struct Core {
     sessions_ever: u64,
     /// The last applied entry, and its term.
     applied: (u64, u64),
+    /// The applied part of the log tells what is owned; see [`slots`].
+    is_born: bool,
     /// The first parts of a batch whose last part is the next entry to come, or a
     /// later one.
     parts: Vec<Bytes>,
@@ -200,6 +203,7 @@ impl Shard {
     pub fn new(settings: ShardSettings, surroundings: Rc<dyn Surroundings>, state: State, seed: u64) -> Self {
         let engine = Engine::new(settings.scripts.clone()).expect("Lua's libraries fit in the memory limit");
         let saved = (surroundings.unix_us(), state.keyspace.changes());
+        let is_born = state.stamp_ms > 0 || !state.keyspace.owned().is_empty();
         let formats = Formats::of(state.keyspace.agreed_format());
         let mut tx = Tx::new(state.keyspace, seed);
         tx.set_reply_bytes_max(settings.reply_bytes_max);
@@ -220,6 +224,7 @@ impl Shard {
             snapshots: Snapshots::default(),
             installing: None,
             applied: state.applied,
+            is_born,
             parts: Vec::new(),
             held_entries: VecDeque::new(),
             open_waiting: Vec::new(),

@@ -3,7 +3,7 @@
 use moonraft_proto::Reply;
 use moonraft_router::{Network, Redirect, ReplicaPlace, SlotMap};
 
-use super::{Core, SessionId, Standing};
+use super::{Core, SessionId, Standing, slots::Ownership};
 use crate::command::{Command, Flag, Request, Run};
 
 /// Where a request is executed.
@@ -32,21 +32,22 @@ impl Core {
     /// Where a client's request is executed.
     pub(super) fn place_of(&self, id: SessionId, request: &Request<'_>) -> Place {
         let slot = request.slot();
-        let owned = slot.is_none_or(|slot| self.keyspace().owned().contains(slot));
+        let ownership = slot.map_or(Ownership::Own, |slot| self.ownership(slot));
+        let owned = ownership == Ownership::Own;
         if !self.is_on_data(id, request) || self.is_serving() && owned {
             return Place::Here;
         }
         let Some(slot) = slot else { return self.place_of_keyless(request.command) };
-        if !owned {
+        if ownership == Ownership::Foreign {
             return Place::Elsewhere(self.redirect(self.sessions[id].network, Some(slot)));
         }
-        if request.command.has(Flag::PubSub) {
+        if owned && request.command.has(Flag::PubSub) {
             // Messages of a shard are heard at each of its replicas.
             return Place::Here;
         }
         match self.standing {
             Standing::Following { leader: Some(_) }
-                if self.is_caught_up() && self.reads_here(id, request) =>
+                if owned && self.is_caught_up() && self.reads_here(id, request) =>
             {
                 Place::Here
             }
@@ -85,13 +86,14 @@ impl Core {
     /// without keys belongs where all the shard's slots do.
     pub(super) fn redirect(&self, network: Network, slot: Option<u16>) -> Redirect {
         let map = self.surroundings.map(network);
-        let any = || self.keyspace().owned().ranges().first().map(|&(first, _)| first);
-        let Some(slot) = slot.or_else(any) else { return Redirect::Down };
+        let owned = || self.keyspace().owned().first();
+        let born_with = || self.settings.born_with.first().map(|&(first, _)| first);
+        let Some(slot) = slot.or_else(owned).or_else(born_with) else { return Redirect::Down };
         let shard = match map.shard_of(slot) {
             Some(shard) => &map.shards[shard],
             None => return Redirect::NotServed,
         };
-        let here = self.keyspace().owned().contains(slot);
+        let here = self.ownership(slot) != Ownership::Foreign;
         let leader = match self.standing {
             Standing::Following { leader: Some(leader) } if here && self.leader_answers() => {
                 shard.replicas.iter().find(|place| place.replica == leader)

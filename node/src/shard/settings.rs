@@ -10,6 +10,8 @@ use crate::script;
 pub struct ShardSettings {
     /// Number of the shard.
     pub shard: u32,
+    /// The slots that its log begins with, both ends included, as the cluster file says.
+    pub born_with: Vec<(u16, u16)>,
     /// This replica's Raft id.
     pub replica: u64,
     /// The node it lives on.
@@ -74,6 +76,7 @@ impl Default for ShardSettings {
     fn default() -> Self {
         Self {
             shard: 0,
+            born_with: Vec::new(),
             replica: 1,
             node: 1,
             clocks: Bounds::default(),

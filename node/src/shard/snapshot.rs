@@ -258,6 +258,7 @@ impl Core {
         let installing = self.installing.take().expect("an installation has begun");
         self.tx_mut().keyspace_mut().watched.touch_all();
         self.clock.committed(installing.term, installing.stamp_ms, self.surroundings.boot_ns());
+        self.note_born(installing.stamp_ms);
         self.note_format(self.agreed_format());
         self.note_saved();
         self.applied = (installing.index, installing.term);

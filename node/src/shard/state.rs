@@ -22,7 +22,7 @@ pub struct State {
 }
 
 impl State {
-    /// A new shard that owns these slots, both ends included.
+    /// A new shard that owns these slots, both ends included; a shard whose log is to tell owns none.
     pub fn of_new_shard(slots: &[(u16, u16)]) -> Self {
         let mut keyspace = Keyspace::default();
         for &(first, last) in slots {

@@ -9,6 +9,7 @@
 //! * a commit those who wait for room in flight, some at a time, in their turn: [`Core::offer_room`];
 //! * the walk of a snapshot who waits for the value that it has written, its writer who waits for that;
 //! * a leader, or time without one, who waits for one; the end of a script, or of its patience, who waits for it;
+//! * a commit that decides whose slots are who waits for that: [`Core::tell_owner`];
 //! * a loss of leadership all that wait for something of a leader: they wait for the next, or are redirected.
 //!
 //! A request that waits for a key, as one that blocks will, is one more reason with that key in it: see
@@ -251,6 +252,7 @@ impl Core {
     pub(super) fn wake_displaced(&mut self) {
         self.wake(&Reason::InFlight);
         self.wake(&Reason::Writer);
+        self.wake(&Reason::Slots);
         self.wake_walks();
     }
 

@@ -178,8 +178,7 @@ impl Node {
         let shards = start.seeds.iter().enumerate().map(|(shard, &seed)| {
             let group = shard as u32;
             let last = recovered.get(&group).map(|it| (it.last_index, it.terms.term(it.last_index)));
-            let slots = SlotMap::even_range(shard, start.seeds.len());
-            let state = State { acknowledged: last.unwrap_or_default(), ..State::of_new_shard(&[slots]) };
+            let state = State { acknowledged: last.unwrap_or_default(), ..State::of_new_shard(&[]) };
             let world = World {
                 clock: Rc::clone(&self.clock),
                 lease: Arc::clone(&leases[shard]),
@@ -187,8 +186,13 @@ impl Node {
                 kills: Rc::clone(&self.kills),
                 used_bytes: Rc::clone(&self.used_bytes),
             };
-            let settings =
-                ShardSettings { shard: group, replica: self.id, node: self.id, ..start.shard.clone() };
+            let settings = ShardSettings {
+                shard: group,
+                born_with: vec![SlotMap::even_range(shard, start.seeds.len())],
+                replica: self.id,
+                node: self.id,
+                ..start.shard.clone()
+            };
             Shard::new(settings, Rc::new(world), state, seed)
         });
         let snapshots = recovered.iter().filter(|(_, it)| it.snapshot.index > 0).map(|(&group, it)| {

@@ -190,7 +190,9 @@ impl ShardHarness {
             settings: RefCell::new(settings_now.map(|(name, value)| (name.into(), value.into())).into()),
             while_busy: RefCell::default(),
         });
-        let state = State { acknowledged, ..State::of_new_shard(&[(0, LAST_OWN_SLOT)]) };
+        let slots = [(0, LAST_OWN_SLOT)];
+        let slots = if settings.born_with.is_empty() { &slots[..] } else { &[] };
+        let state = State { acknowledged, ..State::of_new_shard(slots) };
         let shard = Shard::new(settings, world.clone(), state, 1);
         Self {
             shard,

@@ -10,6 +10,7 @@ mod pause;
 mod preparing;
 mod replies;
 mod scripts;
+mod slots;
 mod tools;
 mod waiting;
 
