@@ -98,16 +98,22 @@ unsafe impl GlobalAlloc for Counting {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
 
     #[global_allocator]
     static ALLOCATOR: Counting = Counting;
+
+    /// The count is the process's: one test at a time looks at it.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     /// More than all threads of the tests count on their own.
     const LARGE: usize = 64 << 20;
 
     #[test]
     fn what_is_taken_is_counted_whoever_gives_it_back() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let before = taken();
         let large = vec![1_u8; LARGE];
         assert!(taken() >= before + LARGE as u64);
@@ -125,8 +131,10 @@ mod tests {
         drop(small);
         assert!(taken() < before + LARGE as u64 / 2);
     }
+
     #[test]
     fn what_threads_count_on_their_own_is_settled_when_they_end() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         const PIECE: usize = SETTLED_BYTES / 2;
         let before = taken();
         for _ in 0..LARGE / PIECE {
