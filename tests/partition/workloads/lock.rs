@@ -53,7 +53,7 @@ impl Lock {
 
     fn overlaps(&self) -> Vec<String> {
         let held = self.held.borrow();
-        let faster = |ns: u64, ppm: u64| ns / (1_000_000 + ppm) * 1_000_000;
+        let faster = |ns: u64, ppm: u64| (u128::from(ns) * 1_000_000 / u128::from(1_000_000 + ppm)) as u64;
         let lives_ns = faster(faster(LIVES_MS * 1_000_000, self.fault.fastest_ppm()), SLEW_PPM);
         let mut wrong = Vec::new();
         for first in held.iter() {

@@ -108,6 +108,7 @@ pub const ALL: &[&str] = &[
     // Builds.
     "newer build led an older one",
     "node taken back to the older build",
+    "shard born",
     "newer format agreed on",
     "newer format agreed on after an upgrade",
 ];
