@@ -91,7 +91,7 @@ pub enum Event {
     DiskRoom(DiskRoom),
     /// Some milliseconds have passed.
     Tick,
-    /// What [`super::Shard::next_wake`] told has come.
+    /// What [`super::Core::next_wake`] told has come.
     Wake,
 }
 
