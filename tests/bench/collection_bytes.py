@@ -19,8 +19,8 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import moonraft  # noqa: E402
-from harness.processes import Process, eventually, free_ports  # noqa: E402
-from harness.wire import Wire  # noqa: E402
+from harness.processes import Process, free_ports  # noqa: E402
+from measured import Server  # noqa: E402
 
 BATCH = 50
 # A large collection comes in requests of so many elements.
@@ -52,16 +52,8 @@ def slice_of(request):
     return range(request * SLICE, (request + 1) * SLICE)
 
 
-class Server:
-    """A process, a connection to it, and what it uses."""
-
-    def __init__(self, name, process, port):
-        self.name, self.process = name, process
-        atexit.register(process.kill)
-        self.client = eventually(lambda: Wire(port), within=30, what=f"{name} listens")
-        if name == "Redis":
-            self.client.query("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        eventually(lambda: self.client.query("DEL", "any") == 0, within=30, what=f"{name} serves")
+class Filled(Server):
+    """A server, and what it takes of memory."""
 
     def used(self):
         info = self.client.query("INFO", "memory").decode()
@@ -80,13 +72,13 @@ class Server:
 def start_moonraft(name, binary, directory):
     port = moonraft.dev_ports(1, 1)
     words = [binary, "dev", "--nodes", 1, "--shards", 1, "--port", port, "--dir", directory / f"{name}-data"]
-    return Server(name, Process(words, directory / f"{name}.log"), port)
+    return Filled(name, Process(words, directory / f"{name}.log"), port)
 
 
 def start_redis(directory):
     port = free_ports(1)
     words = ["redis-server", "--port", port, "--save", "", "--cluster-enabled", "yes", "--dir", directory]
-    return Server("Redis", Process(words, directory / "redis.log"), port)
+    return Filled("Redis", Process(words, directory / "redis.log"), port)
 
 
 def main():

@@ -20,22 +20,14 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import moonraft  # noqa: E402
-from harness.processes import Process, eventually, free_ports  # noqa: E402
-from harness.wire import Wire  # noqa: E402
+from harness.processes import Process, free_ports  # noqa: E402
+from measured import Server  # noqa: E402
 
 FILL_BATCH = 500
 
 
-class Server:
-    """A process, a connection to it, and what it uses."""
-
-    def __init__(self, name, process, port):
-        self.name, self.process = name, process
-        atexit.register(process.kill)
-        self.client = eventually(lambda: Wire(port), within=30, what=f"{name} listens")
-        if name == "Redis":
-            self.client.query("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        eventually(lambda: self.client.query("DEL", "any") == 0, within=30, what=f"{name} serves")
+class Scanned(Server):
+    """A server, and what it uses at rest."""
 
     def idle(self, seconds=1.0, share_max=0.1, patience=120):
         """The share of a processor that it uses at rest: once a snapshot is over that filling caused."""
@@ -137,8 +129,8 @@ def main():
              "--dir", directory / "redis"]
     dev = moonraft.Dev(directory / "moonraft", nodes=1, shards=1, program=options.binary)
     servers = [
-        Server("Redis", Process(words, directory / "redis.log"), port),
-        Server("Moonraft", dev.process, dev.port),
+        Scanned("Redis", Process(words, directory / "redis.log"), port),
+        Scanned("Moonraft", dev.process, dev.port),
     ]
 
     print(f"COUNT {options.count}; {options.rounds} rounds of {options.calls} calls, the sides in turns; medians.\n")

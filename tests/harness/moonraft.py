@@ -2,13 +2,12 @@
 
 import os
 import re
-import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.processes import Process, eventually
+from harness.processes import Process, eventually, is_free
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Ports of one node: see `Ports`.
@@ -151,22 +150,16 @@ class Node:
 def dev_ports(nodes, shards):
     """A port for `dev --port`: node i's shard s is at port + 100 * (i - 1) + s."""
 
-    def is_free(first):
+    def are_free(first):
         wanted = [first + 100 * node + shard for node in range(nodes) for shard in range(shards)]
         wanted += [
             first + 100 * node + offset for node in range(nodes) for offset in (10000, 20000)
         ]
-        for port in wanted:
-            with socket.socket() as probe:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    return False
-        return True
+        return all(is_free(port) for port in wanted)
 
     # Peer and HTTP ports are 10000 and 20000 above, and all of them below 32768.
     # Below are those of the compose files, which may be tested at the same time.
-    return next(first for first in range(9001 + os.getpid() % 1000, 12000, 7) if is_free(first))
+    return next(first for first in range(9001 + os.getpid() % 1000, 12000, 7) if are_free(first))
 
 
 class Dev:

@@ -46,12 +46,13 @@ def free_ports(count):
     """The first of `count` consecutive ports on which nobody listens."""
     for _ in range(200):
         first = random.randrange(PORT_LOWEST, PORT_HIGHEST - count)
-        if all(_is_free(port) for port in range(first, first + count)):
+        if all(is_free(port) for port in range(first, first + count)):
             return first
     raise AssertionError(f"no {count} free ports in a row")
 
 
-def _is_free(port):
+def is_free(port):
+    """Whether nobody listens on a port."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -112,7 +112,7 @@ impl DoubleEndedIterator for Items<'_> {
 impl ExactSizeIterator for Items<'_> {}
 
 impl<'a> Items<'a> {
-    /// The first item, if it is this one, and those after it.
+    /// Those after the first `count`.
     fn skip_items(mut self, count: usize) -> Self {
         if count > 0 {
             self.nth(count - 1);
@@ -203,7 +203,7 @@ impl Packed {
         self.splice(place, None);
         self.count -= count as u32;
         if self.bytes.len() * 2 < self.bytes.capacity() {
-            self.bytes.shrink_to(self.bytes.len());
+            self.shrink();
         }
     }
 
