@@ -18,6 +18,7 @@ LEFT_OUT = {
     "monitor": "its connection then hears of everything",
     "sync": "its connection becomes a replica's",
     "psync": "its connection becomes a replica's",
+    "wait": "its shortest request waits by itself, for a millisecond; below it is asked for no replica",
 }
 
 READS = "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])"
@@ -40,6 +41,7 @@ SCRIPTS = (
     ["PUBLISH", "news", "text"],
     ["SPUBLISH", "news", "text"],
     ["SORT", KEY],
+    ["WAIT", "0", "1"],
     ["NO-SUCH", "command"],
 )
 
