@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use moonraft_proto::Weight;
 
-use super::{CommandError, extended::shift_right};
+use super::{CommandError, long_double::shift_right};
 use crate::keyspace::Tx;
 pub use crate::keyspace::integer::parse_integer;
 

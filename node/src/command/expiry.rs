@@ -9,7 +9,7 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{TimeUnit, deadline, is},
-    facts::uses,
+    key_specs::uses,
 };
 use crate::keyspace::Tx;
 

@@ -6,7 +6,7 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, integer32, is, room_for},
-    facts::{KeyFlag, uses},
+    key_specs::{KeyFlag, uses},
 };
 use crate::{
     glob,

@@ -8,9 +8,9 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{Draw, integer, parse_integer, room_for},
-    extended::Extended,
-    facts::uses,
     generic::{cursor, scan_options, scan_reply},
+    key_specs::uses,
+    long_double::LongDouble,
     string::INFINITE,
 };
 use crate::keyspace::{Hash, Tx};
@@ -257,13 +257,13 @@ fn hincrby<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `HINCRBYFLOAT key field increment`
 fn hincrbyfloat<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (key, field) = (words[1], words[2]);
-    let delta = Extended::parse(words[3]).ok_or(CommandError::NotFloat)?;
+    let delta = LongDouble::parse(words[3]).ok_or(CommandError::NotFloat)?;
     if !delta.is_finite() {
         return Err(CommandError::text("ERR value is NaN or Infinity"));
     }
     let before = match value(tx, key, field)? {
-        Some(old) => Extended::parse(old).ok_or(CommandError::text("ERR hash value is not a float"))?,
-        None => Extended::ZERO,
+        Some(old) => LongDouble::parse(old).ok_or(CommandError::text("ERR hash value is not a float"))?,
+        None => LongDouble::ZERO,
     };
     let after = before.add(delta).ok_or(INFINITE)?.text();
 

@@ -6,10 +6,9 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::is,
-    documentation,
-    facts::{Begin, Find, KeyFlag, KeySpec},
-    find, find_child,
-    inspect::help,
+    documentation, find, find_child,
+    key_specs::{Begin, Find, KeyFlag, KeySpec},
+    object::help,
     resolve, rows,
     table::children,
 };

@@ -10,7 +10,7 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{count_or, integer, is, room_for, signed_count, span},
-    facts::uses,
+    key_specs::uses,
 };
 use crate::keyspace::{List, Tx};
 

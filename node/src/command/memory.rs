@@ -6,8 +6,8 @@ use moonraft_router::Keys;
 use super::{
     Arity, Client, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is},
-    facts::uses,
     help::help,
+    key_specs::uses,
 };
 use crate::keyspace::{Object, Tx, entry_bytes};
 

@@ -14,7 +14,7 @@
 pub mod arguments;
 pub mod client;
 pub mod error;
-pub mod facts;
+pub mod key_specs;
 pub mod request;
 pub mod session;
 pub mod slow_requests;
@@ -22,20 +22,21 @@ pub mod statistics;
 pub mod table;
 
 mod bitmap;
+mod categories;
 mod cluster;
 mod connection;
 mod database;
 mod documentation;
 mod expiry;
-mod extended;
 mod generic;
 mod hash;
 mod help;
-mod inspect;
 mod introspection;
 mod lcs;
 mod list;
+mod long_double;
 mod memory;
+mod object;
 mod persistence;
 #[cfg(test)]
 mod properties;
@@ -171,7 +172,7 @@ pub type Write = for<'a> fn(&mut Tx, &[&'a [u8]]) -> Outcome<'a>;
 /// Runs on the client's session, and asks its shard.
 pub type Session = fn(&mut dyn Client, &[&[u8]]) -> Outcome<'static>;
 /// What a request with these words does to its key.
-pub type NarrowedKeyFlags = fn(&[&[u8]]) -> &'static [facts::KeyFlag];
+pub type NarrowedKeyFlags = fn(&[&[u8]]) -> &'static [key_specs::KeyFlag];
 
 /// How a command runs a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,11 +218,11 @@ pub struct Command {
     pub flags: &'static [Flag],
     /// What runs it.
     pub run: Run,
-    /// What it does to its keys, see [`facts::KeyFlag`]. Several: the last is
+    /// What it does to its keys, see [`key_specs::KeyFlag`]. Several: the last is
     /// about all keys but the first ones, which have one each. None: what most
     /// commands do that run so.
-    pub key_flags: &'static [&'static [facts::KeyFlag]],
-    /// For [`facts::KeyFlag::Variable`]: what this request does to its key.
+    pub key_flags: &'static [&'static [key_specs::KeyFlag]],
+    /// For [`key_specs::KeyFlag::Variable`]: what this request does to its key.
     pub narrowed_key_flags: Option<NarrowedKeyFlags>,
     /// The families whose ACL categories it is in. None: its own.
     pub categories: &'static [Family],

@@ -6,7 +6,7 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is, room_for},
-    facts::uses,
+    key_specs::uses,
     rdb::{self, Refusal},
 };
 use crate::keyspace::{Object, Tx, Value, dump::dump_object};

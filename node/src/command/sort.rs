@@ -13,7 +13,7 @@ use moonraft_router::{Keys, slot_of};
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{c_text, integer, is, parse_float, room_for},
-    facts::uses,
+    key_specs::uses,
 };
 use crate::{
     glob,

@@ -8,8 +8,8 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{TimeUnit, deadline, integer, is},
-    extended::Extended,
-    facts::{KeyFlag, uses},
+    key_specs::{KeyFlag, uses},
+    long_double::LongDouble,
 };
 use crate::keyspace::{Tx, Value};
 
@@ -495,8 +495,8 @@ fn add<'a>(tx: &mut Tx, key: &[u8], delta: i64) -> Outcome<'a> {
 fn incrbyfloat<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let key = words[1];
     let (old, expires_at) = string_and_deadline(tx, key)?;
-    let number = |word: &[u8]| Extended::parse(word).ok_or(CommandError::NotFloat);
-    let before = old.map_or(Ok(Extended::ZERO), number)?;
+    let number = |word: &[u8]| LongDouble::parse(word).ok_or(CommandError::NotFloat);
+    let before = old.map_or(Ok(LongDouble::ZERO), number)?;
     let after = before.add(number(words[2])?).ok_or(INFINITE)?.text();
 
     tx.emit(Effect::PutString { key, value: after.as_bytes(), expires_at });

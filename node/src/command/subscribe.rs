@@ -12,7 +12,7 @@ use bytes::Bytes;
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Client, Command, Family, Flag, Outcome, Run, facts::KeyFlag, help::help};
+use super::{Arity, Client, Command, Family, Flag, Outcome, Run, help::help, key_specs::KeyFlag};
 use crate::{
     glob,
     keyspace::Tx,

@@ -16,7 +16,7 @@ const FAMILIES: &[&[Command]] = &[
     super::expiry::COMMANDS,
     super::generic::COMMANDS,
     super::hash::COMMANDS,
-    super::inspect::COMMANDS,
+    super::object::COMMANDS,
     super::introspection::COMMANDS,
     super::lcs::COMMANDS,
     super::list::COMMANDS,

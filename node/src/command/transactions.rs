@@ -3,7 +3,9 @@
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, facts::uses, session::Queue};
+use super::{
+    Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, key_specs::uses, session::Queue,
+};
 
 /// A row of this family.
 const ROW: Command = Command {

@@ -22,11 +22,11 @@ use std::{
 
 use super::{
     clock,
+    known_cluster::KnownCluster,
     mailbox::{DriverInbox, DriverMessage, ShardMailbox},
     peers::Outgoing,
     replicas::{Data, Opening, Replicas},
     shared::{DriverFigures, NodeShared},
-    view::View,
     writer::SnapshotWriter,
 };
 use crate::{
@@ -47,7 +47,7 @@ pub struct Driver {
     log: Log,
     inbox: DriverInbox,
     outgoing: Arc<Outgoing>,
-    view: Arc<View>,
+    cluster: Arc<KnownCluster>,
     writer: SnapshotWriter,
     mailboxes: BTreeMap<ShardId, ShardMailbox>,
     replicas: Arc<Replicas>,
@@ -83,7 +83,7 @@ impl Driver {
             log,
             inbox,
             outgoing: Arc::clone(&shared.outgoing),
-            view: Arc::clone(&shared.view),
+            cluster: Arc::clone(&shared.cluster),
             writer: shared.writer.clone(),
             mailboxes: BTreeMap::new(),
             replicas: Arc::clone(&shared.replicas),
@@ -112,7 +112,7 @@ impl Driver {
     fn close(&mut self, group: ShardId, data: Data) {
         self.carry_out();
         self.mailboxes.remove(&group);
-        self.view.leave(group);
+        self.cluster.leave(group);
         self.figures.groups.lock().expect("no thread panics holding it").remove(&group);
         let Some((write, recovered)) = self.dispatch.close(group) else { return };
         match data {
@@ -245,17 +245,17 @@ impl Driver {
             }
             Notice::Leader { shard, term, node } => {
                 tracing::debug!(shard, term, node, "leader");
-                self.view.learn_leader(shard, term, node);
+                self.cluster.learn_leader(shard, term, node);
             }
-            Notice::Follows(shard) => self.view.follow(shard),
+            Notice::Follows(shard) => self.cluster.follow(shard),
             Notice::Serves { shard, term } => {
                 let node = self.id.node();
                 tracing::info!(node, shard, term, "leads");
-                self.view.lead(shard, term, node);
+                self.cluster.lead(shard, term, node);
             }
             Notice::Members { group, index, members, joins } => {
                 tracing::info!(shard = group, index, voters = ?members.voters, learners = ?members.learners, "members");
-                self.view.join(group, joins.map(|replica| replica.0));
+                self.cluster.join(group, joins.map(|replica| replica.0));
             }
             Notice::SendSnapshot { group, to, snapshot, message } => {
                 self.outgoing.send_snapshot(group, to, (snapshot.index, snapshot.term), message);

@@ -21,7 +21,7 @@ pub fn hand_over_all(node: &NodeShared, limit: Duration) {
     }
     let now = clock::boot_ns();
     let (half, until) = (now + limit.as_nanos() as u64 / 2, now + limit.as_nanos() as u64);
-    let led = node.view.hints();
+    let led = node.cluster.hints();
     let step = REST.min(limit / (2 * led.len().max(1) as u32));
     for hint in led {
         if hand_over(node, hint.shard, half) {
@@ -48,12 +48,12 @@ pub fn hand_over(node: &NodeShared, shard: ShardId, until: u64) -> bool {
 
 /// Whether another node leads `shard` and serves, or waiting for that is in vain.
 fn is_handed_over(node: &NodeShared, shard: ShardId) -> bool {
-    node.view.is_served_by_another(shard, node.node) || is_given_up(node, shard)
+    node.cluster.is_served_by_another(shard, node.node) || is_given_up(node, shard)
 }
 
 /// Whether no other node can lead `shard`, or this one could not hand it over: its consensus waits for the disk.
 fn is_given_up(node: &NodeShared, shard: ShardId) -> bool {
-    node.is_disk_hanging() || !node.view.can_spare_this_node(shard)
+    node.is_disk_hanging() || !node.cluster.can_spare_this_node(shard)
 }
 
 /// Waits for a condition, at most until `until` on the boot clock. Whether it came true.

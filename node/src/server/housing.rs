@@ -29,7 +29,7 @@ use super::{
     shared::NodeShared,
     snapshot_file::SnapshotError,
     snapshots::SnapshotName,
-    surroundings::World,
+    surroundings::NodeSurroundings,
 };
 use crate::{
     consensus::{self, GroupSettings, LeaseCell, ReplicaId, ShardId},
@@ -262,7 +262,7 @@ async fn live(
     let clients = Rc::new(Clients::default());
     while_busy.into_iter().for_each(|(network, door)| clients.open(network, door));
     let port = doors[0].1.local_addr().map_or(0, |address| address.port());
-    let world = World {
+    let surroundings = NodeSurroundings {
         node: Arc::clone(&node),
         replica: Arc::clone(&replica),
         lease,
@@ -270,7 +270,7 @@ async fn live(
         port,
     };
     let settings = shard_settings(settings, &node.settings.load());
-    let machine = Shard::new(settings, Rc::new(world), state, seed);
+    let machine = Shard::new(settings, Rc::new(surroundings), state, seed);
     let listener =
         |(network, door)| (network, TcpListener::from_std(door).expect("a listener that does not block"));
     let doors = doors.into_iter().map(listener).collect();

@@ -31,7 +31,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{facts, shared::NodeShared};
+use super::{process, shared::NodeShared};
 use crate::consensus::{GroupStatus, Role, ShardId};
 
 /// After the system had no descriptor for a connection, the next is awaited so much later.
@@ -123,7 +123,7 @@ fn family(text: &mut String, name: &str, kind: &str, help: &str, samples: &[(Str
 
 fn render(node: &NodeShared) -> String {
     let mut text = String::new();
-    let facts = facts::gather(0);
+    let facts = process::facts(0);
     let one = |value: f64| vec![(String::new(), value)];
     let cpu = facts.cpu_seconds;
     family(&mut text, "redis_up", "gauge", "The node answers.", &one(1.0));

@@ -15,7 +15,7 @@
 //! * [`replica`], [`connection`], [`busy`], [`surroundings`]: a shard's thread.
 //! * [`driver`]: the consensus thread, which takes the turns of [`crate::replica`]; [`birth`]: before its groups begin. [`writer`], [`snapshots`]: snapshot files.
 //! * [`disk`]: room and speed of the disk. [`rebuild`]: a damaged node begins anew.
-//! * [`peers`]: between nodes. [`view`]: what a node knows of its cluster.
+//! * [`peers`]: between nodes. [`known_cluster`]: what a node knows of its cluster.
 //! * [`http`]: health and metrics. [`health`]: asks for it from the command line.
 //! * [`run`]: whole processes, from a cluster file to the end. [`stop`]: how they end, [`shutdown`]: a client asks for it. [`descriptors`]: what the system lets them have.
 //!
@@ -32,15 +32,16 @@ pub mod data_directory;
 pub mod descriptors;
 pub mod disk;
 pub mod driver;
-pub mod facts;
 mod hand_over;
 pub mod health;
 pub mod housing;
 pub mod http;
+pub mod known_cluster;
 pub mod listen;
 pub mod mailbox;
 pub mod node;
 pub mod peers;
+pub mod process;
 pub mod rebuild;
 pub mod replica;
 pub mod replicas;
@@ -51,7 +52,6 @@ pub mod snapshot_file;
 mod snapshots;
 pub mod stop;
 pub mod surroundings;
-pub mod view;
 pub mod writer;
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use super::{
     descriptors, disk, hand_over,
     housing::{Housing, HousingError, newest_snapshot},
     http,
+    known_cluster::KnownCluster,
     listen::{self, ListenError, Ports},
     mailbox::driver_mailbox,
     peers::{
@@ -37,7 +38,6 @@ use super::{
     snapshot_file::SnapshotError,
     snapshots::SnapshotFiles,
     stop::Times,
-    view::View,
     writer,
 };
 use crate::{
@@ -210,8 +210,8 @@ impl Prepared {
 
         let replicas = Arc::new(Replicas::new(recovered));
         let silence_ns = silence_max.as_nanos() as u64;
-        let directory_view = Directory::new(&topology, node, silence_ns, clock::boot_ns());
-        let view = Arc::new(View::new(directory_view, Arc::clone(&replicas)));
+        let known = Directory::new(&topology, node, silence_ns, clock::boot_ns());
+        let known = Arc::new(KnownCluster::new(known, Arc::clone(&replicas)));
         let (outgoing, carriers) = outgoing(&topology, node, silence_max);
         let (writer, writer_thread) =
             writer::spawn(node, files.clone(), driver_mailbox.clone(), Arc::clone(&replicas))?;
@@ -222,7 +222,7 @@ impl Prepared {
             settings_change: Default::default(),
             driver: driver_mailbox,
             outgoing: Arc::new(outgoing),
-            view,
+            cluster: known,
             files,
             writer,
             replicas,
@@ -300,13 +300,13 @@ fn serve_peers(
     if let Some(decided) = unsettled {
         tokio::spawn(birth::settle(Arc::clone(&shared), Arc::clone(&topology), decided, silence_max));
     }
-    tokio::spawn(watch_silence(Arc::clone(&shared.view), interval));
+    tokio::spawn(watch_silence(Arc::clone(&shared.cluster), interval));
     let incoming = Incoming {
         topology,
         me: shared.node,
         driver: shared.driver.clone(),
         replicas: Arc::clone(&shared.replicas),
-        view: Arc::clone(&shared.view),
+        cluster: Arc::clone(&shared.cluster),
         agreed: Arc::clone(&shared.agreed),
         files: shared.files.clone(),
         stopping: stopping.clone(),
@@ -319,11 +319,11 @@ fn serve_peers(
     tokio::spawn(http::serve(http_listener, http::router(shared), limits));
 }
 
-async fn watch_silence(view: Arc<View>, interval: Duration) {
+async fn watch_silence(cluster: Arc<KnownCluster>, interval: Duration) {
     let mut looks = tokio::time::interval(interval);
     loop {
         looks.tick().await;
-        view.check_silence(clock::boot_ns());
+        cluster.check_silence(clock::boot_ns());
     }
 }
 

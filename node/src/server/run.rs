@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    descriptors, facts,
+    descriptors,
     node::{self, RunningNode, StartError},
+    process,
     stop::Signals,
 };
 use crate::{
@@ -37,7 +38,7 @@ pub fn server_with_fault(
     directory: &Path,
     fault: Option<PlantedFault>,
 ) -> Result<(), StartError> {
-    facts::note_start();
+    process::note_start();
     let replicas = crate::control::Topology::new(cluster.clone()).shards_of(id).count() as u64;
     descriptors::raise(replicas)?;
     let signals = Signals::heed()?;
@@ -64,7 +65,7 @@ pub fn server_with_fault(
 /// # Errors
 /// One of its nodes does not start.
 pub fn dev(cluster: &ClusterFile, directory: &Path) -> Result<(), StartError> {
-    facts::note_start();
+    process::note_start();
     let replicas = u64::from(cluster.shards) * u64::from(cluster.replicas);
     descriptors::raise(replicas)?;
     let signals = Signals::heed()?;

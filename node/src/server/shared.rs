@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use moonraft_proto::entry::NEWEST_FORMAT;
 
 use super::{
-    clock, descriptors::Shares, mailbox::DriverMailbox, peers::Outgoing, replicas::Replicas,
-    snapshots::SnapshotFiles, stop::Times, view::View, writer::SnapshotWriter,
+    clock, descriptors::Shares, known_cluster::KnownCluster, mailbox::DriverMailbox, peers::Outgoing,
+    replicas::Replicas, snapshots::SnapshotFiles, stop::Times, writer::SnapshotWriter,
 };
 use crate::{
     config::Settings,
@@ -49,7 +49,7 @@ pub struct NodeShared {
     /// Messages for other nodes.
     pub outgoing: Arc<Outgoing>,
     /// What it knows of the cluster.
-    pub view: Arc<View>,
+    pub cluster: Arc<KnownCluster>,
     /// Its snapshots.
     pub files: SnapshotFiles,
     /// Who writes them.
@@ -144,6 +144,6 @@ impl NodeShared {
 
     /// Whether every replica here knows a leader that serves.
     pub fn is_ready(&self) -> bool {
-        self.view.all_served(self.replicas.all().keys().copied())
+        self.cluster.all_served(self.replicas.all().keys().copied())
     }
 }

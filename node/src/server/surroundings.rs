@@ -7,7 +7,7 @@ use std::{
 
 use moonraft_router::{Network, SlotMap};
 
-use super::{busy::Clients, clock, facts, replicas::ReplicaHandle, shared::NodeShared, shutdown};
+use super::{busy::Clients, clock, process, replicas::ReplicaHandle, shared::NodeShared, shutdown};
 use crate::{
     config::SettingError,
     consensus::{LeaseCell, ShardTimes},
@@ -25,8 +25,8 @@ static FREED: LazyLock<mpsc::Sender<Box<dyn Send>>> = LazyLock::new(|| {
     sender
 });
 
-/// The world around one replica.
-pub struct World {
+/// What is around one replica.
+pub struct NodeSurroundings {
     /// Its node.
     pub node: Arc<NodeShared>,
     /// Itself, as others see it.
@@ -39,7 +39,7 @@ pub struct World {
     pub port: u16,
 }
 
-impl Surroundings for World {
+impl Surroundings for NodeSurroundings {
     fn unix_us(&self) -> u64 {
         clock::unix_us()
     }
@@ -57,7 +57,7 @@ impl Surroundings for World {
     }
 
     fn map(&self, network: Network) -> Arc<SlotMap> {
-        self.node.view.map(network)
+        self.node.cluster.map(network)
     }
 
     fn used_bytes(&self) -> u64 {
@@ -65,7 +65,7 @@ impl Surroundings for World {
     }
 
     fn facts(&self) -> ProcessFacts {
-        facts::gather(self.port)
+        process::facts(self.port)
     }
 
     fn settings(&self, pattern: &[u8]) -> Vec<(String, String)> {

@@ -57,19 +57,19 @@ pub fn spawn(
 ) -> io::Result<(SnapshotWriter, std::thread::JoinHandle<()>)> {
     // What shards put there is bounded by them: see `snapshot_pending_bytes_max`.
     let (sender, receiver) = crossbeam::unbounded::<Task>();
-    let mut desk = Desk { files, driver, replicas, open: BTreeMap::new() };
+    let mut writer = WriterThread { files, driver, replicas, open: BTreeMap::new() };
     let thread = std::thread::Builder::new().name(format!("snapshots-{node}")).spawn(move || {
         for task in receiver {
             match task {
-                Task::Chunk(shard, number, data) => desk.write(shard, number, &data),
-                Task::Publish(name, number) => desk.publish(name, number),
-                Task::GiveUp(shard, number) => desk.give_up(shard, number),
+                Task::Chunk(shard, number, data) => writer.write(shard, number, &data),
+                Task::Publish(name, number) => writer.publish(name, number),
+                Task::GiveUp(shard, number) => writer.give_up(shard, number),
                 Task::Prune(shard, index) => {
-                    if let Err(error) = desk.files.prune(shard, index) {
+                    if let Err(error) = writer.files.prune(shard, index) {
                         tracing::warn!(shard, "old snapshots cannot be removed: {error}");
                     }
                 }
-                Task::Close(shard, data, done) => drop(done.send(desk.close(shard, data))),
+                Task::Close(shard, data, done) => drop(done.send(writer.close(shard, data))),
             }
         }
     })?;
@@ -77,7 +77,7 @@ pub fn spawn(
 }
 
 /// What the thread works with.
-struct Desk {
+struct WriterThread {
     files: SnapshotFiles,
     driver: DriverMailbox,
     replicas: Arc<Replicas>,
@@ -85,7 +85,7 @@ struct Desk {
     open: BTreeMap<ShardId, (u64, Option<snapshot_file::SnapshotWriter>)>,
 }
 
-impl Desk {
+impl WriterThread {
     fn write(&mut self, shard: ShardId, number: u64, data: &[u8]) {
         if let Err(error) = self.try_write(shard, number, data) {
             self.fail(shard, number, &error);
@@ -202,12 +202,12 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let files = SnapshotFiles::open(place.path()).unwrap();
         let (driver, inbox) = driver_mailbox();
-        let mut desk = Desk { files, driver, replicas: Arc::default(), open: BTreeMap::new() };
+        let mut writer = WriterThread { files, driver, replicas: Arc::default(), open: BTreeMap::new() };
         let chunk = BatchWriter::default().seal(Head { stamp_ms: 7, sequence: 0 }, NEWEST_FORMAT);
         let name = SnapshotName { shard: 2, index: 70, term: 3 };
         std::fs::remove_dir(place.path().join("snapshots")).unwrap();
-        desk.write(name.shard, 1, &chunk);
-        desk.publish(name, 1);
+        writer.write(name.shard, 1, &chunk);
+        writer.publish(name, 1);
         let mut messages = Vec::new();
         inbox.receive(&mut messages, None).await;
         let told = matches!(messages[..], [DriverMessage::Input(Input::SnapshotFailed { group: 2 })]);

@@ -21,7 +21,7 @@ use moonraft_proto::{Effect, entry::Batch};
 
 use super::{CommittedEntry, Core, SessionId, admit::Reason};
 use crate::{
-    command::{Eval, Request, Run, facts::KeyFlag, session::Queued},
+    command::{Eval, Request, Run, key_specs::KeyFlag, session::Queued},
     keyspace::{Blob, Keyspace, walk::Ready},
     marks,
 };

@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 use crate::{clock::Clock, disk::Disk, marks::mark};
 
 /// What a simulated shard sees of the world.
-struct World {
+struct SimulatedSurroundings {
     clock: Rc<Clock>,
     lease: Arc<LeaseCell>,
     map: Rc<RefCell<Arc<SlotMap>>>,
@@ -30,7 +30,7 @@ struct World {
     used_bytes: Rc<Cell<u64>>,
 }
 
-impl Surroundings for World {
+impl Surroundings for SimulatedSurroundings {
     fn unix_us(&self) -> u64 {
         self.clock.wall_us()
     }
@@ -179,7 +179,7 @@ impl Node {
             let group = shard as u32;
             let last = recovered.get(&group).map(|it| (it.last_index, it.terms.term(it.last_index)));
             let state = State { acknowledged: last.unwrap_or_default(), ..State::of_new_shard(&[]) };
-            let world = World {
+            let surroundings = SimulatedSurroundings {
                 clock: Rc::clone(&self.clock),
                 lease: Arc::clone(&leases[shard]),
                 map: Rc::clone(&self.map),
@@ -193,7 +193,7 @@ impl Node {
                 node: self.id,
                 ..start.shard.clone()
             };
-            Shard::new(settings, Rc::new(world), state, seed)
+            Shard::new(settings, Rc::new(surroundings), state, seed)
         });
         let snapshots = recovered.iter().filter(|(_, it)| it.snapshot.index > 0).map(|(&group, it)| {
             (group as usize, Install { index: it.snapshot.index, term: it.snapshot.term })

@@ -9,7 +9,7 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is, parse_integer},
-    facts::{KeyFlag, uses},
+    key_specs::{KeyFlag, uses},
     string::{STRING_BYTES_MAX, clamp},
 };
 use crate::keyspace::Tx;

@@ -18,13 +18,13 @@
 //!
 //! Source: `cluster.c` of Redis 7.2.
 
-mod view;
+mod cluster_view;
 
 use moonraft_proto::Reply;
 use moonraft_router::{SLOT_COUNT, slot_of};
 
-use self::view::Member;
-pub(super) use self::view::{Health, View, hexadecimal_id};
+use self::cluster_view::Member;
+pub(super) use self::cluster_view::{ClusterView, Health, hexadecimal_id};
 use super::{
     Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, arguments::integer, help::help,
 };
@@ -199,20 +199,21 @@ fn myid(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
 
 /// `CLUSTER MYSHARDID`
 fn myshardid(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    Ok(Reply::text(view::shard_id(client.replica().shard)))
+    Ok(Reply::text(cluster_view::shard_id(client.replica().shard)))
 }
 
 /// `CLUSTER NODES`
 fn nodes(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    let view = View::of(client);
+    let view = ClusterView::of(client);
     let lines: Vec<String> = view.members().map(|member| line(&view, &member) + "\n").collect();
     Ok(Reply::Verbatim(*b"txt", lines.concat().into()))
 }
 
 /// `id ip:port@bus flags master ping pong epoch link slots…`
-fn line(view: &View, member: &Member<'_>) -> String {
+fn line(view: &ClusterView, member: &Member<'_>) -> String {
     let address = &member.place.address;
-    let hostname = if view::is_ip(&address.host) { String::new() } else { format!(",{}", address.host) };
+    let hostname =
+        if cluster_view::is_ip(&address.host) { String::new() } else { format!(",{}", address.host) };
     let mut line = format!(
         "{} {}@{}{hostname} {} {} 0 0 {} {}",
         member.place.name,
@@ -232,7 +233,7 @@ fn line(view: &View, member: &Member<'_>) -> String {
     line
 }
 
-fn flags(view: &View, member: &Member<'_>) -> String {
+fn flags(view: &ClusterView, member: &Member<'_>) -> String {
     let mut flags = vec![if member.is_master() { "master" } else { "slave" }];
     if view.is_me(member) {
         flags.insert(0, "myself");
@@ -244,14 +245,14 @@ fn flags(view: &View, member: &Member<'_>) -> String {
 }
 
 /// The node of this name.
-fn member<'a>(view: &'a View, name: &[u8]) -> Result<Member<'a>, CommandError> {
+fn member<'a>(view: &'a ClusterView, name: &[u8]) -> Result<Member<'a>, CommandError> {
     let known = view.members().find(|member| member.place.name.as_bytes() == name);
     known.ok_or_else(|| CommandError::about("ERR Unknown node ", name, ""))
 }
 
 /// `CLUSTER REPLICAS node-id`, `CLUSTER SLAVES node-id`
 fn replicas(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
-    let view = View::of(client);
+    let view = ClusterView::of(client);
     let master = member(&view, words[2])?;
     if !master.is_master() {
         return Err(CommandError::text("ERR The specified node is not a master"));
@@ -264,7 +265,7 @@ fn replicas(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
 ///
 /// Nodes do not vote on failures: there is this node's own word, or none.
 fn count_failure_reports(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
-    let view = View::of(client);
+    let view = ClusterView::of(client);
     Ok(Reply::flag(member(&view, words[2])?.health() == Health::Failed))
 }
 
@@ -272,7 +273,7 @@ fn count_failure_reports(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'s
 ///
 /// One stream goes to each node that answers and one comes from it; they serve all replicas there.
 fn links(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    let view = View::of(client);
+    let view = ClusterView::of(client);
     let since_ms = client.facts().started_us / 1000;
     let peers = view
         .members()
@@ -303,7 +304,7 @@ fn saveconfig(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
 ///
 /// For each range its master, then the slaves that answer.
 fn slots(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    let view = View::of(client);
+    let view = ClusterView::of(client);
     let mut ranges: Vec<_> =
         view.shards().flat_map(|shard| shard.place.slots.iter().map(move |&range| (range, shard))).collect();
     ranges.sort_unstable_by_key(|&(range, _)| range);
@@ -316,7 +317,7 @@ fn slots(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
             Reply::Map(vec![]),
         ])
     };
-    let entry = |((first, last), shard): ((u16, u16), view::Shard<'_>)| {
+    let entry = |((first, last), shard): ((u16, u16), cluster_view::Shard<'_>)| {
         let mut entry = vec![Reply::Int(first.into()), Reply::Int(last.into())];
         let (masters, slaves): (Vec<_>, Vec<_>) = shard.members().partition(Member::is_master);
         let answering = slaves.into_iter().filter(|slave| slave.health() == Health::Online);
@@ -328,7 +329,7 @@ fn slots(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
 
 /// `CLUSTER SHARDS`
 fn shards(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    let view = View::of(client);
+    let view = ClusterView::of(client);
     let node = |member: Member<'_>| {
         let host = &member.place.address.host;
         let mut node = vec![
@@ -340,12 +341,12 @@ fn shards(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
             (Reply::text("replication-offset"), Reply::Int(view.offset(&member) as i64)),
             (Reply::text("health"), Reply::text(member.health().text())),
         ];
-        if !view::is_ip(host) {
+        if !cluster_view::is_ip(host) {
             node.insert(4, (Reply::text("hostname"), Reply::text(host)));
         }
         Reply::Map(node)
     };
-    let shard = |shard: view::Shard<'_>| {
+    let shard = |shard: cluster_view::Shard<'_>| {
         let ends = shard.place.slots.iter().flat_map(|&(first, last)| [first, last]);
         Reply::Map(vec![
             (Reply::text("slots"), Reply::Array(ends.map(|slot| Reply::Int(slot.into())).collect())),
@@ -357,8 +358,8 @@ fn shards(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
 
 /// `CLUSTER INFO`
 fn info(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    let view = View::of(client);
-    let count = |shards: &mut dyn Iterator<Item = view::Shard<'_>>| -> usize {
+    let view = ClusterView::of(client);
+    let count = |shards: &mut dyn Iterator<Item = cluster_view::Shard<'_>>| -> usize {
         let slots = shards.flat_map(|shard| &shard.place.slots);
         slots.map(|(first, last)| usize::from(last - first) + 1).sum()
     };

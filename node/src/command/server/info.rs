@@ -12,7 +12,7 @@ use super::super::{
     Client, Outcome,
     arguments::is,
     client::Standing,
-    cluster::{Health, View, hexadecimal_id},
+    cluster::{ClusterView, Health, hexadecimal_id},
     connection::REDIS_VERSION,
 };
 
@@ -318,7 +318,7 @@ fn stats(lines: &mut Lines, client: &dyn Client) {
 
 /// Offsets are indexes of the shard's log.
 fn replication(lines: &mut Lines, client: &dyn Client) {
-    let view = View::of(client);
+    let view = ClusterView::of(client);
     let offset = client.applied().0;
     let leading = client.standing().is_leading();
     lines.add("role", if leading { "master" } else { "slave" });

@@ -10,7 +10,7 @@ use super::{
     Arity, Client, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, is},
     client::Standing,
-    cluster::View,
+    cluster::ClusterView,
     connection::{REDIS_VERSION, timeout},
     help::help,
 };
@@ -130,7 +130,7 @@ pub const COMMANDS: &[Command] = &[
 /// The offset is the index of the last applied entry. Of a follower a leader
 /// knows no more than that a majority has what is committed.
 fn role(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    let view = View::of(client);
+    let view = ClusterView::of(client);
     let offset = client.applied().0;
     let Some(shard) = view.my_shard() else { return Err(NOT_IN_THE_MAP) };
     if client.standing().is_leading() {
@@ -169,7 +169,7 @@ fn wait(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         ));
     }
 
-    let voters = View::of(client).my_shard().map_or(1, |shard| shard.members().count());
+    let voters = ClusterView::of(client).my_shard().map_or(1, |shard| shard.members().count());
     // A majority of `voters` is `voters / 2 + 1`, this replica being one of it.
     let promised = voters / 2;
     match usize::try_from(wanted) {

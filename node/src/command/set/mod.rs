@@ -9,8 +9,8 @@ use moonraft_router::Keys;
 use super::{
     Arity, Command, Family, Flag, Outcome, Run,
     arguments::room_for,
-    facts::uses,
     generic::{cursor, scan_options, scan_reply},
+    key_specs::uses,
 };
 use crate::keyspace::Tx;
 

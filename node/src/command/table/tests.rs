@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::command::{
     Flag, Run,
-    facts::{Begin, Find, KeySpec},
+    key_specs::{Begin, Find, KeySpec},
 };
 
 /// Rows that Redis 7.0 has not, or has in another form.

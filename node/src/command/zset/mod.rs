@@ -16,7 +16,7 @@ mod tests;
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Command, Family, Flag, Run, facts::uses};
+use super::{Arity, Command, Family, Flag, Run, key_specs::uses};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::SortedSet, keys: Keys::ONE, ..Command::BASE };

@@ -21,7 +21,10 @@ use crate::{
     control::{Topology, birth::Memory},
     keyspace::tx::Publication,
     replica::publications::is_heard_at,
-    server::{clock, mailbox::DriverMailbox, replicas::Replicas, snapshots::SnapshotFiles, view::View},
+    server::{
+        clock, known_cluster::KnownCluster, mailbox::DriverMailbox, replicas::Replicas,
+        snapshots::SnapshotFiles,
+    },
 };
 
 /// What a node does with what others send it.
@@ -35,7 +38,7 @@ pub struct Incoming {
     /// For published messages: the replicas here.
     pub replicas: Arc<Replicas>,
     /// For hints.
-    pub view: Arc<View>,
+    pub cluster: Arc<KnownCluster>,
     /// The newest format that a shard of this node has agreed on.
     pub agreed: Arc<AtomicU8>,
     /// For snapshots.
@@ -88,7 +91,7 @@ impl Incoming {
             let format = envelope.agrees.map_or(FIRST_FORMAT, |format| format.try_into().unwrap_or(u8::MAX));
             self.driver.send(Input::Agrees { node: sender, format });
         }
-        self.view.heard(sender, &envelope.leaders, clock::boot_ns());
+        self.cluster.heard(sender, &envelope.leaders, clock::boot_ns());
     }
 
     /// A replica may ask for its own place only, in a shard that the cluster file puts on its node.

@@ -232,7 +232,7 @@ async fn hear(
             Some((known, _)) => *known,
             None => {
                 let known = incoming.introduce(&envelope.cluster, envelope.node, envelope.reads)?;
-                sender = Some((known, incoming.view.begin_stream(known)));
+                sender = Some((known, incoming.cluster.begin_stream(known)));
                 is_known.store(true, Ordering::Relaxed);
                 *frames.decoder_mut() = frames::envelopes();
                 let _ = writer.try_write(&frames::ALIVE);

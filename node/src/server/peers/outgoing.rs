@@ -330,8 +330,8 @@ fn read(socket: &TcpStream, heard: &mut BytesMut) -> io::Result<()> {
 pub async fn tell_hints(node: Arc<NodeShared>, interval: Duration) {
     loop {
         let (fit, format) = (node.disk.is_fit(clock::boot_ns()), node.agreeable_format());
-        node.outgoing.send_hints(&node.view.hints(), &node.view.joining(), fit, format);
+        node.outgoing.send_hints(&node.cluster.hints(), &node.cluster.joining(), fit, format);
         node.driver.send(Input::Agrees { node: node.node, format });
-        let _ = tokio::time::timeout(interval, node.view.news()).await;
+        let _ = tokio::time::timeout(interval, node.cluster.news()).await;
     }
 }

@@ -34,10 +34,10 @@ use crate::{
     replica::Message,
     replica::Progress,
     server::{
+        known_cluster::KnownCluster,
         mailbox::{DriverInbox, DriverMessage, ShardInbox, ShardMessage, driver_mailbox, shard_mailbox},
         replicas::{ReplicaHandle, Replicas},
         snapshots::{SnapshotFiles, SnapshotName},
-        view::View,
     },
     shard::Event,
 };
@@ -50,7 +50,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 struct Ear {
     driver: Told,
     shards: Vec<ShardInbox>,
-    view: Arc<View>,
+    cluster: Arc<KnownCluster>,
     agreed: Arc<AtomicU8>,
     files: SnapshotFiles,
     _place: tempfile::TempDir,
@@ -66,7 +66,7 @@ async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear
         replicas.insert(Arc::new(ReplicaHandle::new(shard, mailbox, Progress::new(0, &Settings::default()))));
         shards.push(inbox);
     }
-    let view = Arc::new(View::new(Directory::new(topology, me, 1_000_000_000, 0), Arc::default()));
+    let cluster = Arc::new(KnownCluster::new(Directory::new(topology, me, 1_000_000_000, 0), Arc::default()));
     let place = tempfile::tempdir().unwrap();
     let files = SnapshotFiles::open(place.path()).unwrap();
     let (stop, stopping) = watch::channel(false);
@@ -76,7 +76,7 @@ async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear
         me,
         driver,
         replicas,
-        view: Arc::clone(&view),
+        cluster: Arc::clone(&cluster),
         agreed: Arc::clone(&agreed),
         files: files.clone(),
         stopping,
@@ -86,7 +86,7 @@ async fn listen(topology: &Arc<Topology>, me: u64, listener: TcpListener) -> Ear
         incoming,
         listener::Limits { strangers: 8, callers: 8, patience: SILENCE },
     ));
-    Ear { driver: Told::new(driver_inbox), shards, view, agreed, files, _place: place, _stop: stop }
+    Ear { driver: Told::new(driver_inbox), shards, cluster, agreed, files, _place: place, _stop: stop }
 }
 
 /// A cluster of two whose second node listens at a port of the system's choice.
@@ -191,13 +191,13 @@ async fn a_node_whose_streams_have_ended_counts_as_failed_until_it_is_heard_agai
     let (topology, listener) = pair().await;
     let address = listener.local_addr().unwrap();
     let ear = listen(&topology, 2, listener).await;
-    let failed = || ear.view.map(Network::Inside).shards[0].failed.clone();
+    let failed = || ear.cluster.map(Network::Inside).shards[0].failed.clone();
     let mut lanes = Vec::new();
     for term in 1..=2 {
         let leaders = vec![LeaderHint { shard: 0, term, replica: 1 }];
         let hint = frames::envelope(&Envelope { leaders, ..Envelope::default() });
         lanes.push(say(address, &[frames::hello(topology.name(), 1), hint]).await);
-        until(|| ear.view.map(Network::Inside).shards[0].leader == Some((1, term))).await;
+        until(|| ear.cluster.map(Network::Inside).shards[0].leader == Some((1, term))).await;
     }
     let mut last = lanes.pop().unwrap();
     last.shutdown().await.unwrap();
@@ -335,12 +335,12 @@ async fn published_messages_reach_the_shards_they_are_for_and_hints_the_view() {
     }
     assert_eq!(texts, [vec!["all"], vec!["all", "one"]]);
 
-    assert!(!ear.view.all_served([0].into_iter()));
+    assert!(!ear.cluster.all_served([0].into_iter()));
     mouth.outgoing.send_hints(&[LeaderHint { shard: 0, term: 3, replica: 1 }], &[], true, FIRST_FORMAT);
     mouth.outgoing.send_raft(vec![message(1, 8)]); // in the same lane, so heard after it
     heard(&ear, 1).await;
-    assert!(ear.view.all_served([0].into_iter()));
-    assert_eq!(ear.view.map(Network::Inside).shards[0].leader, Some((1, 3)));
+    assert!(ear.cluster.all_served([0].into_iter()));
+    assert_eq!(ear.cluster.map(Network::Inside).shards[0].leader, Some((1, 3)));
 }
 
 /// What a build from before there were formats says first.

@@ -9,25 +9,26 @@ use crate::{
 
 /// What the shard is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum World {
+enum Condition {
     Well,
     OutOfMemory,
     WithoutDisk,
     Follows,
 }
 
-const WORLDS: [World; 4] = [World::Well, World::OutOfMemory, World::WithoutDisk, World::Follows];
+const CONDITIONS: [Condition; 4] =
+    [Condition::Well, Condition::OutOfMemory, Condition::WithoutDisk, Condition::Follows];
 
-fn shard_in(world: World) -> (ShardHarness, SessionId) {
-    let mut shard = match world {
-        World::Follows => ShardHarness::following_with(ShardSettings::default()),
+fn shard_in(condition: Condition) -> (ShardHarness, SessionId) {
+    let mut shard = match condition {
+        Condition::Follows => ShardHarness::following_with(ShardSettings::default()),
         _ => ShardHarness::leading(),
     };
-    match world {
-        World::Well => {}
-        World::OutOfMemory => shard.shard.reconfigure(|settings| settings.memory_bytes_max = 1),
-        World::WithoutDisk => shard.handle(Event::DiskRoom(DiskRoom::Last)),
-        World::Follows => {
+    match condition {
+        Condition::Well => {}
+        Condition::OutOfMemory => shard.shard.reconfigure(|settings| settings.memory_bytes_max = 1),
+        Condition::WithoutDisk => shard.handle(Event::DiskRoom(DiskRoom::Last)),
+        Condition::Follows => {
             shard.lose_leadership(2);
             shard.commit(1, batch(&[put(b"a", b"1")]));
         }
@@ -64,23 +65,23 @@ const NOT_IN_SCRIPT: &str = "ERR This Redis command is not allowed from script";
 const NOT_IN_BLOCK: &str = "ERR Command not allowed inside a transaction";
 
 /// The beginning of what is told of a request without keys beyond what the shard serves, or of the slot it keeps to.
-fn lacking(row: &Command, world: World) -> Option<&'static str> {
-    match world {
-        World::Follows if row.changes_data() => Some(READ_ONLY),
-        World::OutOfMemory if row.has(Flag::DenyOom) => Some(OOM),
-        World::WithoutDisk if row.changes_data() => Some("MISCONF "),
+fn lacking(row: &Command, condition: Condition) -> Option<&'static str> {
+    match condition {
+        Condition::Follows if row.changes_data() => Some(READ_ONLY),
+        Condition::OutOfMemory if row.has(Flag::DenyOom) => Some(OOM),
+        Condition::WithoutDisk if row.changes_data() => Some("MISCONF "),
         _ => None,
     }
 }
 
-fn check(row: &Command, via: &str, world: World, told: &str, expected: Option<&str>) {
+fn check(row: &Command, via: &str, condition: Condition, told: &str, expected: Option<&str>) {
     let expected = expected.unwrap_or("Now");
-    assert!(told.starts_with(expected), "'{}' by {via}, {world:?}: {told}", row.full_name());
+    assert!(told.starts_with(expected), "'{}' by {via}, {condition:?}: {told}", row.full_name());
 }
 
 #[test]
 fn a_wrong_number_of_words_is_the_first_reason_by_every_way() {
-    let (mut shard, client) = shard_in(World::Follows);
+    let (mut shard, client) = shard_in(Condition::Follows);
     for row in requests().filter(|row| row.arity.shown().abs() > 1 + i64::from(row.parent.is_some())) {
         let mut words = shortest(row, b"x");
         words.pop();
@@ -99,29 +100,35 @@ fn a_wrong_number_of_words_is_the_first_reason_by_every_way() {
 
 #[test]
 fn a_clients_request_is_refused_for_the_first_reason_of_the_list() {
-    for world in WORLDS {
-        let (mut shard, client) = shard_in(world);
+    for condition in CONDITIONS {
+        let (mut shard, client) = shard_in(condition);
         for row in requests() {
             let words = shortest(row, b"a");
             let request = Request::new(row, &words);
             let moved = request.slot().is_some() && !row.has(Flag::PubSub);
-            let expected = match world {
-                World::Follows if moved => Some("MOVED 15495 127.0.0.1:7101"),
-                _ => lacking(row, world),
+            let expected = match condition {
+                Condition::Follows if moved => Some("MOVED 15495 127.0.0.1:7101"),
+                _ => lacking(row, condition),
             };
-            check(row, "client", world, &told(shard.shard.admit(client, &request, Via::Client)), expected);
+            check(
+                row,
+                "client",
+                condition,
+                &told(shard.shard.admit(client, &request, Via::Client)),
+                expected,
+            );
             // In an open block nothing is asked that is asked when the block is executed.
             shard.shard.sessions[client].queue = Some(Queue::default());
-            let expected = match world {
+            let expected = match condition {
                 _ if row.has(Flag::NoMulti) => Some(NOT_IN_BLOCK),
-                World::Follows if moved => expected,
+                Condition::Follows if moved => expected,
                 _ if row.has(Flag::Immediate) => expected,
                 _ => None,
             };
             check(
                 row,
                 "open block",
-                world,
+                condition,
                 &told(shard.shard.admit(client, &request, Via::Client)),
                 expected,
             );
@@ -132,21 +139,21 @@ fn a_clients_request_is_refused_for_the_first_reason_of_the_list() {
 
 #[test]
 fn a_request_of_a_block_is_refused_for_the_first_reason_of_the_list() {
-    for world in WORLDS {
-        let (mut shard, client) = shard_in(world);
+    for condition in CONDITIONS {
+        let (mut shard, client) = shard_in(condition);
         for row in requests().filter(|row| !row.has(Flag::Immediate)) {
             let words = shortest(row, b"a");
             // What a script will do is not known before.
             let script_writes = matches!(row.run, Run::Eval(eval) if !eval.read_only);
-            let expected = match world {
+            let expected = match condition {
                 _ if row.has(Flag::NoMulti) => Some(NOT_IN_BLOCK),
-                World::OutOfMemory if script_writes => Some(OOM),
-                World::WithoutDisk if script_writes => Some("MISCONF "),
-                _ => lacking(row, world),
+                Condition::OutOfMemory if script_writes => Some(OOM),
+                Condition::WithoutDisk if script_writes => Some("MISCONF "),
+                _ => lacking(row, condition),
             };
             let admission =
                 shard.shard.admit(client, &Request::new(row, &words), Via::Block(&Home::default()));
-            check(row, "block", world, &told(admission), expected);
+            check(row, "block", condition, &told(admission), expected);
         }
     }
 }
@@ -154,16 +161,16 @@ fn a_request_of_a_block_is_refused_for_the_first_reason_of_the_list() {
 #[test]
 fn a_scripts_command_is_refused_for_the_first_reason_of_the_list() {
     const NOT_LOCAL: &str = "ERR Script attempted to access a non local key in a cluster node";
-    for world in WORLDS {
-        let (mut shard, client) = shard_in(world);
+    for condition in CONDITIONS {
+        let (mut shard, client) = shard_in(condition);
         for row in requests() {
             for (key, read_only) in [(b"a", false), (b"a", true), (b"x", false), (b"x", true)] {
                 let words = shortest(row, key);
                 let request = Request::new(row, &words);
-                let serves = world != World::Follows || row.has(Flag::PubSub);
+                let serves = condition != Condition::Follows || row.has(Flag::PubSub);
                 let is_local = request.slot().is_none() || key == b"a" && serves;
                 let mut terms = Terms { read_only, ..Terms::default() };
-                let own = lacking(row, world);
+                let own = lacking(row, condition);
                 let expected = match () {
                     () if row.has(Flag::NoScript) => Some(NOT_IN_SCRIPT),
                     () if row.is_write() && read_only => {
@@ -175,19 +182,19 @@ fn a_scripts_command_is_refused_for_the_first_reason_of_the_list() {
                 };
                 let mut by_script =
                     |terms: &Terms| told(shard.shard.admit(client, &request, Via::Script(terms)));
-                check(row, "script", world, &by_script(&terms), expected);
+                check(row, "script", condition, &by_script(&terms), expected);
                 // What it has begun is not stopped for want of room.
                 terms.wrote.set(true);
                 let is_room = matches!(expected, Some(text) if text == OOM || text == "MISCONF ");
                 let expected = if is_room { (!is_local).then_some(NOT_LOCAL) } else { expected };
-                check(row, "script that wrote", world, &by_script(&terms), expected);
+                check(row, "script that wrote", condition, &by_script(&terms), expected);
                 // Its keys are of one slot, unless it may go beyond it.
                 terms.home.set(Some(0));
                 let keeps = (expected.is_none() && request.slot().is_some())
                     .then_some("ERR Script attempted to access keys that do not hash to the same slot");
-                check(row, "script of a slot", world, &by_script(&terms), keeps.or(expected));
+                check(row, "script of a slot", condition, &by_script(&terms), keeps.or(expected));
                 terms.any_slot = true;
-                check(row, "script of all slots", world, &by_script(&terms), expected);
+                check(row, "script of all slots", condition, &by_script(&terms), expected);
             }
         }
     }
@@ -195,7 +202,7 @@ fn a_scripts_command_is_refused_for_the_first_reason_of_the_list() {
 
 #[test]
 fn keys_of_several_slots_are_refused_whoever_asks() {
-    let (mut shard, client) = shard_in(World::Well);
+    let (mut shard, client) = shard_in(Condition::Well);
     let words: [&[u8]; 3] = [b"DEL", b"a", b"b"];
     let request = Request::read(&words).expect("it is a command");
     let by_client = told(shard.shard.admit(client, &request, Via::Client));

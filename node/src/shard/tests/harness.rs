@@ -24,8 +24,8 @@ use crate::{
 /// The key `x` is of slot 16287.
 pub(crate) const LAST_OWN_SLOT: u16 = 16_000;
 
-/// The world around the shard, to be changed at will.
-pub(crate) struct World {
+/// What is around the shard, to be changed at will.
+pub(crate) struct TestSurroundings {
     pub unix_us: Cell<u64>,
     pub boot_ns: Cell<u64>,
     pub lease: Cell<bool>,
@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub while_busy: RefCell<Option<WhileBusy>>,
 }
 
-impl World {
+impl TestSurroundings {
     /// Time goes by, on all clocks.
     pub fn elapse_us(&self, microseconds: u64) {
         self.unix_us.set(self.unix_us.get() + microseconds);
@@ -49,7 +49,7 @@ impl World {
 
 pub(crate) type WhileBusy = Box<dyn FnMut(&mut BusyShard<'_>) -> Busy>;
 
-impl Surroundings for World {
+impl Surroundings for TestSurroundings {
     fn unix_us(&self) -> u64 {
         self.unix_us.get()
     }
@@ -109,7 +109,7 @@ impl Surroundings for World {
 /// The shard under test, replica 1 of 3 of shard 0, with all that is around it.
 pub(crate) struct ShardHarness {
     pub shard: Shard,
-    pub world: Rc<World>,
+    pub world: Rc<TestSurroundings>,
     /// Batches that are proposed and not committed: term and data, oldest first.
     pub proposals: VecDeque<(u64, Bytes)>,
     /// Rounds that are to be confirmed.
@@ -179,7 +179,7 @@ impl ShardHarness {
 
     fn starting(settings: ShardSettings, acknowledged: (u64, u64)) -> Self {
         let settings_now = [("maxmemory", "0"), ("maxmemory-policy", "noeviction")];
-        let world = Rc::new(World {
+        let world = Rc::new(TestSurroundings {
             unix_us: Cell::new(1_700_000_000_000_000),
             boot_ns: Cell::new(1_000_000_000),
             used_bytes: Cell::new(1 << 30),

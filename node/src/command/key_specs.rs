@@ -1,13 +1,12 @@
-//! What a row tells to clients and to access rights: flags, ACL categories,
-//! where keys stand and what is done to them.
+//! Where the keys of a request stand and what is done to them, as a row tells it to clients and to access rights.
 //!
 //! All of it is derived from the row, so that no second list can disagree with it.
 //!
-//! Sources: `COMMAND` and "Key specifications" of Redis 7.2's documentation.
+//! Sources: "Key specifications" of Redis 7.2's documentation.
 
 use moonraft_router::Keys;
 
-use super::{Command, Eval, Family, Flag, Run};
+use super::{Command, Eval, Run};
 
 /// One thing that is done to a key. The first four tell what becomes of the
 /// entry, the others of the value as a user sees it: who may not read a key may
@@ -193,80 +192,5 @@ impl Command {
     /// Whether some keys are only found by reading the request.
     pub const fn has_movable_keys(&self) -> bool {
         matches!(self.keys, Keys::Counted { .. } | Keys::After { .. })
-    }
-
-    /// Whether it changes data, so that `COMMAND` calls it `write`. Publishing runs
-    /// as a change, because it leaves with the log, but changes none.
-    pub fn changes_data(&self) -> bool {
-        self.is_write() && !self.has(Flag::PubSub)
-    }
-
-    /// Whether it reads data, so that `COMMAND` calls it `readonly`. Those that are
-    /// answered without data do not.
-    pub fn reads_data(&self) -> bool {
-        let without = self.has(Flag::Stale) || self.family == Family::Connection;
-        self.is_read() && (matches!(self.run, Run::Eval(_)) || !without)
-    }
-
-    /// Its flags, as `COMMAND` shows them.
-    pub fn flag_names(&self) -> Vec<&'static str> {
-        let flag = |flag: Flag, name: &'static str| self.has(flag).then_some(name);
-        let names = [
-            self.changes_data().then_some("write"),
-            self.reads_data().then_some("readonly"),
-            flag(Flag::DenyOom, "denyoom"),
-            flag(Flag::Admin, "admin"),
-            flag(Flag::PubSub, "pubsub"),
-            flag(Flag::NoScript, "noscript"),
-            (self.has(Flag::Stale) && !self.has(Flag::NotLoading)).then_some("loading"),
-            flag(Flag::Stale, "stale"),
-            flag(Flag::Fast, "fast"),
-            flag(Flag::NoAuth, "no_auth"),
-            self.has_movable_keys().then_some("movablekeys"),
-            matches!((self.run, self.keys), (Run::Eval(_), Keys::Counted { .. }))
-                .then_some("no_mandatory_keys"),
-            flag(Flag::NotAsyncLoading, "no_async_loading"),
-            flag(Flag::AllowBusy, "allow_busy"),
-            flag(Flag::NoMulti, "no_multi"),
-        ];
-        names.into_iter().flatten().collect()
-    }
-
-    /// Its ACL categories, each with its `@`.
-    pub fn category_names(&self) -> Vec<&'static str> {
-        let own = [self.family];
-        let families = match self.categories {
-            [] if matches!(self.run, Run::Container) => &[],
-            [] => own.as_slice(),
-            named => named,
-        };
-        let dangerous = self.has(Flag::Dangerous) || self.has(Flag::Admin);
-        let mut names: Vec<&'static str> = families.iter().filter_map(|family| family.category()).collect();
-        names.extend(self.changes_data().then_some("@write"));
-        names.extend((self.reads_data() && !matches!(self.run, Run::Eval(_))).then_some("@read"));
-        names.extend(self.has(Flag::Admin).then_some("@admin"));
-        names.push(if self.has(Flag::Fast) { "@fast" } else { "@slow" });
-        names.extend(dangerous.then_some("@dangerous"));
-        names
-    }
-}
-
-impl Family {
-    /// Its ACL category; `None` if it has none.
-    pub const fn category(self) -> Option<&'static str> {
-        Some(match self {
-            Family::Generic => "@keyspace",
-            Family::String => "@string",
-            Family::Bitmap => "@bitmap",
-            Family::List => "@list",
-            Family::Hash => "@hash",
-            Family::Set => "@set",
-            Family::SortedSet => "@sortedset",
-            Family::PubSub => "@pubsub",
-            Family::Transactions => "@transaction",
-            Family::Scripting => "@scripting",
-            Family::Connection => "@connection",
-            Family::Server | Family::Cluster => return None,
-        })
     }
 }

@@ -30,8 +30,8 @@ impl Maps {
     }
 }
 
-/// The node's view of the cluster.
-pub struct View {
+/// What a node knows of its cluster.
+pub struct KnownCluster {
     directory: Mutex<Directory>,
     maps: ArcSwap<Maps>,
     /// They are told of its changes.
@@ -46,8 +46,8 @@ pub struct View {
     streams: Mutex<BTreeMap<u64, usize>>,
 }
 
-impl View {
-    /// A view that tells these replicas of its changes.
+impl KnownCluster {
+    /// One that tells these replicas of its changes.
     pub fn new(directory: Directory, replicas: Arc<Replicas>) -> Self {
         let maps = ArcSwap::from_pointee(Maps::of(directory.map()));
         Self {
@@ -112,7 +112,7 @@ impl View {
     /// A stream from another node has begun; it ends when the guard is dropped.
     pub fn begin_stream(self: &Arc<Self>, node: u64) -> HeardStream {
         *self.streams.lock().expect("no thread panics holding it").entry(node).or_default() += 1;
-        HeardStream { view: Arc::clone(self), node }
+        HeardStream { cluster: Arc::clone(self), node }
     }
 
     /// Looks for nodes that have been silent for too long.
@@ -185,19 +185,19 @@ impl View {
 /// counts as failed until it is heard again: sockets of a process that died close
 /// at once, and clients must not wait for the silence that follows.
 pub struct HeardStream {
-    view: Arc<View>,
+    cluster: Arc<KnownCluster>,
     node: u64,
 }
 
 impl Drop for HeardStream {
     fn drop(&mut self) {
-        let mut streams = self.view.streams.lock().expect("no thread panics holding it");
+        let mut streams = self.cluster.streams.lock().expect("no thread panics holding it");
         let open = streams.get_mut(&self.node).expect("it was counted when it began");
         *open -= 1;
         let is_last = *open == 0;
         drop(streams);
         if is_last {
-            self.view.change(|directory| directory.lost(self.node));
+            self.cluster.change(|directory| directory.lost(self.node));
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn note_start() {
 }
 
 /// The facts now, for the replica at `port`.
-pub fn gather(port: u16) -> ProcessFacts {
+pub fn facts(port: u16) -> ProcessFacts {
     let fixed = fixed();
     let memory = rustix::system::sysinfo();
     ProcessFacts {
@@ -82,14 +82,12 @@ fn cpu_seconds() -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn a_process_has_memory_and_a_name() {
-        let facts = gather(7001);
+        let facts = super::facts(7001);
         assert_eq!(facts.process_id, std::process::id());
         assert_eq!(facts.run_id.len(), 40);
         assert!(facts.resident_bytes > 1 << 20 && facts.total_bytes > facts.resident_bytes);
-        assert_eq!(gather(7002).run_id, facts.run_id);
+        assert_eq!(super::facts(7002).run_id, facts.run_id);
     }
 }

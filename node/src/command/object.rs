@@ -4,7 +4,7 @@ use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
 use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::parse_integer, facts::uses, rdb,
+    Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::parse_integer, key_specs::uses, rdb,
 };
 use crate::keyspace::{
     Tx, Value,

@@ -8,7 +8,7 @@ use moonraft_router::{ReplicaPlace, ShardPlace, SlotMap};
 use super::super::{Client, client::Standing};
 
 /// The cluster, seen from one replica.
-pub(in crate::command) struct View {
+pub(in crate::command) struct ClusterView {
     map: Arc<SlotMap>,
     /// Shard number and replica id of the one who looks.
     me: (usize, u64),
@@ -20,7 +20,7 @@ pub(in crate::command) struct View {
     leaderless: bool,
 }
 
-/// A shard in a view.
+/// A shard, as it is seen.
 #[derive(Clone, Copy)]
 pub(in crate::command) struct Shard<'a> {
     /// Its number.
@@ -33,7 +33,7 @@ pub(in crate::command) struct Shard<'a> {
     pub term: u64,
 }
 
-/// A replica in a view.
+/// A replica, as it is seen.
 #[derive(Clone, Copy)]
 pub(in crate::command) struct Member<'a> {
     /// Its shard.
@@ -59,7 +59,7 @@ impl Health {
     }
 }
 
-impl View {
+impl ClusterView {
     /// What a client's replica sees.
     pub fn of(client: &dyn Client) -> Self {
         let replica = client.replica();

@@ -35,7 +35,7 @@ const DECIMALS_SCALE: u128 = 10_u128.pow(DECIMALS as u32);
 
 /// A number of 64 binary digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extended {
+pub struct LongDouble {
     negative: bool,
     /// The digits, the highest set; 0 is the number 0.
     mantissa: u64,
@@ -44,7 +44,7 @@ pub struct Extended {
     exponent: i32,
 }
 
-impl Extended {
+impl LongDouble {
     /// The number 0.
     pub const ZERO: Self = Self { negative: false, mantissa: 0, exponent: 0 };
 
@@ -135,23 +135,23 @@ pub fn shift_right(value: u128, by: u32) -> u128 {
 
 /// The number nearest to `value` times 2 to the `exponent`; `lost` says that the
 /// true value is a little more, by less than the lowest digit.
-fn round(value: u128, exponent: i32, lost: bool) -> Extended {
+fn round(value: u128, exponent: i32, lost: bool) -> LongDouble {
     if value == 0 {
-        return Extended::ZERO;
+        return LongDouble::ZERO;
     }
     let width = 128 - value.leading_zeros();
     assert!(!lost || width >= 66, "what is lost lies below the digit that decides");
     if width <= 64 {
         let mantissa = (value << (64 - width)) as u64;
-        return Extended { negative: false, mantissa, exponent: exponent - (64 - width) as i32 };
+        return LongDouble { negative: false, mantissa, exponent: exponent - (64 - width) as i32 };
     }
     let by = width - 64;
     // The lowest digit stands for all that is below it.
     let rounded = shift_right(value | u128::from(lost), by);
     let exponent = exponent + by as i32;
     match u64::try_from(rounded) {
-        Ok(mantissa) => Extended { negative: false, mantissa, exponent },
-        Err(_) => Extended { negative: false, mantissa: 1 << 63, exponent: exponent + 1 },
+        Ok(mantissa) => LongDouble { negative: false, mantissa, exponent },
+        Err(_) => LongDouble { negative: false, mantissa: 1 << 63, exponent: exponent + 1 },
     }
 }
 
@@ -184,13 +184,13 @@ impl Digits {
         (count > 0).then_some(Self { value, exponent: exponent - behind })
     }
 
-    fn hexadecimal(&self) -> Extended {
+    fn hexadecimal(&self) -> LongDouble {
         self.value.over(&Big::from_u128(1), self.exponent)
     }
 
-    fn decimal(&self) -> Option<Extended> {
+    fn decimal(&self) -> Option<LongDouble> {
         if self.value.is_zero() {
-            return Some(Extended::ZERO);
+            return Some(LongDouble::ZERO);
         }
         if let [value] = self.value.0[..]
             && let Some(number) = decimal_of_few_digits(value, self.exponent)
@@ -211,7 +211,7 @@ impl Digits {
 
 /// `value` times 10 to the `exponent`, if that can be had in 128 bits: what
 /// people write can.
-fn decimal_of_few_digits(value: u64, exponent: i32) -> Option<Extended> {
+fn decimal_of_few_digits(value: u64, exponent: i32) -> Option<LongDouble> {
     let ten = |power: i32| 10_u128.pow(power.unsigned_abs());
     match exponent {
         0..=19 => Some(round(u128::from(value) * ten(exponent), 0, false)),
@@ -338,10 +338,10 @@ impl Big {
 
     /// The number nearest to `self / divisor` times 2 to the `exponent`: long
     /// division, a binary digit at a time, two more than are kept.
-    fn over(&self, divisor: &Self, exponent: i32) -> Extended {
+    fn over(&self, divisor: &Self, exponent: i32) -> LongDouble {
         const DIGITS: u32 = 66;
         if self.is_zero() {
-            return Extended::ZERO;
+            return LongDouble::ZERO;
         }
         // Both so wide that the quotient is at least 1/2 and less than 2.
         let (up, divisor_up) = match self.width().cmp(&divisor.width()) {
@@ -392,8 +392,8 @@ mod tests {
     use super::*;
 
     fn sum(left: &str, right: &str) -> String {
-        let read = |text: &str| Extended::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
-        read(left).add(read(right)).map_or("none".into(), Extended::text)
+        let read = |text: &str| LongDouble::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
+        read(left).add(read(right)).map_or("none".into(), LongDouble::text)
     }
 
     #[test]
@@ -451,12 +451,12 @@ mod tests {
             "infinit",
             "1_0",
         ] {
-            assert_eq!(Extended::parse(word.as_bytes()), None, "{word:?}");
+            assert_eq!(LongDouble::parse(word.as_bytes()), None, "{word:?}");
         }
-        assert_eq!(Extended::parse(&b"0".repeat(5120)), None);
-        assert!(Extended::parse(&b"0".repeat(5119)).is_some());
+        assert_eq!(LongDouble::parse(&b"0".repeat(5120)), None);
+        assert!(LongDouble::parse(&b"0".repeat(5119)).is_some());
         for word in ["1.", ".5", "+1", "1e-4940", "0e99999", "-inf", "1E5"] {
-            assert!(Extended::parse(word.as_bytes()).is_some(), "{word:?}");
+            assert!(LongDouble::parse(word.as_bytes()).is_some(), "{word:?}");
         }
     }
 
@@ -466,7 +466,7 @@ mod tests {
             let few = decimal_of_few_digits(value, exponent).expect("it fits");
             // More zeros than the short way takes.
             let long = format!("{value}{}e{}", "0".repeat(40), exponent - 40);
-            prop_assert_eq!(Extended::parse(long.as_bytes()), Some(few));
+            prop_assert_eq!(LongDouble::parse(long.as_bytes()), Some(few));
         }
 
         /// Sums of integers below 2^62 are exact, however they are written.
@@ -495,8 +495,8 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(word: Vec<u8>, text in "[0-9a-fxp.+-]{0,40}") {
             for word in [word.as_slice(), text.as_bytes()] {
-                let read = Extended::parse(word).unwrap_or(Extended::ZERO);
-                let _ = read.add(Extended { negative: true, ..read }).map(Extended::text);
+                let read = LongDouble::parse(word).unwrap_or(LongDouble::ZERO);
+                let _ = read.add(LongDouble { negative: true, ..read }).map(LongDouble::text);
             }
         }
     }
