@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use moonraft_proto::Weight;
 
-use super::{CommandError, long_double::shift_right};
+use super::{
+    CommandError,
+    long_double::{LongDouble, shift_right},
+};
 use crate::keyspace::Tx;
 pub use crate::keyspace::integer::parse_integer;
 
@@ -33,6 +36,21 @@ pub fn integer32(word: &[u8]) -> Result<i32, CommandError> {
     const OUT_OF_RANGE: CommandError =
         CommandError::text("ERR value is out of range, value must between -2147483648 and 2147483647");
     i32::try_from(integer(word)?).map_err(|_| OUT_OF_RANGE)
+}
+
+/// How long a request is to wait at most, in milliseconds; the word is in seconds. 0: for ever.
+///
+/// # Errors
+/// It is no number, negative, or no moment can be so far away.
+pub fn timeout_ms(tx: &Tx, word: &[u8]) -> Result<u64, CommandError> {
+    const NONE: CommandError = CommandError::text("ERR timeout is not a float or out of range");
+    const NEGATIVE: CommandError = CommandError::text("ERR timeout is negative");
+    const TOO_FAR: CommandError = CommandError::text("ERR timeout is out of range");
+    match LongDouble::parse(word).ok_or(NONE)?.thousandfold_up() {
+        ms if ms < 0 => Err(NEGATIVE),
+        ms if ms > i64::MAX.saturating_sub_unsigned(tx.now_ms()) => Err(TOO_FAR),
+        ms => Ok(ms.unsigned_abs()),
+    }
 }
 
 /// The double that `word` is the text of; see [`float`]. One too large for a

@@ -29,6 +29,7 @@ impl Command {
             flag(Flag::Admin, "admin"),
             flag(Flag::PubSub, "pubsub"),
             flag(Flag::NoScript, "noscript"),
+            flag(Flag::Blocking, "blocking"),
             (self.has(Flag::Stale) && !self.has(Flag::NotLoading)).then_some("loading"),
             flag(Flag::Stale, "stale"),
             flag(Flag::Fast, "fast"),
@@ -58,6 +59,7 @@ impl Command {
         names.extend(self.has(Flag::Admin).then_some("@admin"));
         names.push(if self.has(Flag::Fast) { "@fast" } else { "@slow" });
         names.extend(dangerous.then_some("@dangerous"));
+        names.extend(self.has(Flag::Blocking).then_some("@blocking"));
         names
     }
 }

@@ -51,6 +51,17 @@ pub struct Pause {
     pub writes_only: bool,
 }
 
+/// How many requests wait until something comes to their keys: `BLPOP` and its like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiters {
+    /// Clients with such a request.
+    pub clients: usize,
+    /// Keys that they wait for.
+    pub keys: usize,
+    /// Of the clients, those that do not wait for ever.
+    pub with_timeout: usize,
+}
+
 /// Which replica this is, and some of its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplicaFacts {
@@ -109,6 +120,8 @@ pub trait Client {
     fn waiting_count(&self) -> usize;
     /// Whether a session's last request is answered later, and none is read until then.
     fn is_blocked(&self, id: SessionId) -> bool;
+    /// Requests that wait until something comes to their keys.
+    fn waiters(&self) -> Waiters;
     /// Closes a session's connection: this one's after its reply, any other at once.
     fn close(&mut self, id: SessionId);
     /// Whether a command may block the session until something happens: not in a script or a block.

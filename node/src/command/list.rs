@@ -146,7 +146,7 @@ pub(super) enum End {
 }
 
 /// `LEFT` or `RIGHT`.
-fn end(word: &[u8]) -> Result<End, CommandError> {
+pub(super) fn end(word: &[u8]) -> Result<End, CommandError> {
     match () {
         () if is(word, "left") => Ok(End::Head),
         () if is(word, "right") => Ok(End::Tail),
@@ -278,7 +278,7 @@ pub(super) fn pop_any<'a>(tx: &Tx, keys: &[&'a [u8]]) -> Result<Option<&'a [u8]>
 }
 
 /// `LMPOP numkeys key… LEFT | RIGHT [COUNT count]`
-fn lmpop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+pub(super) fn lmpop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let Popping { keys, side: from, count } = popping(&words[1..], end)?;
     let Some(key) = pop_any(tx, keys)? else { return Ok(Reply::NullArray) };
 

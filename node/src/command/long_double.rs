@@ -104,6 +104,36 @@ impl LongDouble {
         sum.is_finite().then_some(sum)
     }
 
+    /// A thousand times the number, rounded as C does and then up to a whole one; the greatest or least there is, if it is
+    /// beyond.
+    pub fn thousandfold_up(self) -> i64 {
+        let beyond = if self.negative { i64::MIN } else { i64::MAX };
+        if !self.is_finite() {
+            return beyond;
+        }
+        let Self { mantissa, exponent, .. } = round(u128::from(self.mantissa) * 1000, self.exponent, false);
+        let whole = match exponent {
+            0.. => {
+                if mantissa == 0 {
+                    0
+                } else {
+                    return beyond;
+                }
+            }
+            _ => {
+                let by = exponent.unsigned_abs();
+                let kept = mantissa.checked_shr(by).unwrap_or(0);
+                let has_rest = kept.checked_shl(by).unwrap_or(0) != mantissa;
+                kept + u64::from(has_rest && !self.negative)
+            }
+        };
+        match i64::try_from(whole) {
+            Ok(whole) if self.negative => -whole,
+            Ok(whole) => whole,
+            Err(_) => beyond,
+        }
+    }
+
     /// Its text: 17 decimals, without zeros at the end. It is finite.
     pub fn text(self) -> String {
         let whole_digits;

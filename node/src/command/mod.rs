@@ -22,6 +22,7 @@ pub mod statistics;
 pub mod table;
 
 mod bitmap;
+mod blocking;
 mod categories;
 mod cluster;
 mod connection;
@@ -132,6 +133,8 @@ pub enum Flag {
     DenyOom,
     /// Takes constant or logarithmic time.
     Fast,
+    /// May wait until something comes to its keys.
+    Blocking,
     /// Not allowed in scripts.
     NoScript,
     /// Not allowed inside `MULTI`.

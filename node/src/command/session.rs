@@ -40,6 +40,23 @@ impl Queued {
         }
     }
 
+    /// Keeps a request of which some words, by their places, are others.
+    pub fn with(request: &Request<'_>, others: &[(usize, Bytes)]) -> Self {
+        let mut queued = Self::new(request);
+        others.iter().for_each(|(at, word)| queued.words[*at] = word.clone());
+        queued
+    }
+
+    /// One of its words.
+    pub fn word(&self, at: usize) -> &[u8] {
+        &self.words[at]
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.words.iter().map(|word| size_of::<Bytes>() + word.len()).sum()
+    }
+
     /// Its words.
     pub fn words(&self) -> Vec<&[u8]> {
         self.words.iter().map(|word| &**word).collect()

@@ -10,6 +10,7 @@ use super::{Command, CommandError};
 /// The rows of every family.
 const FAMILIES: &[&[Command]] = &[
     super::bitmap::COMMANDS,
+    super::blocking::COMMANDS,
     super::cluster::COMMANDS,
     super::connection::COMMANDS,
     super::database::COMMANDS,

@@ -23,8 +23,15 @@ impl Keyspace {
         );
         self.changes += u64::from(is_of_data);
         match *effect {
-            Effect::Copy { to, .. } => self.watched.touch(to),
-            _ => effect.key().into_iter().for_each(|key| self.watched.touch(key)),
+            Effect::Copy { to, .. } => self.watched.announce(to),
+            // These take from what is there, or alter it.
+            Effect::SetExpiry { key, .. }
+            | Effect::ListSet { key, .. }
+            | Effect::ListRemove { key, .. }
+            | Effect::HashRemove { key, .. }
+            | Effect::SetRemove { key, .. }
+            | Effect::SortedRemove { key, .. } => self.watched.touch(key),
+            _ => effect.key().into_iter().for_each(|key| self.watched.announce(key)),
         }
         match *effect {
             Effect::PutString { key, value, expires_at } => {
@@ -165,7 +172,7 @@ impl Keyspace {
     }
 
     fn rename(&mut self, key: &[u8], to: &[u8]) -> Undo {
-        self.watched.touch(to);
+        self.watched.announce(to);
         if key == to {
             return Undo::Nothing;
         }
@@ -177,7 +184,7 @@ impl Keyspace {
     fn clear_slots(&mut self, first: u16, last: u16) -> Undo {
         // A key that is not there does not change.
         let mut watched = std::mem::take(&mut self.watched);
-        watched.touch_where(|key| (first..=last).contains(&slot_of(key)) && self.get(key).is_some());
+        watched.announce_where(|key| (first..=last).contains(&slot_of(key)) && self.get(key).is_some());
         self.watched = watched;
         let mut tables = Vec::new();
         for slot in first..=last {

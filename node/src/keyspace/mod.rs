@@ -41,6 +41,7 @@ pub mod value;
 pub mod walk;
 pub mod watch;
 pub mod weight;
+pub mod wish;
 
 mod apply;
 
@@ -64,6 +65,7 @@ pub use self::{
     walk::Walk,
     watch::Watched,
     weight::entry_bytes,
+    wish::{Awaited, Wish},
 };
 
 /// Up to where a container takes the small form; Redis's `*-max-listpack-*`.
@@ -100,7 +102,7 @@ pub struct Keyspace {
     scripts: Scripts,
     /// The newest format that the log may hold: see [`moonraft_proto::entry`].
     format: u8,
-    /// Keys that clients watch.
+    /// Keys that somebody minds.
     pub watched: Watched,
     /// Counts all changes since start: `rdb_changes_since_last_save` and the like.
     changes: u64,

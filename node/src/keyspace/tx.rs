@@ -31,7 +31,7 @@ use moonraft_proto::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    Blob, Hash, Keyspace, List, Object, Set, SlotSet, SortedSet, Undo, Value,
+    Blob, Hash, Keyspace, List, Object, Set, SlotSet, SortedSet, Undo, Value, Wish,
     scripts::{Sha1, sha1},
 };
 use crate::{marks, subscriptions::Subscriptions};
@@ -161,6 +161,8 @@ struct UnitState {
     bytes_before: usize,
     /// Bytes that were added to memory and stand in no effect.
     copied_bytes: usize,
+    /// What the request waits for that was executed last, if it found nothing.
+    wish: RefCell<Option<Wish>>,
 }
 
 impl Tx {
@@ -213,6 +215,7 @@ impl Tx {
         self.unit.publications.clear();
         self.unit.bytes_before = self.batch.effect_bytes();
         self.unit.copied_bytes = 0;
+        *self.unit.wish.get_mut() = None;
     }
 
     /// The unit shows another time than that by which keys expire.
@@ -578,6 +581,17 @@ impl Tx {
     /// A seed drawn at random.
     pub fn random_seed(&self) -> u64 {
         self.random.borrow_mut().random()
+    }
+
+    /// The request that is being executed found nothing, and would wait for it. Where it cannot, in a block or a script, the
+    /// reply that it gives stands.
+    pub fn wait_for(&self, wish: Wish) {
+        self.unit.wish.replace(Some(wish));
+    }
+
+    /// What the request waits for that was just executed.
+    pub fn take_wish(&self) -> Option<Wish> {
+        self.unit.wish.take()
     }
 
     fn depend_on(&self, sequence: u64) {

@@ -157,7 +157,7 @@ impl Keyspace {
     }
 
     fn restore_slots(&mut self, tables: Vec<(u16, Arc<SlotTable>)>) {
-        self.watched.touch_all();
+        self.watched.announce_all();
         if tables.iter().any(|(_, table)| Arc::strong_count(table) > 1) {
             // Rare enough that the walk may begin again rather than know of tables that return.
             self.give_up_walk();

@@ -1,67 +1,72 @@
-//! Keys that clients `WATCH`: each with the number of its last change.
+//! Keys that somebody outside of the data minds, and what he hears of them: clients that `WATCH` a key, and requests
+//! that are blocked until something comes to one.
 //!
-//! Every change counts: executed, applied as a follower, undone, or installed
-//! by a snapshot. A client remembers the number it saw; its `EXEC` fails if it
-//! is another one by then. Only that an expired key is removed is none: whoever saw
-//! it there sees by the clock that it is gone, and to others nothing has changed.
+//! This is the one place where changes are heard: executed, applied as a follower, undone, or installed by a snapshot.
+//!
+//! * Every change of a watched key counts. A client remembers the number it saw; its `EXEC` fails if it is another one
+//!   by then. Only that an expired key is removed is none: whoever saw it there sees by the clock that it is gone, and to
+//!   others nothing has changed.
+//! * Of a key that requests wait for it is news when something may have come to it, or when it may have gone. News are
+//!   taken once the unit that made them is over, oldest first: whoever takes them looks what the key holds by then.
+
+use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
 use super::{Blob, Seed};
 
-/// The watched keys.
+/// The keys that are minded.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
     keys: HashMap<Blob, Watch, Seed>,
     /// Counts changes of watched keys, so that no number comes twice.
     changes: u64,
+    /// Keys that requests wait for and of which there is news, each once, oldest first.
+    news: VecDeque<Blob>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     changed: u64,
     watchers: u32,
+    /// Requests that wait for it.
+    waiters: u32,
+    /// It is among the news.
+    is_news: bool,
 }
 
 impl Watched {
+    fn entry(&mut self, key: &[u8]) -> &mut Watch {
+        let changed = self.changes;
+        let fresh = || Watch { changed, watchers: 0, waiters: 0, is_news: false };
+        self.keys.entry(Blob::new(key)).or_insert_with(fresh)
+    }
+
+    fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Watch)) {
+        let Some(watch) = self.keys.get_mut(key) else { return };
+        change(watch);
+        if watch.watchers == 0 && watch.waiters == 0 {
+            self.keys.remove(key);
+        }
+    }
+
+    // ---- WATCH -----------------------------------------------------------------
+
     /// One more client watches `key`. Returns the number of its last change.
     pub fn watch(&mut self, key: &[u8]) -> u64 {
-        let changed = self.changes;
-        let watch = self.keys.entry(Blob::new(key)).or_insert(Watch { changed, watchers: 0 });
+        let watch = self.entry(key);
         watch.watchers += 1;
         watch.changed
     }
 
     /// One client less watches `key`.
     pub fn unwatch(&mut self, key: &[u8]) {
-        let Some(watch) = self.keys.get_mut(key) else { return };
-        watch.watchers -= 1;
-        if watch.watchers == 0 {
-            self.keys.remove(key);
-        }
+        self.change(key, |watch| watch.watchers -= 1);
     }
 
     /// The number of the last change of a watched key.
     pub fn last_change(&self, key: &[u8]) -> Option<u64> {
         self.keys.get(key).map(|watch| watch.changed)
-    }
-
-    /// `key` has changed.
-    pub fn touch(&mut self, key: &[u8]) {
-        if self.keys.is_empty() {
-            return;
-        }
-        if let Some(watch) = self.keys.get_mut(key) {
-            self.changes += 1;
-            watch.changed = self.changes;
-        }
-    }
-
-    /// Those keys have changed of which this is true.
-    pub fn touch_where(&mut self, has_changed: impl Fn(&[u8]) -> bool) {
-        self.changes += 1;
-        let changed = self.keys.iter_mut().filter(|(key, _)| has_changed(key));
-        changed.for_each(|(_, watch)| watch.changed = self.changes);
     }
 
     /// The last change of a watched key is this one again.
@@ -71,8 +76,96 @@ impl Watched {
         }
     }
 
+    // ---- requests that wait -------------------------------------------------------
+
+    /// One more request waits for `key`.
+    pub fn wait(&mut self, key: &[u8]) {
+        self.entry(key).waiters += 1;
+    }
+
+    /// One request less waits for `key`.
+    pub fn end_wait(&mut self, key: &[u8]) {
+        self.change(key, |watch| watch.waiters -= 1);
+    }
+
+    /// Whether there is news of a key that requests wait for.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// The key of the oldest news. Nobody may wait for it any more.
+    pub fn take_news(&mut self) -> Option<Blob> {
+        let key = self.news.pop_front()?;
+        if let Some(watch) = self.keys.get_mut(&key) {
+            watch.is_news = false;
+        }
+        Some(key)
+    }
+
+    // ---- what happens -----------------------------------------------------------
+
+    /// `key` has changed, but nothing has come to it that was not there.
+    pub fn touch(&mut self, key: &[u8]) {
+        self.hear(key, false);
+    }
+
+    /// `key` has changed: something may have come to it, or it may be gone.
+    pub fn announce(&mut self, key: &[u8]) {
+        self.hear(key, true);
+    }
+
+    fn hear(&mut self, key: &[u8], is_news: bool) {
+        if self.keys.is_empty() {
+            return;
+        }
+        if let Some(watch) = self.keys.get_mut(key) {
+            self.changes += 1;
+            watch.changed = self.changes;
+            if is_news && watch.waiters > 0 && !std::mem::replace(&mut watch.is_news, true) {
+                self.news.push_back(Blob::new(key));
+            }
+        }
+    }
+
+    /// Those keys have changed of which this is true, in any way.
+    pub fn announce_where(&mut self, has_changed: impl Fn(&[u8]) -> bool) {
+        self.changes += 1;
+        let mut news = Vec::new();
+        for (key, watch) in self.keys.iter_mut().filter(|(key, _)| has_changed(key)) {
+            watch.changed = self.changes;
+            if watch.waiters > 0 && !std::mem::replace(&mut watch.is_news, true) {
+                news.push(key.clone());
+            }
+        }
+        news.sort_unstable(); // the same order in each run of a simulation
+        self.news.extend(news);
+    }
+
     /// Any key may have changed.
-    pub fn touch_all(&mut self) {
-        self.touch_where(|_| true);
+    pub fn announce_all(&mut self) {
+        self.announce_where(|_| true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_of_keys_that_requests_wait_for_each_once_and_oldest_first() {
+        let mut watched = Watched::default();
+        watched.watch(b"watched");
+        [b"a".as_slice(), b"b", b"b"].into_iter().for_each(|key| watched.wait(key));
+        [b"b".as_slice(), b"watched", b"other", b"a", b"b"].into_iter().for_each(|key| watched.announce(key));
+        watched.touch(b"a");
+        assert_eq!(watched.take_news().as_deref(), Some(b"b".as_slice()));
+        watched.announce(b"b");
+        watched.end_wait(b"a");
+        let rest: Vec<Blob> = std::iter::from_fn(|| watched.take_news()).collect();
+        assert_eq!(rest, [Blob::new(b"a"), Blob::new(b"b")]);
+        watched.end_wait(b"b");
+        watched.end_wait(b"b");
+        watched.unwatch(b"watched");
+        assert!(watched.keys.is_empty() && !watched.has_news());
     }
 }

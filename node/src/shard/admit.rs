@@ -86,6 +86,8 @@ pub enum Reason {
     Unread,
     /// The request before it waits for followers: `WAIT`.
     Followers,
+    /// The request before it waits until something comes to its keys: see [`super::blocked`].
+    Key,
 }
 
 const NOT_IN_SCRIPT: CommandError = CommandError::text("ERR This Redis command is not allowed from script");
@@ -291,7 +293,7 @@ impl Core {
     }
 
     /// What a request is told that has waited for too long.
-    fn unserved(&self) -> CommandError {
+    pub(super) fn unserved(&self) -> CommandError {
         // What has keys has been sent to a leader that answers; the rest is for this replica.
         match self.leader_answers() && !self.is_caught_up() {
             true => CommandError::text("LOADING Redis is loading the dataset in memory"),

@@ -8,7 +8,7 @@ use super::{Output, SessionId, Shard, Standing, admit::Reason, waits::Unblocked}
 use crate::{
     command::{
         Client, CommandError,
-        client::{Pause, ProcessFacts, ReplicaFacts},
+        client::{Pause, ProcessFacts, ReplicaFacts, Waiters},
         session::{Session, WatchedKey},
         slow_requests::SlowLog,
         statistics::{Details, Rates, Statistics},
@@ -54,9 +54,14 @@ impl Client for Turn<'_> {
         self.shard.is_blocked(id)
     }
 
+    fn waiters(&self) -> Waiters {
+        self.shard.blocked.figures()
+    }
+
     fn close(&mut self, id: SessionId) {
         let Some(session) = self.shard.sessions.get_mut(id) else { return };
         session.closing = true;
+        self.shard.forget_blocked(id); // nothing is given to who is gone
         if id != self.id {
             self.shard.outputs.push(Output::Close(id));
         }
@@ -72,6 +77,9 @@ impl Client for Turn<'_> {
     }
 
     fn unblock(&mut self, id: SessionId, with_error: bool) -> bool {
+        if self.shard.end_soon(id, with_error) {
+            return true;
+        }
         self.shard.unblock(id, if with_error { Unblocked::ByClient } else { Unblocked::Reached })
     }
 

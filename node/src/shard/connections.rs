@@ -13,13 +13,13 @@ pub const TOO_MANY_CLIENTS: &str = "-ERR max number of clients reached\r\n";
 pub struct Backlog {
     /// Bytes of replies and messages that have not left.
     pub bytes: usize,
-    /// Bytes of requests that wait for `EXEC`.
+    /// Bytes of requests that wait for `EXEC`, or that are blocked.
     pub queued_bytes: usize,
     /// It asked not to be closed when clients together take too much: `CLIENT NO-EVICT`.
     pub stays: bool,
     /// It is subscribed to something.
     pub listens: bool,
-    /// It waits for something that may never come: `WAIT`.
+    /// It waits for something that may never come: `WAIT`, `BLPOP`.
     pub is_blocked: bool,
 }
 
@@ -53,6 +53,7 @@ impl Core {
         }
         self.unwatch(id);
         self.forget_wait(id);
+        self.forget_blocked(id);
         let session = self.sessions.remove(id);
         self.waiting.leave(id);
         self.answer_call(id);
@@ -94,7 +95,7 @@ impl Core {
     pub fn backlog(&self, id: SessionId) -> Backlog {
         self.sessions.get(id).map_or(Backlog::default(), |session| Backlog {
             bytes: session.outbox.len(),
-            queued_bytes: session.queue.as_ref().map_or(0, |queue| queue.bytes),
+            queued_bytes: session.queue.as_ref().map_or(0, |queue| queue.bytes) + self.blocked.bytes(id),
             stays: session.no_evict,
             listens: session.listening.count() > 0,
             is_blocked: self.is_blocked(id),
@@ -103,6 +104,7 @@ impl Core {
 
     /// The connection of a session is about to be closed: nothing more is sent there or executed.
     pub fn drop_replies(&mut self, id: SessionId) {
+        self.forget_blocked(id);
         if let Some(session) = self.sessions.get_mut(id) {
             session.closing = true;
             session.outbox.clear();

@@ -95,6 +95,9 @@ impl Core {
         self.step_down();
         self.standing = Standing::Following { leader };
         self.check_waits();
+        if !self.blocked.is_empty() {
+            self.note_leaderless(); // they wait for the next one, but not for ever
+        }
         if leader.is_some() {
             self.redirect_unconfirmed();
             self.look_for_leader();
@@ -150,6 +153,7 @@ impl Core {
         self.waits.begin_anew(self.applied.0);
         self.redirect_unconfirmed();
         self.look_for_leader();
+        self.resume_blocked();
     }
 
     // ---- the log ----------------------------------------------------------------
@@ -177,6 +181,7 @@ impl Core {
         if lagged && self.is_caught_up() {
             self.look_for_leader();
         }
+        self.serve_blocked();
     }
 
     fn commit(&mut self, entry: &CommittedEntry) {
@@ -192,6 +197,7 @@ impl Core {
             let batch = Batch::decode(&entry.data).unwrap_or_else(|error| self.fatal(entry, &error));
             let id = BatchId { term: entry.term, sequence: batch.sequence };
             let led = matches!(self.standing, Standing::Leading { term, .. } if term == entry.term);
+            let hands_over = self.tx().is_any_changing_hands();
             let own = self.speculation.commit(id);
             assert!(own.is_some() || !led, "a leader executed every batch of its own term");
             if !led {
@@ -210,6 +216,9 @@ impl Core {
                 self.waits.committed(id, entry.index);
             }
             self.tell_owner();
+            if hands_over && !self.tx().is_any_changing_hands() {
+                self.resume_blocked();
+            }
         }
         self.applied = (entry.index, entry.term);
         if self.standing == (Standing::Leading { term: entry.term, serving: false }) {
@@ -356,6 +365,7 @@ impl Core {
             let unit = self.tx_mut().end_unit();
             if removed > 0 {
                 self.settle_unit(unit);
+                self.serve_blocked();
             }
         }
         self.tick_formats();
@@ -436,7 +446,7 @@ impl Tx {
     pub fn replace_keyspace(&mut self, mut keyspace: Keyspace) -> Keyspace {
         assert!(!self.has_effects(), "a state is replaced with nothing speculative");
         std::mem::swap(&mut keyspace.watched, &mut self.keyspace_mut().watched);
-        keyspace.watched.touch_all();
+        keyspace.watched.announce_all();
         std::mem::replace(self.keyspace_mut(), keyspace)
     }
 }

@@ -14,6 +14,7 @@ use crate::command::{
     session::ReplyMode,
     slow_requests::{SlowRequest, kept_words},
 };
+use crate::keyspace::Wish;
 
 /// A call of a command that is under way.
 #[derive(Clone, Copy)]
@@ -26,44 +27,41 @@ pub struct Call {
     began_ns: Option<u64>,
 }
 
+/// A client's request that is being executed as one unit.
+struct Running {
+    /// Where its reply begins.
+    start: u64,
+    /// Its reply, if it has changed nothing, leaves only if this replica still leads.
+    needs_leader: bool,
+    call: Call,
+}
+
+/// What became of a request on data.
+enum Ran {
+    Answered {
+        failed: bool,
+    },
+    /// It found nothing, and would wait.
+    Waits(Wish),
+}
+
 impl Shard {
-    /// Executes a client's request here and now, as one unit.
+    /// Executes a client's request here and now, as one unit, and after it those that waited for what it brought.
     pub(super) fn run(&mut self, id: SessionId, request: &Request<'_>) {
-        let (command, slot) = (request.command, request.slot());
-        let start = self.sessions[id].outbox.end();
-        // Messages are published and heard at any replica: leadership has nothing to do with them.
-        let needs_leader = self.is_serving() && self.is_on_data(id, request) && !command.has(Flag::PubSub);
-        let call = self.begin_call(command, !command.has(Flag::Fast));
-        self.begin_unit();
-        self.unit_reply = Weight::default();
-        let mut failed = match command.run {
-            Run::Read(_) | Run::Write(_) => self.run_on_data(id, request),
+        match request.command.run {
+            Run::Read(_) | Run::Write(_) => {
+                if let Some(wish) = self.run_on_data(id, request) {
+                    self.block(id, request, wish);
+                }
+            }
             // A session's command changes no data; the unit is for those that look at it.
-            _ => self.run_whole(id, request),
-        };
-        if let Some(limit) = self.exceeded_limit() {
-            self.refuse_unit(id, start, limit);
-            failed = true;
-        }
-        let took_ns = self.end_call(command, call, failed);
-        if call.began_ns.is_some() && took_ns / 1000 >= self.settings.slow_us {
-            self.note_slow(id, request.words, took_ns / 1000);
-        }
-        let unit = self.tx_mut().end_unit();
-        let (wrote, published) = (unit.wrote, !unit.publications.is_empty());
-        // The shard's time is data too: a later leader may have shown a later one.
-        let needs_leader = needs_leader || (unit.showed_time && self.is_serving());
-        let batch = self.settle_unit(unit);
-        if self.sessions.contains(id) {
-            if let Some(batch) = batch {
-                self.hold(id, start, batch, slot);
-            }
-            let end = self.sessions[id].outbox.end();
-            if needs_leader && !wrote && end > start {
-                let instead = if published { Instead::Close } else { Instead::Redirect(slot) };
-                self.reads.push(ReadReply { start, end, instead });
+            _ => {
+                let running = self.begin_run(id, request);
+                let failed = self.run_whole(id, request);
+                self.end_run(id, request, &running, failed);
             }
         }
+        self.serve_blocked();
         if self.tx().batch_bytes() > self.settings.batch_bytes_max {
             self.end_turn();
         }
@@ -107,10 +105,88 @@ impl Shard {
 }
 
 impl Core {
-    /// Executes a client's request on data; its reply is put out from where it lies. Returns whether it failed.
-    fn run_on_data(&mut self, id: SessionId, request: &Request<'_>) -> bool {
+    // ---- a request as one unit ------------------------------------------------------
+
+    fn begin_run(&mut self, id: SessionId, request: &Request<'_>) -> Running {
+        let command = request.command;
+        let running = Running {
+            start: self.sessions[id].outbox.end(),
+            // Messages are published and heard at any replica: leadership has nothing to do with them.
+            needs_leader: self.is_serving() && self.is_on_data(id, request) && !command.has(Flag::PubSub),
+            call: self.begin_call(command, !command.has(Flag::Fast)),
+        };
+        self.begin_unit();
+        self.unit_reply = Weight::default();
+        running
+    }
+
+    fn end_run(&mut self, id: SessionId, request: &Request<'_>, running: &Running, mut failed: bool) {
+        if let Some(limit) = self.exceeded_limit() {
+            self.refuse_unit(id, running.start, limit);
+            failed = true;
+        }
+        let took_ns = self.end_call(request.command, running.call, failed);
+        if running.call.began_ns.is_some() && took_ns / 1000 >= self.settings.slow_us {
+            self.note_slow(id, request.words, took_ns / 1000);
+        }
+        self.settle_run(id, request.slot(), running);
+    }
+
+    /// Ends the unit: what its reply waits for is known.
+    fn settle_run(&mut self, id: SessionId, slot: Option<u16>, running: &Running) {
+        let unit = self.tx_mut().end_unit();
+        let (wrote, published) = (unit.wrote, !unit.publications.is_empty());
+        // The shard's time is data too: a later leader may have shown a later one.
+        let needs_leader = running.needs_leader || (unit.showed_time && self.is_serving());
+        let batch = self.settle_unit(unit);
+        if self.sessions.contains(id) {
+            let start = running.start;
+            if let Some(batch) = batch {
+                self.hold(id, start, batch, slot);
+            }
+            let end = self.sessions[id].outbox.end();
+            if needs_leader && !wrote && end > start {
+                let instead = if published { Instead::Close } else { Instead::Redirect(slot) };
+                self.reads.push(ReadReply { start, end, instead });
+            }
+        }
+    }
+
+    /// Executes a client's request on data, as one unit. Returns what it would wait for, if it has found nothing: then it
+    /// is not answered, and is no call yet.
+    pub(super) fn run_on_data(&mut self, id: SessionId, request: &Request<'_>) -> Option<Wish> {
+        let running = self.begin_run(id, request);
+        match self.answer_from_data(id, request) {
+            Ran::Answered { failed } => self.end_run(id, request, &running, failed),
+            Ran::Waits(wish) => {
+                self.settle_run(id, request.slot(), &running);
+                return Some(wish);
+            }
+        }
+        None
+    }
+
+    /// Answers a request on data that is not executed: as if it had looked at its keys.
+    pub(super) fn answer_after_look(&mut self, id: SessionId, request: &Request<'_>, reply: &Reply<'_>) {
+        let running = self.begin_run(id, request);
+        self.tx().count_lookups(false);
+        request.keys().for_each(|key| {
+            self.tx().object(key);
+        });
+        self.answer(id, reply);
+        self.end_run(id, request, &running, reply.is_error());
+    }
+
+    /// Executes a client's request on data in the open unit; its reply is put out from where it lies.
+    fn answer_from_data(&mut self, id: SessionId, request: &Request<'_>) -> Ran {
         let Self { tx, sessions, statistics, details, settings, unit_reply, .. } = self;
-        let reply = request.execute(tx).unwrap_or_else(Reply::from);
+        let mut reply = request.execute(tx).unwrap_or_else(Reply::from);
+        if request.command.has(Flag::Blocking) && matches!(reply, Reply::Null | Reply::NullArray) {
+            reply = reply.into_owned();
+            if let Some(wish) = tx.take_wish() {
+                return Ran::Waits(wish);
+            }
+        }
         statistics.note_error(details, &reply);
         let failed = reply.is_error();
         let session = &mut sessions[id];
@@ -121,7 +197,7 @@ impl Core {
                 self.cut_off(id);
             }
         }
-        failed
+        Ran::Answered { failed }
     }
 
     /// Executes what a block or a script has called, on data. A reply that is too large, with those of the block

@@ -28,6 +28,7 @@
 
 mod admit;
 mod block;
+mod blocked;
 pub mod busy;
 mod client;
 pub mod clock;
@@ -68,16 +69,8 @@ use bytes::Bytes;
 use moonraft_proto::Weight;
 use slab::Slab;
 
-pub use self::{
-    busy::BusyShard,
-    connections::{Backlog, TOO_MANY_CLIENTS},
-    messages::{CommittedEntry, Event, Output, Standing},
-    room::DiskRoom,
-    settings::{PlantedFault, ShardSettings},
-    state::State,
-    surroundings::{Busy, ProcessFacts, Surroundings},
-};
 use self::{
+    blocked::Blocked,
     busy::Overdue,
     clock::Clock,
     formats::Formats,
@@ -90,6 +83,15 @@ use self::{
     speculation::Speculation,
     waiting::{Timers, WaitingRoom},
     waits::Waits,
+};
+pub use self::{
+    busy::BusyShard,
+    connections::{Backlog, TOO_MANY_CLIENTS},
+    messages::{CommittedEntry, Event, Output, Standing},
+    room::DiskRoom,
+    settings::{PlantedFault, ShardSettings},
+    state::State,
+    surroundings::{Busy, ProcessFacts, Surroundings},
 };
 pub use crate::subscriptions::SessionId;
 use crate::{
@@ -183,6 +185,8 @@ pub struct Core {
     pause: Option<Pause>,
     /// Sessions that `WAIT` blocks.
     waits: Waits,
+    /// Requests that wait until something comes to their keys.
+    blocked: Blocked,
     readers: Readers,
     /// While clients are attended to beside a script that is over its time.
     overdue: Option<Overdue>,
@@ -240,6 +244,7 @@ impl Shard {
             leaderless_since: None,
             pause: None,
             waits: Waits::default(),
+            blocked: Blocked::default(),
             readers: Readers::default(),
             overdue: None,
             outputs: Vec::new(),

@@ -153,7 +153,7 @@ impl Shard {
 
 impl Core {
     /// Reads were executed: they leave only if this replica still led afterwards.
-    fn confirm_reads(&mut self, id: SessionId) {
+    pub(super) fn confirm_reads(&mut self, id: SessionId) {
         if self.reads.is_empty() {
             return;
         }

@@ -55,6 +55,8 @@ pub struct ShardSettings {
     pub outbox_bytes_full: usize,
     /// Bytes of words in one `MULTI`.
     pub queue_bytes_max: usize,
+    /// Bytes of one request that is blocked, its places at its keys included.
+    pub blocked_bytes_max: usize,
     /// After how long a script makes the shard busy, in milliseconds;
     /// `busy-reply-threshold`.
     pub busy_ms: u64,
@@ -101,6 +103,8 @@ impl Default for ShardSettings {
             // a long pipeline before it reads may go on sending (see `Received::reads`).
             outbox_bytes_full: 32 << 20,
             queue_bytes_max: 1 << 30,
+            // Some thousand keys.
+            blocked_bytes_max: 1 << 20,
             busy_ms: 5000,
             heard_ms: 5000,
             slow_us: 10_000,

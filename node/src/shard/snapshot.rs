@@ -256,7 +256,7 @@ impl Core {
     /// The last chunk has been installed.
     pub fn end_install(&mut self) {
         let installing = self.installing.take().expect("an installation has begun");
-        self.tx_mut().keyspace_mut().watched.touch_all();
+        self.tx_mut().keyspace_mut().watched.announce_all();
         self.clock.committed(installing.term, installing.stamp_ms, self.surroundings.boot_ns());
         self.note_born(installing.stamp_ms);
         self.note_format(self.agreed_format());
@@ -265,6 +265,7 @@ impl Core {
         self.waits.begin_anew(installing.index);
         self.outputs.push(Output::Applied { index: installing.index });
         self.look_for_leader();
+        self.serve_blocked();
     }
 
     /// Whether the state is at least what this replica had acknowledged before it was started. Before, no

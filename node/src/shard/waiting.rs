@@ -12,8 +12,8 @@
 //! * a commit that decides whose slots are who waits for that: [`Core::tell_owner`];
 //! * a loss of leadership all that wait for something of a leader: they wait for the next, or are redirected.
 //!
-//! A request that waits for a key, as one that blocks will, is one more reason with that key in it: see
-//! [`Reason::Walk`].
+//! A request that is blocked is not in its session's buffer any more: see [`super::blocked`]. Here is only that its session
+//! waits.
 //!
 //! INVARIANTS:
 //! * A session waits for one reason, or for none; requests of one session keep their order.
@@ -181,8 +181,12 @@ impl Core {
         while let Some(timer) = self.timers.take_due(now_ns) {
             match timer {
                 Timer::Pause => self.set_pause(None),
-                Timer::Leader if self.is_leaderless_for_long(now_ns) => self.wake(&Reason::Leader),
+                Timer::Leader if self.is_leaderless_for_long(now_ns) => {
+                    self.wake(&Reason::Leader);
+                    self.give_blocked_up();
+                }
                 Timer::Leader => self.time_leader(),
+                Timer::Session(id) if self.blocked.holds(id) => self.end_blocked_in_time(id),
                 Timer::Session(id) => self.end_wait_in_time(id),
             }
         }
@@ -198,6 +202,11 @@ impl Core {
     pub(super) fn wake_one(&mut self, id: SessionId) {
         self.waiting.leave(id);
         self.outputs.push(Output::Resume(id));
+    }
+
+    /// Whether a session's last request is answered later.
+    pub(super) fn is_blocked(&self, id: SessionId) -> bool {
+        matches!(self.waiting.reason(id), Some(Reason::Followers | Reason::Key))
     }
 
     /// All who wait for values of the walk are looked at again.
@@ -218,6 +227,7 @@ impl Core {
         self.wake(&Reason::Leader);
         if !self.standing.is_leading() {
             self.wake(&Reason::Pause);
+            self.send_blocked_away();
         }
     }
 
@@ -230,7 +240,7 @@ impl Core {
     /// A majority has elected this replica just now: its first entry is worth waiting for, anew.
     pub(super) fn await_first_entry(&mut self) {
         self.note_leader();
-        if self.waiting.count(&Reason::Leader) > 0 {
+        if self.waiting.count(&Reason::Leader) > 0 || !self.blocked.is_empty() {
             self.note_leaderless();
         }
     }

@@ -185,11 +185,6 @@ impl Core {
         self.unblock(id, Unblocked::Reached);
     }
 
-    /// Whether `WAIT` blocks a session.
-    pub(super) fn is_blocked(&self, id: SessionId) -> bool {
-        self.waiting.reason(id) == Some(&Reason::Followers)
-    }
-
     /// A session waits no more, whatever the reason.
     pub(super) fn forget_wait(&mut self, id: SessionId) {
         self.end_wait(id);

@@ -152,7 +152,9 @@ fn clients(lines: &mut Lines, client: &dyn Client) {
         ("blocked_clients", &client.waiting_count()),
         ("tracking_clients", &0),
         ("pubsub_clients", &subscribed),
-        ("clients_in_timeout_table", &0),
+        ("clients_in_timeout_table", &client.waiters().with_timeout),
+        ("total_blocking_keys", &client.waiters().keys),
+        ("total_blocking_keys_on_nokey", &0),
     ]);
 }
 

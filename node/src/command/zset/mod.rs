@@ -6,7 +6,7 @@
 
 mod algebra;
 mod look;
-mod pop;
+pub(super) mod pop;
 mod put;
 mod range;
 

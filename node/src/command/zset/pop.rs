@@ -22,7 +22,7 @@ pub enum End {
 }
 
 /// `MIN` or `MAX`.
-fn end(word: &[u8]) -> Result<End, CommandError> {
+pub fn end(word: &[u8]) -> Result<End, CommandError> {
     match () {
         () if is(word, "min") => Ok(End::Least),
         () if is(word, "max") => Ok(End::Greatest),

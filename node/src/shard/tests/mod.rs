@@ -1,6 +1,7 @@
 //! What a shard promises, on a shard without IO.
 
 mod admission;
+mod blocked;
 mod busy;
 mod deadlines;
 mod formats;
