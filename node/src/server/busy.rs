@@ -11,17 +11,23 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::TcpStream,
-    os::fd::{AsFd, OwnedFd},
+    io,
+    net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     rc::Rc,
 };
 
 use bytes::BytesMut;
 use hashbrown::HashMap;
 use moonraft_router::Network;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
+use rustix::net::{SocketFlags, accept_with};
 
-use super::{clock, connection::Connection, listen::Doors};
+use super::{
+    clock,
+    connection::Connection,
+    listen::Doors,
+    wire::{Plain, Wire},
+};
 use crate::shard::{BusyShard, SessionId, TOO_MANY_CLIENTS};
 
 /// How often the sockets are looked at: a client notices no wait of this length,
@@ -31,8 +37,6 @@ const INTERVAL_NS: u64 = 20_000_000;
 const INPUT_BYTES_MAX: usize = 64 << 10;
 /// Clients that are taken in meanwhile; more wait in the listener's queue.
 const GUESTS_MAX: usize = 128;
-/// Bytes read at a time.
-const READ_BYTES: usize = 16 << 10;
 
 /// The connections of a replica, by session.
 #[derive(Default)]
@@ -48,8 +52,8 @@ pub struct Clients {
 pub struct Guest {
     /// Its session.
     pub id: SessionId,
-    /// Its socket, which does not block.
-    pub stream: TcpStream,
+    /// What carries its bytes.
+    pub wire: Box<dyn Wire>,
     /// What it has sent and is not answered.
     pub input: BytesMut,
 }
@@ -115,7 +119,7 @@ impl Clients {
         for connection in self.connections.borrow().values() {
             // The client whose script runs has its buffer in use.
             let Ok(mut input) = connection.input.try_borrow_mut() else { continue };
-            match attend(shard, connection.id, connection.stream(), &mut input) {
+            match attend(shard, connection.id, &*connection.wire, &mut input) {
                 Attended::Idle => {}
                 Attended::Active => connection.resume(),
                 Attended::Over => connection.close(),
@@ -129,46 +133,36 @@ impl Clients {
                 guests.extend(welcome(shard, stream.into(), *network, has_room()));
             }
         }
-        for Guest { id, stream, input } in &mut *guests {
+        for Guest { id, wire, input } in &mut *guests {
             // One that ends is found out by its task.
-            attend(shard, *id, stream, input);
+            attend(shard, *id, &**wire, input);
         }
     }
 }
 
 /// Gives a new client its session, if it may have one.
 fn welcome(shard: &mut BusyShard<'_>, stream: TcpStream, network: Network, has_room: bool) -> Option<Guest> {
-    let text = |address: std::io::Result<std::net::SocketAddr>| {
-        address.map_or_else(|_| String::new(), |address| address.to_string())
-    };
+    let text = |address: io::Result<SocketAddr>| address.map_or_else(|_| String::new(), |it| it.to_string());
+    let (peer, local) = (text(stream.peer_addr()), text(stream.local_addr()));
+    let wire: Box<dyn Wire> = Box::new(Plain::from(tokio::net::TcpStream::from_std(stream).ok()?));
     let begun = match has_room {
-        true => shard.connect(text(stream.peer_addr()), text(stream.local_addr()), network),
+        true => shard.connect(peer, local, network),
         false => Err(TOO_MANY_CLIENTS),
     };
-    match begun {
-        Ok(id) => Some(Guest { id, stream, input: BytesMut::new() }),
-        Err(text) => {
-            let _ = send(&stream, text.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-            None
-        }
-    }
+    let refused = |text: &'static str| drop(wire.send(text.as_bytes()));
+    let id = begun.map_err(refused).ok()?;
+    Some(Guest { id, wire, input: BytesMut::new() })
 }
 
 /// Reads what a client has sent, lets the shard deal with it, and writes what may leave.
-fn attend(shard: &mut BusyShard<'_>, id: SessionId, stream: impl AsFd, input: &mut BytesMut) -> Attended {
-    let mut chunk = [0; READ_BYTES];
-    while input.len() < INPUT_BYTES_MAX {
-        match recv(&stream, &mut chunk, RecvFlags::DONTWAIT) {
-            Ok((count, _)) if count > 0 => input.extend_from_slice(&chunk[..count]),
-            _ => break, // nothing there; an end or an error its task will find
-        }
-    }
+fn attend(shard: &mut BusyShard<'_>, id: SessionId, wire: &dyn Wire, input: &mut BytesMut) -> Attended {
+    wire.read_now(input, INPUT_BYTES_MAX);
     if input.is_empty() && shard.writable(id).is_empty() {
         return Attended::Idle;
     }
     shard.receive(id, input);
     while !shard.writable(id).is_empty() {
-        match send(&stream, shard.writable(id), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        match wire.send(shard.writable(id)) {
             Ok(count) => shard.written(id, count),
             Err(_) => return Attended::Active, // it takes no more, or its task will find that it has gone
         }
@@ -176,7 +170,6 @@ fn attend(shard: &mut BusyShard<'_>, id: SessionId, stream: impl AsFd, input: &m
     if !shard.should_close(id) {
         return Attended::Active;
     }
-    // Its client sees so at once; the rest of its end waits.
-    let _ = shutdown(&stream, Shutdown::Both);
+    wire.close(); // the rest of its end waits
     Attended::Over
 }

@@ -14,15 +14,9 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::{
-    io::{AsyncReadExt, Interest},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    task::AbortHandle,
-};
+use tokio::{io::Interest, task::AbortHandle};
 
+use super::wire::Wire;
 use crate::shard::SessionId;
 
 /// Bytes read at a time, and kept free in the shared buffer: Redis's 16 KiB, four
@@ -37,12 +31,14 @@ pub struct Connection {
     pub id: SessionId,
     /// The session's number, as clients know it.
     pub number: u64,
-    reader: RefCell<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    /// What carries its bytes.
+    pub wire: Box<dyn Wire>,
     /// What is left of requests that cannot be executed yet.
     pub input: RefCell<BytesMut>,
     /// The task that waits for the socket to take more, if it took less than it should.
     pub stuck: RefCell<Option<AbortHandle>>,
+    /// It has replies that are written at the end of the turn.
+    pub is_unsent: Cell<bool>,
     signal: Cell<Signal>,
     waker: RefCell<Option<Waker>>,
     /// When bytes last came, boot clock.
@@ -74,41 +70,19 @@ pub enum Woken {
 
 impl Connection {
     /// A connection of a session that has begun.
-    pub fn new(id: SessionId, number: u64, stream: TcpStream, now_ns: u64) -> Self {
-        let (reader, writer) = stream.into_split();
+    pub fn new(id: SessionId, number: u64, wire: Box<dyn Wire>, now_ns: u64) -> Self {
         Self {
             id,
             number,
-            reader: RefCell::new(reader),
-            writer,
+            wire,
             input: RefCell::default(),
             stuck: RefCell::default(),
+            is_unsent: Cell::default(),
             signal: Cell::default(),
             waker: RefCell::default(),
             active_ns: Cell::new(now_ns),
             over_since_ns: Cell::new(0),
         }
-    }
-
-    /// Writes what the socket takes, without waiting.
-    ///
-    /// # Errors
-    /// The socket's; `WouldBlock` if it takes nothing.
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.try_write(bytes)
-    }
-
-    /// Waits until the socket may take more.
-    ///
-    /// # Errors
-    /// The socket's.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.writer.writable().await
-    }
-
-    /// The socket itself.
-    pub fn stream(&self) -> &TcpStream {
-        self.writer.as_ref()
     }
 
     /// Requests that were left in the buffer may be received now.
@@ -136,7 +110,7 @@ impl Connection {
 
     /// Whether its client sends nothing more: where nothing is read that is seen only if somebody looks.
     pub fn has_ended(&self) -> bool {
-        let ready = pin!(self.stream().ready(Interest::READABLE));
+        let ready = pin!(self.wire.socket().ready(Interest::READABLE));
         let ready = ready.poll(&mut Context::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
@@ -170,8 +144,7 @@ impl Connection {
             let input = if own.is_empty() { &mut *shared } else { &mut *own };
             let missing = needed.saturating_sub(input.len());
             input.reserve(missing.min(input.len() * 2 + GROWTH_BYTES_MAX).max(READ_BYTES));
-            let mut reader = self.reader.borrow_mut();
-            pin!(reader.read_buf(input)).poll(context).map_ok(Woken::Read)
+            self.wire.poll_read(context, input).map_ok(Woken::Read)
         })
         .await
     }

@@ -52,6 +52,7 @@ pub mod snapshot_file;
 mod snapshots;
 pub mod stop;
 pub mod surroundings;
+pub mod wire;
 pub mod writer;
 
 #[cfg(test)]

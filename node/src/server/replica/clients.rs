@@ -1,15 +1,16 @@
 //! The clients of a replica: how they come, are served, written to, limited, and go.
 //!
-//! A task of its own reads each client's socket, lets the shard execute what came, and
-//! writes what may leave at once. Replies that are held leave later, written
-//! by whoever released them ([`Replica::drive`]). Only when the socket takes no
-//! more does a second task wait for it.
+//! A task of its own reads each client's socket and lets the shard execute what came. What may leave is
+//! written at the end of the turn, for all clients together: so one client's answer wakes it only once the
+//! others' requests are read, and more of them come in one go. Only when a socket takes no more does a
+//! second task wait for it.
 
 use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use moonraft_router::Network;
 use tokio::{
+    io::Interest,
     net::{TcpListener, TcpStream},
     task::spawn_local,
     time::sleep,
@@ -21,6 +22,7 @@ use crate::{
     server::{
         busy::Guest,
         connection::{Connection, Woken},
+        wire::{Plain, Wire},
     },
     shard::{Backlog, SessionId, Shard, TOO_MANY_CLIENTS, receive::Received},
 };
@@ -30,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of requests that are read ahead from a client that leaves its replies unread; then its
 /// socket is left alone.
 const AHEAD_BYTES_MAX: usize = 64 << 20;
+/// Replies of one client that do not wait for the end of the turn: sockets take as much at a time.
+const REPLIES_BYTES_MAX: usize = 64 << 10;
 
 impl Replica {
     fn begin(self: &Rc<Self>, stream: TcpStream, network: Network, peer: String) {
@@ -42,7 +46,7 @@ impl Replica {
             false => Err(TOO_MANY_CLIENTS),
         };
         match connected {
-            Ok(id) => drop(self.take_over(id, stream)),
+            Ok(id) => drop(self.take_over(id, Box::new(Plain::from(stream)))),
             Err(text) => {
                 // A new socket takes a line; one that does not is closed without a word.
                 spawn_local(async move {
@@ -54,18 +58,18 @@ impl Replica {
         }
     }
 
-    /// A session's socket is served from now on.
-    fn take_over(self: &Rc<Self>, id: SessionId, stream: TcpStream) -> Rc<Connection> {
-        let _ = stream.set_nodelay(true);
+    /// A session's client is served from now on.
+    fn take_over(self: &Rc<Self>, id: SessionId, wire: Box<dyn Wire>) -> Rc<Connection> {
+        let _ = wire.socket().set_nodelay(true);
         let seconds = self.settings.borrow().keepalive_seconds;
         if seconds > 0 {
             let keepalive = socket2::TcpKeepalive::new()
                 .with_time(Duration::from_secs(seconds))
                 .with_interval(Duration::from_secs((seconds / 3).max(1)));
-            let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+            let _ = socket2::SockRef::from(wire.socket()).set_tcp_keepalive(&keepalive);
         }
         let number = self.shard.borrow().session_number(id);
-        let connection = Rc::new(Connection::new(id, number, stream, self.now_ns()));
+        let connection = Rc::new(Connection::new(id, number, wire, self.now_ns()));
         self.clients.insert(id, Rc::clone(&connection));
         spawn_local(serve(Rc::clone(self), Rc::clone(&connection)));
         self.count_clients();
@@ -74,20 +78,45 @@ impl Replica {
 
     /// After a script that ran for long: those who came meanwhile are served on.
     pub(super) fn welcome(self: &Rc<Self>) {
-        for Guest { id, stream, input } in self.clients.take_guests() {
-            match TcpStream::from_std(stream) {
-                Ok(stream) if !self.is_closed.get() => {
-                    let connection = self.take_over(id, stream);
-                    connection.input.replace(input);
-                    connection.resume();
-                }
-                _ => self.shard.borrow_mut().disconnect(id),
+        for Guest { id, wire, input } in self.clients.take_guests() {
+            if self.is_closed.get() {
+                self.shard.borrow_mut().disconnect(id);
+                continue;
             }
+            let connection = self.take_over(id, wire);
+            connection.input.replace(input);
+            connection.resume();
         }
     }
 
-    /// Writes what may leave on this connection now.
+    /// What may leave on this connection leaves at the end of the turn, or now if it is much.
     pub fn flush(self: &Rc<Self>, connection: &Rc<Connection>) {
+        if connection.is_closing() {
+            return;
+        }
+        if self.shard.borrow().writable(connection.id).len() > REPLIES_BYTES_MAX {
+            self.flush_now(connection);
+        } else if !connection.is_unsent.replace(true) {
+            self.unsent.borrow_mut().push(Rc::clone(connection));
+        }
+        self.end_turn_soon();
+    }
+
+    /// Writes what may leave, on all connections where something may.
+    pub(super) fn flush_all(self: &Rc<Self>) {
+        let mut unsent = self.unsent.take();
+        for connection in unsent.drain(..) {
+            // One that has ended since has not: its session's number may be another's by now.
+            if connection.is_unsent.take() {
+                self.flush_now(&connection);
+            }
+        }
+        let mut since = self.unsent.borrow_mut();
+        unsent.append(&mut since);
+        *since = unsent;
+    }
+
+    fn flush_now(self: &Rc<Self>, connection: &Rc<Connection>) {
         if connection.stuck.borrow().is_some() {
             return;
         }
@@ -112,7 +141,7 @@ impl Replica {
                 }
                 return Ok(());
             }
-            let count = connection.try_write(bytes)?;
+            let count = connection.wire.send(bytes)?;
             shard.written(id, count);
         }
     }
@@ -121,6 +150,9 @@ impl Replica {
     pub fn end(self: &Rc<Self>, connection: &Rc<Connection>) {
         if let Some(task) = connection.stuck.borrow_mut().take() {
             task.abort();
+        }
+        if connection.is_unsent.take() {
+            let _ = self.write(connection); // what it executed it is told, if it can be
         }
         self.clients.remove(connection.id);
         self.shard.borrow_mut().disconnect(connection.id);
@@ -229,7 +261,6 @@ async fn serve(replica: Rc<Replica>, connection: Rc<Connection>) {
         needed = received.needed;
         reads = !received.parked || received.reads && connection.input.borrow().len() < AHEAD_BYTES_MAX;
         replica.flush(&connection);
-        replica.drive();
         let was_full = std::mem::replace(&mut is_full, received.parked && received.reads);
         if is_full && !was_full {
             replica.check_clients();
@@ -282,21 +313,11 @@ async fn drain(replica: &Replica, connection: &Rc<Connection>) {
 
 /// Waits for a socket that takes no more, and writes on.
 async fn unstick(replica: Rc<Replica>, connection: Rc<Connection>) {
-    loop {
-        let written = match connection.writable().await {
-            Ok(()) => replica.write(&connection),
-            Err(error) => Err(error),
-        };
-        match written {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            outcome => {
-                connection.stuck.borrow_mut().take();
-                if outcome.is_err() {
-                    connection.close();
-                }
-                // Requests may have been left unread until now.
-                return replica.drive();
-            }
-        }
+    let written = connection.wire.socket().async_io(Interest::WRITABLE, || replica.write(&connection)).await;
+    connection.stuck.borrow_mut().take();
+    if written.is_err() {
+        connection.close();
     }
+    // Requests may have been left unread until now.
+    replica.drive();
 }

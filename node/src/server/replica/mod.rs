@@ -4,8 +4,8 @@
 //! messages of other threads, one that ends turns, one that ticks, one that accepts.
 //!
 //! A turn is what the tasks that were ready executed. The first of them wakes the
-//! turn's task, which comes after all of them in the queue and seals what they
-//! did into one batch.
+//! turn's task, which comes after all of them in the queue, seals what they
+//! did into one batch, and writes the replies that may leave.
 //!
 //! INVARIANT: the shard is borrowed for one call at a time and never across an `await`.
 
@@ -27,7 +27,11 @@ use tokio::{sync::Notify, task::spawn_blocking};
 use run::Step;
 
 use super::{
-    busy::Clients, clock, connection::READ_BYTES, replicas::ReplicaHandle, shared::NodeShared,
+    busy::Clients,
+    clock,
+    connection::{Connection, READ_BYTES},
+    replicas::ReplicaHandle,
+    shared::NodeShared,
     snapshots::SnapshotName,
 };
 use crate::{
@@ -56,6 +60,8 @@ pub struct Replica {
     number: u32,
     is_turn_due: Cell<bool>,
     turn: Notify,
+    /// Connections with replies that are written at the end of the turn.
+    unsent: RefCell<Vec<Rc<Connection>>>,
     settings: RefCell<Arc<Settings>>,
     /// What its thread is told goes through it.
     intake: RefCell<Intake>,
@@ -128,6 +134,7 @@ impl Replica {
             handle,
             is_turn_due: Cell::new(false),
             turn: Notify::new(),
+            unsent: RefCell::default(),
             settings: RefCell::new(settings),
             intake: RefCell::default(),
             walking: Notify::new(),
@@ -150,6 +157,11 @@ impl Replica {
     /// Does what the shard wants done.
     pub fn drive(self: &Rc<Self>) {
         self.welcome();
+        self.carry_out_all();
+        self.schedule_turn();
+    }
+
+    fn carry_out_all(self: &Rc<Self>) {
         loop {
             let outputs = self.shard.borrow_mut().take_outputs();
             if outputs.is_empty() {
@@ -159,7 +171,13 @@ impl Replica {
                 self.carry_out(output);
             }
         }
-        self.schedule_turn();
+    }
+
+    /// The turn's task comes after the tasks that are ready.
+    fn end_turn_soon(&self) {
+        if !self.is_turn_due.replace(true) {
+            self.turn.notify_one();
+        }
     }
 
     /// So many bytes of a snapshot are on their way: the next step waits until they fit the rate, unless
@@ -184,8 +202,8 @@ impl Replica {
         if self.shard.borrow().next_wake().is_some_and(|at| at < self.alarm_ns.get()) {
             self.alarm.notify_one();
         }
-        if self.shard.borrow().wants_turn() && !self.is_turn_due.replace(true) {
-            self.turn.notify_one();
+        if self.shard.borrow().wants_turn() {
+            self.end_turn_soon();
         }
     }
 
@@ -215,6 +233,8 @@ impl Replica {
             }
             Output::Close(id) => {
                 if let Some(connection) = self.clients.get(id) {
+                    // A reply may be lost: those behind it would be taken for it.
+                    connection.is_unsent.set(false);
                     connection.close();
                 }
             }

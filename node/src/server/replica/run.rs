@@ -89,9 +89,11 @@ impl Replica {
 async fn end_turns(replica: Rc<Replica>) {
     loop {
         replica.turn.notified().await;
-        replica.is_turn_due.set(false);
         replica.shard.borrow_mut().end_turn();
-        replica.drive();
+        replica.carry_out_all();
+        replica.flush_all();
+        replica.is_turn_due.set(false);
+        replica.drive(); // requests may have been left unread until now
     }
 }
 
