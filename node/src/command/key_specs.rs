@@ -121,6 +121,11 @@ const NOTES: &[(&str, usize, &str)] = &[
     ("eval", 0, "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE"),
     ("eval_ro", 0, "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS"),
     ("getex", 0, "RW and UPDATE because it changes the TTL"),
+    (
+        "pfcount",
+        0,
+        "RW because it may change the internal representation of the key, and propagate to replicas",
+    ),
     ("set", 0, "RW and ACCESS due to the optional `GET` argument"),
     ("sort", 1, FROM_CONTENT),
     ("sort_ro", 1, FROM_CONTENT),

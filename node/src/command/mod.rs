@@ -32,6 +32,7 @@ mod expiry;
 mod generic;
 mod hash;
 mod help;
+mod hyperloglog;
 mod introspection;
 mod lcs;
 mod list;
@@ -112,6 +113,8 @@ pub enum Family {
     Set,
     /// Sorted sets.
     SortedSet,
+    /// HyperLogLog.
+    HyperLogLog,
     /// Publish and subscribe.
     PubSub,
     /// `MULTI` and its like.
@@ -161,6 +164,8 @@ pub enum Flag {
     Immediate,
     /// Sets the mark that `ASK` redirects ask for.
     Asking,
+    /// It reads, and notes what it found in what it read: at a leader that is a change, elsewhere it is left out.
+    NotesResult,
     /// May answer differently to the same request: not a hint to scripts, which
     /// replicate effects, but to clients.
     Random,

@@ -17,6 +17,7 @@ const FAMILIES: &[&[Command]] = &[
     super::expiry::COMMANDS,
     super::generic::COMMANDS,
     super::hash::COMMANDS,
+    super::hyperloglog::COMMANDS,
     super::object::COMMANDS,
     super::introspection::COMMANDS,
     super::lcs::COMMANDS,
