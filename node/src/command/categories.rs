@@ -77,6 +77,7 @@ impl Family {
             Family::Set => "@set",
             Family::SortedSet => "@sortedset",
             Family::HyperLogLog => "@hyperloglog",
+            Family::Geo => "@geo",
             Family::PubSub => "@pubsub",
             Family::Transactions => "@transaction",
             Family::Scripting => "@scripting",

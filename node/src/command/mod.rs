@@ -30,6 +30,7 @@ mod database;
 mod documentation;
 mod expiry;
 mod generic;
+mod geo;
 mod hash;
 mod help;
 mod hyperloglog;
@@ -115,6 +116,8 @@ pub enum Family {
     SortedSet,
     /// HyperLogLog.
     HyperLogLog,
+    /// Places on earth.
+    Geo,
     /// Publish and subscribe.
     PubSub,
     /// `MULTI` and its like.

@@ -16,6 +16,7 @@ const FAMILIES: &[&[Command]] = &[
     super::database::COMMANDS,
     super::expiry::COMMANDS,
     super::generic::COMMANDS,
+    super::geo::COMMANDS,
     super::hash::COMMANDS,
     super::hyperloglog::COMMANDS,
     super::object::COMMANDS,

@@ -155,7 +155,7 @@ impl Default for Settings {
             unit_copied_bytes_max: 1 << 30,
             reply_bytes_max: 128 << 20, // others wait for a twentieth of a second
             sparse_bytes_max: SPARSE_BYTES_MAX as u64,
-            log_bytes_max: 64 << 20,    // replayed in well under a second
+            log_bytes_max: 64 << 20, // replayed in well under a second
             log_entries_max: 1_000_000,
             log_purge_bytes: 1 << 30,
             disk_bytes_min: 256 << 20, // a few files of the log, and a snapshot of the size the log may have
