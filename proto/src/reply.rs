@@ -55,6 +55,8 @@ pub enum Reply<'a> {
     Pairs(Vec<(Reply<'a>, Reply<'a>)>),
     /// `,x`, or a bulk string of its text
     Double(f64),
+    /// A double whose text is another than [`double_text`] writes: `,x`, or a bulk string
+    Number(Text<'a>),
     /// `#t`, or `:1`
     Bool(bool),
     /// `=n txt:…`, or a bulk string; the format is three letters.
@@ -154,7 +156,11 @@ impl<'a> Reply<'a> {
         weight.bytes += Weight::PART_BYTES;
         match self {
             Reply::Bulk(bytes) => weight.text(bytes.len()),
-            Reply::Status(text) | Reply::Error(text) | Reply::Verbatim(_, text) | Reply::BigNumber(text) => {
+            Reply::Status(text)
+            | Reply::Error(text)
+            | Reply::Verbatim(_, text)
+            | Reply::Number(text)
+            | Reply::BigNumber(text) => {
                 weight.text(text.len());
             }
             Reply::Array(items) | Reply::Set(items) | Reply::Push(items) | Reply::Several(items) => {
@@ -194,6 +200,7 @@ impl<'a> Reply<'a> {
             Reply::Set(items) => Reply::Set(all(items)),
             Reply::Pairs(items) => Reply::Pairs(pairs(items)),
             Reply::Double(x) => Reply::Double(x),
+            Reply::Number(text) => Reply::Number(text.into_owned()),
             Reply::Bool(yes) => Reply::Bool(yes),
             Reply::Verbatim(format, text) => Reply::Verbatim(format, text.into_owned()),
             Reply::BigNumber(text) => Reply::BigNumber(text.into_owned()),
@@ -236,6 +243,8 @@ impl<'a> Reply<'a> {
             }
             Reply::Double(x) if resp3 => line(out, b',', double_text(*x).as_bytes()),
             Reply::Double(x) => bulk(out, double_text(*x).as_bytes()),
+            Reply::Number(text) if resp3 => line(out, b',', text),
+            Reply::Number(text) => bulk(out, text),
             Reply::Bool(yes) if resp3 => out.put_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" }),
             Reply::Bool(yes) => header(out, b':', i64::from(*yes)),
             Reply::Verbatim(format, text) if resp3 => {

@@ -43,6 +43,15 @@ pub enum Keys {
         /// Words, in lower case, that are followed by so many words which are no tokens.
         skips: &'static [(&'static str, usize)],
     },
+    /// At `first`, and behind the last of some words, if there is one from position `from` on.
+    Behind {
+        /// Position of the first key.
+        first: usize,
+        /// Where options begin.
+        from: usize,
+        /// The words before a further key, in lower case.
+        tokens: &'static [&'static str],
+    },
 }
 
 /// The count of a [`Keys::Counted`] request is not a number of its words.
@@ -77,6 +86,17 @@ impl Keys {
                 let counted = count + 1..end.ok_or(BadCount)?;
                 Ok(also.into_iter().chain(counted).collect())
             }
+            Keys::Behind { first, from, tokens } => {
+                let (mut at, mut behind) = (from, None);
+                while at + 1 < words.len() {
+                    if tokens.iter().any(|token| words[at].eq_ignore_ascii_case(token.as_bytes())) {
+                        behind = Some(at + 1);
+                        at += 1;
+                    }
+                    at += 1;
+                }
+                Ok(std::iter::once(first).chain(behind).collect())
+            }
             Keys::After { first, token, skips } => {
                 let is = |word: &[u8], other: &str| word.eq_ignore_ascii_case(other.as_bytes());
                 let (mut at, mut behind) = (first + 1, None);
@@ -108,6 +128,12 @@ mod tests {
         let counted = Keys::Counted { count: 2, also: None };
         let stored = Keys::Counted { count: 2, also: Some(1) };
         let sort = Keys::After { first: 1, token: "store", skips: &[("by", 1), ("limit", 2)] };
+        let behind = Keys::Behind { first: 1, from: 3, tokens: &["store", "keep"] };
+        assert_eq!(positions(behind, "c k store"), Some(vec![1]));
+        assert_eq!(positions(behind, "c k x store"), Some(vec![1]));
+        assert_eq!(positions(behind, "c k store STORE d"), Some(vec![1, 4]));
+        assert_eq!(positions(behind, "c k x store d keep e y"), Some(vec![1, 6]));
+        assert_eq!(positions(behind, "c k x store store d"), Some(vec![1, 4]));
         assert_eq!(positions(Keys::None, "ping x"), Some(vec![]));
         assert_eq!(positions(Keys::ONE, "get k"), Some(vec![1]));
         assert_eq!(positions(Keys::ALL, "del a b c"), Some(vec![1, 2, 3]));

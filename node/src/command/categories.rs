@@ -7,16 +7,17 @@ use super::{Command, Family, Flag, Run};
 
 impl Command {
     /// Whether it changes data, so that `COMMAND` calls it `write`. Publishing runs
-    /// as a change, because it leaves with the log, but changes none.
+    /// as a change, because it leaves with the log, but changes none; what is noted of a reading is none either.
     pub fn changes_data(&self) -> bool {
-        self.is_write() && !self.has(Flag::PubSub)
+        self.is_write() && !self.has(Flag::PubSub) && !self.has(Flag::NotesResult)
     }
 
     /// Whether it reads data, so that `COMMAND` calls it `readonly`. Those that are
     /// answered without data do not.
     pub fn reads_data(&self) -> bool {
         let without = self.has(Flag::Stale) || self.family == Family::Connection;
-        self.is_read() && (matches!(self.run, Run::Eval(_)) || !without)
+        let reads = self.is_read() || self.has(Flag::NotesResult);
+        reads && (matches!(self.run, Run::Eval(_)) || !without)
     }
 
     /// Its flags, as `COMMAND` shows them.
@@ -75,6 +76,8 @@ impl Family {
             Family::Hash => "@hash",
             Family::Set => "@set",
             Family::SortedSet => "@sortedset",
+            Family::HyperLogLog => "@hyperloglog",
+            Family::Geo => "@geo",
             Family::PubSub => "@pubsub",
             Family::Transactions => "@transaction",
             Family::Scripting => "@scripting",

@@ -137,6 +137,10 @@ fn described(row: &'static Command) -> Reply<'static> {
 fn key_spec(spec: &KeySpec, note: Option<&'static str>) -> Reply<'static> {
     let (begin, begin_spec) = match spec.begin {
         Begin::Index(at) => ("index", vec![("index", Reply::count(at))]),
+        Begin::Keyword(token, from) => (
+            "keyword",
+            vec![("keyword", Reply::text(token.to_ascii_uppercase())), ("startfrom", Reply::count(from))],
+        ),
         Begin::Unknown => ("unknown", vec![]),
     };
     let (find, find_spec) = match spec.find {

@@ -82,6 +82,8 @@ pub mod uses {
 pub enum Begin {
     /// At this position.
     Index(usize),
+    /// Behind this word, in lower case, looked for from a position on.
+    Keyword(&'static str, usize),
     /// Where only the command itself knows.
     Unknown,
 }
@@ -121,6 +123,11 @@ const NOTES: &[(&str, usize, &str)] = &[
     ("eval", 0, "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE"),
     ("eval_ro", 0, "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS"),
     ("getex", 0, "RW and UPDATE because it changes the TTL"),
+    (
+        "pfcount",
+        0,
+        "RW because it may change the internal representation of the key, and propagate to replicas",
+    ),
     ("set", 0, "RW and ACCESS due to the optional `GET` argument"),
     ("sort", 1, FROM_CONTENT),
     ("sort_ro", 1, FROM_CONTENT),
@@ -170,6 +177,11 @@ impl Command {
                 let counted = spec(usize::from(also.is_some()), Begin::Index(count), Find::Counted);
                 also_spec.into_iter().chain([counted]).collect()
             }
+            Keys::Behind { first, from, tokens } => {
+                let behind = tokens.iter().zip(1..);
+                let behind = behind.map(|(token, nth)| spec(nth, Begin::Keyword(token, from), single));
+                std::iter::once(spec(0, Begin::Index(first), single)).chain(behind).collect()
+            }
             Keys::After { first, .. } => {
                 let behind = self.key_flags.iter().skip(1);
                 let behind =
@@ -184,13 +196,15 @@ impl Command {
     pub const fn key_range(&self) -> (i64, i64, i64) {
         match self.keys {
             Keys::Range { first, last, step } => (first as i64, last as i64, step as i64),
-            Keys::Counted { also: Some(at), .. } | Keys::After { first: at, .. } => (at as i64, at as i64, 1),
+            Keys::Counted { also: Some(at), .. }
+            | Keys::After { first: at, .. }
+            | Keys::Behind { first: at, .. } => (at as i64, at as i64, 1),
             Keys::None | Keys::Counted { also: None, .. } => (0, 0, 0),
         }
     }
 
     /// Whether some keys are only found by reading the request.
     pub const fn has_movable_keys(&self) -> bool {
-        matches!(self.keys, Keys::Counted { .. } | Keys::After { .. })
+        matches!(self.keys, Keys::Counted { .. } | Keys::After { .. } | Keys::Behind { .. })
     }
 }

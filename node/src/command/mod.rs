@@ -30,8 +30,10 @@ mod database;
 mod documentation;
 mod expiry;
 mod generic;
+mod geo;
 mod hash;
 mod help;
+mod hyperloglog;
 mod introspection;
 mod lcs;
 mod list;
@@ -112,6 +114,10 @@ pub enum Family {
     Set,
     /// Sorted sets.
     SortedSet,
+    /// HyperLogLog.
+    HyperLogLog,
+    /// Places on earth.
+    Geo,
     /// Publish and subscribe.
     PubSub,
     /// `MULTI` and its like.
@@ -161,6 +167,8 @@ pub enum Flag {
     Immediate,
     /// Sets the mark that `ASK` redirects ask for.
     Asking,
+    /// It reads, and notes what it found in what it read: at a leader that is a change, elsewhere it is left out.
+    NotesResult,
     /// May answer differently to the same request: not a hint to scripts, which
     /// replicate effects, but to clients.
     Random,

@@ -234,6 +234,12 @@ pub const ROWS: &[Row] = &[
         "Bytes of one reply, beside its longest value: a request whose reply would be larger is refused whole, before the reply is written.",
     ),
     row(
+        "hll-sparse-max-bytes",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.sparse_bytes_max),
+        "Bytes of a HyperLogLog in the sparse form; beyond, it takes 12 KiB.",
+    ),
+    row(
         "log-bytes-max",
         AtStart,
         Kind::Bytes((1 << 20, 64 << 30), |settings| &mut settings.log_bytes_max),

@@ -1,5 +1,7 @@
 //! Every setting of a node, in one struct with documented defaults.
 
+use crate::keyspace::tx::SPARSE_BYTES_MAX;
+
 /// The largest `format-max`: nothing is held back.
 pub const FORMAT_LIMIT: u64 = u8::MAX as u64;
 
@@ -102,6 +104,8 @@ pub struct Settings {
     pub unit_copied_bytes_max: u64,
     /// `max-reply-bytes`
     pub reply_bytes_max: u64,
+    /// `hll-sparse-max-bytes`
+    pub sparse_bytes_max: u64,
     /// `log-bytes-max`, a shard
     pub log_bytes_max: u64,
     /// `log-entries-max`, a shard
@@ -150,7 +154,8 @@ impl Default for Settings {
             unit_bytes_max: 544 << 20, // the largest value, and room for its key and what else the unit does
             unit_copied_bytes_max: 1 << 30,
             reply_bytes_max: 128 << 20, // others wait for a twentieth of a second
-            log_bytes_max: 64 << 20,    // replayed in well under a second
+            sparse_bytes_max: SPARSE_BYTES_MAX as u64,
+            log_bytes_max: 64 << 20, // replayed in well under a second
             log_entries_max: 1_000_000,
             log_purge_bytes: 1 << 30,
             disk_bytes_min: 256 << 20, // a few files of the log, and a snapshot of the size the log may have

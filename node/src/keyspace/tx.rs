@@ -75,6 +75,9 @@ pub struct OpenBatch {
     pub changed: Vec<u64>,
 }
 
+/// What `hll-sparse-max-bytes` is by default, as in Redis.
+pub const SPARSE_BYTES_MAX: usize = 3000;
+
 /// Hashes are already well spread: no second hashing.
 #[derive(Clone, Copy, Default)]
 struct Identity(u64);
@@ -122,6 +125,7 @@ pub struct Tx {
     /// Expired keys stay, though no one sees them, until something writes them: `CLIENT PAUSE`.
     keeps_expired: bool,
     reply_bytes_max: usize,
+    sparse_bytes_max: usize,
     unit: UnitState,
     /// Who listens on this replica: `PUBLISH` answers how many.
     pub listeners: Subscriptions,
@@ -184,6 +188,7 @@ impl Tx {
             leading: false,
             keeps_expired: false,
             reply_bytes_max: usize::MAX,
+            sparse_bytes_max: SPARSE_BYTES_MAX,
             unit: UnitState::default(),
             listeners: Subscriptions::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
@@ -406,6 +411,16 @@ impl Tx {
     /// Replies may weigh so much; `max-reply-bytes`.
     pub const fn set_reply_bytes_max(&mut self, bytes: usize) {
         self.reply_bytes_max = bytes;
+    }
+
+    /// A sparse HyperLogLog may have so many bytes; `hll-sparse-max-bytes`.
+    pub const fn set_sparse_bytes_max(&mut self, bytes: usize) {
+        self.sparse_bytes_max = bytes;
+    }
+
+    /// How many bytes a sparse HyperLogLog may have.
+    pub const fn sparse_bytes_max(&self) -> usize {
+        self.sparse_bytes_max
     }
 
     /// How much a reply may weigh.

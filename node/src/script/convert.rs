@@ -72,6 +72,11 @@ pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Res
         Reply::Set(items) => sequence(state, lua, items),
         Reply::Double(x) if resp3 => field(lua, "double", Value::Number(x)),
         Reply::Double(x) => text(double_text(x).as_bytes()),
+        Reply::Number(digits) if resp3 => {
+            let number = std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse().ok());
+            field(lua, "double", Value::Number(number.unwrap_or(f64::NAN)))
+        }
+        Reply::Number(digits) => text(&digits),
         Reply::Bool(truth) if resp3 => Ok(Value::Boolean(truth)),
         Reply::Bool(truth) => Ok(Value::Integer(truth.into())),
         Reply::BigNumber(digits) if resp3 => field(lua, "big_number", text(&digits)?),

@@ -265,6 +265,7 @@ impl Core {
             Run::Session(_) => false,
             Run::Exec => self.sessions[id].queue.as_ref().is_some_and(|queue| queue.writes),
             Run::Eval(eval) => self.declared_flags(request).map_or(!eval.read_only, |flags| !flags.no_writes),
+            Run::Write(_) if request.command.has(Flag::NotesResult) => self.is_serving(),
             Run::Read(_) | Run::Write(_) | Run::Container => !request.command.is_read(),
         }
     }

@@ -211,6 +211,7 @@ impl Shard {
         let formats = Formats::of(state.keyspace.agreed_format());
         let mut tx = Tx::new(state.keyspace, seed);
         tx.set_reply_bytes_max(settings.reply_bytes_max);
+        tx.set_sparse_bytes_max(settings.sparse_bytes_max);
         let clock = Clock::starting_at(state.stamp_ms, settings.clocks);
         let core = Core {
             settings,
@@ -312,8 +313,9 @@ impl Core {
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut ShardSettings)) {
         change(&mut self.settings);
         self.clock.set_bounds(self.surroundings.boot_ns(), self.settings.clocks);
-        let bytes = self.settings.reply_bytes_max;
-        self.tx_mut().set_reply_bytes_max(bytes);
+        let ShardSettings { reply_bytes_max, sparse_bytes_max, .. } = self.settings;
+        self.tx_mut().set_reply_bytes_max(reply_bytes_max);
+        self.tx_mut().set_sparse_bytes_max(sparse_bytes_max);
     }
 
     fn unwatch(&mut self, id: SessionId) {

@@ -3,7 +3,7 @@
 use moonraft_proto::resp;
 
 use super::clock::Bounds;
-use crate::script;
+use crate::{keyspace::tx, script};
 
 /// What does not change while a shard runs.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct ShardSettings {
     pub unit_copied_bytes_max: usize,
     /// What one reply may weigh; `max-reply-bytes`.
     pub reply_bytes_max: usize,
+    /// Bytes of a sparse HyperLogLog; `hll-sparse-max-bytes`.
+    pub sparse_bytes_max: usize,
     /// Bytes taken of the process's allocator above which commands that need memory are
     /// refused; `maxmemory`.
     pub memory_bytes_max: u64,
@@ -91,6 +93,7 @@ impl Default for ShardSettings {
             unit_copied_bytes_max: 1 << 30,
             // A twentieth of a second's copying.
             reply_bytes_max: 128 << 20,
+            sparse_bytes_max: tx::SPARSE_BYTES_MAX,
             memory_bytes_max: u64::MAX,
             // A quarter of a second at the speed of a slow disk.
             snapshot_pending_bytes_max: 16 << 20,

@@ -118,6 +118,7 @@ fn spec_text(spec: &KeySpec) -> String {
     let flags: Vec<&str> = spec.flags.iter().map(|flag| flag.name()).collect();
     let begin = match spec.begin {
         Begin::Index(at) => format!("index({at})"),
+        Begin::Keyword(token, from) => format!("keyword({},{from})", token.to_ascii_uppercase()),
         Begin::Unknown => "unknown()".into(),
     };
     let find = match spec.find {

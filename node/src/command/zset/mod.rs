@@ -7,8 +7,8 @@
 mod algebra;
 mod look;
 pub(super) mod pop;
-mod put;
-mod range;
+pub(super) mod put;
+pub(super) mod range;
 
 #[cfg(test)]
 mod tests;

@@ -10,26 +10,30 @@ use crate::keyspace::{SortedSet, Tx};
 
 const NOT_A_NUMBER: CommandError = CommandError::text("ERR resulting score is not a number (NaN)");
 
+/// How members are added.
 #[derive(Clone, Copy, Default)]
-struct AddOptions {
-    only_new: bool,
-    only_known: bool,
+pub struct AddOptions {
+    /// `NX`
+    pub only_new: bool,
+    /// `XX`
+    pub only_known: bool,
     only_greater: bool,
     only_less: bool,
-    count_changed: bool,
+    /// `CH`
+    pub count_changed: bool,
     increment: bool,
 }
 
 /// `ZADD key [NX | XX] [GT | LT] [CH] [INCR] score member…`
 pub fn zadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (options, pairs) = add_options(&words[2..])?;
-    add(tx, words[1], options, pairs)
+    add(tx, words[1], options, &parsed(pairs)?)
 }
 
 /// `ZINCRBY key increment member`
 pub fn zincrby<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let options = AddOptions { increment: true, ..AddOptions::default() };
-    add(tx, words[1], options, &words[2..])
+    add(tx, words[1], options, &parsed(&words[2..])?)
 }
 
 /// The options at the start of `words`, and the rest: scores with members.
@@ -65,14 +69,17 @@ fn add_options<'w, 'a>(words: &'w [&'a [u8]]) -> Result<(AddOptions, &'w [&'a [u
     Ok((options, rest))
 }
 
+/// Scores with their members.
+fn parsed<'a>(pairs: &[&'a [u8]]) -> Result<Vec<(f64, &'a [u8])>, CommandError> {
+    pairs.chunks_exact(2).map(|pair| Ok((float(pair[0])?, pair[1]))).collect()
+}
+
 /// Adds `pairs` of scores and members. The effects carry scores, not increments.
-fn add<'a>(tx: &mut Tx, key: &[u8], options: AddOptions, pairs: &[&'a [u8]]) -> Outcome<'a> {
-    let pairs = pairs.chunks_exact(2).map(|pair| Ok((float(pair[0])?, pair[1])));
-    let pairs: Vec<(f64, &[u8])> = pairs.collect::<Result<_, CommandError>>()?;
+pub fn add(tx: &mut Tx, key: &[u8], options: AddOptions, pairs: &[(f64, &[u8])]) -> Outcome<'static> {
     tx.sorted(key)?;
 
     let (mut added, mut changed, mut latest) = (0, 0, None);
-    for (given, member) in pairs {
+    for &(given, member) in pairs {
         let before = tx.sorted(key)?.and_then(|sorted| sorted.score(member));
         let Some(score) = new_score(options, before, given)? else { continue };
         latest = Some(score);
