@@ -102,6 +102,8 @@ pub struct Settings {
     pub unit_copied_bytes_max: u64,
     /// `max-reply-bytes`
     pub reply_bytes_max: u64,
+    /// `large-request-elements`; 0 for never
+    pub large_elements: u64,
     /// `log-bytes-max`, a shard
     pub log_bytes_max: u64,
     /// `log-entries-max`, a shard
@@ -150,7 +152,8 @@ impl Default for Settings {
             unit_bytes_max: 544 << 20, // the largest value, and room for its key and what else the unit does
             unit_copied_bytes_max: 1 << 30,
             reply_bytes_max: 128 << 20, // others wait for a twentieth of a second
-            log_bytes_max: 64 << 20,    // replayed in well under a second
+            large_elements: 10_000,
+            log_bytes_max: 64 << 20, // replayed in well under a second
             log_entries_max: 1_000_000,
             log_purge_bytes: 1 << 30,
             disk_bytes_min: 256 << 20, // a few files of the log, and a snapshot of the size the log may have
