@@ -109,7 +109,7 @@ REQUESTS = {
 }
 
 
-# What has to be done before, and the request. {t}x holds a million elements, those of {t}y are others by half.
+# What has to be done before, and the request.
 PLAIN = {
     "SMEMBERS": ["SMEMBERS {t}set"],
     "SUNION": ["SUNION {t}set {t}set2"],
