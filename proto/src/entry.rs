@@ -155,6 +155,21 @@ impl BatchWriter {
         self.needed = mark.needed;
     }
 
+    /// Appends the effects of another writer, whose buffer is taken over whole if there is nothing here yet.
+    pub fn append(&mut self, other: BatchWriter) {
+        if other.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        let shift = self.buffer.len() - HEADER_BYTES;
+        self.buffer.extend_from_slice(&other.buffer[HEADER_BYTES..]);
+        self.previous = other.previous.map(|(at, length)| (at + shift, length));
+        self.needed = self.needed.max(other.needed);
+    }
+
     /// The batch as an entry's data, for readers who have agreed on format `agreed`; the writer is empty again. A
     /// batch without effects carries its stamp alone.
     ///
@@ -203,6 +218,26 @@ mod tests {
             let expected: Vec<_> = kept.iter().chain(&more).map(|owned| owned.effect()).collect();
             prop_assert_eq!(decoded, Ok(expected));
             prop_assert!(writer.is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_two_writers_hold_is_one_batch(
+            first in prop::collection::vec(any_effect(), 0..12),
+            second in prop::collection::vec(any_effect(), 0..12),
+            third in prop::collection::vec(any_effect(), 0..12),
+        ) {
+            let (mut writer, mut other) = (BatchWriter::default(), BatchWriter::default());
+            first.iter().for_each(|owned| writer.push(&owned.effect()));
+            second.iter().for_each(|owned| other.push(&owned.effect()));
+            writer.append(other);
+            third.iter().for_each(|owned| writer.push(&owned.effect()));
+            let data = writer.seal(Head::default(), NEWEST_FORMAT);
+            let batch = Batch::decode(&data).expect("it was just written");
+            let decoded: Result<Vec<_>, _> = batch.effects().collect();
+            let expected = first.iter().chain(&second).chain(&third).map(|owned| owned.effect());
+            prop_assert_eq!(decoded, Ok(expected.collect()));
         }
     }
 

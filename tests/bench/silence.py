@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How long a shard hears nobody while a script does something that costs much: one node, one shard.
+"""How long a shard hears nobody while a request does something that costs much: one node, one shard.
 
-    tests/bench/silence.py BINARY [--threshold 500] [--only WORD]
+    tests/bench/silence.py BINARY [--threshold 500] [--elements 1000000] [--only WORD]
 
-One client sends a script; another sends PING, a millisecond after each reply. Each of the scripts goes on for as long as
+First scripts, then plain requests. One client sends a script; another sends PING, a millisecond after each reply. Each of the scripts goes on for as long as
 it is let, or costs seconds. Printed for each, in milliseconds:
 
 * heard: until PING is answered again, by `-BUSY` or since the script has ended. Ideal is the threshold
@@ -11,10 +11,16 @@ it is let, or costs seconds. Printed for each, in milliseconds:
 * silence: the longest wait for an answer after that, while the script goes on;
 * kill: from SCRIPT KILL, sent two seconds after the script began, to the end of the script; `-` if it had ended before.
 
+Plain requests are about values of `--elements` elements, each sent once. Printed for each, in milliseconds:
+
+* took: until it was answered;
+* silence: the longest wait of another client for an answer to GET of a key beside them meanwhile.
+
 Who waits for longer than `--patience` is given up with the node, and the figures say more than that. Standard library only.
 """
 
 import argparse
+import multiprocessing
 import pathlib
 import shutil
 import sys
@@ -26,6 +32,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import moonraft  # noqa: E402
 from harness.wire import Wire, WireError  # noqa: E402
+
+FORK = multiprocessing.get_context("fork")
 
 SETUP = "local s = ('x'):rep(10000000) local a, b = s .. 'a', s .. 'b' "
 ZEROS = r"local z = ('\0'):rep(10000000) local a, b = z .. 'a', z .. 'b' "
@@ -101,6 +109,53 @@ REQUESTS = {
 }
 
 
+# What has to be done before, and the request.
+PLAIN = {
+    "SMEMBERS": ["SMEMBERS {t}set"],
+    "SUNION": ["SUNION {t}set {t}set2"],
+    "SINTER": ["SINTER {t}set {t}set2"],
+    "SDIFF": ["SDIFF {t}set {t}set2"],
+    "SUNIONSTORE": ["SUNIONSTORE {t}d {t}set {t}set2"],
+    "SINTERSTORE": ["SINTERSTORE {t}d {t}set {t}set2"],
+    "SDIFFSTORE": ["SDIFFSTORE {t}d {t}set {t}set2"],
+    "SRANDMEMBER": ["SRANDMEMBER {t}set -1000000"],
+    "SPOP": ["COPY {t}set {t}d REPLACE", "SPOP {t}d 900000"],
+    "SORT ALPHA": ["SORT {t}set ALPHA"],
+    "SORT STORE": ["SORT {t}list STORE {t}d"],
+    "LRANGE": ["LRANGE {t}list 0 -1"],
+    "LTRIM": ["COPY {t}list {t}d REPLACE", "LTRIM {t}d 900000 -1"],
+    "LPOP": ["COPY {t}list {t}d REPLACE", "LPOP {t}d 900000"],
+    "LREM": ["COPY {t}list {t}d REPLACE", "LREM {t}d 0 none"],
+    "LPOS": ["LPOS {t}list none"],
+    "HGETALL": ["HGETALL {t}hash"],
+    "HKEYS": ["HKEYS {t}hash"],
+    "HRANDFIELD": ["HRANDFIELD {t}hash -1000000 WITHVALUES"],
+    "ZRANGE": ["ZRANGE {t}sorted 0 -1 WITHSCORES"],
+    "ZRANGESTORE": ["ZRANGESTORE {t}d {t}sorted 0 -1"],
+    "ZUNION": ["ZUNION 2 {t}sorted {t}sorted2"],
+    "ZUNIONSTORE": ["ZUNIONSTORE {t}d 2 {t}sorted {t}sorted2"],
+    "ZINTERSTORE": ["ZINTERSTORE {t}d 2 {t}sorted {t}sorted2"],
+    "ZDIFFSTORE": ["ZDIFFSTORE {t}d 2 {t}sorted {t}sorted2"],
+    "ZRANDMEMBER": ["ZRANDMEMBER {t}sorted -1000000"],
+    "ZPOPMIN": ["COPY {t}sorted {t}d REPLACE", "ZPOPMIN {t}d 900000"],
+    "ZREMRANGEBYSCORE": ["COPY {t}sorted {t}d REPLACE", "ZREMRANGEBYSCORE {t}d -inf 900000"],
+    "COPY": ["COPY {t}sorted {t}d REPLACE"],
+    "DUMP": ["DUMP {t}hash"],
+    "DEL": ["COPY {t}sorted {t}d REPLACE", "DEL {t}d"],
+    "RENAME over it": ["COPY {t}sorted {t}d REPLACE", "SET {t}e v", "RENAME {t}e {t}d"],
+    "GET of 100 MB": ["SETRANGE {t}str 99999999 x", "GET {t}str"],
+    "GETRANGE of 100 MB": ["SETRANGE {t}str 99999999 x", "GETRANGE {t}str 0 -1"],
+    "SETRANGE of 500 MB": ["DEL {t}d", "SETRANGE {t}d 499999999 x"],
+    "BITOP of 100 MB": ["SETRANGE {t}str 99999999 x", "BITOP NOT {t}d {t}str"],
+    "BITCOUNT of 100 MB": ["BITCOUNT {t}str"],
+    "LCS of 10 kB": ["SETRANGE {t}a 9999 x", "SETRANGE {t}b 9999 x", "LCS {t}a {t}b"],
+    "SADD of a million words": ["DEL {t}d", "SADD {t}d *"],
+    "RPUSH of a million words": ["DEL {t}d", "RPUSH {t}d *"],
+    "KEYS *": ["DEL {t}d", "keys", "KEYS *"],
+    "FLUSHALL": ["FLUSHALL"],
+}
+
+
 class Node:
     """One node with one shard."""
 
@@ -159,14 +214,87 @@ def measure(node, words):
     return (heard, silence, kill), True
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary")
-    parser.add_argument("--threshold", type=int, default=500)
-    parser.add_argument("--patience", type=float, default=30)
-    parser.add_argument("--only", default="")
-    arguments = parser.parse_args()
+def fill(node, elements):
+    """Values of so many elements, under these names."""
+    client = node.client()
+    names = [b"element:%d" % number for number in range(elements * 3 // 2)]
+
+    def add(command, key, words, per):
+        for at in range(0, len(words), 1000 * per):
+            client.ask(command, key, *words[at : at + 1000 * per])
+
+    def scored(names):
+        return [word for number, name in enumerate(names) for word in (b"%d" % number, name)]
+
+    for key, own in ((b"", names[:elements]), (b"2", names[elements // 2 :])):
+        add(b"SADD", b"{t}set" + key, own, 1)
+        add(b"ZADD", b"{t}sorted" + key, scored(own), 2)
+    add(b"RPUSH", b"{t}list", [b"%d" % number for number in range(elements)], 1)
+    add(b"HSET", b"{t}hash", [word for name in names[:elements] for word in (name, b"value")], 2)
+    client.ask(b"SET", b"{t}small", b"v")
+
+
+def words_of(request, elements):
+    """Its words; `*` stands for as many as there are elements, `keys` for a million keys."""
+    words = request.encode().split(b" ")
+    return words[:-1] + [b"element:%d" % number for number in range(elements)] if words[-1] == b"*" and len(words) > 2 else words
+
+
+def add_keys(client, elements):
+    for at in range(0, elements, 1000):
+        client.ask(b"MSET", *(word for number in range(at, at + 1000) for word in (b"{t}key:%d" % number, b"v")))
+
+
+def measure_plain(node, requests, elements):
+    """How long the last request took, and the longest silence meanwhile."""
+    client, prober = node.client(), node.client()
+    for request in requests[:-1]:
+        add_keys(client, elements) if request == "keys" else client.ask(*words_of(request, elements))
+    words = words_of(requests[-1], elements)
+    ours, theirs = FORK.Pipe()
+
+    def send():
+        begun = time.monotonic()
+        client.ask(*words)
+        theirs.send(time.monotonic() - begun)
+
+    # In a process of its own: reading a million elements would keep this one from noticing anything.
+    sender = FORK.Process(target=send, daemon=True)
+    sender.start()
+    silence = 0.0
+    while sender.is_alive():
+        asked = time.monotonic()
+        prober.ask("GET", "{t}small")
+        silence = max(silence, time.monotonic() - asked)
+        time.sleep(0.0005)
+    sender.join()
+    if not ours.poll():
+        raise SystemExit(f"{requests[-1]}: no answer")
+    return ours.recv(), silence
+
+
+def plain(arguments):
+    requests = {name: requests for name, requests in PLAIN.items() if arguments.only in name}
+    if not requests:
+        return
+    node = Node(arguments)
+    print("\n| request | took | silence |\n| --- | ---: | ---: |")
+    worst = 0.0
+    try:
+        fill(node, arguments.elements)
+        for name, steps in requests.items():
+            took, silence = measure_plain(node, steps, arguments.elements)
+            worst = max(worst, silence)
+            print(f"| {name} | {took * 1e3:,.0f} | {silence * 1e3:,.0f} |", flush=True)
+    finally:
+        node.end()
+    print(f"| the worst of {len(requests)} | | {worst * 1e3:,.0f} |")
+
+
+def scripts(arguments):
     requests = {name: words for name, words in REQUESTS.items() if arguments.only in name}
+    if not requests:
+        return
     node = Node(arguments)
     worst = [0.0, 0.0, 0.0]
     print("| request | heard | silence | kill |\n| --- | ---: | ---: | ---: |")
@@ -185,6 +313,18 @@ def main():
     finally:
         node.end()
     print("| the worst of %d | %s |" % (len(requests), " | ".join(f"{figure * 1e3:,.0f}" for figure in worst)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary")
+    parser.add_argument("--threshold", type=int, default=500)
+    parser.add_argument("--patience", type=float, default=30)
+    parser.add_argument("--elements", type=int, default=1_000_000)
+    parser.add_argument("--only", default="")
+    arguments = parser.parse_args()
+    scripts(arguments)
+    plain(arguments)
 
 
 if __name__ == "__main__":

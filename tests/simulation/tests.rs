@@ -124,6 +124,11 @@ fn a_message_before_commit_is_found() {
 }
 
 #[test]
+fn what_is_done_elsewhere_under_a_leadership_that_was_lost_is_found() {
+    is_found(Fault::OutcomeOfOtherTerm);
+}
+
+#[test]
 fn a_format_that_not_all_members_read_is_found() {
     is_found(Fault::FormatNotReadable);
 }

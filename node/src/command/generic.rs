@@ -7,6 +7,7 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, integer32, is, room_for},
     key_specs::{KeyFlag, uses},
+    work,
 };
 use crate::{
     glob,
@@ -97,6 +98,7 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::READ, uses::STORE],
         flags: &[Flag::DenyOom],
         run: Run::Write(copy),
+        work: Some(work::values),
         ..ROW
     },
     Command {

@@ -12,6 +12,7 @@ use super::{
     key_specs::uses,
     long_double::LongDouble,
     string::INFINITE,
+    work,
 };
 use crate::keyspace::{Hash, Tx};
 
@@ -51,6 +52,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Read(hgetall),
         tips: &["nondeterministic_output_order"],
+        work: Some(work::values),
         ..ROW
     },
     Command {
@@ -74,6 +76,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Read(hkeys),
         tips: &["nondeterministic_output_order"],
+        work: Some(work::values),
         ..ROW
     },
     Command {
@@ -81,6 +84,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Read(hvals),
         tips: &["nondeterministic_output_order"],
+        work: Some(work::values),
         ..ROW
     },
     Command {
@@ -119,6 +123,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Random],
         run: Run::Read(hrandfield),
         tips: &["nondeterministic_output"],
+        work: Some(work::counted),
         ..ROW
     },
     Command {

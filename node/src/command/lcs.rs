@@ -12,6 +12,7 @@ use super::{
     Arity, Command, CommandError, Family, Outcome, Run,
     arguments::{integer, is},
     string::STRING_BYTES_MAX,
+    work,
 };
 use crate::keyspace::Tx;
 
@@ -22,6 +23,7 @@ pub const COMMANDS: &[Command] = &[Command {
     keys: Keys::TWO,
     family: Family::String,
     run: Run::Read(lcs),
+    work: Some(work::pairs),
     ..Command::BASE
 }];
 

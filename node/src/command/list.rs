@@ -11,6 +11,7 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{count_or, integer, is, room_for, signed_count, span},
     key_specs::uses,
+    work,
 };
 use crate::keyspace::{List, Tx};
 
@@ -26,6 +27,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::ADD],
         run: Run::Write(linsert),
+        work: Some(work::passed),
         ..ROW
     },
     Command {
@@ -51,6 +53,7 @@ pub const COMMANDS: &[Command] = &[
         keys: Keys::Counted { count: 1, also: None },
         key_flags: &[uses::MOVE],
         run: Run::Write(lmpop),
+        work: Some(work::popped),
         ..ROW
     },
     Command {
@@ -59,9 +62,10 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(lpop),
+        work: Some(work::counted),
         ..ROW
     },
-    Command { name: "lpos", arity: Arity::AtLeast(3), run: Run::Read(lpos), ..ROW },
+    Command { name: "lpos", arity: Arity::AtLeast(3), run: Run::Read(lpos), work: Some(work::passed), ..ROW },
     Command {
         name: "lpush",
         arity: Arity::AtLeast(3),
@@ -78,12 +82,19 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Write(lpushx),
         ..ROW
     },
-    Command { name: "lrange", arity: Arity::Exactly(4), run: Run::Read(lrange), ..ROW },
+    Command {
+        name: "lrange",
+        arity: Arity::Exactly(4),
+        run: Run::Read(lrange),
+        work: Some(work::spanned),
+        ..ROW
+    },
     Command {
         name: "lrem",
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(lrem),
+        work: Some(work::passed),
         ..ROW
     },
     Command {
@@ -99,6 +110,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(ltrim),
+        work: Some(work::trimmed),
         ..ROW
     },
     Command {
@@ -107,6 +119,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(rpop),
+        work: Some(work::counted),
         ..ROW
     },
     Command {

@@ -20,6 +20,7 @@ pub mod session;
 pub mod slow_requests;
 pub mod statistics;
 pub mod table;
+pub mod work;
 
 mod bitmap;
 mod blocking;
@@ -63,6 +64,7 @@ pub use self::{
     error::CommandError,
     request::{Request, Slots},
     table::{find, find_child, is_http, resolve, rows},
+    work::Work,
 };
 use crate::keyspace::Tx;
 
@@ -235,6 +237,10 @@ pub struct Command {
     pub key_flags: &'static [&'static [key_specs::KeyFlag]],
     /// For [`key_specs::KeyFlag::Variable`]: what this request does to its key.
     pub narrowed_key_flags: Option<NarrowedKeyFlags>,
+    /// How much a request works through. None: little, whatever its keys hold.
+    pub work: Option<Work>,
+    /// Whether a request with these words looks at keys that it does not name. None: it does not.
+    pub forms_keys: Option<fn(&[&[u8]]) -> bool>,
     /// The families whose ACL categories it is in. None: its own.
     pub categories: &'static [Family],
     /// How clients may split a request and join replies; `COMMAND` shows them.
@@ -253,6 +259,8 @@ impl Command {
         run: Run::Container,
         key_flags: &[],
         narrowed_key_flags: None,
+        work: None,
+        forms_keys: None,
         categories: &[],
         tips: &[],
     };

@@ -50,7 +50,14 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Admin, Flag::NoScript, Flag::Stale],
         ..CONTAINER
     },
-    Command { name: "digest", arity: Arity::Exactly(2), keys: Keys::None, run: Run::Read(digest), ..DEBUG },
+    Command {
+        name: "digest",
+        arity: Arity::Exactly(2),
+        keys: Keys::None,
+        forms_keys: Some(|_| true),
+        run: Run::Read(digest),
+        ..DEBUG
+    },
     Command {
         name: "digest-value",
         arity: Arity::AtLeast(2),

@@ -8,6 +8,7 @@ use super::{
     arguments::{integer, is, room_for},
     key_specs::uses,
     rdb::{self, Refusal},
+    work,
 };
 use crate::keyspace::{Object, Tx, Value, dump::dump_object};
 
@@ -21,6 +22,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         run: Run::Read(dump),
         tips: &["nondeterministic_output"],
+        work: Some(work::values),
         ..ROW
     },
     Command {
@@ -29,6 +31,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Dangerous],
         key_flags: &[uses::STORE],
         run: Run::Write(restore),
+        work: Some(work::brought),
         ..ROW
     },
 ];

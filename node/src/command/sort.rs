@@ -14,6 +14,7 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{c_text, integer, is, parse_float, room_for},
     key_specs::uses,
+    work,
 };
 use crate::{
     glob,
@@ -36,7 +37,9 @@ pub const COMMANDS: &[Command] = &[
         // The second is about keys formed from patterns.
         key_flags: &[uses::READ, uses::READ, uses::STORE],
         flags: &[Flag::DenyOom, Flag::Dangerous],
+        forms_keys: Some(|words| forms_keys(words, true)),
         run: Run::Write(sort),
+        work: Some(work::values),
         ..ROW
     },
     Command {
@@ -44,7 +47,9 @@ pub const COMMANDS: &[Command] = &[
         keys: Keys::After { first: 1, token: "", skips: PATTERNS },
         key_flags: &[uses::READ, uses::READ],
         flags: &[Flag::Dangerous],
+        forms_keys: Some(|words| forms_keys(words, false)),
         run: Run::Read(sort_ro),
+        work: Some(work::values),
         ..ROW
     },
 ];
@@ -96,6 +101,13 @@ fn sort<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `SORT_RO key [BY pattern] [LIMIT offset count] [GET pattern …] [ASC | DESC] [ALPHA]`
 fn sort_ro<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     Ok(reply(result(tx, words[1], &options(words, false)?)?))
+}
+
+/// Whether it looks at keys that it forms from patterns.
+fn forms_keys(words: &[&[u8]], may_store: bool) -> bool {
+    options(words, may_store).is_ok_and(|options| {
+        matches!(options.by, By::Pattern(_)) || options.get.iter().any(|&pattern| pattern != b"#")
+    })
 }
 
 /// Refuses what is too large for a reply before it is copied.

@@ -10,6 +10,7 @@ use super::{
     arguments::{TimeUnit, deadline, integer, is},
     key_specs::{KeyFlag, uses},
     long_double::LongDouble,
+    work,
 };
 use crate::keyspace::{Tx, Value};
 
@@ -66,6 +67,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(3),
         flags: &[Flag::DenyOom, Flag::Fast],
         run: Run::Write(getset),
+        work: Some(work::values),
         ..ROW
     },
     Command {
@@ -74,6 +76,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(getdel),
+        work: Some(work::values),
         ..ROW
     },
     Command { name: "getex", arity: Arity::AtLeast(2), flags: &[Flag::Fast], run: Run::Write(getex), ..ROW },
@@ -165,6 +168,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::UPDATE],
         run: Run::Write(setrange),
+        work: Some(work::grown_to_byte),
         ..ROW
     },
 ];

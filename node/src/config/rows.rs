@@ -240,6 +240,12 @@ pub const ROWS: &[Row] = &[
         "Bytes of a HyperLogLog in the sparse form; beyond, it takes 12 KiB.",
     ),
     row(
+        "large-request-elements",
+        Anytime,
+        Kind::Number((0, 1 << 40), |settings| &mut settings.large_elements),
+        "Elements of values, or KiB of strings, above which the request that works through them is executed on a thread of its own, while its shard serves others; 0 for never.",
+    ),
+    row(
         "log-bytes-max",
         AtStart,
         Kind::Bytes((1 << 20, 64 << 30), |settings| &mut settings.log_bytes_max),

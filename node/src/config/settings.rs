@@ -106,6 +106,8 @@ pub struct Settings {
     pub reply_bytes_max: u64,
     /// `hll-sparse-max-bytes`
     pub sparse_bytes_max: u64,
+    /// `large-request-elements`; 0 for never
+    pub large_elements: u64,
     /// `log-bytes-max`, a shard
     pub log_bytes_max: u64,
     /// `log-entries-max`, a shard
@@ -155,6 +157,7 @@ impl Default for Settings {
             unit_copied_bytes_max: 1 << 30,
             reply_bytes_max: 128 << 20, // others wait for a twentieth of a second
             sparse_bytes_max: SPARSE_BYTES_MAX as u64,
+            large_elements: 10_000,
             log_bytes_max: 64 << 20, // replayed in well under a second
             log_entries_max: 1_000_000,
             log_purge_bytes: 1 << 30,

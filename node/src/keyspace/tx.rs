@@ -17,8 +17,11 @@
 //! * After [`Tx::roll_back_unit`] nothing of the unit is left: state, batch,
 //!   undo, messages.
 
+mod loan;
+
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     sync::Arc,
 };
 
@@ -30,8 +33,9 @@ use moonraft_proto::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+pub use self::loan::{Borrowed, Loan};
 use super::{
-    Blob, Hash, Keyspace, List, Object, Set, SlotSet, SortedSet, Undo, Value, Wish,
+    Blob, Hash, Keyspace, List, Object, Seed, Set, SlotSet, SortedSet, Undo, Value, Wish,
     scripts::{Sha1, sha1},
 };
 use crate::{marks, subscriptions::Subscriptions};
@@ -126,6 +130,8 @@ pub struct Tx {
     keeps_expired: bool,
     reply_bytes_max: usize,
     sparse_bytes_max: usize,
+    /// Keys whose values are lent: see [`loan`].
+    lent: BTreeSet<Blob>,
     unit: UnitState,
     /// Who listens on this replica: `PUBLISH` answers how many.
     pub listeners: Subscriptions,
@@ -142,6 +148,16 @@ struct Lookups {
     misses: Cell<u64>,
     /// Keys that were removed because their time had come, met or not.
     expired: Cell<u64>,
+}
+
+impl Lookups {
+    fn add(&self, other: &Self) {
+        for (own, other) in
+            [(&self.hits, &other.hits), (&self.misses, &other.misses), (&self.expired, &other.expired)]
+        {
+            own.set(own.get() + other.get());
+        }
+    }
 }
 
 /// A point in a unit to go back to.
@@ -189,6 +205,7 @@ impl Tx {
             keeps_expired: false,
             reply_bytes_max: usize::MAX,
             sparse_bytes_max: SPARSE_BYTES_MAX,
+            lent: BTreeSet::new(),
             unit: UnitState::default(),
             listeners: Subscriptions::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
@@ -468,13 +485,9 @@ impl Tx {
 
     /// The object of a key that has not expired.
     pub fn object(&self, key: &[u8]) -> Option<&Object> {
+        debug_assert!(!self.is_lent(key), "what is lent is not looked at");
         let hash = self.keyspace.hash(key);
-        if !self.dirty.is_empty()
-            && let Some(&sequence) = self.dirty.get(&hash)
-        {
-            self.depend_on(sequence);
-        }
-        self.depend_on(self.cleared);
+        self.depend_on_hash(hash);
         let object = self.keyspace.get_hashed(hash, key);
         let object = object.filter(|object| self.is_live(object));
         if self.lookups.counting.get() {
@@ -609,6 +622,20 @@ impl Tx {
         self.unit.wish.take()
     }
 
+    /// The reply waits for the batch that changed this key last, if that is in flight.
+    fn depend_on_key(&self, key: &[u8]) {
+        self.depend_on_hash(self.keyspace.hash(key));
+    }
+
+    fn depend_on_hash(&self, hash: u64) {
+        if !self.dirty.is_empty()
+            && let Some(&sequence) = self.dirty.get(&hash)
+        {
+            self.depend_on(sequence);
+        }
+        self.depend_on(self.cleared);
+    }
+
     fn depend_on(&self, sequence: u64) {
         let known = self.unit.depends_on.get();
         self.unit.depends_on.set(known.max(sequence));
@@ -687,7 +714,10 @@ impl Tx {
     }
 
     fn mark_changed(&mut self, key: &[u8]) {
-        let hash = self.keyspace.hash(key);
+        self.mark_hash_changed(self.keyspace.hash(key));
+    }
+
+    fn mark_hash_changed(&mut self, hash: u64) {
         if self.dirty.insert(hash, self.sequence) != Some(self.sequence) {
             self.open.changed.push(hash);
         }
@@ -697,7 +727,7 @@ impl Tx {
     /// that is large stays until it has been written.
     pub fn remove_expired(&mut self, limit: usize) -> usize {
         let mut keys: Vec<Blob> = self.keyspace.expired(self.now_us / 1000, limit);
-        keys.retain(|key| self.keyspace.prepare_change(key));
+        keys.retain(|key| !self.is_lent(key) && self.keyspace.prepare_change(key));
         keys.iter().for_each(|key| self.remove_dead(key));
         keys.len()
     }

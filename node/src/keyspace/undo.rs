@@ -51,6 +51,9 @@ pub enum Undo {
 /// Freeing fewer items than this takes less than a millisecond.
 const FREED_AT_ONCE: usize = 5_000;
 
+/// Dropping so many undos, each of little, takes no longer.
+pub const UNDOS_FREED_AT_ONCE: usize = 20_000;
+
 /// Bytes of a string that are given back as quickly as an item.
 const STRING_BYTES: usize = 1 << 10;
 

@@ -263,6 +263,7 @@ async fn live(
     while_busy.into_iter().for_each(|(network, door)| clients.open(network, door));
     let port = doors[0].1.local_addr().map_or(0, |address| address.port());
     let surroundings = NodeSurroundings {
+        errands: Arc::default(),
         node: Arc::clone(&node),
         replica: Arc::clone(&replica),
         lease,

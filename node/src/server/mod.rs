@@ -12,7 +12,7 @@
 //!
 //! * [`node`]: a node's threads, put together and taken apart. [`housing`], [`replicas`]: its replicas, opened and
 //!   closed while it runs. [`hand_over`]: leaderships, before that.
-//! * [`replica`], [`connection`], [`busy`], [`surroundings`]: a shard's thread.
+//! * [`replica`], [`connection`], [`busy`], [`surroundings`]: a shard's thread. [`errands`]: requests that it has executed elsewhere.
 //! * [`driver`]: the consensus thread, which takes the turns of [`crate::replica`]; [`birth`]: before its groups begin. [`writer`], [`snapshots`]: snapshot files.
 //! * [`disk`]: room and speed of the disk. [`rebuild`]: a damaged node begins anew.
 //! * [`peers`]: between nodes. [`known_cluster`]: what a node knows of its cluster.
@@ -32,6 +32,7 @@ pub mod data_directory;
 pub mod descriptors;
 pub mod disk;
 pub mod driver;
+mod errands;
 mod hand_over;
 pub mod health;
 pub mod housing;

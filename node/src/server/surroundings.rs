@@ -7,12 +7,14 @@ use std::{
 
 use moonraft_router::{Network, SlotMap};
 
-use super::{busy::Clients, clock, process, replicas::ReplicaHandle, shared::NodeShared, shutdown};
+use super::{
+    busy::Clients, clock, errands::Errands, process, replicas::ReplicaHandle, shared::NodeShared, shutdown,
+};
 use crate::{
     config::SettingError,
     consensus::{LeaseCell, ShardTimes},
     glob,
-    shard::{Busy, BusyShard, ProcessFacts, Surroundings},
+    shard::{Busy, BusyShard, Errand, Outcome, ProcessFacts, Surroundings},
 };
 
 /// What a thread of its own frees: for giving ten million keys back to the allocator a shard would need seconds.
@@ -35,6 +37,8 @@ pub struct NodeSurroundings {
     pub lease: Arc<LeaseCell>,
     /// Its clients.
     pub clients: Rc<Clients>,
+    /// Its requests that are executed elsewhere.
+    pub errands: Arc<Errands>,
     /// Its client port.
     pub port: u16,
 }
@@ -109,6 +113,18 @@ impl Surroundings for NodeSurroundings {
     fn free(&self, large: Box<dyn Send>) {
         // Without its thread it is freed here, a little later.
         let _ = FREED.send(large);
+    }
+
+    fn send(&self, errand: Box<Errand>) {
+        self.errands.send(errand, &self.replica);
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.errands.take()
+    }
+
+    fn await_outcome(&self, number: u64) -> Outcome {
+        self.errands.wait(number)
     }
 
     fn shut_down(&self) {

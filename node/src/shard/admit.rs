@@ -82,6 +82,14 @@ pub enum Reason {
     Slots,
     /// What this key holds has to be written for a snapshot before it changes.
     Walk(Blob),
+    /// What this key holds is lent to a request that is executed elsewhere.
+    Loan(Blob),
+    /// Something is lent.
+    Loans,
+    /// It is to be executed elsewhere, where too many are.
+    Helper,
+    /// It is executed elsewhere.
+    Errand,
     /// Its client leaves too many replies unread.
     Unread,
     /// The request before it waits for followers: `WAIT`.
@@ -121,6 +129,9 @@ impl Core {
         self.check_leading(request.command)?;
         self.check_room(request, via)?;
         self.check_reach(request, via)?;
+        if !matches!(via, Via::Client) {
+            self.recall_for(request);
+        }
         Ok(Admission::Now)
     }
 
@@ -186,7 +197,8 @@ impl Core {
         {
             Reason::InFlight
         } else {
-            return Ok(self.held_by_walk(id, request).map(Reason::Walk));
+            let by_loan = self.held_by_loan(id, request);
+            return Ok(by_loan.or_else(|| self.held_by_walk(id, request).map(Reason::Walk)));
         };
         Ok(Some(reason))
     }

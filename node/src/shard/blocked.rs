@@ -29,7 +29,7 @@ use std::{
 use hashbrown::HashMap;
 use moonraft_proto::Reply;
 
-use super::{Core, Output, SessionId, admit::Reason, place::Place, waiting::Timer};
+use super::{Core, Output, SessionId, admit::Reason, execute::After, place::Place, waiting::Timer};
 use crate::{
     command::{CommandError, Request, client::Waiters, session::Queued},
     keyspace::{Awaited, Blob, Object, Wish},
@@ -226,7 +226,8 @@ impl Core {
             return;
         }
         let reads = std::mem::take(&mut self.reads);
-        let waits_on = self.run_on_data(id, &request).is_some();
+        self.recall_for(&request);
+        let waits_on = matches!(self.run_on_data(id, &request), After::Waits(_));
         self.confirm_reads(id);
         self.reads = reads;
         if !waits_on {
@@ -267,6 +268,7 @@ impl Core {
             return;
         }
         let reads = std::mem::take(&mut self.reads);
+        self.recall_for(&request);
         let reply = if with_error { UNBLOCKED.into() } else { Reply::NullArray };
         self.answer_after_look(id, &request, &reply);
         self.confirm_reads(id);

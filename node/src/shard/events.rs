@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     glob,
-    keyspace::{Keyspace, Tx, Undo, tx::Publication},
+    keyspace::{Keyspace, Tx, Undo, tx::Publication, undo::UNDOS_FREED_AT_ONCE},
     log::{Newer, cannot_go_on},
     marks,
 };
@@ -42,6 +42,7 @@ impl Core {
             Event::MapChanged if self.leader_answers() => self.look_for_leader(),
             Event::MapChanged => {}
             Event::DiskRoom(room) => self.room.disk = room,
+            Event::ErrandsDone => self.end_errands(),
             Event::Tick => self.tick(),
             Event::Wake => self.ring(),
         }
@@ -80,6 +81,7 @@ impl Core {
 
     /// The replica leads; it serves once an entry of the term is applied.
     fn lead(&mut self, term: u64) {
+        self.recall_all();
         self.step_down();
         if !self.held_entries.is_empty() {
             self.commit_held(false); // only a follower has time to wait
@@ -108,6 +110,9 @@ impl Core {
     /// until the log tells their fate.
     pub(super) fn step_down(&mut self) {
         let Standing::Leading { term, .. } = self.standing else { return };
+        if self.settings.fault != Some(PlantedFault::OutcomeOfOtherTerm) {
+            self.recall_all();
+        }
         self.end_time();
         self.may_be_unsettled = true;
         self.wake_displaced();
@@ -254,13 +259,18 @@ impl Core {
         for effect in effects {
             let effect = effect.unwrap_or_else(|error| self.fatal(entry, &error));
             let undo = self.tx_mut().keyspace_mut().apply(&effect);
-            self.discard([undo]);
+            if undo.is_slow_to_drop() {
+                self.discard(vec![undo]);
+            }
         }
     }
 
     /// Frees what was displaced: elsewhere if it is much, unless the next request may need the memory.
-    fn discard(&self, undos: impl IntoIterator<Item = Undo>) {
-        let slow: Vec<Undo> = undos.into_iter().filter(Undo::is_slow_to_drop).collect();
+    fn discard(&self, undos: Vec<Undo>) {
+        let slow = match undos.len() > UNDOS_FREED_AT_ONCE {
+            true => undos,
+            false => undos.into_iter().filter(Undo::is_slow_to_drop).collect(),
+        };
         if !slow.is_empty() && self.surroundings.used_bytes() <= self.settings.memory_bytes_max {
             self.surroundings.free(Box::new(slow));
         }
@@ -370,6 +380,7 @@ impl Core {
         }
         self.tick_formats();
         self.begin_snapshot();
+        self.offer_errands();
         self.rates.tick(self.surroundings.boot_ns(), self.statistics);
         self.tick_unsettled();
         self.tick_readers();

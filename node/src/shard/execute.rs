@@ -1,20 +1,24 @@
 //! Execution of a request that was admitted, as one unit or as a part of one, and what is noted of it.
 
+use bytes::Bytes;
 use moonraft_proto::{Reply, Weight};
 
 use super::{
-    Core, SessionId, Shard,
-    admit::Via,
+    Core, SessionId, Shard, ShardSettings,
+    admit::{Reason, Via},
     client::Turn,
+    errands::is_large_reply,
     outbox::{Instead, ReadReply},
     receive::put_out,
 };
-use crate::command::{
-    Command, CommandError, Flag, Outcome, Request, Run,
-    session::ReplyMode,
-    slow_requests::{SlowRequest, kept_words},
+use crate::{
+    command::{
+        Command, CommandError, Flag, Outcome, Request, Run,
+        session::ReplyMode,
+        slow_requests::{SlowRequest, kept_words},
+    },
+    keyspace::{Tx, Wish},
 };
-use crate::keyspace::Wish;
 
 /// A call of a command that is under way.
 #[derive(Clone, Copy)]
@@ -43,17 +47,42 @@ enum Ran {
     },
     /// It found nothing, and would wait.
     Waits(Wish),
+    /// Its reply is so large that it is to be written elsewhere.
+    TooLarge,
+}
+
+/// What becomes of a client's request on data once it has been executed.
+pub(super) enum After {
+    Answered,
+    /// It waits for this.
+    Waits(Wish),
+    /// It is to be executed elsewhere.
+    Elsewhere,
+}
+
+/// The limit that the open unit exceeds, with a reply of this weight.
+pub(super) fn exceeded_limit(tx: &Tx, settings: &ShardSettings, reply: Weight) -> Option<CommandError> {
+    if tx.unit_bytes() > settings.unit_bytes_max {
+        return Some(CommandError::ChangesTooLarge("max-unit-bytes", settings.unit_bytes_max));
+    }
+    if reply.counted() > settings.reply_bytes_max {
+        return Some(CommandError::ReplyTooLarge(settings.reply_bytes_max));
+    }
+    let copied_bytes_max = settings.unit_copied_bytes_max;
+    let too_much = tx.unit_copied_bytes() > copied_bytes_max;
+    too_much.then_some(CommandError::ChangesTooLarge("max-unit-copied-bytes", copied_bytes_max))
 }
 
 impl Shard {
-    /// Executes a client's request here and now, as one unit, and after it those that waited for what it brought.
-    pub(super) fn run(&mut self, id: SessionId, request: &Request<'_>) {
+    /// Executes a client's request here and now, as one unit, and after it those that waited for what it brought. Returns
+    /// what it waits for if it is executed elsewhere instead.
+    pub(super) fn run(&mut self, id: SessionId, request: &Request<'_>) -> Option<Reason> {
         match request.command.run {
-            Run::Read(_) | Run::Write(_) => {
-                if let Some(wish) = self.run_on_data(id, request) {
-                    self.block(id, request, wish);
-                }
-            }
+            Run::Read(_) | Run::Write(_) => match self.run_on_data(id, request) {
+                After::Answered => {}
+                After::Waits(wish) => self.block(id, request, wish),
+                After::Elsewhere => return Some(self.send(id, request)),
+            },
             // A session's command changes no data; the unit is for those that look at it.
             _ => {
                 let running = self.begin_run(id, request);
@@ -65,6 +94,7 @@ impl Shard {
         if self.tx().batch_bytes() > self.settings.batch_bytes_max {
             self.end_turn();
         }
+        None
     }
 
     /// Executes a client's request that is not on data alone. Returns whether it failed.
@@ -127,7 +157,7 @@ impl Core {
         }
         let took_ns = self.end_call(request.command, running.call, failed);
         if running.call.began_ns.is_some() && took_ns / 1000 >= self.settings.slow_us {
-            self.note_slow(id, request.words, took_ns / 1000);
+            self.note_slow(id, kept_words(request.words), took_ns / 1000);
         }
         self.settle_run(id, request.slot(), running);
     }
@@ -152,18 +182,24 @@ impl Core {
         }
     }
 
-    /// Executes a client's request on data, as one unit. Returns what it would wait for, if it has found nothing: then it
-    /// is not answered, and is no call yet.
-    pub(super) fn run_on_data(&mut self, id: SessionId, request: &Request<'_>) -> Option<Wish> {
+    /// Executes a client's request on data, as one unit. If it has found nothing, and would wait, or is to be executed
+    /// elsewhere, it is not answered, and is no call yet.
+    pub(super) fn run_on_data(&mut self, id: SessionId, request: &Request<'_>) -> After {
         let running = self.begin_run(id, request);
         match self.answer_from_data(id, request) {
-            Ran::Answered { failed } => self.end_run(id, request, &running, failed),
+            Ran::Answered { failed } => {
+                self.end_run(id, request, &running, failed);
+                After::Answered
+            }
             Ran::Waits(wish) => {
                 self.settle_run(id, request.slot(), &running);
-                return Some(wish);
+                After::Waits(wish)
+            }
+            Ran::TooLarge => {
+                self.settle_run(id, request.slot(), &running); // it may have removed what has expired
+                After::Elsewhere
             }
         }
-        None
     }
 
     /// Answers a request on data that is not executed: as if it had looked at its keys.
@@ -177,7 +213,8 @@ impl Core {
         self.end_run(id, request, &running, reply.is_error());
     }
 
-    /// Executes a client's request on data in the open unit; its reply is put out from where it lies.
+    /// Executes a client's request on data in the open unit; its reply is put out from where it lies, unless that would
+    /// take long.
     fn answer_from_data(&mut self, id: SessionId, request: &Request<'_>) -> Ran {
         let Self { tx, sessions, statistics, details, settings, unit_reply, .. } = self;
         let mut reply = request.execute(tx).unwrap_or_else(Reply::from);
@@ -187,15 +224,20 @@ impl Core {
                 return Ran::Waits(wish);
             }
         }
-        statistics.note_error(details, &reply);
         let failed = reply.is_error();
         let session = &mut sessions[id];
         if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
             *unit_reply = reply.weight();
             let is_refused = unit_reply.counted() > settings.reply_bytes_max;
+            if !is_refused && is_large_reply(settings, request, unit_reply.bytes) {
+                return Ran::TooLarge;
+            }
+            statistics.note_error(details, &reply);
             if !is_refused && !put_out(session, &reply, *unit_reply, settings) {
                 self.cut_off(id);
             }
+        } else {
+            statistics.note_error(details, &reply);
         }
         Ran::Answered { failed }
     }
@@ -223,16 +265,7 @@ impl Core {
 
     /// The limit that the open unit exceeds.
     pub(super) fn exceeded_limit(&self) -> Option<CommandError> {
-        let (tx, settings) = (self.tx(), &self.settings);
-        if tx.unit_bytes() > settings.unit_bytes_max {
-            return Some(CommandError::ChangesTooLarge("max-unit-bytes", settings.unit_bytes_max));
-        }
-        if self.unit_reply.counted() > settings.reply_bytes_max {
-            return Some(CommandError::ReplyTooLarge(settings.reply_bytes_max));
-        }
-        let copied_bytes_max = settings.unit_copied_bytes_max;
-        let too_much = tx.unit_copied_bytes() > copied_bytes_max;
-        too_much.then_some(CommandError::ChangesTooLarge("max-unit-copied-bytes", copied_bytes_max))
+        exceeded_limit(self.tx(), &self.settings, self.unit_reply)
     }
 
     /// A unit that does too much at once is refused whole.
@@ -263,14 +296,20 @@ impl Core {
         took_ns
     }
 
+    /// An errand has come back, which began at this time. Returns how long it took.
+    pub(super) fn end_errand_call(&mut self, command: &'static Command, began_ns: u64, failed: bool) -> u64 {
+        let call = Call { began_ns: Some(began_ns), ..self.begin_call(command, false) };
+        self.end_call(command, call, failed)
+    }
+
     /// A request took longer than `slowlog-log-slower-than`.
-    fn note_slow(&mut self, id: SessionId, words: &[&[u8]], took_us: u64) {
+    pub(super) fn note_slow(&mut self, id: SessionId, words: Vec<Bytes>, took_us: u64) {
         let Some(session) = self.sessions.get(id) else { return };
         let slow = SlowRequest {
             id: 0,
             at_us: self.surroundings.unix_us(),
             took_us,
-            words: kept_words(words),
+            words,
             peer_address: session.peer_address.clone(),
             name: session.name.clone(),
         };

@@ -83,6 +83,8 @@ pub enum Event {
         /// The format; see [`moonraft_proto::entry`].
         format: u8,
     },
+    /// Errands have been carried out: [`super::Surroundings::outcomes`].
+    ErrandsDone,
     /// Messages for subscribers here.
     Deliver(Vec<Publication>),
     /// Leaders or failures have changed.

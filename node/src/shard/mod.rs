@@ -33,6 +33,8 @@ pub mod busy;
 mod client;
 pub mod clock;
 pub mod connections;
+pub mod errand;
+mod errands;
 pub mod events;
 pub mod execute;
 mod formats;
@@ -73,6 +75,7 @@ use self::{
     blocked::Blocked,
     busy::Overdue,
     clock::Clock,
+    errands::Errands,
     formats::Formats,
     outbox::{BatchId, Fate, ReadReply},
     readers::Readers,
@@ -87,6 +90,7 @@ use self::{
 pub use self::{
     busy::BusyShard,
     connections::{Backlog, TOO_MANY_CLIENTS},
+    errand::{Errand, Outcome},
     messages::{CommittedEntry, Event, Output, Standing},
     room::DiskRoom,
     settings::{PlantedFault, ShardSettings},
@@ -173,6 +177,8 @@ pub struct Core {
     acknowledged: (u64, u64),
     snapshots: Snapshots,
     installing: Option<Installing>,
+    /// Requests that are executed elsewhere.
+    errands: Errands,
     /// Sessions with requests left unread.
     waiting: WaitingRoom,
     /// Moments that are waited for.
@@ -228,6 +234,7 @@ impl Shard {
             acknowledged: state.acknowledged,
             snapshots: Snapshots::default(),
             installing: None,
+            errands: Errands::default(),
             applied: state.applied,
             is_born,
             parts: Vec::new(),
@@ -281,6 +288,11 @@ impl Core {
     /// Whether its data are ahead of the log.
     pub fn is_speculating(&self) -> bool {
         !self.speculation.is_empty() || self.tx().has_effects()
+    }
+
+    /// Whether values are lent: its data are not all here.
+    pub fn is_lending(&self) -> bool {
+        self.tx().has_lent()
     }
 
     /// The last applied entry: index and term.

@@ -116,6 +116,14 @@ impl Outbox {
         reply.encode(protocol, &mut self.buffer);
     }
 
+    /// Appends a reply that is written already.
+    pub fn push_encoded(&mut self, reply: BytesMut) {
+        match self.buffer.is_empty() {
+            true => self.buffer = reply,
+            false => self.buffer.extend_from_slice(&reply),
+        }
+    }
+
     /// The batch that the oldest held reply waits for.
     pub fn oldest_hold(&self) -> Option<BatchId> {
         self.holds.front().and_then(|hold| hold.batch)

@@ -60,12 +60,16 @@ impl Core {
 
     /// Whether an entry, of a whole batch, can be applied without a large value being written at once.
     pub(super) fn is_entry_ready(&mut self, entry: &CommittedEntry) -> bool {
-        let keyspace = self.tx.keyspace_mut();
-        if self.standing.is_leading() || entry.more || !keyspace.is_walking() {
+        let has_lent = self.tx.has_lent();
+        if self.standing.is_leading() || entry.more || !self.keyspace().is_walking() && !has_lent {
             return true;
         }
         // Whoever applies it tells what is wrong with it.
         let Ok(batch) = Batch::decode(&entry.data) else { return true };
+        if has_lent && self.changes_lent(&batch) {
+            return false; // it is looked at again when that is back
+        }
+        let keyspace = self.tx.keyspace_mut();
         let mut ready = true;
         let mut last: Option<&[u8]> = None;
         for effect in batch.effects().map_while(Result::ok) {
@@ -79,6 +83,21 @@ impl Core {
             self.snapshots.awaiting = true;
         }
         ready
+    }
+
+    /// Whether a batch changes what is lent, or looks at it.
+    fn changes_lent(&self, batch: &Batch<'_>) -> bool {
+        let mut last: Option<&[u8]> = None;
+        batch.effects().map_while(Result::ok).any(|effect| {
+            let before = std::mem::replace(&mut last, effect.key());
+            match effect {
+                Effect::Copy { key, to } | Effect::Rename { key, to } => {
+                    self.tx.is_lent(key) || self.tx.is_lent(to)
+                }
+                Effect::ClearSlots { .. } => true,
+                _ => effect.key().is_some_and(|key| before != Some(key) && self.tx.is_lent(key)),
+            }
+        })
     }
 
     /// What waited for a value that is written now goes on; it may have to wait for another.

@@ -115,6 +115,9 @@ impl Shard {
 
     /// Deals with one request.
     fn request(&mut self, id: SessionId, words: &[&[u8]]) -> Done {
+        if std::mem::take(&mut self.sessions[id].is_answered) {
+            return self.done(id); // it was an errand
+        }
         let mut request = match Request::read(words) {
             Ok(request) => request,
             Err(_) if command::is_http(words) => {
@@ -131,23 +134,32 @@ impl Shard {
         }
         match self.admit(id, &request, Via::Client) {
             Ok(Admission::Later(reason)) => return Done::Later(reason),
-            Ok(Admission::Now) => self.act(id, &request),
+            Ok(Admission::Now) => {
+                if let Some(reason) = self.act(id, &request) {
+                    return Done::Later(reason);
+                }
+            }
             Err(error) => self.reject(id, request.command, &error),
         }
         self.done(id)
     }
 
-    /// Executes a client's request that was admitted, or keeps it for `EXEC`.
-    fn act(&mut self, id: SessionId, request: &Request<'_>) {
+    /// Executes a client's request that was admitted, or keeps it for `EXEC`. Returns what it waits for if it is
+    /// executed elsewhere.
+    fn act(&mut self, id: SessionId, request: &Request<'_>) -> Option<Reason> {
         self.sessions[id].last_command = Some(request.command);
         if self.is_queued(id, request.command) {
             self.queue(id, request);
         } else if self.is_busy() {
             self.run_beside_script(id, request);
         } else {
-            self.run(id, request);
+            let elsewhere = self.send_if_large(id, request).or_else(|| self.run(id, request));
+            if elsewhere.is_some() {
+                return elsewhere;
+            }
         }
         self.note_reader(id);
+        None
     }
 }
 
@@ -255,7 +267,7 @@ impl Core {
 }
 
 /// Bytes of a reply that is written before it is counted: the weight is an upper bound.
-const SMALL_BYTES: usize = 64 << 10;
+pub(super) const SMALL_BYTES: usize = 64 << 10;
 
 /// Puts a reply out, unless its client would leave more unread than it may.
 pub(super) fn put_out(

@@ -12,6 +12,8 @@ pub struct Session {
     session: session::Session,
     /// What is known of the request at the start of its buffer.
     pub unfinished: Unfinished,
+    /// The request at the start of its buffer was executed elsewhere, and is answered.
+    pub is_answered: bool,
     /// Replies on their way.
     pub outbox: Outbox,
     /// Since when a reply is held that no one can settle, boot clock.
@@ -21,7 +23,13 @@ pub struct Session {
 impl Session {
     /// A connection whose session has just begun.
     pub fn new(session: session::Session) -> Self {
-        Self { session, unfinished: Unfinished::default(), outbox: Outbox::default(), unsettled_since: None }
+        Self {
+            session,
+            unfinished: Unfinished::default(),
+            is_answered: false,
+            outbox: Outbox::default(),
+            unsettled_since: None,
+        }
     }
 
     /// Bytes of replies and messages that it may leave unread.

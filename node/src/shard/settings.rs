@@ -46,6 +46,9 @@ pub struct ShardSettings {
     /// Bytes that are written at once for a snapshot because they are about to change; who would change more
     /// waits: see [`super::preparing`].
     pub snapshot_at_once_bytes_max: usize,
+    /// Elements that a request works through at most, or KiB of strings, to be executed here and not elsewhere;
+    /// `large-request-elements`. See [`super::errands`].
+    pub large_elements: usize,
     /// Bytes of batches in flight before no more requests are executed.
     pub in_flight_bytes_max: usize,
     /// Bytes of replies that a client may leave unread; `client-output-buffer-limit normal`.
@@ -99,6 +102,8 @@ impl Default for ShardSettings {
             snapshot_pending_bytes_max: 16 << 20,
             // About a millisecond.
             snapshot_at_once_bytes_max: 256 << 10,
+            // Some ten milliseconds.
+            large_elements: 10_000,
             in_flight_bytes_max: 128 << 20,
             outbox_bytes_max: 1 << 30,
             outbox_listening_bytes_max: 32 << 20,
@@ -142,4 +147,6 @@ pub enum PlantedFault {
     LeaderAhead,
     /// Keys expire by the node's wall clock.
     ExpiryByWall,
+    /// What was lent before leadership was lost comes back as it has become meanwhile.
+    OutcomeOfOtherTerm,
 }

@@ -79,6 +79,8 @@ impl Core {
         let idle = !snapshots.wanted || snapshots.point.is_some() || self.installing.is_some();
         // Between parts of a batch there is no state.
         let idle = idle || !self.parts.is_empty() || !self.held_entries.is_empty();
+        // What is lent is not there to be written.
+        let idle = idle || self.tx().has_lent();
         if idle || self.tx().has_effects() || self.surroundings.boot_ns() < snapshots.not_before_ns {
             return;
         }
@@ -100,6 +102,15 @@ impl Core {
         snapshots.point = Some(point);
         snapshots.complete = false;
         snapshots.pending_bytes = 0;
+        self.offer_errands();
+    }
+
+    /// Whether a snapshot is to begin as soon as it can.
+    pub(super) fn is_snapshot_due(&self) -> bool {
+        let snapshots = &self.snapshots;
+        snapshots.wanted
+            && snapshots.point.is_none()
+            && self.surroundings.boot_ns() >= snapshots.not_before_ns
     }
 
     /// Whether [`Core::walk`] has something to do.
@@ -219,6 +230,7 @@ impl Core {
     pub fn begin_install(&mut self, index: u64, term: u64) {
         assert!(index > self.applied.0, "a snapshot is installed only if it is ahead");
         self.step_down();
+        self.recall_all();
         if !self.speculation.is_empty() {
             marks::reached("snapshot installed with replies held");
         }

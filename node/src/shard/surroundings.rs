@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moonraft_router::{Network, SlotMap};
 
-use super::BusyShard;
+use super::{BusyShard, Errand, Outcome};
 pub use crate::command::client::ProcessFacts;
 use crate::consensus::ShardTimes;
 
@@ -45,6 +45,12 @@ pub trait Surroundings {
     fn free(&self, large: Box<dyn Send>) {
         drop(large);
     }
+    /// Has an errand carried out elsewhere; [`Event::ErrandsDone`](super::Event::ErrandsDone) follows.
+    fn send(&self, errand: Box<Errand>);
+    /// What came of errands that have been carried out, and was not asked for before.
+    fn outcomes(&self) -> Vec<Outcome>;
+    /// Waits for what comes of this errand, which is under way.
+    fn await_outcome(&self, number: u64) -> Outcome;
     /// The node is to end as it does when it is told to by a signal.
     fn shut_down(&self);
 }

@@ -10,6 +10,7 @@
 //! * the walk of a snapshot who waits for the value that it has written, its writer who waits for that;
 //! * a leader, or time without one, who waits for one; the end of a script, or of its patience, who waits for it;
 //! * a commit that decides whose slots are who waits for that: [`Core::tell_owner`];
+//! * an errand that comes back who waits for what was lent to it, or to be sent: [`super::errands`];
 //! * a loss of leadership all that wait for something of a leader: they wait for the next, or are redirected.
 //!
 //! A request that is blocked is not in its session's buffer any more: see [`super::blocked`]. Here is only that its session
@@ -270,6 +271,9 @@ impl Core {
 
     /// Requests are left unread for a while, or are read again; meanwhile the data stay as they are.
     pub(super) fn set_pause(&mut self, pause: Option<Pause>) {
+        if pause.is_some() {
+            self.recall_all();
+        }
         self.pause = pause;
         self.timers.set(Timer::Pause, pause.map(|pause| pause.until_ns));
         self.tx_mut().keep_expired(pause.is_some());

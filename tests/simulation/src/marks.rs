@@ -61,6 +61,10 @@ pub const ALL: &[&str] = &[
     "log waited for a large value of a snapshot",
     "snapshot installed by one that led before",
     "snapshot installed with replies held",
+    // Large requests.
+    "request sent on an errand",
+    "errand called back",
+    "lent value called back by a block or a script",
     // Disks.
     "unsynced write lost",
     "unsynced write kept",

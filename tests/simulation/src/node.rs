@@ -14,7 +14,7 @@ use moonraft::{
     control::{Topology, birth::Birth},
     log::{LogWrites, RecoveredGroup},
     replica::{DiskHealth, Dispatch, Install, Intake, Message, Notice, Progress},
-    shard::{Busy, BusyShard, ProcessFacts, Shard, ShardSettings, State, Surroundings},
+    shard::{Busy, BusyShard, Errand, Outcome, ProcessFacts, Shard, ShardSettings, State, Surroundings},
 };
 use moonraft_router::{Network, SlotMap};
 use rand::rngs::StdRng;
@@ -28,6 +28,31 @@ struct SimulatedSurroundings {
     map: Rc<RefCell<Arc<SlotMap>>>,
     kills: Rc<Cell<bool>>,
     used_bytes: Rc<Cell<u64>>,
+    errands: Rc<Errands>,
+}
+
+/// What one replica has had executed elsewhere.
+#[derive(Default)]
+pub struct Errands {
+    /// Carried out, but nobody knows yet.
+    under_way: RefCell<VecDeque<Outcome>>,
+    /// Come back, and not asked for.
+    come: RefCell<Vec<Outcome>>,
+    /// How many have been sent.
+    sent: Cell<usize>,
+}
+
+impl Errands {
+    /// How many have been sent since this was asked last.
+    pub fn newly_sent(&self) -> usize {
+        self.sent.take()
+    }
+
+    /// The oldest comes back, unless it was called back before.
+    pub fn come(&self) {
+        let outcome = self.under_way.borrow_mut().pop_front();
+        self.come.borrow_mut().extend(outcome);
+    }
 }
 
 impl Surroundings for SimulatedSurroundings {
@@ -69,6 +94,24 @@ impl Surroundings for SimulatedSurroundings {
     fn while_busy(&self, _: &mut BusyShard<'_>) -> Busy {
         if self.kills.get() { Busy::Kill } else { Busy::Continue }
     }
+    fn send(&self, errand: Box<Errand>) {
+        self.errands.under_way.borrow_mut().push_back(errand.run());
+        self.errands.sent.set(self.errands.sent.get() + 1);
+    }
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.errands.come.take()
+    }
+    fn await_outcome(&self, number: u64) -> Outcome {
+        let (mut under_way, mut come) = (self.errands.under_way.borrow_mut(), self.errands.come.borrow_mut());
+        let is_it = |outcome: &Outcome| outcome.number == number;
+        match under_way.iter().position(is_it) {
+            Some(at) => under_way.remove(at).expect("it is there"),
+            None => {
+                let at = come.iter().position(is_it).expect("it was sent");
+                come.remove(at)
+            }
+        }
+    }
     fn shut_down(&self) {
         // The faults of a plan end nodes, not clients.
     }
@@ -101,6 +144,8 @@ pub struct Running {
     pub mailboxes: Vec<Option<VecDeque<Message>>>,
     /// When each wakes, true time, if it waits for a time.
     pub alarms: Vec<u64>,
+    /// What each has had executed elsewhere.
+    pub errands: Vec<Rc<Errands>>,
     /// How far each is.
     pub progress: Vec<Arc<Progress>>,
     /// Their leases.
@@ -175,6 +220,7 @@ impl Node {
         self.life += 1;
         let recovered = self.disk.log.recover();
         let leases: Vec<Arc<LeaseCell>> = start.seeds.iter().map(|_| Arc::default()).collect();
+        let errands: Vec<Rc<Errands>> = start.seeds.iter().map(|_| Rc::default()).collect();
         let shards = start.seeds.iter().enumerate().map(|(shard, &seed)| {
             let group = shard as u32;
             let last = recovered.get(&group).map(|it| (it.last_index, it.terms.term(it.last_index)));
@@ -185,6 +231,7 @@ impl Node {
                 map: Rc::clone(&self.map),
                 kills: Rc::clone(&self.kills),
                 used_bytes: Rc::clone(&self.used_bytes),
+                errands: Rc::clone(&errands[shard]),
             };
             let settings = ShardSettings {
                 shard: group,
@@ -208,6 +255,7 @@ impl Node {
             intakes: leases.iter().map(|_| Intake::default()).collect(),
             mailboxes: leases.iter().map(|_| None).collect(),
             alarms: leases.iter().map(|_| u64::MAX).collect(),
+            errands: errands.clone(),
             progress: (0..leases.len()).map(progress).collect(),
             leases,
             inbox: VecDeque::new(),

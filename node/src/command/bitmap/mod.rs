@@ -11,6 +11,7 @@ use super::{
     arguments::{integer, is, parse_integer},
     key_specs::{KeyFlag, uses},
     string::{STRING_BYTES_MAX, clamp},
+    work,
 };
 use crate::keyspace::Tx;
 
@@ -26,11 +27,24 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         flags: &[Flag::DenyOom],
         run: Run::Write(setbit),
+        work: Some(work::grown_to_bit),
         ..ROW
     },
     Command { name: "getbit", arity: Arity::Exactly(3), flags: &[Flag::Fast], run: Run::Read(getbit), ..ROW },
-    Command { name: "bitcount", arity: Arity::AtLeast(2), run: Run::Read(bitcount), ..ROW },
-    Command { name: "bitpos", arity: Arity::AtLeast(3), run: Run::Read(bitpos), ..ROW },
+    Command {
+        name: "bitcount",
+        arity: Arity::AtLeast(2),
+        run: Run::Read(bitcount),
+        work: Some(work::passed),
+        ..ROW
+    },
+    Command {
+        name: "bitpos",
+        arity: Arity::AtLeast(3),
+        run: Run::Read(bitpos),
+        work: Some(work::passed),
+        ..ROW
+    },
     Command {
         name: "bitop",
         arity: Arity::AtLeast(4),
@@ -38,6 +52,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(bitop),
+        work: Some(work::values),
         ..ROW
     },
     Command {

@@ -11,6 +11,7 @@ use super::{
     arguments::room_for,
     generic::{cursor, scan_options, scan_reply},
     key_specs::uses,
+    work,
 };
 use crate::keyspace::Tx;
 
@@ -65,7 +66,14 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(smismember),
         ..ROW
     },
-    Command { name: "smembers", arity: Arity::Exactly(2), run: Run::Read(smembers), tips: UNORDERED, ..ROW },
+    Command {
+        name: "smembers",
+        arity: Arity::Exactly(2),
+        run: Run::Read(smembers),
+        tips: UNORDERED,
+        work: Some(work::values),
+        ..ROW
+    },
     Command {
         name: "scard",
         arity: Arity::Exactly(2),
@@ -81,6 +89,7 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::MOVE],
         run: Run::Write(draw::spop),
         tips: RANDOM,
+        work: Some(work::counted),
         ..ROW
     },
     Command {
@@ -88,6 +97,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         run: Run::Read(draw::srandmember),
         tips: RANDOM,
+        work: Some(work::counted),
         ..ROW
     },
     Command {
@@ -100,24 +110,31 @@ pub const COMMANDS: &[Command] = &[
         ..ROW
     },
     Command { name: "sscan", arity: Arity::AtLeast(3), run: Run::Read(sscan), tips: RANDOM, ..ROW },
-    Command { name: "sinter", run: Run::Read(algebra::sinter), ..COMBINES },
-    Command { name: "sunion", run: Run::Read(algebra::sunion), ..COMBINES },
-    Command { name: "sdiff", run: Run::Read(algebra::sdiff), ..COMBINES },
+    Command { name: "sinter", run: Run::Read(algebra::sinter), work: Some(work::smallest), ..COMBINES },
+    Command { name: "sunion", run: Run::Read(algebra::sunion), work: Some(work::values), ..COMBINES },
+    Command { name: "sdiff", run: Run::Read(algebra::sdiff), work: Some(work::values), ..COMBINES },
     Command {
         name: "sintercard",
         arity: Arity::AtLeast(3),
         keys: Keys::Counted { count: 1, also: None },
         run: Run::Read(algebra::sintercard),
+        work: Some(work::smallest),
         ..ROW
     },
     Command {
         name: "sinterstore",
         key_flags: &[uses::UPDATE, uses::READ],
         run: Run::Write(algebra::sinterstore),
+        work: Some(work::smallest),
         ..STORES
     },
-    Command { name: "sunionstore", run: Run::Write(algebra::sunionstore), ..STORES },
-    Command { name: "sdiffstore", run: Run::Write(algebra::sdiffstore), ..STORES },
+    Command {
+        name: "sunionstore",
+        run: Run::Write(algebra::sunionstore),
+        work: Some(work::values),
+        ..STORES
+    },
+    Command { name: "sdiffstore", run: Run::Write(algebra::sdiffstore), work: Some(work::values), ..STORES },
 ];
 
 /// `SADD key member [member …]`

@@ -16,7 +16,8 @@ mod tests;
 use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
-use super::{Arity, Command, Family, Flag, Run, key_specs::uses};
+use super::{Arity, Command, Family, Flag, Run, key_specs::uses, work};
+use range::By;
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::SortedSet, keys: Keys::ONE, ..Command::BASE };
@@ -52,7 +53,14 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(range::zcount),
         ..ROW
     },
-    Command { name: "zdiff", arity: Arity::AtLeast(3), keys: SEVERAL, run: Run::Read(algebra::zdiff), ..ROW },
+    Command {
+        name: "zdiff",
+        arity: Arity::AtLeast(3),
+        keys: SEVERAL,
+        run: Run::Read(algebra::zdiff),
+        work: Some(work::values),
+        ..ROW
+    },
     Command {
         name: "zdiffstore",
         arity: Arity::AtLeast(4),
@@ -60,6 +68,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zdiffstore),
+        work: Some(work::values),
         ..ROW
     },
     Command {
@@ -74,6 +83,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: SEVERAL,
         run: Run::Read(algebra::zinter),
+        work: Some(work::smallest),
         ..ROW
     },
     Command {
@@ -81,6 +91,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: SEVERAL,
         run: Run::Read(algebra::zintercard),
+        work: Some(work::smallest),
         ..ROW
     },
     Command {
@@ -90,6 +101,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zinterstore),
+        work: Some(work::smallest),
         ..ROW
     },
     Command {
@@ -105,6 +117,7 @@ pub const COMMANDS: &[Command] = &[
         keys: SEVERAL,
         key_flags: &[uses::MOVE],
         run: Run::Write(pop::zmpop),
+        work: Some(work::popped),
         ..ROW
     },
     Command {
@@ -120,6 +133,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(pop::zpopmax),
+        work: Some(work::counted),
         ..ROW
     },
     Command {
@@ -128,6 +142,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::MOVE],
         run: Run::Write(pop::zpopmin),
+        work: Some(work::counted),
         ..ROW
     },
     Command {
@@ -136,11 +151,30 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Random],
         run: Run::Read(look::zrandmember),
         tips: &["nondeterministic_output"],
+        work: Some(work::counted),
         ..ROW
     },
-    Command { name: "zrange", arity: Arity::AtLeast(4), run: Run::Read(range::zrange), ..ROW },
-    Command { name: "zrangebylex", arity: Arity::AtLeast(4), run: Run::Read(range::zrangebylex), ..ROW },
-    Command { name: "zrangebyscore", arity: Arity::AtLeast(4), run: Run::Read(range::zrangebyscore), ..ROW },
+    Command {
+        name: "zrange",
+        arity: Arity::AtLeast(4),
+        run: Run::Read(range::zrange),
+        work: Some(range::work),
+        ..ROW
+    },
+    Command {
+        name: "zrangebylex",
+        arity: Arity::AtLeast(4),
+        run: Run::Read(range::zrangebylex),
+        work: Some(|keyspace, it| range::work_by(keyspace, it, By::Name, false)),
+        ..ROW
+    },
+    Command {
+        name: "zrangebyscore",
+        arity: Arity::AtLeast(4),
+        run: Run::Read(range::zrangebyscore),
+        work: Some(|keyspace, it| range::work_by(keyspace, it, By::Score, false)),
+        ..ROW
+    },
     Command {
         name: "zrangestore",
         arity: Arity::AtLeast(5),
@@ -148,6 +182,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(range::zrangestore),
+        work: Some(range::work_stored),
         ..ROW
     },
     Command {
@@ -170,6 +205,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebylex),
+        work: Some(|keyspace, it| range::work_by(keyspace, it, By::Name, false)),
         ..ROW
     },
     Command {
@@ -177,6 +213,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebyrank),
+        work: Some(|keyspace, it| range::work_by(keyspace, it, By::Rank, false)),
         ..ROW
     },
     Command {
@@ -184,19 +221,28 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(4),
         key_flags: &[uses::TAKE],
         run: Run::Write(range::zremrangebyscore),
+        work: Some(|keyspace, it| range::work_by(keyspace, it, By::Score, false)),
         ..ROW
     },
-    Command { name: "zrevrange", arity: Arity::AtLeast(4), run: Run::Read(range::zrevrange), ..ROW },
+    Command {
+        name: "zrevrange",
+        arity: Arity::AtLeast(4),
+        run: Run::Read(range::zrevrange),
+        work: Some(|keyspace, it| range::work_by(keyspace, it, By::Rank, true)),
+        ..ROW
+    },
     Command {
         name: "zrevrangebylex",
         arity: Arity::AtLeast(4),
         run: Run::Read(range::zrevrangebylex),
+        work: Some(|keyspace, it| range::work_by(keyspace, it, By::Name, true)),
         ..ROW
     },
     Command {
         name: "zrevrangebyscore",
         arity: Arity::AtLeast(4),
         run: Run::Read(range::zrevrangebyscore),
+        work: Some(|keyspace, it| range::work_by(keyspace, it, By::Score, true)),
         ..ROW
     },
     Command {
@@ -226,6 +272,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: SEVERAL,
         run: Run::Read(algebra::zunion),
+        work: Some(work::values),
         ..ROW
     },
     Command {
@@ -235,6 +282,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(algebra::zunionstore),
+        work: Some(work::values),
         ..ROW
     },
 ];

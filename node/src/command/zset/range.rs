@@ -6,13 +6,13 @@ use moonraft_proto::{Effect, Reply};
 
 use super::{
     super::{
-        CommandError, Outcome,
+        CommandError, Outcome, Request,
         arguments::{c_text, integer, is, nearest_float, room_for, span},
     },
     members_reply,
     put::emit_put,
 };
-use crate::keyspace::{Blob, SortedSet, Tx};
+use crate::keyspace::{Blob, Keyspace, SortedSet, Tx, Value};
 
 /// A bound of scores.
 #[derive(Clone, Copy, Debug)]
@@ -65,9 +65,12 @@ fn name_bound(word: &[u8]) -> Result<NameBound<'_>, CommandError> {
 
 /// What the bounds of an interval are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+pub enum By {
+    /// Places in the order.
     Rank,
+    /// Scores.
     Score,
+    /// Names, of members with one score.
     Name,
 }
 
@@ -267,6 +270,37 @@ pub fn store(tx: &mut Tx, key: &[u8], pairs: &[(f64, impl AsRef<[u8]>)]) {
     for (score, member) in pairs {
         emit_put(tx, key, member.as_ref(), *score);
     }
+}
+
+// ---- how much that is ---------------------------------------------------------
+
+/// With fewer members there is no need to look for the bounds.
+const FEW: usize = 1_000;
+
+fn members_in(keyspace: &Keyspace, key: &[u8], form: Form, words: &[&[u8]]) -> usize {
+    let Some(Value::Sorted(sorted)) = keyspace.get(key).map(|object| &object.value) else { return 0 };
+    if sorted.len() <= FEW {
+        return sorted.len();
+    }
+    RangeQuery::parse(form, words).map_or(0, |query| query.positions(sorted).len())
+}
+
+/// How many members a `ZRANGE` works through.
+pub fn work(keyspace: &Keyspace, request: &Request<'_>) -> usize {
+    let form = Form { by: None, reverse: None, stores: false };
+    members_in(keyspace, request.words[1], form, &request.words[2..])
+}
+
+/// How many members a `ZRANGESTORE` works through.
+pub fn work_stored(keyspace: &Keyspace, request: &Request<'_>) -> usize {
+    let form = Form { by: None, reverse: None, stores: true };
+    members_in(keyspace, request.words[2], form, &request.words[3..])
+}
+
+/// How many members one of the older forms works through, or one that removes a range.
+pub fn work_by(keyspace: &Keyspace, request: &Request<'_>, by: By, reverse: bool) -> usize {
+    let form = Form { by: Some(by), reverse: Some(reverse), stores: false };
+    members_in(keyspace, request.words[1], form, &request.words[2..])
 }
 
 // ---- counting and removing ---------------------------------------------------

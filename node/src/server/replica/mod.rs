@@ -100,6 +100,7 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
         unit_copied_bytes_max: bytes(settings.unit_copied_bytes_max),
         reply_bytes_max: bytes(settings.reply_bytes_max),
         sparse_bytes_max: bytes(settings.sparse_bytes_max),
+        large_elements: unlimited(settings.large_elements),
         memory_bytes_max: if settings.memory_bytes_max == 0 { u64::MAX } else { settings.memory_bytes_max },
         outbox_bytes_max: unlimited(settings.output_normal.hard_bytes),
         outbox_listening_bytes_max: unlimited(settings.output_pubsub.hard_bytes),

@@ -15,8 +15,8 @@ use crate::{
     glob,
     keyspace::tx::Publication,
     shard::{
-        Busy, BusyShard, CommittedEntry, Event, Output, ProcessFacts, SessionId, Shard, ShardSettings, State,
-        Surroundings,
+        Busy, BusyShard, CommittedEntry, Errand, Event, Outcome, Output, ProcessFacts, SessionId, Shard,
+        ShardSettings, State, Surroundings,
     },
 };
 
@@ -35,6 +35,10 @@ pub(crate) struct TestSurroundings {
     pub is_shut_down: Cell<bool>,
     /// How often the shard had something freed elsewhere.
     pub freed: Cell<usize>,
+    /// What came of errands, and was not asked for.
+    pub errands: RefCell<VecDeque<Outcome>>,
+    /// The shard is not told that they have come.
+    pub holds_errands: Cell<bool>,
     /// Done each time that a script which is over its time asks.
     pub while_busy: RefCell<Option<WhileBusy>>,
 }
@@ -100,6 +104,17 @@ impl Surroundings for TestSurroundings {
     }
     fn free(&self, _: Box<dyn Send>) {
         self.freed.set(self.freed.get() + 1);
+    }
+    fn send(&self, errand: Box<Errand>) {
+        self.errands.borrow_mut().push_back(errand.run());
+    }
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.errands.take().into()
+    }
+    fn await_outcome(&self, number: u64) -> Outcome {
+        let mut errands = self.errands.borrow_mut();
+        let at = errands.iter().position(|outcome| outcome.number == number);
+        errands.remove(at.expect("it is under way")).expect("it is there")
     }
     fn shut_down(&self) {
         self.is_shut_down.set(true);
@@ -188,6 +203,8 @@ impl ShardHarness {
             is_shut_down: Cell::new(false),
             freed: Cell::new(0),
             settings: RefCell::new(settings_now.map(|(name, value)| (name.into(), value.into())).into()),
+            errands: RefCell::default(),
+            holds_errands: Cell::new(false),
             while_busy: RefCell::default(),
         });
         let slots = [(0, LAST_OWN_SLOT)];
@@ -282,7 +299,10 @@ impl ShardHarness {
     fn settle(&mut self) {
         loop {
             let outputs = self.shard.take_outputs();
-            if outputs.is_empty() {
+            let errands_came = !self.world.errands.borrow().is_empty() && !self.world.holds_errands.get();
+            if errands_came {
+                self.shard.handle(Event::ErrandsDone);
+            } else if outputs.is_empty() {
                 return;
             }
             outputs.into_iter().for_each(|output| self.perform(output));

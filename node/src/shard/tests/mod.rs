@@ -4,6 +4,7 @@ mod admission;
 mod blocked;
 mod busy;
 mod deadlines;
+mod errands;
 mod formats;
 mod harness;
 mod networks;

@@ -109,7 +109,7 @@ impl World {
         let Some(running) = &self.nodes[node].running else { return };
         let state = &running.shards[shard];
         let index = state.applied().0;
-        if index % COMPARED_EACH != 0 || state.is_speculating() {
+        if index % COMPARED_EACH != 0 || state.is_speculating() || state.is_lending() {
             return;
         }
         let found = digest(&self.nodes[node], shard);
@@ -129,7 +129,9 @@ impl World {
             let first = applied(&self.nodes[0]);
             let settled = |node: &Node| {
                 let state = node.running.as_ref().map(|running| &running.shards[shard]);
-                state.is_some_and(|state| state.is_caught_up() && !state.is_speculating())
+                state.is_some_and(|state| {
+                    state.is_caught_up() && !state.is_speculating() && !state.is_lending()
+                })
             };
             first.is_some() && self.nodes.iter().all(|node| applied(node) == first && settled(node))
         })

@@ -67,6 +67,7 @@ enum Event {
     Wake(usize, u32),
     ShardTick(usize, u32),
     ShardWakes(usize, u32, usize),
+    ErrandComes(usize, u32, usize),
     Process(usize, u32),
     Deliver(usize, Box<Parcel>),
     Synced(usize, u32),
@@ -182,8 +183,15 @@ impl World {
         let now = Rc::new(Cell::new(0));
         let count = [1, 3, 3, 3, 3, 3, 3, 3, 5, 5][rng.random_range(0..10)];
         let shards = if rng.random_bool(0.7) { 1 } else { 2 };
-        let weather = weather::weather(&mut rng, settings.lease_weather);
-        let (consensus, shard_settings) = settings::product_settings(&mut rng, settings.fault, &weather);
+        let mut weather = weather::weather(&mut rng, settings.lease_weather);
+        let (consensus, mut shard_settings) = settings::product_settings(&mut rng, settings.fault, &weather);
+        // Of its own, so that runs without it are what they were.
+        let mut of_errands = StdRng::seed_from_u64(!settings.seed);
+        let fault_of_errands = settings.fault == Some(Fault::OutcomeOfOtherTerm);
+        if fault_of_errands || of_errands.random_bool(0.3) {
+            shard_settings.large_elements = of_errands.random_range(0..5);
+            weather.errand = [2, 20, 200][of_errands.random_range(0..3)] * MS;
+        }
         let drifting = rng.random_bool(0.5);
         let nodes: Vec<Node> =
             (0..count).map(|index| nodes::new_node(&mut rng, &now, index, count, shards, drifting)).collect();
@@ -271,6 +279,7 @@ impl World {
             Event::Wake(node, life) => self.wake(node, life),
             Event::ShardTick(node, life) => self.shard_tick(node, life),
             Event::ShardWakes(node, life, shard) => self.shard_wakes(node, life, shard),
+            Event::ErrandComes(node, life, shard) => self.errand_comes(node, life, shard),
             Event::Process(node, life) if self.is_awake(node, life) => self.process(node),
             Event::Process(..) => {}
             Event::Deliver(node, message) => self.deliver(node, message),

@@ -47,6 +47,8 @@ pub enum Fault {
     ScriptStoppedHalfWay,
     /// Published messages leave before their batch is committed.
     MessageBeforeCommit,
+    /// What was lent before leadership was lost comes back as it has become meanwhile.
+    OutcomeOfOtherTerm,
 }
 
 /// What a run is made of.
@@ -139,6 +141,7 @@ pub(super) fn product_settings(
         Some(Fault::FormatNotReadable) => shard.fault = Some(shard::PlantedFault::FormatNotReadable),
         Some(Fault::ClockBackwards) => shard.fault = Some(shard::PlantedFault::ClockBackwards),
         Some(Fault::LeaderAhead) => shard.fault = Some(shard::PlantedFault::LeaderAhead),
+        Some(Fault::OutcomeOfOtherTerm) => shard.fault = Some(shard::PlantedFault::OutcomeOfOtherTerm),
         Some(Fault::ExpiryByWall) => shard.fault = Some(shard::PlantedFault::ExpiryByWall),
         Some(
             Fault::TornTailAccepted

@@ -100,8 +100,26 @@ impl World {
     pub(super) fn gather(&mut self, node: usize, shard: usize) {
         let Some(running) = &mut self.nodes[node].running else { return };
         let outputs = running.shards[shard].take_outputs();
+        let sent = running.errands[shard].newly_sent();
         self.outputs.extend(outputs.into_iter().map(|output| (node, shard, output)));
         self.set_alarm(node, shard);
+        for _ in 0..sent {
+            let delay = self.rng.random_range(0..self.weather.errand);
+            self.after(delay, Event::ErrandComes(node, self.nodes[node].life, shard));
+        }
+    }
+
+    /// What a shard has had executed elsewhere is done.
+    pub(super) fn errand_comes(&mut self, node: usize, life: u32, shard: usize) {
+        if self.nodes[node].life == life && self.is_paused(node) {
+            return self.at(self.nodes[node].paused_until, Event::ErrandComes(node, life, shard));
+        }
+        if self.nodes[node].life == life
+            && let Some(running) = &mut self.nodes[node].running
+        {
+            running.errands[shard].come();
+            self.post(node, shard, ShardEvent::ErrandsDone);
+        }
     }
 
     /// Lets the next time happen that a shard waits for, if it does.

@@ -48,6 +48,8 @@ pub(super) struct Weather {
     pub(super) hand_over_in_watch: f64,
     /// Batches take many turns, in parts: whatever happens, happens between two of them.
     pub(super) in_parts: bool,
+    /// How long it takes, at most, to execute a request elsewhere.
+    pub(super) errand: u64,
 }
 
 /// A network so good that only leases stand between clients and a stale read.
@@ -78,6 +80,7 @@ fn lease_weather(rng: &mut StdRng) -> Weather {
         file_error: 0.0,
         hand_over_in_watch: 0.0,
         in_parts: false,
+        errand: MS,
     }
 }
 
@@ -125,6 +128,7 @@ pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
         file_error: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.15) },
         hand_over_in_watch: if quiet || rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..0.2) },
         in_parts,
+        errand: MS,
     }
 }
 
