@@ -147,7 +147,7 @@ def run_sweep(name, redis_port, other_port, is_self_check):
     requests, failures, known = cases.run(sweep, redis_port, other_port, is_self_check)
     if SWEEPS[name] is facts and not is_self_check:
         with Wire(redis_port) as redis_wire, Wire(other_port) as other_wire:
-            for compare in (facts.compare, facts.compare_counts):
+            for compare in (facts.compare, facts.compare_settings, facts.compare_counts):
                 count, wrong = compare(redis_wire, other_wire)
                 requests, failures = requests + count, failures + wrong
     print(

@@ -2,15 +2,13 @@
 //!
 //! Source: `config.c` of Redis 7.2 for the error texts.
 
-use std::ops::RangeInclusive;
-
 use super::{
-    rows::{Change, Kind, ROWS, Row, SECONDS_MAX, find},
+    form::{bytes, number, one_of, parse_bytes, within},
+    rows::{Change, Kind, Row, SECONDS_MAX, find, rows},
     settings::{OutputLimit, Settings, Share},
 };
-use crate::keyspace::integer::parse_integer;
 
-const NOT_INTEGER: &str = "argument couldn't be parsed into an integer";
+use crate::glob;
 
 /// Why a setting was refused. `Display` writes what follows `ERR ` on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,33 +27,38 @@ pub enum SettingError {
 }
 
 impl SettingError {
+    fn of(name: &str, reason: String) -> Self {
+        SettingError::Refused { name: name.to_owned(), reason }
+    }
+
     /// For a person who writes a file or a command line rather than `CONFIG SET`.
     pub fn explain(&self) -> String {
         match self {
-            SettingError::Unknown(name) => {
-                let known = ROWS.iter().flat_map(|row| [Some(row.name), row.alias]).flatten();
-                match super::nearest(name, known) {
-                    Some(near) => format!("there is no setting '{name}'; did you mean '{near}'?"),
-                    None => format!("there is no setting '{name}'"),
-                }
-            }
+            SettingError::Unknown(name) => match super::nearest(name, rows().flat_map(Row::names)) {
+                Some(near) => format!("there is no setting '{name}'; did you mean '{near}'?"),
+                None => format!("there is no setting '{name}'"),
+            },
             SettingError::Refused { name, reason } => format!("setting '{name}': {reason}"),
         }
     }
 }
 
 impl Settings {
-    /// The settings whose names `matches` accepts, with their values, as `CONFIG GET` shows them.
-    pub fn get(&self, matches: impl Fn(&str) -> bool) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        for row in ROWS {
-            for name in [Some(row.name), row.alias].into_iter().flatten() {
-                if matches(name) {
-                    found.push((name, self.value(row)));
-                }
-            }
-        }
-        found
+    /// The settings whose names match a pattern, with their values, as `CONFIG GET` shows them; `of_node` knows
+    /// those that only the node does.
+    pub fn get(&self, pattern: &[u8], of_node: impl Fn(&str) -> String) -> Vec<(&'static str, String)> {
+        let pattern = pattern.to_ascii_lowercase();
+        let named = rows().flat_map(|row| row.names().map(move |name| (name, row)));
+        let is_asked = |name: &str, row: &Row| match row.is_hidden {
+            true => pattern == name.as_bytes(),
+            false => glob::matches(&pattern, name.as_bytes()),
+        };
+        let found = named.filter(|(name, row)| is_asked(name, row));
+        let value = |row: &Row| match row.kind {
+            Kind::OfNode(_) => of_node(row.name),
+            _ => self.value(row),
+        };
+        found.map(|(name, row)| (name, value(row))).collect()
     }
 
     /// The value of one row.
@@ -78,7 +81,9 @@ impl Settings {
                 let (normal, pubsub) = (shown(&self.output_normal), shown(&self.output_pubsub));
                 format!("normal {normal} slave 0 0 0 pubsub {pubsub}")
             }
-            Kind::Fixed(value) => value.to_owned(),
+            Kind::Kept(_, default) => self.kept.get(row.name).cloned().unwrap_or_else(|| default.to_owned()),
+            Kind::Only(_, value) => value.to_owned(),
+            Kind::OfNode(_) => String::new(),
         }
     }
 
@@ -91,18 +96,26 @@ impl Settings {
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<(), SettingError> {
         let mut changed = self.clone();
-        let mut seen: Vec<&'static str> = Vec::new();
+        let mut found: Vec<(&str, &'static Row, &str)> = Vec::new();
         for (name, value) in pairs {
             let row = find(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?;
-            let refused = |reason: String| SettingError::Refused { name: name.to_owned(), reason };
-            if seen.contains(&row.name) {
-                return Err(refused("duplicate parameter".to_owned()));
+            let refused = |reason: &str| SettingError::of(name, reason.to_owned());
+            match row.change {
+                Change::AtStart => return Err(refused("can't set immutable config")),
+                Change::Protected => return Err(refused("can't set protected config")),
+                Change::Anytime | Change::AtStartHere => {}
             }
-            seen.push(row.name);
-            if row.change == Change::AtStart && self.value(row) != value {
-                return Err(refused("can't set immutable config".to_owned()));
+            if found.iter().any(|(other, ..)| other.eq_ignore_ascii_case(name)) {
+                return Err(refused("duplicate parameter"));
             }
-            changed.assign(row, value).map_err(refused)?;
+            found.push((name, row, value));
+        }
+        for (name, row, value) in found {
+            changed.assign(row, value).map_err(|reason| SettingError::of(name, reason))?;
+            if row.change == Change::AtStartHere && changed.value(row) != self.value(row) {
+                let why = "it is settled when the node starts, by the cluster file or --set";
+                return Err(SettingError::of(name, why.to_owned()));
+            }
         }
         *self = changed;
         Ok(())
@@ -114,24 +127,17 @@ impl Settings {
     /// The name is unknown, or the value is not what the setting takes.
     pub fn set_at_start(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         let row = find(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?;
-        self.assign(row, value).map_err(|reason| SettingError::Refused { name: name.to_owned(), reason })
+        self.assign(row, value).map_err(|reason| SettingError::of(name, reason))
     }
 
     fn assign(&mut self, row: &Row, value: &str) -> Result<(), String> {
         match row.kind {
-            Kind::Number(bounds, field) => {
-                let range = bounds.0..=bounds.1;
-                let number = parse_integer(value.as_bytes()).ok_or(NOT_INTEGER)?;
-                *field(self) = within(u64::try_from(number).unwrap_or(u64::MAX), range)?;
+            Kind::Number((least, most), field) => {
+                let bound = |bound: u64| i64::try_from(bound).unwrap_or(i64::MAX);
+                *field(self) = number(value, bound(least)..=bound(most))? as u64;
             }
-            Kind::Signed(least, most, field) => {
-                let number = parse_integer(value.as_bytes()).ok_or(NOT_INTEGER)?;
-                *field(self) = within(number, least..=most)?;
-            }
-            Kind::Bytes(bounds, field) => {
-                let bytes = parse_bytes(value).ok_or("argument must be a memory value")?;
-                *field(self) = within(bytes, bounds.0..=bounds.1)?;
-            }
+            Kind::Signed(least, most, field) => *field(self) = number(value, least..=most)?,
+            Kind::Bytes((least, most), field) => *field(self) = within(bytes(value)?, least..=most)?,
             Kind::Share(bounds, why, field) => {
                 *field(self) = match value.strip_suffix('%').map(|percent| percent.parse::<u64>()) {
                     Some(Ok(percent @ 0..=100)) => Share::Percent(percent),
@@ -144,17 +150,22 @@ impl Settings {
                 };
             }
             Kind::BytesOrOff(bounds, why, field) => {
-                let bytes = parse_bytes(value).ok_or("argument must be a memory value")?;
-                *field(self) = off_or_within(bytes, bounds, why)?;
+                *field(self) = off_or_within(bytes(value)?, bounds, why)?;
             }
             Kind::Choice(choices, _, write) => {
-                let choice = choices.iter().position(|choice| choice.eq_ignore_ascii_case(value));
-                let list = || format!("argument(s) must be one of the following: {}", choices.join(", "));
-                write(self, choice.ok_or_else(list)?);
+                write(self, one_of(choices, value)?);
             }
             Kind::OutputLimits => self.assign_output_limits(value)?,
-            Kind::Fixed(only) if only == value => {}
-            Kind::Fixed(only) => return Err(format!("it is always '{only}'. {}", row.doc)),
+            Kind::Kept(form, _) => drop(self.kept.insert(row.name, form.shown(value)?)),
+            Kind::Only(form, only) => {
+                if form.shown(value)? != only {
+                    return Err(format!("it is always '{only}'. {}", row.doc));
+                }
+            }
+            Kind::OfNode(form) => {
+                form.shown(value)?;
+                return Err(row.doc.to_owned());
+            }
         }
         Ok(())
     }
@@ -200,31 +211,6 @@ fn off_or_within(bytes: u64, (least, most): (u64, u64), why: &str) -> Result<u64
     Err(format!("argument must be 0, or between {least} and {most} inclusive: {why}"))
 }
 
-fn within<N: PartialOrd + std::fmt::Display>(number: N, range: RangeInclusive<N>) -> Result<N, String> {
-    if range.contains(&number) {
-        return Ok(number);
-    }
-    Err(format!("argument must be between {} and {} inclusive", range.start(), range.end()))
-}
-
-/// `512mb` and its like: `k`, `m`, `g` count in thousands, `kb`, `mb`, `gb` in powers of two.
-fn parse_bytes(text: &str) -> Option<u64> {
-    let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number = if number.is_empty() { "0" } else { number }; // as in Redis
-    let factor = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" => 1000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,17 +223,19 @@ mod tests {
 
     #[test]
     fn every_row_takes_its_own_default() {
-        for row in ROWS {
+        for row in rows().filter(|row| !matches!(row.kind, Kind::OfNode(_))) {
             let mut settings = Settings::default();
             let value = settings.value(row);
             settings.set_at_start(row.name, &value).expect("a default is a legal value");
+            assert_eq!(settings.value(row), value, "{}", row.name);
+            settings.kept.clear();
             assert_eq!(settings, Settings::default(), "{}", row.name);
         }
     }
 
     #[test]
     fn every_row_that_can_change_writes_what_it_reads() {
-        for row in ROWS {
+        for row in rows().filter(|row| !matches!(row.kind, Kind::OfNode(_))) {
             let other = match row.kind {
                 Kind::Number((least, most), _) | Kind::Bytes((least, most), _) => {
                     [least, most].map(|number| number.to_string()).to_vec()
@@ -263,7 +251,7 @@ mod tests {
                 Kind::OutputLimits => {
                     vec!["normal 1048578 1048577 1 slave 0 0 0 pubsub 1048580 1048579 4".to_owned()]
                 }
-                Kind::Fixed(_) => continue,
+                Kind::Kept(..) | Kind::Only(..) | Kind::OfNode(_) => continue,
             };
             for value in other {
                 let mut settings = Settings::default();
@@ -275,8 +263,7 @@ mod tests {
 
     #[test]
     fn names_are_told_apart() {
-        let mut names: Vec<&str> =
-            ROWS.iter().flat_map(|row| [Some(row.name), row.alias]).flatten().collect();
+        let mut names: Vec<&str> = rows().flat_map(Row::names).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
@@ -309,7 +296,12 @@ mod tests {
         );
         assert_eq!(refusal("maxmemory", "1tb"), failed("maxmemory") + "argument must be a memory value");
         assert_eq!(refusal("tcp-backlog", "5"), failed("tcp-backlog") + "can't set immutable config");
-        assert_eq!(refusal("appendonly", "no"), failed("appendonly") + "can't set immutable config");
+        let always = "it is always 'yes'. Every write is in the Raft log before it is acknowledged.";
+        assert_eq!(refusal("appendonly", "no"), failed("appendonly") + always);
+        assert_eq!(refusal("appendonly", "x"), failed("appendonly") + "argument must be 'yes' or 'no'");
+        assert_eq!(refusal("daemonize", "no"), failed("daemonize") + "can't set immutable config");
+        assert_eq!(refusal("dir", "/tmp"), failed("dir") + "can't set protected config");
+        assert_eq!(refusal("port", "x"), failed("port") + "argument couldn't be parsed into an integer");
         assert_eq!(set(&[("appendonly", "yes")]), Ok(Settings::default()));
         let twice = set(&[("timeout", "1"), ("timeout", "2")]).unwrap_err();
         assert_eq!(twice, failed("timeout") + "duplicate parameter");
@@ -351,7 +343,7 @@ mod tests {
     fn an_alias_is_the_same_setting() {
         let settings = set(&[("lua-time-limit", "100")]).unwrap();
         assert_eq!(settings.busy_after_ms, 100);
-        let shown = settings.get(|name| name.ends_with("limit") && name.starts_with("lua"));
+        let shown = settings.get(b"lua*limit", |_| String::new());
         assert_eq!(shown, [("lua-time-limit", "100".to_owned())]);
     }
 

@@ -1,7 +1,8 @@
 //! What a node is told from outside: the cluster file and the settings.
 //!
-//! * [`settings`]: every setting and its default; [`rows`]: its name, its kind and its
-//!   meaning; [`change`]: `CONFIG GET` and `CONFIG SET` read and write the same table.
+//! * [`settings`]: every setting that works and its default; [`rows`]: its name, its kind and its
+//!   meaning; [`kept`] and [`refused`]: settings of Redis that change nothing, or cannot be changed;
+//!   [`form`]: what values look like; [`change`]: `CONFIG GET` and `CONFIG SET` read and write the same tables.
 //! * [`cluster_file`]: the TOML file that is the same for all nodes.
 //!
 //! INVARIANT: what has been read has been checked. No other module asks again
@@ -9,8 +10,13 @@
 
 pub mod change;
 pub mod cluster_file;
+pub mod form;
+pub mod kept;
+pub mod refused;
 pub mod rows;
 pub mod settings;
+#[cfg(test)]
+mod told;
 
 pub use change::SettingError;
 pub use cluster_file::{ClusterFile, FileError, NodeEntry, OutsideEntry};

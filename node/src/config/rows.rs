@@ -5,13 +5,16 @@
 //! `CONFIG SET` go through the rows and through nothing else. Names and units
 //! are those of redis.conf where Redis has the setting.
 //!
-//! Rows of the kind [`Kind::Fixed`] are settings that clients and tools ask
-//! after and that Moonraft cannot change: they show what is true here
-//! (`appendonly yes`), and setting them to something else is refused.
+//! Here are those that work. [`super::kept`] are settings of Redis that change nothing, [`super::refused`] those
+//! that show what is true here and cannot be changed: together every name that `CONFIG GET *` of Redis 7.2 lists.
 //!
 //! Source: `config.c` of Redis 7.2 for names and kinds.
 
-use super::settings::{FORMAT_LIMIT, LOG_LEVELS, Reads, Settings, Share};
+use super::{
+    form::Form,
+    kept, refused,
+    settings::{FORMAT_LIMIT, LOG_LEVELS, Reads, Settings, Share},
+};
 
 /// What `reads` takes.
 const READS: &[&str] = &["lease", "read-index"];
@@ -23,6 +26,22 @@ pub enum Change {
     Anytime,
     /// Only by the cluster file or `--set`: it shapes what is made at the start.
     AtStart,
+    /// The same, though Redis changes it at any time: the value that it has is taken.
+    AtStartHere,
+    /// Neither: it would be a way to files of the machine.
+    Protected,
+}
+
+impl Row {
+    /// With another name that Redis takes, too.
+    pub(super) const fn or(self, alias: &'static str) -> Row {
+        Row { alias: Some(alias), ..self }
+    }
+
+    /// Its names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        [Some(self.name), self.alias].into_iter().flatten()
+    }
 }
 
 /// What a setting takes, and where it is kept.
@@ -42,8 +61,12 @@ pub enum Kind {
     Choice(&'static [&'static str], fn(&Settings) -> usize, fn(&mut Settings, usize)),
     /// `client-output-buffer-limit`.
     OutputLimits,
-    /// Always this; see the module's header.
-    Fixed(&'static str),
+    /// Any such value, which changes nothing; and what it is at first. See [`super::kept`].
+    Kept(Form, &'static str),
+    /// Always this; see [`super::refused`].
+    Only(Form, &'static str),
+    /// Always what the node was started with.
+    OfNode(Form),
 }
 
 /// The least and the largest value.
@@ -62,14 +85,12 @@ pub struct Row {
     pub kind: Kind,
     /// What it means.
     pub doc: &'static str,
+    /// `CONFIG GET` shows it only to who knows its name.
+    pub is_hidden: bool,
 }
 
 const fn row(name: &'static str, change: Change, kind: Kind, doc: &'static str) -> Row {
-    Row { name, alias: None, change, kind, doc }
-}
-
-const fn fixed(name: &'static str, value: &'static str, doc: &'static str) -> Row {
-    row(name, AtStart, Kind::Fixed(value), doc)
+    Row { name, alias: None, change, kind, doc, is_hidden: false }
 }
 
 /// Milliseconds of an hour: longer waits than that are mistakes.
@@ -85,10 +106,10 @@ const DISK_BYTES_LEAST: u64 = 128 << 20;
 /// Clients that a replica takes at least: whoever sets the limit, and whoever looks after the node, must get in.
 const CLIENTS_MIN: u64 = 16;
 
-use Change::{Anytime, AtStart};
+use Change::{Anytime, AtStart, AtStartHere};
 
-/// The settings that can be set.
-pub const ROWS: &[Row] = &[
+/// The settings that work.
+const ROWS: &[Row] = &[
     row(
         "reads",
         AtStart,
@@ -157,15 +178,13 @@ pub const ROWS: &[Row] = &[
         Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.memory_bytes_max),
         "Bytes that the process, with all its replicas, has taken of its allocator, above which commands that need memory are refused; 0 for no limit.",
     ),
-    Row {
-        alias: Some("lua-time-limit"),
-        ..row(
-            "busy-reply-threshold",
-            Anytime,
-            Kind::Number((0, HOUR_MS), |settings| &mut settings.busy_after_ms),
-            "Milliseconds of a script after which other clients are answered -BUSY; 0 for never: they wait, but for who would end it.",
-        )
-    },
+    row(
+        "busy-reply-threshold",
+        Anytime,
+        Kind::Number((0, HOUR_MS), |settings| &mut settings.busy_after_ms),
+        "Milliseconds of a script after which other clients are answered -BUSY; 0 for never: they wait, but for who would end it.",
+    )
+    .or("lua-time-limit"),
     row(
         "slowlog-log-slower-than",
         Anytime,
@@ -199,7 +218,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "cluster-node-timeout",
-        AtStart,
+        AtStartHere,
         Kind::Number((200, 60_000), |settings| &mut settings.node_timeout_ms),
         "Milliseconds of silence after which a node counts as failed; its followers elect after half of it at the earliest. The same on all nodes.",
     ),
@@ -297,7 +316,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "loglevel",
-        AtStart,
+        AtStartHere,
         Kind::Choice(
             LOG_LEVELS,
             |settings| settings.log_level,
@@ -305,56 +324,15 @@ pub const ROWS: &[Row] = &[
         ),
         "How much the node tells on its standard error.",
     ),
-    fixed("appendonly", "yes", "Every write is in the Raft log before it is acknowledged."),
-    fixed("appendfsync", "always", "Every write is synced on a majority before it is acknowledged."),
-    fixed("appendfilename", "", "The log's files have names of their own."),
-    fixed("dbfilename", "", "Snapshots have names of their own."),
-    fixed("auto-aof-rewrite-percentage", "0", "The log is cut by the size that log-bytes-max says."),
-    fixed("stop-writes-on-bgsave-error", "no", "A disk that fails ends the node."),
-    fixed("daemonize", "no", "The node runs in the foreground."),
-    fixed("supervised", "no", "Whoever starts the node sees to it."),
-    fixed("logfile", "", "Traces go to the standard error."),
-    fixed("unixsocket", "", "Clients come by TCP."),
-    fixed("tls-port", "0", "There is no TLS yet."),
-    fixed("requirepass", "", "There are no passwords yet."),
-    fixed("notify-keyspace-events", "", "Changes are not told to subscribers yet."),
-    fixed("latency-monitor-threshold", "0", "No events are recorded; LATENCY HISTOGRAM tells of commands."),
-    fixed("latency-tracking", "yes", "Times of commands are kept."),
-    fixed("activedefrag", "no", "The allocator sees to it."),
-    fixed("hz", "10", "Ticks a second."),
-    fixed("io-threads", "1", "Each replica has a thread of its own."),
-    fixed("min-replicas-to-write", "0", "A majority has every write that is acknowledged."),
-    fixed("replica-priority", "100", "Followers are alike."),
-    fixed("cluster-replica-no-failover", "no", "Any follower that has all may lead."),
-    fixed("cluster-announce-ip", "", "The cluster file says who is told what."),
-    fixed("cluster-announce-hostname", "", "The cluster file says who is told what."),
-    fixed("cluster-preferred-endpoint-type", "ip", "As the cluster file has them."),
-    fixed("lazyfree-lazy-user-del", "no", "DEL and UNLINK are the same."),
-    fixed("lazyfree-lazy-user-flush", "no", "What is flushed is freed when that is committed."),
-    fixed("maxmemory-samples", "5", "Nothing is evicted."),
-    fixed("list-max-listpack-size", "-2", "Bytes of a list in the small form: 8 KiB."),
-    fixed("list-compress-depth", "0", "Lists are not compressed."),
-    fixed("save", "", "Snapshots follow the size of the log, not a timetable."),
-    fixed("databases", "1", "A cluster has one."),
-    fixed("cluster-enabled", "yes", "Always."),
-    fixed("cluster-require-full-coverage", "no", "A shard serves whether or not others do."),
-    fixed("cluster-allow-reads-when-down", "no", "A read that could be stale is refused."),
-    fixed("maxmemory-policy", "noeviction", "Nothing acknowledged is evicted."),
-    fixed("protected-mode", "no", "The node listens where the cluster file says."),
-    fixed("replica-read-only", "yes", "Only the leader writes."),
-    fixed("slave-read-only", "yes", "The older name of replica-read-only."),
-    fixed("replica-serve-stale-data", "yes", "After READONLY a replica answers from what it has."),
-    fixed("hash-max-listpack-entries", "512", "Fields of a hash in the small form."),
-    fixed("hash-max-listpack-value", "64", "Bytes of a field or value in the small form."),
-    fixed("zset-max-listpack-entries", "128", "Members of a sorted set in the small form."),
-    fixed("zset-max-listpack-value", "64", "Bytes of a member in the small form."),
-    fixed("set-max-listpack-entries", "128", "Members of a set in the small form."),
-    fixed("set-max-listpack-value", "64", "Bytes of a member in the small form."),
-    fixed("set-max-intset-entries", "512", "Integers of a set in the form for integers."),
 ];
+
+/// All settings.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    [ROWS, kept::ROWS, refused::ROWS].into_iter().flatten()
+}
 
 /// The row of this name, in any case.
 pub fn find(name: &str) -> Option<&'static Row> {
     let is = |other: &str| other.eq_ignore_ascii_case(name);
-    ROWS.iter().find(|row| is(row.name) || row.alias.is_some_and(is))
+    rows().find(|row| is(row.name) || row.alias.is_some_and(is))
 }

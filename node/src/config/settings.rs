@@ -1,6 +1,7 @@
 //! Every setting of a node, in one struct with documented defaults.
 
 use crate::keyspace::tx::SPARSE_BYTES_MAX;
+use std::collections::BTreeMap;
 
 /// The largest `format-max`: nothing is held back.
 pub const FORMAT_LIMIT: u64 = u8::MAX as u64;
@@ -124,6 +125,8 @@ pub struct Settings {
     pub shutdown_seconds: u64,
     /// `loglevel`: an index into [`LOG_LEVELS`]
     pub log_level: usize,
+    /// Settings that change nothing, by name, where they were set: see [`super::kept`].
+    pub kept: BTreeMap<&'static str, String>,
 }
 
 impl Default for Settings {
@@ -166,6 +169,7 @@ impl Default for Settings {
             format_max: FORMAT_LIMIT,
             shutdown_seconds: 10,
             log_level: 2,
+            kept: BTreeMap::new(),
         }
     }
 }

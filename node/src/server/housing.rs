@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     panic::resume_unwind,
     rc::Rc,
@@ -261,14 +262,15 @@ async fn live(
 ) {
     let clients = Rc::new(Clients::default());
     while_busy.into_iter().for_each(|(network, door)| clients.open(network, door));
-    let port = doors[0].1.local_addr().map_or(0, |address| address.port());
+    let address = doors[0].1.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
     let surroundings = NodeSurroundings {
         errands: Arc::default(),
         node: Arc::clone(&node),
         replica: Arc::clone(&replica),
         lease,
         clients: Rc::clone(&clients),
-        port,
+        port: address.port(),
+        bind: address.ip(),
     };
     let settings = shard_settings(settings, &node.settings.load());
     let machine = Shard::new(settings, Rc::new(surroundings), state, seed);

@@ -1,6 +1,7 @@
 //! What a shard sees of the real world.
 
 use std::{
+    net::IpAddr,
     rc::Rc,
     sync::{Arc, LazyLock, atomic::Ordering, mpsc},
 };
@@ -13,7 +14,6 @@ use super::{
 use crate::{
     config::SettingError,
     consensus::{LeaseCell, ShardTimes},
-    glob,
     shard::{Busy, BusyShard, Errand, Outcome, ProcessFacts, Surroundings},
 };
 
@@ -41,6 +41,8 @@ pub struct NodeSurroundings {
     pub errands: Arc<Errands>,
     /// Its client port.
     pub port: u16,
+    /// The address at which it listens there.
+    pub bind: IpAddr,
 }
 
 impl Surroundings for NodeSurroundings {
@@ -73,20 +75,15 @@ impl Surroundings for NodeSurroundings {
     }
 
     fn settings(&self, pattern: &[u8]) -> Vec<(String, String)> {
-        let pattern = pattern.to_ascii_lowercase();
-        let found = self.node.settings.load().get(|name| glob::matches(&pattern, name.as_bytes()));
-        let mut found: Vec<_> = found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        // Redis has a setting for it; here the cluster file says it.
-        if glob::matches(&pattern, b"port") {
-            found.push(("port".to_owned(), self.port.to_string()));
-        }
-        // And for this one; here it is the data directory.
-        if glob::matches(&pattern, b"dir") {
-            let directory = self.node.files.data_directory();
-            let shown = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-            found.push(("dir".to_owned(), shown.display().to_string()));
-        }
-        found
+        let found = self.node.settings.load().get(pattern, |name| match name {
+            "port" => self.port.to_string(),
+            "bind" => self.bind.to_string(),
+            _ => {
+                let directory = self.node.files.data_directory();
+                std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned()).display().to_string()
+            }
+        });
+        found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     fn change_settings(&self, changes: &[(&[u8], &[u8])]) -> Result<(), String> {

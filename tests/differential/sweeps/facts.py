@@ -1,6 +1,7 @@
-"""`INFO` and `CONFIG GET *`, field by field: what is missing here, or has another form."""
+"""`INFO` and `CONFIG GET *`, field by field: what is missing here, or has another form or value."""
 
 import re
+from pathlib import Path
 
 from sweeps.cases import Case, Reason, Step, Sweep
 
@@ -8,19 +9,19 @@ from sweeps.cases import Case, Reason, Step, Sweep
 NOT_HERE = {
     r"INFO (atomicvar_api|gcc_version|used_cpu_(sys|user)_main_thread)": "of Redis's own build and threads",
     r"INFO used_memory_(functions|vm_functions|vm_total(_human)?)": "there are no functions yet",
-    r"CONFIG (acl|aclfile|acllog).*": "there are no users yet",
-    r"CONFIG tls-.*": "there is no TLS yet",
-    r"CONFIG (active-defrag|activerehashing|active-expire|dynamic-hz|jemalloc).*": "of Redis's own engine",
-    r"CONFIG (aof|append|auto-aof|rdb|no-appendfsync|sanitize-dump|crash|always-show).*": "of Redis's own files",
-    r"CONFIG (repl-|replica|slave|masterauth|masteruser|min-).*": "replicas follow by Raft",
-    r"CONFIG cluster-.*": "the cluster file tells the shape",
-    r"CONFIG (lazyfree|lfu|maxmemory-eviction|tracking-table).*": "nothing is evicted, or tracked",
-    r"CONFIG (stream|hll).*": "there are no such types yet",
-    r"CONFIG (bind|bind-source-addr|pidfile|unixsocketperm|syslog-.*|socket-mark-id)": "the command line",
-    r"CONFIG (.*_cpulist|oom-score.*|proc-title.*|set-proc-title|disable-thp|shutdown-on.*)": "the system's",
-    r"CONFIG (enable-.*|ignore-warnings|io-threads-do-reads|propagation.*)": "of Redis's own engine",
-    r"CONFIG latency-tracking-info-percentiles": "the percentiles are fixed",
-    r"CONFIG list-max-ziplist-size|CONFIG .*-ziplist-.*": "names of before 7.0",
+}
+
+# Settings with another value than Redis's default, by pattern, and why.
+OTHER_VALUE = {
+    r"appendonly|appendfsync": "every write is synced on a majority",
+    r"append(file|dir)name|dbfilename|cluster-config-file|pidfile|dir|port|bind|logfile": "files and addresses",
+    r"client-output-buffer-limit|maxmemory-clients": "a client that reads nothing must not take the memory of others",
+    r"cluster-require-full-coverage": "a shard serves whether or not others do",
+    r"databases": "a cluster has one",
+    r"disable-thp|set-proc-title": "whoever starts the node sees to it",
+    r"cluster-(announce-ip|port|allow-replica-migration|(replica|slave)-validity-factor)": "the tests start Redis so",
+    r"enable-debug-command|repl-(diskless-sync-delay|ping-(replica|slave)-period)": "the tests start Redis so",
+    r"protected-mode": "the node listens where the cluster file says",
 }
 
 # Fields whose form may differ, and why.
@@ -79,13 +80,25 @@ def compare(redis_wire, other_wire):
             wrong.append(f"facts: {name} is missing ({value!r} there)")
         elif name in found and form(found[name]) != form(value):
             numbers = {form(found[name]), form(value)} <= {"an integer", "a number", "bytes for people"}
-            known = name.startswith("CONFIG") or any(re.fullmatch(it, name) for it in OTHER_FORM)
-            if not known and not (numbers and name.endswith("_human")):
+            known = any(re.fullmatch(it, name) for it in OTHER_FORM)
+            if not name.startswith("CONFIG") and not known and not (numbers and name.endswith("_human")):
                 wrong.append(f"facts: {name} is {found[name]!r} here, {value!r} there")
     for pattern in NOT_HERE:
         if not any(re.fullmatch(pattern, name) and name not in found for name in expected):
             wrong.append(f"facts: nothing is missing any more that is {pattern}")
-    return len(expected), wrong
+    return len(expected), wrong + list(_other_values(expected, found))
+
+
+def _other_values(expected, found):
+    """Settings that have another value, or the same where another is expected."""
+    settings = [name.split()[1] for name in expected if name.startswith("CONFIG ") and name in found]
+    other = [name for name in settings if expected[f"CONFIG {name}"] != found[f"CONFIG {name}"]]
+    for name in other:
+        if not any(re.fullmatch(pattern, name) for pattern in OTHER_VALUE):
+            yield f"facts: {name} is {found[f'CONFIG {name}']!r} here, {expected[f'CONFIG {name}']!r} there"
+    for pattern in OTHER_VALUE:
+        if not any(re.fullmatch(pattern, name) for name in other):
+            yield f"facts: no value differs any more of {pattern}"
 
 
 # ---- settings that take numbers ----
@@ -111,6 +124,51 @@ def settings_cases():
     yield Case("as it was", [_step("CONFIG", "SET", "slowlog-log-slower-than", "10000")])
     for words in (("CONFIG", "SET", "maxmemory"), ("CONFIG", "SET", "maxmemory", "1", "timeout")):
         yield Case(" ".join(words), [_step(*words)])
+
+
+# ---- settings that change nothing, or are always the same ----
+
+OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+VALUES = ("yes", "NO", "0", "1", "-1", "100", "1kb", "1000000", "2147483648", "9223372036854775808", "x", "=", "")
+WORDS = ("save", "1 2", "1 2 3", "0 1", "nosave now", "save nosave", "swapdb", "PANIC", "allchannels", "clients")
+# Those that Redis would follow.
+TEXTS = r"requirepass|bind|bind-source-addr|.*announce-(ip|hostname)|tls-.*|notify-.*|proc-title-template"
+
+
+def told(section):
+    """The names of the settings in a section of the page for operators."""
+    page = OPERATIONS.read_text().split(f"<!-- {section} -->")[1].split("<!-- end of")[0]
+    lines = (line.split(" | ")[0] for line in page.splitlines())
+    return [name for line in lines for name in re.findall(r"`([a-z0-9_-]+)`", line)]
+
+
+def known_settings(wire):
+    """Names of settings with their values, also of those that are shown to who names them."""
+    names = told("kept") + told("refused")
+    found = [(name, _bulks(wire.ask("CONFIG", "GET", name))) for name in names]
+    return {name: pair[1] for name, pair in found if pair}
+
+
+def compare_settings(redis_wire, other_wire):
+    """How many settings there are that change nothing or do not change, and which of them take something else."""
+    wrong = []
+    known, sets = known_settings(redis_wire), 0
+    for wire in (redis_wire, other_wire):
+        for name, value in known.items():  # what the tests started it with
+            wire.ask("CONFIG", "SET", name, value)
+    for name, default in known.items():
+        kept = name in told("kept")
+        if not kept and re.fullmatch(TEXTS, name):
+            continue
+        for value in (*VALUES, *WORDS, default) if kept else ("=",):
+            sets += 1
+            answers = []
+            for wire in (redis_wire, other_wire):
+                answers.append((wire.ask("CONFIG", "SET", name, value), wire.ask("CONFIG", "GET", name)))
+            same = answers[0] == answers[1] if kept else answers[0][0] == answers[1][0]
+            if not same:
+                wrong.append(f"CONFIG SET {name} {value!r}: {answers[0]} there, {answers[1]} here")
+    return sets, wrong
 
 
 def _case(name, value):

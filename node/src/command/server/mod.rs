@@ -222,13 +222,6 @@ fn config_set(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         return Err(CommandError::Syntax);
     }
     let changes: Vec<(&[u8], &[u8])> = pairs.map(|pair| (pair[0], pair[1])).collect();
-    for (at, (name, _)) in changes.iter().enumerate() {
-        if changes[..at].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-            let before = "ERR CONFIG SET failed (possibly related to argument '";
-            return Err(CommandError::about(before, name, "') - duplicate parameter"));
-        }
-    }
-
     client.change_settings(&changes)?;
     Ok(Reply::OK)
 }
