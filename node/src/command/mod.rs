@@ -187,6 +187,9 @@ pub type Session = fn(&mut dyn Client, &[&[u8]]) -> Outcome<'static>;
 /// What a request with these words does to its key.
 pub type NarrowedKeyFlags = fn(&[&[u8]]) -> &'static [key_specs::KeyFlag];
 
+/// Whether a request with these words looks at keys that it does not name.
+pub type FormsKeys = fn(&[&[u8]]) -> bool;
+
 /// How a command runs a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Eval {
@@ -240,7 +243,7 @@ pub struct Command {
     /// How much a request works through. None: little, whatever its keys hold.
     pub work: Option<Work>,
     /// Whether a request with these words looks at keys that it does not name. None: it does not.
-    pub forms_keys: Option<fn(&[&[u8]]) -> bool>,
+    pub forms_keys: Option<FormsKeys>,
     /// The families whose ACL categories it is in. None: its own.
     pub categories: &'static [Family],
     /// How clients may split a request and join replies; `COMMAND` shows them.
