@@ -1106,10 +1106,6 @@ fn settings_are_read_and_changed() {
         "+OK [\"maxmemory\", \"100\", \"maxmemory-policy\", \"noeviction\"]"
     );
     for (request, refusal) in [
-        (
-            "CONFIG SET maxmemory 1 MAXMEMORY 2",
-            "-ERR CONFIG SET failed (possibly related to argument 'MAXMEMORY') - duplicate parameter",
-        ),
         ("CONFIG SET maxmemory 1 b", "-ERR syntax error"),
         ("CONFIG SET none 1", "-ERR Unknown option or number of arguments for CONFIG SET - 'none'"),
         ("CONFIG REWRITE", "-ERR The server is running without a config file"),
