@@ -14,7 +14,7 @@ use std::{any::Any, io::IsTerminal, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use moonraft::{
     config::{ClusterFile, settings::LOG_LEVELS},
-    log::{cannot_go_on_of, disk_failure_of, entries_lost_of, lacks_descriptors, newer_of, said},
+    log::{Fatal, lacks_descriptors, said},
     server::{descriptors, health, node::StartError, rebuild, run},
 };
 use tracing_subscriber::EnvFilter;
@@ -215,21 +215,17 @@ fn begin(cluster: &ClusterFile, way_out: &str) {
 
 /// What to say, and the exit code, if it is known why a thread cannot go on; without a code the process aborts.
 fn known_end(payload: &(dyn Any + Send), way_out: &str) -> Option<(String, Option<i32>)> {
-    if let Some(line) = disk_failure_of(payload) {
-        if lacks_descriptors(&line) {
+    Some(match Fatal::of(payload)? {
+        Fatal::Disk(line) if lacks_descriptors(&line) => {
             let limit = descriptors::limit();
             let line = format!(
                 "no descriptor is left for a file of the data: {line}. Nothing is wrong with the disk: of {limit} descriptors all are taken; raise the limit of open files (ulimit -n, LimitNOFILE) and start the node again"
             );
-            return Some((line, Some(EXIT_SYSTEM)));
+            (line, Some(EXIT_SYSTEM))
         }
-        return Some((format!("the disk has failed: {line}"), Some(EXIT_DISK)));
-    }
-    if let Some(line) = newer_of(payload) {
-        return Some((line, Some(EXIT_REFUSED)));
-    }
-    if let Some(line) = entries_lost_of(payload) {
-        return Some((format!("{line}. {way_out}"), Some(EXIT_REFUSED)));
-    }
-    cannot_go_on_of(payload).map(|line| (line, None))
+        Fatal::Disk(line) => (format!("the disk has failed: {line}"), Some(EXIT_DISK)),
+        Fatal::Newer(line) => (line, Some(EXIT_REFUSED)),
+        Fatal::Lost(line) => (format!("{line}. {way_out}"), Some(EXIT_REFUSED)),
+        Fatal::Senseless(line) => (format!("{line}; this node cannot go on"), None),
+    })
 }

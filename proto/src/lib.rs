@@ -30,7 +30,7 @@ pub use text::Text;
 /// From a connection: answered with `-ERR Protocol error: …` and closed. From
 /// our own disk: fatal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Protocol error: {0}")]
+#[error("{0}")]
 pub struct DecodeError(pub Text<'static>);
 
 impl DecodeError {

@@ -332,24 +332,24 @@ mod tests {
         assert_eq!(words("echo ab\"c d\" ''\n"), ["echo", "abc d", ""]);
         for line in ["echo \"a\n", "echo 'a\n", "echo \"a\"b\n", "echo 'a''b'\n", "echo \"a\\\"\n", "\"\\\n"]
         {
-            assert_eq!(refusal(line), "Protocol error: unbalanced quotes in request", "{line}");
+            assert_eq!(refusal(line), "unbalanced quotes in request", "{line}");
         }
     }
 
     #[test]
     fn refusals_have_the_texts_of_redis() {
-        assert_eq!(refusal("*x\r\n"), "Protocol error: invalid multibulk length");
-        assert_eq!(refusal("*2147483648\r\n"), "Protocol error: invalid multibulk length");
+        assert_eq!(refusal("*x\r\n"), "invalid multibulk length");
+        assert_eq!(refusal("*2147483648\r\n"), "invalid multibulk length");
         for count in ["01", "+1", "-0", " 1", "1 ", "", "1.0", "9223372036854775808"] {
             let text = refusal(&format!("*{count}\r\n"));
-            assert_eq!(text, "Protocol error: invalid multibulk length", "{count}");
+            assert_eq!(text, "invalid multibulk length", "{count}");
             let text = refusal(&format!("*1\r\n${count}\r\n"));
-            assert_eq!(text, "Protocol error: invalid bulk length", "{count}");
+            assert_eq!(text, "invalid bulk length", "{count}");
         }
-        assert_eq!(refusal("*1\r\n:1\r\n"), "Protocol error: expected '$', got ':'");
-        assert_eq!(refusal("*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
-        assert_eq!(refusal("*1\r\n$536870913\r\n"), "Protocol error: invalid bulk length");
-        assert_eq!(refusal("get \"a\r\n"), "Protocol error: unbalanced quotes in request");
+        assert_eq!(refusal("*1\r\n:1\r\n"), "expected '$', got ':'");
+        assert_eq!(refusal("*1\r\n$-1\r\n"), "invalid bulk length");
+        assert_eq!(refusal("*1\r\n$536870913\r\n"), "invalid bulk length");
+        assert_eq!(refusal("get \"a\r\n"), "unbalanced quotes in request");
     }
 
     #[test]
@@ -360,13 +360,13 @@ mod tests {
         // A zero byte ends the text in which C looks for the end of the line.
         assert!(is_incomplete("*1\0\r\n") && is_incomplete("PING\0\r\n"));
         let long = "1".repeat(64 << 10);
-        assert_eq!(refusal(&format!("*{long}")), "Protocol error: too big mbulk count string");
-        assert_eq!(refusal(&format!("*1\r\n${long}")), "Protocol error: too big bulk count string");
-        assert_eq!(refusal(&format!("1{long}")), "Protocol error: too big inline request");
+        assert_eq!(refusal(&format!("*{long}")), "too big mbulk count string");
+        assert_eq!(refusal(&format!("*1\r\n${long}")), "too big bulk count string");
+        assert_eq!(refusal(&format!("1{long}")), "too big inline request");
         // Also if its end has come with it.
-        assert_eq!(refusal(&format!("*{long}\r\n")), "Protocol error: too big mbulk count string");
-        assert_eq!(refusal(&format!("*1\r\n${long}\r\n")), "Protocol error: too big bulk count string");
-        assert_eq!(refusal(&format!("*{}\r\n", &long[1..])), "Protocol error: invalid multibulk length");
+        assert_eq!(refusal(&format!("*{long}\r\n")), "too big mbulk count string");
+        assert_eq!(refusal(&format!("*1\r\n${long}\r\n")), "too big bulk count string");
+        assert_eq!(refusal(&format!("*{}\r\n", &long[1..])), "invalid multibulk length");
         assert!(is_incomplete(&long) && is_incomplete(&format!("*{}", &long[1..])));
     }
 

@@ -26,8 +26,8 @@ use super::inspect::{self, DamageError, LossError};
 use super::ledger::{Kind, Loss};
 use super::ledger_file::{self, LedgerFile};
 use super::{
-    EntryId, GroupId, GroupWrite, LogReader, LogWrites, Newer, RESERVED_GROUP, RecoveredGroup, TermRuns,
-    cannot_go_on, disk_failed, entries_lost, failure,
+    EntryId, GroupId, GroupWrite, LogReader, LogWrites, RESERVED_GROUP, RecoveredGroup, TermRuns,
+    cannot_go_on, disk_failed, entries_lost, failure, newer_entry,
 };
 
 const HARD_STATE: &[u8] = b"hard";
@@ -95,7 +95,7 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
         /// What it wrote.
-        newer: Newer,
+        newer: String,
     },
     /// The directory could not be read or created.
     #[error("cannot access {path}: {source}", path = .path.display())]
@@ -394,7 +394,7 @@ fn position(index: u64, term: u64) -> SnapshotMetadata {
 
 /// Why a group cannot go on with what the log holds of it.
 enum RecoverError {
-    Newer(Newer),
+    Newer(String),
     Misfit(String),
 }
 
@@ -454,7 +454,7 @@ fn recover(engine: &Engine<LogFiles>, region: u64) -> Result<RecoveredGroup, Rec
             if entry.index > snapshot.index {
                 recovered.bytes_after_snapshot += entry.data.len() as u64;
                 if begins_batch(&entry, before.as_ref())
-                    && let Some(newer) = Newer::in_entry((region - 1) as GroupId, entry.index, &entry.data)
+                    && let Some(newer) = newer_entry((region - 1) as GroupId, entry.index, &entry.data)
                 {
                     return Err(RecoverError::Newer(newer));
                 }

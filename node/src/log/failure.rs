@@ -1,63 +1,76 @@
-//! What happens when the disk fails: the process ends, with one line that names the file.
+//! Why the process ends: the disk has failed, entries are lost, a newer build wrote something, or what a replica was
+//! handed makes no sense. Each time with one line for the user.
 //!
 //! Nothing is tried again. After a failed fsync the system may have dropped what it could not write and call the
 //! next fsync a success, so whoever retries acknowledges what is nowhere (Rebello et al., "Can Applications Recover
 //! from fsync Failures?", 2020).
 //!
-//! A failure is a panic, since that is how raft-engine tells of a failed fsync. The shell's panic hook asks
-//! [`disk_failure_of`] and ends the process before anything unwinds: no thread learns of the write, so none
-//! acknowledges what depends on it.
-//!
-//! Entries that are lost ([`entries_lost`]) end it in the same way: the line tells of them, and whoever started the
-//! process knows the way out. So does what a replica cannot make sense of ([`cannot_go_on`]).
+//! An end is a panic with a [`Fatal`], since a panic is how raft-engine tells of a failed fsync. The shell's panic hook
+//! asks [`Fatal::of`] and ends the process before anything unwinds: no thread learns of the write, so none
+//! acknowledges what depends on it, and nothing is made of what cannot be read.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-
-/// What [`disk_failed`] panics with: the line for the user.
-#[derive(Clone, Debug)]
-pub struct DiskFailure(pub String);
 
 thread_local! {
     /// The file of the log that this thread is writing.
     static WRITING: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
 }
 
+/// Why the node cannot go on, with the line for the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fatal {
+    /// Its disk has failed.
+    Disk(String),
+    /// It once had what it has no more.
+    Lost(String),
+    /// A newer build wrote what it was handed.
+    Newer(String),
+    /// What it was handed, by its log or by its peers, makes no sense.
+    Senseless(String),
+}
+
+impl Fatal {
+    /// The node cannot go on.
+    #[track_caller]
+    pub fn stop(self) -> ! {
+        std::panic::panic_any(self)
+    }
+
+    /// What a panic of this thread with this payload says of the node; `None`: it is a mistake of the program.
+    pub fn of(payload: &(dyn Any + Send)) -> Option<Self> {
+        if let Some(fatal) = payload.downcast_ref::<Self>() {
+            return Some(fatal.clone());
+        }
+        let file = WRITING.with(|writing| writing.borrow().clone())?;
+        Some(Self::Disk(format!("{} cannot be written: {}", file.display(), said(payload))))
+    }
+
+    /// The line for the user.
+    pub fn line(&self) -> &str {
+        match self {
+            Self::Disk(line) | Self::Lost(line) | Self::Newer(line) | Self::Senseless(line) => line,
+        }
+    }
+}
+
 /// The node cannot go on: its disk has failed.
 #[track_caller]
 pub fn disk_failed(line: String) -> ! {
-    std::panic::panic_any(DiskFailure(line))
+    Fatal::Disk(line).stop()
 }
-
-/// What [`entries_lost`] panics with: the line for the user.
-#[derive(Clone, Debug)]
-pub struct EntriesLost(pub String);
 
 /// The node cannot go on: it once had what it has no more.
 #[track_caller]
 pub fn entries_lost(line: String) -> ! {
-    std::panic::panic_any(EntriesLost(line))
+    Fatal::Lost(line).stop()
 }
-
-/// The line for the user, if a panic with this payload is about entries that are lost.
-pub fn entries_lost_of(payload: &(dyn Any + Send)) -> Option<String> {
-    payload.downcast_ref().map(|EntriesLost(line)| line.clone())
-}
-
-/// What [`cannot_go_on`] panics with: the line for the user.
-#[derive(Clone, Debug)]
-pub struct CannotGoOn(pub String);
 
 /// The node cannot go on: what it was handed, by its log or by its peers, makes no sense.
 #[track_caller]
 pub fn cannot_go_on(line: String) -> ! {
-    std::panic::panic_any(CannotGoOn(line))
-}
-
-/// The line for the user, if a panic with this payload is of [`cannot_go_on`].
-pub fn cannot_go_on_of(payload: &(dyn Any + Send)) -> Option<String> {
-    payload.downcast_ref().map(|CannotGoOn(line)| format!("{line}; this node cannot go on"))
+    Fatal::Senseless(line).stop()
 }
 
 /// Notes which file this thread writes until the guard goes: the engine's own panics do not name it.
@@ -73,15 +86,6 @@ impl Drop for Writing {
     fn drop(&mut self) {
         WRITING.with(|writing| *writing.borrow_mut() = None);
     }
-}
-
-/// The line for the user, if a panic of this thread with this payload is about the disk.
-pub fn disk_failure_of(payload: &(dyn Any + Send)) -> Option<String> {
-    if let Some(DiskFailure(line)) = payload.downcast_ref() {
-        return Some(line.clone());
-    }
-    let file = WRITING.with(|writing| writing.borrow().clone())?;
-    Some(format!("{} cannot be written: {}", file.display(), said(payload)))
 }
 
 /// What a panic said.
@@ -103,14 +107,14 @@ mod tests {
     #[test]
     fn a_panic_of_the_engine_is_told_with_the_file_it_wrote() {
         let payload: Box<dyn Any + Send> = Box::new("EIO".to_owned());
-        assert_eq!(disk_failure_of(&*payload), None, "this thread writes nothing");
+        assert_eq!(Fatal::of(&*payload), None, "this thread writes nothing");
         let guard = writing(Path::new("/data/log/0000000000000001.raftlog"));
-        let line = disk_failure_of(&*payload).unwrap();
-        assert_eq!(line, "/data/log/0000000000000001.raftlog cannot be written: EIO");
+        let line = "/data/log/0000000000000001.raftlog cannot be written: EIO".to_owned();
+        assert_eq!(Fatal::of(&*payload), Some(Fatal::Disk(line)));
+        let own: Box<dyn Any + Send> = Box::new(Fatal::Newer("a line".to_owned()));
+        assert_eq!(Fatal::of(&*own), Some(Fatal::Newer("a line".to_owned())), "it knows better");
         drop(guard);
-        assert_eq!(disk_failure_of(&*payload), None);
-        let own: Box<dyn Any + Send> = Box::new(DiskFailure("a line".to_owned()));
-        assert_eq!(disk_failure_of(&*own).unwrap(), "a line");
+        assert_eq!(Fatal::of(&*payload), None);
     }
 
     #[test]

@@ -33,15 +33,12 @@ mod tests;
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 
 pub use engine::{Log, LogSettings, OpenError};
-pub use failure::{
-    CannotGoOn, DiskFailure, EntriesLost, cannot_go_on, cannot_go_on_of, disk_failed, disk_failure_of,
-    entries_lost, entries_lost_of, lacks_descriptors, said,
-};
+pub use failure::{Fatal, cannot_go_on, disk_failed, entries_lost, lacks_descriptors, said};
 pub use identity::{Identity, IdentityError, read as read_identity};
 pub use inspect::{DamageError, LossError};
 pub use ledger::Loss;
 pub use memory::{Harm, MemoryLog};
-pub use newer::{Newer, newer_of};
+pub use newer::newer_entry;
 pub use terms::TermRuns;
 
 /// Which group; the same number as its shard. One is reserved, see [`RESERVED_GROUP`].

@@ -17,7 +17,7 @@ use super::{
     data_directory::sync_parent,
     snapshot_file::{SnapshotError, SnapshotReader, SnapshotWriter, verify},
 };
-use crate::log::Newer;
+use crate::log::Fatal;
 
 /// The snapshot files of a node.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ impl SnapshotFiles {
         let part = self.part(name);
         if let Err(error) = verify(&part) {
             if error.is_newer() {
-                Newer(error.to_string()).stop();
+                Fatal::Newer(error.to_string()).stop();
             }
             let _ = fs::remove_file(&part);
             return Err(io::Error::other(error));
@@ -204,7 +204,6 @@ mod tests {
     use moonraft_proto::entry::{BatchWriter, Head, NEWEST_FORMAT};
 
     use super::*;
-    use crate::log::newer_of;
 
     const NAME: SnapshotName = SnapshotName { shard: 2, index: 70, term: 3 };
 
@@ -273,7 +272,7 @@ mod tests {
         files.publish(writer, 1, NAME).unwrap();
         fs::rename(files.path(NAME), files.part(NAME)).unwrap();
         let stopped = std::panic::catch_unwind(|| files.accept(NAME)).unwrap_err();
-        let line = newer_of(&*stopped).unwrap();
+        let Some(Fatal::Newer(line)) = Fatal::of(&*stopped) else { panic!("it says why") };
         assert!(line.contains("00002-") && line.contains("this build reads up to 2"), "{line}");
         assert!(
             files.part(NAME).exists() && !files.path(NAME).exists(),

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     glob,
     keyspace::{Keyspace, Tx, Undo, tx::Publication, undo::UNDOS_FREED_AT_ONCE},
-    log::{Newer, cannot_go_on},
+    log::{Fatal, cannot_go_on, newer_entry},
     marks,
 };
 
@@ -196,8 +196,8 @@ impl Core {
         if entry.more {
             self.parts.push(entry.data.clone());
         } else if !entry.data.is_empty() {
-            if let Some(newer) = Newer::in_entry(self.settings.shard, entry.index, &entry.data) {
-                newer.stop();
+            if let Some(line) = newer_entry(self.settings.shard, entry.index, &entry.data) {
+                Fatal::Newer(line).stop();
             }
             let batch = Batch::decode(&entry.data).unwrap_or_else(|error| self.fatal(entry, &error));
             let id = BatchId { term: entry.term, sequence: batch.sequence };

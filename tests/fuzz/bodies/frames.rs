@@ -6,15 +6,11 @@
 use bytes::{Bytes, BytesMut};
 use moonraft::{
     consensus::{PeerMessage, ReplicaId, snapshot_position},
-    server::peers::frames,
+    server::peers::frames::{self, Frames},
 };
 use moonraft_proto::peer::{Envelope, Memory, RaftMessage, RecallRequest, SnapshotChunk};
 use prost::Message;
-use tokio_util::codec::{Decoder as _, LengthDelimitedCodec};
-
-/// The codec makes room for a frame when it has read its length, up to the largest that a peer may send. Here longer
-/// ones are not begun.
-const FRAME_BYTES_MAX: usize = 1 << 20;
+use tokio_util::codec::Decoder as _;
 
 /// See the module.
 pub fn run(bytes: &[u8]) {
@@ -38,12 +34,8 @@ pub fn run(bytes: &[u8]) {
 }
 
 /// The next whole frame.
-fn next(codec: &mut LengthDelimitedCodec, buffer: &mut BytesMut) -> Option<Bytes> {
-    let length = buffer.first_chunk().map(|length| u32::from_be_bytes(*length))?;
-    if length as usize > FRAME_BYTES_MAX {
-        return None;
-    }
-    codec.decode(buffer).ok().flatten().map(BytesMut::freeze)
+fn next(frames: &mut Frames, buffer: &mut BytesMut) -> Option<Bytes> {
+    frames.decode(buffer).ok().flatten().map(BytesMut::freeze)
 }
 
 /// What the bytes are; the same is read of it again.

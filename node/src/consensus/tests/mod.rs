@@ -504,7 +504,7 @@ fn a_replica_that_lacks_what_it_acknowledged_ends_with_a_line() {
     network.start(other);
     let run = std::panic::AssertUnwindSafe(|| network.run_ms(2_000));
     let end = std::panic::catch_unwind(run).expect_err("it does not go on");
-    let line = crate::log::entries_lost_of(&*end).expect("it says why");
+    let Some(crate::log::Fatal::Lost(line)) = crate::log::Fatal::of(&*end) else { panic!("it says why") };
     assert!(line.contains("was acknowledged by this node, but its log ends at"), "{line}");
 }
 

@@ -246,8 +246,8 @@ async fn a_lane_that_says_what_it_must_not_is_closed_and_told_why() {
         (vec![frames::hello("another", 1)], "this is cluster"),
         (vec![frames::hello(topology.name(), 2)], "is no peer of"),
         (vec![frames::hello(topology.name(), 77)], "is no peer of"),
-        (vec![Bytes::from(frames::PREFACE.to_vec()), noise(1 << 20, 0)], "frame size too big"),
-        (vec![hello.clone(), noise(u32::MAX, 0)], "frame size too big"),
+        (vec![Bytes::from(frames::PREFACE.to_vec()), noise(1 << 20, 0)], "a frame is too large"),
+        (vec![hello.clone(), noise(u32::MAX, 0)], "a frame is too large"),
         (vec![hello.clone(), noise(64, 64)], "decode"),
         (vec![hello], "nothing was heard"),
     ];

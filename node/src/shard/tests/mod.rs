@@ -26,7 +26,7 @@ use moonraft_proto::{
 
 pub(crate) use self::harness::{LAST_OWN_SLOT, ShardHarness};
 use super::{DiskRoom, Event, SessionId, ShardSettings, State};
-use crate::log::newer_of;
+use crate::log::Fatal;
 
 /// An entry of another leader: these effects.
 fn batch(effects: &[Effect<'_>]) -> Bytes {
@@ -1637,5 +1637,5 @@ fn an_entry_of_a_newer_leader_stops_the_node_by_name() {
     newer[0] = NEWEST_FORMAT + 1;
     let stopped = catch_unwind(AssertUnwindSafe(|| shard.commit(2, newer.into()))).unwrap_err();
     let line = "shard 0, entry 2 of the log is of format 3; this build reads up to format 2. Start the build that wrote it, or a newer one";
-    assert_eq!(newer_of(&*stopped).as_deref(), Some(line));
+    assert_eq!(Fatal::of(&*stopped), Some(Fatal::Newer(line.to_owned())));
 }

@@ -37,6 +37,7 @@ use moonraft::{
     config::ClusterFile,
     consensus::{Input, Settings as ConsensusSettings},
     control::Topology,
+    log::{Fatal, said},
     shard::{self, ShardSettings},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -166,9 +167,8 @@ pub fn run(settings: &Settings) -> Result<Report, String> {
     moonraft::keyspace::seed::fix(settings.seed);
     moonraft::marks::take();
     std::panic::catch_unwind(|| World::new(settings).run()).unwrap_or_else(|panic| {
-        let lost = moonraft::log::entries_lost_of(&*panic);
-        let text = lost.as_deref().or(panic.downcast_ref::<String>().map(String::as_str));
-        Err(format!("a node stopped: {}", text.or(panic.downcast_ref().copied()).unwrap_or("?")))
+        let fatal = Fatal::of(&*panic);
+        Err(format!("a node stopped: {}", fatal.as_ref().map_or_else(|| said(&*panic), Fatal::line)))
     })
 }
 
