@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+import blocking
 import busy
 import corpus
 import pause
@@ -40,8 +41,8 @@ REPLY_SECONDS_MAX = 10
 CLOSED = b"<the connection was closed>"
 MISSING = b"<no reply>"
 
-# All rows of the table in a situation of the server.
-SITUATIONS = {"busy": busy, "pause": pause}
+# All rows of the table in a situation of the server, and several clients in one.
+SITUATIONS = {"busy": busy, "pause": pause, "blocking": blocking}
 
 
 class Target:

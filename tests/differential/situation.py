@@ -68,6 +68,11 @@ class Pair:
                 for words in requests:
                     wire.send(*words)
 
+    def send_each(self, *requests):
+        """Sends each server its own request, and reads nothing."""
+        for wire, words in zip(self.wires, requests, strict=True):
+            wire.send(*words)
+
     def until_end(self):
         """All replies up to that to `END`, which was sent; of both servers."""
         return [_until_end(wire) for wire in self.wires]
@@ -104,4 +109,4 @@ def question(sweep, text, compare="exact", difference=None):
 
 def shown(words):
     """A request as text."""
-    return " ".join(word.decode() if isinstance(word, bytes) else str(word) for word in words)
+    return " ".join(word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in words)
