@@ -129,6 +129,11 @@ fn what_is_done_elsewhere_under_a_leadership_that_was_lost_is_found() {
 }
 
 #[test]
+fn a_waiter_that_is_served_before_commit_is_found() {
+    is_found(Fault::ServedBeforeCommit);
+}
+
+#[test]
 fn a_format_that_not_all_members_read_is_found() {
     is_found(Fault::FormatNotReadable);
 }

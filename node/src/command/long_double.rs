@@ -427,6 +427,27 @@ mod tests {
     }
 
     #[test]
+    fn a_thousandfold_is_rounded_up_to_a_whole_number() {
+        let up = |text: &str| LongDouble::parse(text.as_bytes()).map(LongDouble::thousandfold_up);
+        let exact = [
+            ("0", 0),
+            ("0.001", 1),
+            ("1.5", 1500),
+            ("-1", -1000),
+            ("9007199254740.993", 9_007_199_254_740_993),
+        ];
+        let rounded =
+            [("0.0001", 1), ("1e-300", 1), ("0.0011", 2), ("-0.0001", 0), ("-1.0009", -1000), ("0x.01", 4)];
+        for (text, whole) in exact.into_iter().chain(rounded) {
+            assert_eq!(up(text), Some(whole), "{text}");
+        }
+        for (text, whole) in [("9223372036854776", i64::MAX), ("1e4000", i64::MAX), ("inf", i64::MAX)] {
+            assert_eq!((up(text), up(&format!("-{text}"))), (Some(whole), Some(i64::MIN)), "{text}");
+        }
+        assert_eq!(up("nan"), None);
+    }
+
+    #[test]
     fn sums_are_those_of_a_real_server() {
         for (left, right, expected) in [
             ("0", "0", "0"),

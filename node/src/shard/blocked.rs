@@ -29,7 +29,10 @@ use std::{
 use hashbrown::HashMap;
 use moonraft_proto::Reply;
 
-use super::{Core, Output, SessionId, admit::Reason, execute::After, place::Place, waiting::Timer};
+use super::{
+    Core, Output, PlantedFault, SessionId, admit::Reason, execute::After, outbox::Fate, place::Place,
+    waiting::Timer,
+};
 use crate::{
     command::{CommandError, Request, client::Waiters, session::Queued},
     keyspace::{Awaited, Blob, Object, Wish},
@@ -232,6 +235,9 @@ impl Core {
         self.reads = reads;
         if !waits_on {
             marks::reached("blocked request served");
+            if self.settings.fault == Some(PlantedFault::ServedBeforeCommit) {
+                self.sessions[id].outbox.release(|_| Fate::Committed);
+            }
             self.end_block(id);
         }
     }

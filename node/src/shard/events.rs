@@ -158,6 +158,9 @@ impl Core {
         self.waits.begin_anew(self.applied.0);
         self.redirect_unconfirmed();
         self.look_for_leader();
+        if !self.blocked.is_empty() {
+            marks::reached("blocked request outlived an election");
+        }
         self.resume_blocked();
     }
 

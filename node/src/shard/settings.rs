@@ -143,6 +143,8 @@ pub enum PlantedFault {
     ScriptStoppedHalfWay,
     /// Published messages leave before their batch is committed.
     MessageBeforeCommit,
+    /// The reply to a request that waited leaves before its batch is committed.
+    ServedBeforeCommit,
     /// A new leader begins at what its predecessor may have shown, not at what its clock was.
     LeaderAhead,
     /// Keys expire by the node's wall clock.

@@ -7,6 +7,7 @@
 
 mod append;
 mod bank;
+mod blocking_queue;
 mod counter;
 mod lock;
 mod queue;
@@ -138,13 +139,14 @@ pub fn run(phase: &Phase, signals: &Signals) -> anyhow::Result<Vec<Outcomes>> {
                     drive(time::Time::new(&names, phase.fault), phase, signals),
                     drive(random::Random::new(&names), phase, signals),
                     drive(queue::Queue::new(&names), phase, signals),
+                    drive(blocking_queue::BlockingQueue::new(&names), phase, signals),
                 )
             }
         );
         let (a, b, c, d, e, f) = first;
-        let (g, h, i, j, k, l) = second;
+        let (g, h, i, j, k, l, m) = second;
         // Checks take time on this thread: they come when no client waits any more.
-        [a, b, c, d, e, f, g, h, i, j, k, l].into_iter().map(|check| check()).collect()
+        [a, b, c, d, e, f, g, h, i, j, k, l, m].into_iter().map(|check| check()).collect()
     })))
 }
 

@@ -51,6 +51,7 @@ pub fn check(history: &History) -> Result<usize, String> {
     }
     crate::units::check(history)?;
     crate::jobs::check(&history.jobs_added, &history.jobs_seen)?;
+    crate::queues::check(&history.queues)?;
     check_times(&history.times)?;
     check_locks(&history.locks)?;
     Ok(undecided)

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::jobs::{Added, Seen};
+use crate::{
+    jobs::{Added, Seen},
+    queues::Queues,
+};
 
 /// What a client asked of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +111,8 @@ pub struct History {
     pub jobs_added: Vec<Added>,
     /// Jobs as they were seen.
     pub jobs_seen: Vec<Seen>,
+    /// What was done with queues at which clients wait.
+    pub queues: Queues,
 }
 
 impl History {

@@ -32,6 +32,7 @@ pub mod marks;
 pub mod node;
 #[path = "../../harness/processes.rs"]
 pub mod processes;
+pub mod queues;
 pub mod units;
 #[path = "../../harness/value.rs"]
 pub mod value;

@@ -42,6 +42,9 @@ pub const ALL: &[&str] = &[
     // Waiting.
     "parked, then answered",
     "parked, then told there is no leader",
+    "blocked request served",
+    "blocked request sent away",
+    "blocked request outlived an election",
     // Snapshots.
     "snapshot taken",
     "snapshot without space",

@@ -42,6 +42,29 @@ pub enum Request {
     Twins([String; 2]),
     /// Something with the jobs of a pair of lists.
     Jobs(u32, Jobs),
+    /// Something with a queue at which clients wait.
+    Queue(u32, Queue),
+}
+
+/// What is done with a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// One more element, alone or by a script.
+    Push {
+        /// The element.
+        element: u64,
+        /// By a script.
+        by_script: bool,
+    },
+    /// One is taken; if there is none, after a while.
+    Take {
+        /// Which command takes it.
+        how: usize,
+        /// Milliseconds.
+        wait_ms: u64,
+    },
+    /// All of it is read.
+    Look,
 }
 
 /// What is done with jobs.
@@ -55,6 +78,13 @@ pub enum Jobs {
         forth: bool,
         /// In a block.
         in_block: bool,
+    },
+    /// One is moved by a command that waits for it, so many milliseconds.
+    Await {
+        /// From the first to the second.
+        forth: bool,
+        /// Milliseconds.
+        wait_ms: u64,
     },
     /// A script reads both lists.
     Count,
@@ -96,6 +126,10 @@ pub enum Meaning {
     Done,
     /// The jobs of a pair.
     Jobs(Vec<u64>),
+    /// What was taken of a queue, or that nothing came in time.
+    Taken(Option<u64>),
+    /// What is in a queue.
+    Queue(Vec<u64>),
     /// Something no client should ever be told.
     Wrong(String),
 }
@@ -114,11 +148,13 @@ pub struct Mix {
 }
 
 /// Kinds of requests that [`Request::draw`] knows.
-pub const REQUEST_KINDS: usize = 16;
-/// The places of jobs and of announcements among them.
+pub const REQUEST_KINDS: usize = 17;
+/// The places of jobs, announcements and queues among them.
 pub const JOBS: usize = 12;
 /// See there.
 pub const ANNOUNCEMENTS: usize = 13;
+/// See there; the last.
+pub const QUEUES: usize = 16;
 
 const COMPARE_AND_SET: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('set', KEYS[1], ARGV[2]) return 1 end return 0";
@@ -148,6 +184,8 @@ const MOVE_JOB: &str = "
 local job = redis.call('lpop', KEYS[1])
 if job then redis.call('rpush', KEYS[2], job) end
 return job";
+
+const PUSH: &str = "return redis.call('rpush', KEYS[1], ARGV[1])";
 
 /// Who hears of the number must find it in the list.
 const ANNOUNCE: &str = "
@@ -210,6 +248,7 @@ impl Request {
             JOBS => Request::Jobs(which, jobs(rng, unique)),
             ANNOUNCEMENTS => Request::Keys(Way::Announce, vec![(tag("list0"), Action::Append(unique))]),
             14 => Request::Lock(format!("lock{which}"), unique, rng.random_range(100..1500)),
+            QUEUES => queue(rng, which, unique),
             _ => Request::Time(rng.random_range(0..shards)),
         }
     }
@@ -226,6 +265,7 @@ impl Request {
                 }
             }
             Request::Jobs(_, Jobs::Add(job)) => *job = unique,
+            Request::Queue(_, Queue::Push { element, .. }) => *element = unique,
             _ => {}
         }
         self
@@ -235,8 +275,9 @@ impl Request {
     pub fn only_reads(&self) -> bool {
         match self {
             Request::Keys(_, actions) => actions.iter().all(|(_, action)| action.only_reads()),
-            Request::Twins(_) | Request::Jobs(_, Jobs::Count) => true,
+            Request::Twins(_) | Request::Jobs(_, Jobs::Count) | Request::Queue(_, Queue::Look) => true,
             Request::Jobs(..)
+            | Request::Queue(..)
             | Request::Time(_)
             | Request::Lock(..)
             | Request::Killed(..)
@@ -253,6 +294,7 @@ impl Request {
             | Request::Draw([key, _])
             | Request::Twins([key, _]) => key,
             Request::Jobs(pair, _) => &pair_of(*pair)[0],
+            Request::Queue(which, _) => &queue_of(*which),
             Request::Time(shard) => return Err(*shard),
         };
         Ok(slot_of(key.as_bytes()))
@@ -273,8 +315,16 @@ impl Request {
             Request::Killed(..) | Request::Draw(_) | Request::Twins(_) => Way::Script,
             Request::Jobs(_, Jobs::Move { in_block: true, .. }) => Way::Block,
             Request::Jobs(_, Jobs::Move { .. } | Jobs::Count) => Way::Script,
-            Request::Jobs(_, Jobs::Add(_)) | Request::Time(_) | Request::Lock(..) => Way::Commands,
+            Request::Jobs(_, Jobs::Add(_) | Jobs::Await { .. })
+            | Request::Queue(..)
+            | Request::Time(_)
+            | Request::Lock(..) => Way::Commands,
         }
+    }
+
+    /// Whether it may wait at its keys: it is redirected then without having been executed.
+    pub const fn may_wait(&self) -> bool {
+        matches!(self, Request::Queue(_, Queue::Take { .. }) | Request::Jobs(_, Jobs::Await { .. }))
     }
 
     fn reads(&self) -> usize {
@@ -297,6 +347,10 @@ impl Request {
             Request::Jobs(pair, what) => jobs_words(*pair, *what).iter().for_each(|words| {
                 put(&words.iter().map(String::as_str).collect::<Vec<_>>());
             }),
+            Request::Queue(which, what) => {
+                let words = queue_words(&queue_of(*which), *what);
+                put(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            }
         }
         out
     }
@@ -327,6 +381,7 @@ impl Request {
             Request::Time(_) | Request::Draw(_) => time(&replies[0]),
             Request::Twins(_) => twins(&replies[0]),
             Request::Jobs(_, what) => jobs_meaning(*what, &replies),
+            Request::Queue(_, what) => queue_meaning(*what, &replies[0]),
             Request::Lock(..) => match &replies[0] {
                 Value::Status(text) if text == "OK" => Meaning::Locked(true),
                 Value::Nil => Meaning::Locked(false),
@@ -358,6 +413,58 @@ fn pair_of(pair: u32) -> [String; 2] {
     ["todo", "done"].map(|name| format!("{{tag{pair}}}{name}"))
 }
 
+fn queue_of(which: u32) -> String {
+    format!("{{tag{which}}}queue")
+}
+
+/// Something with a queue, or a job that is waited for.
+fn queue(rng: &mut StdRng, which: u32, unique: u64) -> Request {
+    let wait_ms = rng.random_range(1..1500);
+    match rng.random_range(0..10) {
+        0..=3 => Request::Queue(which, Queue::Push { element: unique, by_script: rng.random_bool(0.3) }),
+        4..=7 => Request::Queue(which, Queue::Take { how: rng.random_range(0..3), wait_ms }),
+        8 => Request::Queue(which, Queue::Look),
+        _ => Request::Jobs(which, Jobs::Await { forth: rng.random_bool(0.6), wait_ms }),
+    }
+}
+
+fn queue_words(queue: &str, what: Queue) -> Vec<String> {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    match what {
+        Queue::Push { element, by_script: false } => words(&["RPUSH", queue, &element.to_string()]),
+        Queue::Push { element, by_script: true } => words(&["EVAL", PUSH, "1", queue, &element.to_string()]),
+        Queue::Look => words(&["LRANGE", queue, "0", "-1"]),
+        Queue::Take { how: 0, wait_ms } => words(&["BLPOP", queue, &seconds(wait_ms)]),
+        Queue::Take { how: 1, wait_ms } => {
+            words(&["BRPOP", &format!("{queue}-empty"), queue, &seconds(wait_ms)])
+        }
+        Queue::Take { wait_ms, .. } => words(&["BLMPOP", &seconds(wait_ms), "1", queue, "LEFT"]),
+    }
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000)
+}
+
+fn queue_meaning(what: Queue, reply: &Value) -> Meaning {
+    let meaning = match (what, reply) {
+        (Queue::Push { .. }, Value::Int(_)) => Some(Meaning::Done),
+        (Queue::Take { .. }, Value::Nil) => Some(Meaning::Taken(None)),
+        (Queue::Take { .. }, Value::Array(parts)) => {
+            let element = match parts.last() {
+                Some(Value::Array(elements)) => elements.first(),
+                other => other,
+            };
+            element.and_then(number).map(|element| Meaning::Taken(Some(element)))
+        }
+        (Queue::Look, Value::Array(items)) => {
+            items.iter().map(number).collect::<Option<_>>().map(Meaning::Queue)
+        }
+        _ => None,
+    };
+    meaning.unwrap_or_else(|| Meaning::Wrong(format!("{reply:?}")))
+}
+
 fn jobs(rng: &mut StdRng, unique: u64) -> Jobs {
     match rng.random_range(0..6) {
         0 | 1 => Jobs::Add(unique),
@@ -373,6 +480,10 @@ fn jobs_words(pair: u32, what: Jobs) -> Vec<Vec<String>> {
     match what {
         Jobs::Add(job) => vec![words(&["RPUSH", &todo, &job.to_string()])],
         Jobs::Count => vec![words(&["EVAL_RO", COUNT_JOBS, "2", &todo, &done])],
+        Jobs::Await { forth, wait_ms } => {
+            let (from, to) = if forth { (&todo, &done) } else { (&done, &todo) };
+            vec![words(&["BLMOVE", from, to, "LEFT", "RIGHT", &seconds(wait_ms)])]
+        }
         Jobs::Move { forth, in_block } => {
             let (from, to) = if forth { (&todo, &done) } else { (&done, &todo) };
             let moves = words(&["EVAL", MOVE_JOB, "2", from, to]);
@@ -387,7 +498,9 @@ fn jobs_words(pair: u32, what: Jobs) -> Vec<Vec<String>> {
 fn jobs_meaning(what: Jobs, replies: &[Value]) -> Meaning {
     let meaning = match (what, replies.last()) {
         (Jobs::Add(_), Some(Value::Int(_))) => Some(Meaning::Done),
-        (Jobs::Move { in_block: false, .. }, Some(Value::Bulk(_) | Value::Nil)) => Some(Meaning::Done),
+        (Jobs::Move { in_block: false, .. } | Jobs::Await { .. }, Some(Value::Bulk(_) | Value::Nil)) => {
+            Some(Meaning::Done)
+        }
         (Jobs::Move { in_block: true, .. }, Some(Value::Array(all))) => all.get(1..).and_then(all_jobs),
         (Jobs::Count, Some(Value::Array(both))) => all_jobs(both),
         _ => None,

@@ -173,8 +173,10 @@ impl Replica {
             let backlog = shard.backlog(connection.id);
             total += memory_of(connection, &backlog);
             let limit = if backlog.listens { settings.output_pubsub } else { settings.output_normal };
-            let idle = idle_ns > 0 && !backlog.listens && now - connection.active_ns.get().min(now) > idle_ns;
-            let gone = backlog.is_blocked && connection.has_ended();
+            let waits = backlog.listens || backlog.is_blocked;
+            let idle = idle_ns > 0 && !waits && now - connection.active_ns.get().min(now) > idle_ns;
+            // Who has sent nothing behind the request that waits is still read from.
+            let gone = backlog.is_blocked && connection.input_bytes() > 0 && connection.has_ended();
             if idle || gone || exceeds(connection, backlog.bytes as u64, limit, now) {
                 connection.close();
             }

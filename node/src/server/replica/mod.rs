@@ -230,6 +230,7 @@ impl Replica {
             }
             Output::Resume(id) => {
                 if let Some(connection) = self.clients.get(id) {
+                    connection.active_ns.set(self.now_ns()); // what it waited is not its own idleness
                     connection.resume();
                 }
             }

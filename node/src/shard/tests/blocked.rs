@@ -224,6 +224,21 @@ fn who_waits_for_a_key_of_a_slot_that_goes_is_sent_after_it() {
 }
 
 #[test]
+fn in_a_pause_time_goes_on_and_what_is_brought_waits_until_it_ends() {
+    let (mut shard, operator, [pusher, client, hasty, late]) = with_clients::<4>();
+    shard.send(client, "BLPOP k 0");
+    shard.send(hasty, "BLPOP k 1");
+    shard.send(operator, "CLIENT PAUSE 60000 WRITE");
+    shard.send(late, "BLPOP k 0");
+    shard.send(pusher, "RPUSH k 1 2");
+    shard.wake();
+    assert_eq!(read_all(&mut shard, [client, hasty, late, pusher]), ["", "nil", "", ""]);
+    shard.send(operator, "CLIENT UNPAUSE");
+    let read = read_all(&mut shard, [client, late, pusher]);
+    assert_eq!(read, ["[\"k\", \"1\"]", "[\"k\", \"2\"]", ":2"]);
+}
+
+#[test]
 fn a_client_is_unblocked_by_another_once() {
     let (mut shard, other, [client]) = with_clients::<1>();
     let number = shard.send(client, "CLIENT ID").trim_start_matches(':').to_owned();

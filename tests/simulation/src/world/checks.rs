@@ -9,7 +9,7 @@ use crate::{
     history::Action,
     marks::mark,
     node::Node,
-    workload::{Jobs, NUMBERS_EACH, Request, Way, twins_of},
+    workload::{Jobs, NUMBERS_EACH, Queue, Request, Way, twins_of},
 };
 
 impl World {
@@ -158,6 +158,7 @@ fn last_requests(keys: u32, shards: usize) -> VecDeque<Request> {
             Request::Keys(Way::Block, vec![read(tag("account0")), read(tag("account1"))]),
             Request::Twins(twins_of(which, shards)),
             Request::Jobs(which, Jobs::Count),
+            Request::Queue(which, Queue::Look),
             Request::Keys(Way::Commands, vec![read(format!("register{which}"))]),
             Request::Keys(Way::Commands, vec![read(tag("fleeting"))]),
         ]

@@ -11,7 +11,8 @@ use crate::{
     history::{Answer, Grant, Operation, TimeReading},
     jobs::{Added, Seen},
     marks::mark,
-    workload::{Jobs, Meaning, NUMBERS_EACH, Request, Told, Way},
+    queues::{Look, Pushed, Taken},
+    workload::{Jobs, Meaning, NUMBERS_EACH, Queue, Request, Told, Way},
 };
 
 /// A connection: node, its life, shard, session.
@@ -271,6 +272,21 @@ impl World {
             }
             Meaning::Done => {
                 self.note_job(client, &request, self.now.get());
+                self.note_push(client, &request, self.now.get());
+                self.answered(client, Some(vec![]));
+            }
+            Meaning::Taken(element) => {
+                let (called, returned) = (self.clients[client].called, self.now.get());
+                if let Request::Queue(queue, _) = request {
+                    self.history.queues.taken.push(Taken { queue, called, returned, element });
+                }
+                self.answered(client, Some(vec![]));
+            }
+            Meaning::Queue(elements) => {
+                let (called, returned) = (self.clients[client].called, self.now.get());
+                if let Request::Queue(queue, _) = request {
+                    self.history.queues.looks.push(Look { queue, called, returned, elements });
+                }
                 self.answered(client, Some(vec![]));
             }
             Meaning::Jobs(jobs) => {
@@ -343,7 +359,7 @@ impl World {
             self.wrong = Some(format!("{request:?} was redirected to shard {shard}"));
             return;
         }
-        if state.by_leader {
+        if state.by_leader && !request.may_wait() {
             mark("redirect in place of a reply whose batch was overwritten");
             match request.way() {
                 Way::Block => mark("block redirected after it was executed"),
@@ -370,6 +386,20 @@ impl World {
         if let &Request::Jobs(pair, Jobs::Add(job)) = request {
             let called = self.clients[client].called;
             self.history.jobs_added.push(Added { pair, job, called, returned });
+        }
+    }
+
+    /// An element was pushed, or nobody knows whether it was; or nobody knows whether one was taken.
+    fn note_push(&mut self, client: usize, request: &Request, returned: u64) {
+        let called = self.clients[client].called;
+        match *request {
+            Request::Queue(queue, Queue::Push { element, .. }) => {
+                self.history.queues.pushed.push(Pushed { queue, element, called, returned });
+            }
+            Request::Queue(queue, Queue::Take { .. }) if returned == u64::MAX => {
+                self.history.queues.unanswered.push(queue);
+            }
+            _ => {}
         }
     }
 
@@ -431,6 +461,7 @@ impl World {
             self.hang_up(client);
             let request = self.clients[client].request.clone().expect("it is under way");
             self.note_job(client, &request, u64::MAX);
+            self.note_push(client, &request, u64::MAX);
             self.answered(client, None);
         }
     }

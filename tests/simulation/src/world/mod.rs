@@ -51,7 +51,7 @@ use self::{
     snapshots::{Installation, Task, Transfer},
     weather::Weather,
 };
-use crate::{disk, history::History, node::Node};
+use crate::{disk, history::History, node::Node, workload::QUEUES};
 
 const MS: u64 = 1_000_000;
 /// Once faults have ended, a client gives a request up after this time.
@@ -184,6 +184,11 @@ impl World {
         let count = [1, 3, 3, 3, 3, 3, 3, 3, 5, 5][rng.random_range(0..10)];
         let shards = if rng.random_bool(0.7) { 1 } else { 2 };
         let mut weather = weather::weather(&mut rng, settings.lease_weather);
+        weather.mix.weights[QUEUES] = weather::weight_of_queues(
+            settings.seed,
+            &weather,
+            settings.fault == Some(Fault::ServedBeforeCommit),
+        );
         let (consensus, mut shard_settings) = settings::product_settings(&mut rng, settings.fault, &weather);
         // Of its own, so that runs without it are what they were.
         let mut of_errands = StdRng::seed_from_u64(!settings.seed);

@@ -49,6 +49,8 @@ pub enum Fault {
     MessageBeforeCommit,
     /// What was lent before leadership was lost comes back as it has become meanwhile.
     OutcomeOfOtherTerm,
+    /// The reply to a request that waited leaves before its batch is committed.
+    ServedBeforeCommit,
 }
 
 /// What a run is made of.
@@ -135,6 +137,7 @@ pub(super) fn product_settings(
         Some(Fault::EffectDropped) => shard.fault = Some(shard::PlantedFault::EffectDropped),
         Some(Fault::SnapshotBeforeCommit) => shard.fault = Some(shard::PlantedFault::SnapshotBeforeCommit),
         Some(Fault::MessageBeforeCommit) => shard.fault = Some(shard::PlantedFault::MessageBeforeCommit),
+        Some(Fault::ServedBeforeCommit) => shard.fault = Some(shard::PlantedFault::ServedBeforeCommit),
         Some(Fault::ScriptStoppedHalfWay) => {
             shard.fault = Some(shard::PlantedFault::ScriptStoppedHalfWay);
         }

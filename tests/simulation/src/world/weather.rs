@@ -3,13 +3,13 @@
 //! Swarm testing (Groce and others, ISSTA 2012): in each run some kinds of faults and of
 //! requests are common and some do not occur, for one kind often hides another.
 
-use rand::{RngExt, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     MS,
     faults::{self, FAULT_KINDS},
 };
-use crate::workload::{ANNOUNCEMENTS, JOBS, Mix, REQUEST_KINDS};
+use crate::workload::{ANNOUNCEMENTS, JOBS, Mix, QUEUES, REQUEST_KINDS};
 
 pub(super) struct Weather {
     /// How likely a message is lost, or arrives twice.
@@ -84,6 +84,14 @@ fn lease_weather(rng: &mut StdRng) -> Weather {
     }
 }
 
+/// How common requests are that wait at queues, in `seed`. It is drawn by itself, so that what other seeds do stays as it is.
+pub(super) fn weight_of_queues(seed: u64, weather: &Weather, always: bool) -> u32 {
+    const OWN: u64 = 0x0051_e0e5;
+    let mut rng = StdRng::seed_from_u64(seed ^ OWN);
+    let is_for_leases = weather.mix.weights[JOBS] == 0 && weather.mix.weights[ANNOUNCEMENTS] == 0;
+    if always || !is_for_leases && rng.random_bool(0.35) { rng.random_range(5..25) } else { 0 }
+}
+
 /// Draws the weather of a run; `for_leases`: that of leases, always.
 pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
     if rng.random_bool(0.2) || for_leases {
@@ -151,7 +159,7 @@ fn draw_weights(rng: &mut StdRng) -> [u32; FAULT_KINDS] {
 
 fn mix(rng: &mut StdRng) -> Mix {
     let mut weights = [0; REQUEST_KINDS];
-    for weight in &mut weights {
+    for weight in &mut weights[..QUEUES] {
         *weight = if rng.random_bool(0.3) { 0 } else { rng.random_range(1..10) };
     }
     // Reads of what is written, whatever else there is.
