@@ -1,8 +1,7 @@
 """What applications use that is built on Redis: locks, limits, queues of jobs."""
 
-import contextlib
-
 import dramatiq
+import huey
 import limits
 import pytest
 import redis
@@ -61,25 +60,45 @@ def test_a_lock_of_redis_py_is_exclusive(cluster):
 
 
 def test_a_lock_of_python_redis_lock_is_exclusive(single):
-    """It waits by asking again: to wait in the server it needs `BLPOP`. The keys of a lock are of one slot by its tag."""
+    """It waits in the server, by `BLPOP`. The keys of a lock are of one slot by its tag."""
     client, name = redis.Redis(port=single.port), "{lock}"
-
-    @contextlib.contextmanager
-    def patient():
-        lock = redis_lock.Lock(client, name, expire=20)
-        eventually(lambda: lock.acquire(blocking=False), what="the lock is had")
-        yield
-        lock.release()
-
-    count_under(patient, client)
+    count_under(lambda: redis_lock.Lock(client, name, expire=20), client)
     one, other = (redis_lock.Lock(client, name, expire=20) for _ in range(2))
     assert one.acquire(blocking=False) and not other.acquire(blocking=False)
+    assert not other.acquire(timeout=1)
     one.extend(30)
     assert one.locked()
     one.release()
     with pytest.raises(redis_lock.NotAcquired):
         other.release()
     redis_lock.reset_all(client)
+
+
+def test_jobs_of_huey_run_exactly_once(single):
+    """Its workers wait by `BRPOP`; a job that fails is tried again, one that is for later comes later."""
+    queue = huey.RedisHuey("jobs", port=single.port)
+    done, failed_once, count = [], [], 200
+
+    @queue.task(retries=1)
+    def job(number):
+        if number == 7 and not failed_once:
+            failed_once.append(number)
+            raise ValueError("the first time it does not go well")
+        done.append(number)
+        return 2 * number
+
+    consumer = queue.create_consumer(workers=4, periodic=False, check_worker_health=False)
+    consumer.start()
+    try:
+        results = [job(number) for number in range(count)]
+        later = job.schedule(args=(count,), delay=1)
+        assert later.get(blocking=True, timeout=60) == 2 * count
+        eventually(lambda: len(done) >= count + 1, within=60, what="all jobs have run")
+        assert results[11].get(blocking=True, timeout=60) == 22
+    finally:
+        consumer.stop()
+    assert sorted(done) == list(range(count + 1))
+    assert failed_once == [7]
 
 
 def test_jobs_of_dramatiq_run_exactly_once(single):
