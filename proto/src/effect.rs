@@ -239,6 +239,16 @@ impl<'a> Effects<'a> {
         Self { format, reader: Reader::new(bytes), previous: None }
     }
 
+    /// Reads on from a place where others stopped.
+    pub(crate) const fn resumed(format: u8, bytes: &'a [u8], previous: Option<&'a [u8]>) -> Self {
+        Self { format, reader: Reader::new(bytes), previous }
+    }
+
+    /// The bytes that are left, and the key of the last effect that had one.
+    pub(crate) const fn state(&self) -> (&'a [u8], Option<&'a [u8]>) {
+        (self.reader.rest(), self.previous)
+    }
+
     fn decode(&mut self) -> Result<Effect<'a>, DecodeError> {
         let byte = self.reader.byte()?;
         let kind = byte & !tag::SAME_KEY;

@@ -89,6 +89,29 @@ impl<'a> Batch<'a> {
     pub const fn effects(&self) -> Effects<'a> {
         Effects::new(self.format, self.effects)
     }
+
+    /// Its effects from a place on.
+    pub fn effects_from<'b>(&self, place: &'b Place) -> Effects<'b>
+    where
+        'a: 'b,
+    {
+        Effects::resumed(self.format, &self.effects[place.at..], place.previous.as_deref())
+    }
+
+    /// The place that these effects, some of its own, have come to.
+    pub fn place(&self, effects: &Effects<'_>) -> Place {
+        let (rest, previous) = effects.state();
+        Place { at: self.effects.len() - rest.len(), previous: previous.map(Bytes::copy_from_slice) }
+    }
+}
+
+/// A place between two effects of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Bytes of effects before it.
+    at: usize,
+    /// The key of the last of them that has one.
+    previous: Option<Bytes>,
 }
 
 /// Collects the effects of a turn.
@@ -238,6 +261,30 @@ mod tests {
             let decoded: Result<Vec<_>, _> = batch.effects().collect();
             let expected = first.iter().chain(&second).chain(&third).map(|owned| owned.effect());
             prop_assert_eq!(decoded, Ok(expected.collect()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_goes_on_where_it_stopped(
+            effects in prop::collection::vec(any_effect(), 0..12),
+            each in 1_usize..5,
+        ) {
+            let mut writer = BatchWriter::default();
+            effects.iter().for_each(|owned| writer.push(&owned.effect()));
+            let data = writer.seal(Head::default(), NEWEST_FORMAT);
+            let batch = Batch::decode(&data).expect("it was just written");
+            let expected: Vec<_> = batch.effects().collect();
+            let (mut place, mut at) = (Place::default(), 0);
+            while at < expected.len() {
+                let from = std::mem::take(&mut place);
+                let mut rest = batch.effects_from(&from);
+                let read: Vec<_> = rest.by_ref().take(each).collect();
+                prop_assert_eq!(&read[..], &expected[at..at + read.len()]);
+                at += read.len();
+                place = batch.place(&rest);
+            }
+            prop_assert_eq!(batch.effects_from(&place).count(), 0);
         }
     }
 

@@ -90,6 +90,8 @@ pub enum Reason {
     Helper,
     /// It is executed elsewhere.
     Errand,
+    /// A batch is applied in steps.
+    Applying,
     /// Its client leaves too many replies unread.
     Unread,
     /// The request before it waits for followers: `WAIT`.
@@ -196,6 +198,8 @@ impl Core {
             && self.may_change(id, request)
         {
             Reason::InFlight
+        } else if self.applying.is_some() && self.is_on_data(id, request) {
+            Reason::Applying
         } else {
             let by_loan = self.held_by_loan(id, request);
             return Ok(by_loan.or_else(|| self.held_by_walk(id, request).map(Reason::Walk)));

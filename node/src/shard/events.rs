@@ -1,12 +1,14 @@
 //! What a shard is told, and the end of a turn.
 
 use bytes::Bytes;
-use moonraft_proto::{Reply, entry::Batch};
+use moonraft_proto::{DecodeError, Effect, Reply, entry::Batch};
 
 use super::{
     CommittedEntry, Core, Event, Output, PlantedFault, SessionId, Standing,
+    admit::Reason,
     outbox::{BatchId, RoundId},
     speculation::InFlight,
+    waiting::Timer,
 };
 use crate::{
     glob,
@@ -20,6 +22,8 @@ const BATCH_BYTES: usize = 256;
 /// What an effect in flight costs besides its part of the entry: what takes it back, and the mark
 /// of its key.
 const EFFECT_BYTES: usize = 160;
+/// No effect takes fewer bytes.
+const EFFECT_BYTES_MIN: usize = 3;
 /// Expired keys that one tick removes at most: a tick must stay short.
 const EXPIRED_PER_TICK: usize = 500;
 
@@ -176,7 +180,13 @@ impl Core {
         let lagged = !self.is_caught_up();
         while let Some(entry) = self.held_entries.pop_front() {
             let entry = self.join_parts(entry);
-            if may_wait && !self.is_entry_ready(&entry) {
+            let is_begun = self.applying.is_some();
+            if may_wait && !is_begun && !self.is_entry_ready(&entry) {
+                return self.held_entries.push_front(entry);
+            }
+            if may_wait && !self.is_little_left(&entry) {
+                marks::reached("batch applied in steps");
+                self.timers.set(Timer::Apply, Some(self.surroundings.boot_ns() + 1));
                 return self.held_entries.push_front(entry);
             }
             self.commit(&entry);
@@ -258,14 +268,34 @@ impl Core {
     /// Applies a batch that was executed elsewhere, or here and then taken back.
     fn apply(&mut self, entry: &CommittedEntry, batch: &Batch<'_>) {
         let dropped = self.settings.fault == Some(PlantedFault::EffectDropped) && entry.index % 7 == 3;
-        let effects = batch.effects().skip(usize::from(dropped));
-        for effect in effects {
-            let effect = effect.unwrap_or_else(|error| self.fatal(entry, &error));
-            let undo = self.tx_mut().keyspace_mut().apply(&effect);
-            if undo.is_slow_to_drop() {
-                self.discard(vec![undo]);
-            }
+        let from = self.applying.take().unwrap_or_default();
+        batch.effects_from(&from).skip(usize::from(dropped)).for_each(|effect| self.apply_one(entry, effect));
+        self.wake(&Reason::Applying);
+    }
+
+    fn apply_one(&mut self, entry: &CommittedEntry, effect: Result<Effect<'_>, DecodeError>) {
+        let effect = effect.unwrap_or_else(|error| self.fatal(entry, &error));
+        let undo = self.tx_mut().keyspace_mut().apply(&effect);
+        if undo.is_slow_to_drop() {
+            self.discard(vec![undo]);
         }
+    }
+
+    /// Applies some effects of a batch that has many: others are heard before it goes on. Returns whether the rest may be
+    /// applied in one go.
+    fn is_little_left(&mut self, entry: &CommittedEntry) -> bool {
+        let most = self.settings.large_elements.max(1);
+        let is_small = entry.data.len() / EFFECT_BYTES_MIN <= most;
+        if is_small || entry.more || self.standing.is_leading() || !self.is_born {
+            return true;
+        }
+        // Whoever applies it tells what is wrong with it.
+        let Ok(batch) = Batch::decode(&entry.data) else { return true };
+        let from = self.applying.take().unwrap_or_default();
+        let mut effects = batch.effects_from(&from);
+        effects.by_ref().take(most).for_each(|effect| self.apply_one(entry, effect));
+        self.applying = Some(batch.place(&effects));
+        effects.next().is_none()
     }
 
     /// Frees what was displaced: elsewhere if it is much, unless the next request may need the memory.
@@ -279,7 +309,7 @@ impl Core {
         }
     }
 
-    fn fatal(&self, entry: &CommittedEntry, error: &moonraft_proto::DecodeError) -> ! {
+    fn fatal(&self, entry: &CommittedEntry, error: &DecodeError) -> ! {
         let (shard, index) = (self.settings.shard, entry.index);
         cannot_go_on(format!("shard {shard}, entry {index}: {error}"))
     }

@@ -68,7 +68,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use moonraft_proto::Weight;
+use moonraft_proto::{Weight, entry::Place};
 use slab::Slab;
 
 use self::{
@@ -158,6 +158,8 @@ pub struct Core {
     parts: Vec<Bytes>,
     /// Entries that are committed and wait for the walk of a snapshot, oldest first; see [`preparing`].
     held_entries: VecDeque<CommittedEntry>,
+    /// How far the first of them is applied, if it is applied in steps.
+    applying: Option<Place>,
     /// Sessions with a reply that waits for the open batch.
     open_waiting: Vec<SessionId>,
     /// What the reply to the open unit weighs, as far as it is known.
@@ -239,6 +241,7 @@ impl Shard {
             is_born,
             parts: Vec::new(),
             held_entries: VecDeque::new(),
+            applying: None,
             open_waiting: Vec::new(),
             unit_reply: Weight::default(),
             open_publications: Vec::new(),
@@ -290,9 +293,9 @@ impl Core {
         !self.speculation.is_empty() || self.tx().has_effects()
     }
 
-    /// Whether values are lent: its data are not all here.
-    pub fn is_lending(&self) -> bool {
-        self.tx().has_lent()
+    /// Whether its data are those of no entry: values are lent, or a batch is applied in part.
+    pub fn is_amidst(&self) -> bool {
+        self.tx().has_lent() || self.applying.is_some()
     }
 
     /// The last applied entry: index and term.

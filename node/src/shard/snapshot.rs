@@ -241,6 +241,8 @@ impl Core {
         self.snapshots.wanted = false;
         self.parts.clear();
         self.held_entries.clear();
+        self.applying = None;
+        self.wake(&Reason::Applying);
         // Until the first chunk tells, redirects go by the slots that were owned.
         let empty = Keyspace::owning(self.keyspace().owned().clone());
         let old = self.tx_mut().replace_keyspace(empty);

@@ -132,6 +132,8 @@ pub(super) enum Timer {
     Pause,
     /// Nobody has served for so long that requests are told so.
     Leader,
+    /// A batch that is applied in steps goes on.
+    Apply,
     /// What a session waits for takes too long.
     Session(SessionId),
 }
@@ -182,6 +184,7 @@ impl Core {
         while let Some(timer) = self.timers.take_due(now_ns) {
             match timer {
                 Timer::Pause => self.set_pause(None),
+                Timer::Apply => self.commit_held(true),
                 Timer::Leader if self.is_leaderless_for_long(now_ns) => {
                     self.wake(&Reason::Leader);
                     self.give_blocked_up();

@@ -67,6 +67,7 @@ pub const ALL: &[&str] = &[
     // Large requests.
     "request sent on an errand",
     "errand called back",
+    "batch applied in steps",
     "lent value called back by a block or a script",
     // Disks.
     "unsynced write lost",

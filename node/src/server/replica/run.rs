@@ -149,6 +149,7 @@ async fn wake(replica: Rc<Replica>) {
         } else {
             replica.shard.borrow_mut().handle(Event::Wake);
             replica.drive();
+            tokio::task::yield_now().await; // what goes on in steps lets others come between
         }
     }
 }

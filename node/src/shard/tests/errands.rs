@@ -1,6 +1,7 @@
 //! Requests that are executed elsewhere while others are served.
 
 use bytes::Bytes;
+use moonraft_proto::Effect;
 
 use super::{ShardHarness, of_many};
 use crate::{
@@ -318,6 +319,56 @@ fn a_reply_that_is_large_is_written_elsewhere() {
     assert_eq!(shard.send(other, "GET {t}small"), "\"v\"");
     finish(&mut shard);
     assert!(shard.read(client).ends_with(" \"v\""));
+}
+
+#[test]
+fn a_follower_applies_a_large_batch_in_steps_and_hears_others_between() {
+    let (mut shard, client, other) = leader();
+    shard.lose_leadership(2);
+    shard.send(client, "READONLY");
+    shard.read(client);
+    let members: Vec<Vec<u8>> = (0..MANY).map(|number| format!("new{number}").into_bytes()).collect();
+    let mut effects: Vec<_> = members.iter().map(|member| Effect::SetAdd { key: b"{t}n", member }).collect();
+    effects.push(put(b"{t}small", b"w"));
+    let applied = shard.shard.applied().0;
+    let entry = |index: u64, data: Bytes| CommittedEntry { index, term: 2, data, more: false };
+    shard.handle(Event::Committed(vec![
+        entry(applied + 1, Bytes::new()),
+        entry(applied + 2, batch(&effects)),
+        entry(applied + 3, batch(&[put(b"{t}small", b"x")])),
+    ]));
+    assert_eq!(shard.shard.applied().0, applied + 1);
+    assert!(shard.shard.is_amidst());
+    // Who looks at data waits for the whole of it; others do not.
+    assert_eq!(shard.send(client, "GET {t}small"), "");
+    assert_eq!(shard.send(other, "PING ; GET {t}small").split(' ').next(), Some("+PONG"));
+    let steps = (0..).find(|_| {
+        shard.wake();
+        !shard.shard.is_amidst()
+    });
+    assert_eq!(steps, Some(2));
+    assert_eq!(shard.shard.applied().0, applied + 3);
+    assert_eq!(shard.read(client), "\"x\"");
+    assert_eq!(shard.send(client, "SCARD {t}n"), ":30");
+}
+
+#[test]
+fn who_begins_to_lead_applies_the_rest_of_a_batch_at_once() {
+    let (mut shard, client, _) = leader();
+    shard.lose_leadership(2);
+    let members: Vec<Vec<u8>> = (0..MANY).map(|number| format!("new{number}").into_bytes()).collect();
+    let effects: Vec<_> = members.iter().map(|member| Effect::SetAdd { key: b"{t}n", member }).collect();
+    let index = shard.shard.applied().0 + 1;
+    shard.handle(Event::Committed(vec![CommittedEntry {
+        index,
+        term: 2,
+        data: batch(&effects),
+        more: false,
+    }]));
+    assert!(shard.shard.is_amidst());
+    shard.lead(3);
+    assert!(!shard.shard.is_amidst());
+    assert_eq!(shard.send(client, "SCARD {t}n"), ":30");
 }
 
 #[test]

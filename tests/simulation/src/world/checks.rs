@@ -109,7 +109,7 @@ impl World {
         let Some(running) = &self.nodes[node].running else { return };
         let state = &running.shards[shard];
         let index = state.applied().0;
-        if index % COMPARED_EACH != 0 || state.is_speculating() || state.is_lending() {
+        if index % COMPARED_EACH != 0 || state.is_speculating() || state.is_amidst() {
             return;
         }
         let found = digest(&self.nodes[node], shard);
@@ -130,7 +130,7 @@ impl World {
             let settled = |node: &Node| {
                 let state = node.running.as_ref().map(|running| &running.shards[shard]);
                 state.is_some_and(|state| {
-                    state.is_caught_up() && !state.is_speculating() && !state.is_lending()
+                    state.is_caught_up() && !state.is_speculating() && !state.is_amidst()
                 })
             };
             first.is_some() && self.nodes.iter().all(|node| applied(node) == first && settled(node))
