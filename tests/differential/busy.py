@@ -16,7 +16,7 @@ KEY = "{busy}key"
 LEFT_OUT = {"shutdown": "it would end both servers"}
 
 # Rows that 7.0 does not know.
-NEWER = ("client|no-touch", "client|setinfo", "cluster|myshardid")
+NEWER = ("client|no-touch", "client|setinfo", "cluster|myshardid", "waitaof")
 
 # What is told of a server and a session differs; only its shape counts.
 SHAPES = {"hello": "shape"}

@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 import blocking
 import busy
 import corpus
+import monitor
 import pause
 import replies
 from sweeps import (
@@ -42,7 +43,7 @@ CLOSED = b"<the connection was closed>"
 MISSING = b"<no reply>"
 
 # All rows of the table in a situation of the server, and several clients in one.
-SITUATIONS = {"busy": busy, "pause": pause, "blocking": blocking}
+SITUATIONS = {"busy": busy, "monitor": monitor, "pause": pause, "blocking": blocking}
 
 
 class Target:

@@ -18,6 +18,7 @@ LEFT_OUT = {
     "monitor": "its connection then hears of everything",
     "sync": "its connection becomes a replica's",
     "psync": "its connection becomes a replica's",
+    "waitaof": "so does its shortest request",
     "wait": "its shortest request waits by itself, for a millisecond; below it is asked for no replica",
 }
 

@@ -40,6 +40,7 @@ impl Command {
                 .then_some("no_mandatory_keys"),
             flag(Flag::NotAsyncLoading, "no_async_loading"),
             flag(Flag::AllowBusy, "allow_busy"),
+            (self.is_write() && self.has(Flag::Asking)).then_some("asking"),
             flag(Flag::NoMulti, "no_multi"),
         ];
         names.into_iter().flatten().collect()

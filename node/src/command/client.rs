@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use moonraft_proto::Reply;
 use moonraft_router::{ReplicaPlace, SlotMap};
 
 use super::{
@@ -127,10 +128,12 @@ pub trait Client {
     /// Whether a command may block the session until something happens: not in a script or a block.
     fn may_block(&self) -> bool;
     /// Blocks the session until `wanted` followers have what was executed so far, or
-    /// this time is over; 0: for ever. The command itself answers nothing.
-    fn wait_for_followers(&mut self, wanted: usize, timeout_ms: u64);
+    /// this time is over; 0: for ever. The command itself answers nothing: `answer` makes the reply of how many have it.
+    fn wait_for_followers(&mut self, wanted: usize, timeout_ms: u64, answer: fn(usize) -> Reply<'static>);
     /// Ends what blocks a session, as if its time were over, or with an error. Returns whether it was blocked.
     fn unblock(&mut self, id: SessionId, with_error: bool) -> bool;
+    /// The session hears of each request that is executed from now on, or does no longer.
+    fn monitor(&mut self, listens: bool);
     /// Requests are left unread for a while, or are read again.
     fn pause(&mut self, pause: Option<Pause>);
     /// The pause that lasts, if any.

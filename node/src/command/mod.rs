@@ -15,6 +15,7 @@ pub mod arguments;
 pub mod client;
 pub mod error;
 pub mod key_specs;
+pub mod monitor;
 pub mod request;
 pub mod session;
 pub mod slow_requests;
@@ -190,6 +191,9 @@ pub type NarrowedKeyFlags = fn(&[&[u8]]) -> &'static [key_specs::KeyFlag];
 /// Whether a request with these words looks at keys that it does not name.
 pub type FormsKeys = fn(&[&[u8]]) -> bool;
 
+/// Which words of a request are secrets.
+pub type Secrets = fn(&[&[u8]]) -> std::ops::Range<usize>;
+
 /// How a command runs a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Eval {
@@ -246,6 +250,8 @@ pub struct Command {
     pub forms_keys: Option<FormsKeys>,
     /// The families whose ACL categories it is in. None: its own.
     pub categories: &'static [Family],
+    /// Which of its words are secrets, by their places: they are not told.
+    pub secrets: Option<Secrets>,
     /// How clients may split a request and join replies; `COMMAND` shows them.
     pub tips: &'static [&'static str],
 }
@@ -265,6 +271,7 @@ impl Command {
         work: None,
         forms_keys: None,
         categories: &[],
+        secrets: None,
         tips: &[],
     };
 

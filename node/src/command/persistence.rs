@@ -28,6 +28,29 @@ const REPLICAOF: Command = Command {
     ..ROW
 };
 
+/// What changes modules, of which there are none.
+const MODULE: Command = Command {
+    parent: Some("module"),
+    arity: Arity::AtLeast(3),
+    run: Run::Session(|_, _| {
+        Err(CommandError::text(
+            "ERR MODULE command not allowed. If the enable-module-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server.",
+        ))
+    }),
+    ..ROW
+};
+
+const MODULE_HELP: &[&str] = &[
+    "LIST",
+    "    Return a list of loaded modules.",
+    "LOAD <path> [<arg> ...]",
+    "    Load a module library from <path>, passing to it any optional arguments.",
+    "LOADEX <path> [[CONFIG NAME VALUE] [CONFIG NAME VALUE]] [ARGS ...]",
+    "    Load a module library from <path>, while passing it module configurations and optional arguments.",
+    "UNLOAD <name>",
+    "    Unload a module.",
+];
+
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
     Command { name: "save", run: Run::Session(save), ..REPLICATES },
@@ -75,6 +98,9 @@ pub const COMMANDS: &[Command] = &[
         ..ROW
     },
     Command { name: "module", arity: Arity::AtLeast(2), flags: &[], run: Run::Container, ..ROW },
+    Command { name: "load", ..MODULE },
+    Command { name: "loadex", ..MODULE },
+    Command { name: "unload", arity: Arity::Exactly(3), ..MODULE },
     Command {
         name: "list",
         parent: Some("module"),
@@ -89,7 +115,7 @@ pub const COMMANDS: &[Command] = &[
         parent: Some("module"),
         arity: Arity::Exactly(2),
         flags: &[Flag::Stale],
-        run: Run::Session(|_, _| Ok(help("MODULE", &["LIST", "    Return a list of loaded modules."]))),
+        run: Run::Session(|_, _| Ok(help("MODULE", MODULE_HELP))),
         ..ROW
     },
 ];

@@ -15,6 +15,15 @@ use crate::keyspace::{Object, Tx, Value, dump::dump_object};
 /// A row of this family.
 const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Command::BASE };
 
+const RESTORE: Command = Command {
+    arity: Arity::AtLeast(4),
+    flags: &[Flag::DenyOom, Flag::Dangerous],
+    key_flags: &[uses::STORE],
+    run: Run::Write(restore),
+    work: Some(work::brought),
+    ..ROW
+};
+
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
     Command {
@@ -26,15 +35,22 @@ pub const COMMANDS: &[Command] = &[
         ..ROW
     },
     Command {
-        name: "restore",
-        arity: Arity::AtLeast(4),
-        flags: &[Flag::DenyOom, Flag::Dangerous],
-        key_flags: &[uses::STORE],
-        run: Run::Write(restore),
-        work: Some(work::brought),
+        name: "migrate",
+        arity: Arity::AtLeast(6),
+        keys: Keys::None,
+        run: Run::Session(|_, _| Err(NO_MIGRATION)),
+        tips: &["nondeterministic_output"],
+        flags: &[Flag::Dangerous],
         ..ROW
     },
+    Command { name: "restore", ..RESTORE },
+    // What moves slots by hand sends it. Slots are not moved by hand, so that it is `RESTORE`.
+    Command { name: "restore-asking", flags: &[Flag::DenyOom, Flag::Dangerous, Flag::Asking], ..RESTORE },
 ];
+
+const NO_MIGRATION: CommandError = CommandError::text(
+    "ERR MIGRATE is not supported: a node sends nothing to servers that a client names. DUMP and RESTORE carry a key to another server",
+);
 
 /// Elements that are looked at to say how large a value is.
 const SAMPLES: usize = 100;

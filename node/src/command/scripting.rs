@@ -37,6 +37,7 @@ pub const COMMANDS: &[Command] = &[
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..KNOWN
     },
+    Command { name: "debug", arity: Arity::Exactly(3), run: Run::Session(debug), ..CHILD },
     Command {
         name: "exists",
         arity: Arity::AtLeast(3),
@@ -104,6 +105,19 @@ fn flush(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         client.tx_mut().emit(Effect::ScriptFlush);
     }
     Ok(Reply::OK)
+}
+
+/// `SCRIPT DEBUG YES | SYNC | NO`
+///
+/// There is no debugger: a script that stood still would hold its shard.
+fn debug(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
+    match words[2] {
+        word if is(word, "no") => Ok(Reply::OK),
+        word if is(word, "yes") || is(word, "sync") => Err(CommandError::text(
+            "ERR there is no debugger of scripts: one that stands still would hold its shard",
+        )),
+        _ => Err(CommandError::text("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
+    }
 }
 
 /// `SCRIPT KILL`

@@ -124,6 +124,8 @@ pub struct Session {
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`
     pub no_touch: bool,
+    /// `MONITOR`
+    pub monitors: bool,
     /// `CLIENT REPLY`
     pub reply_mode: ReplyMode,
     /// The row of its last request.
@@ -163,6 +165,7 @@ impl Session {
             read_only: false,
             no_evict: false,
             no_touch: false,
+            monitors: false,
             reply_mode: ReplyMode::default(),
             last_command: None,
             queue: None,

@@ -24,6 +24,7 @@ const FAMILIES: &[&[Command]] = &[
     super::lcs::COMMANDS,
     super::list::COMMANDS,
     super::memory::COMMANDS,
+    super::monitor::COMMANDS,
     super::persistence::COMMANDS,
     super::restore::COMMANDS,
     super::scripting::COMMANDS,

@@ -119,6 +119,7 @@ impl Core {
             check_one_slot(request)?;
             let place = self.check_place(id, request)?;
             self.check_listening(id, request.command)?;
+            self.check_monitoring(id, request.command)?;
             if let Some(reason) = self.must_wait(id, request, place)? {
                 return Ok(Admission::Later(reason));
             }
@@ -172,6 +173,15 @@ impl Core {
             return Err(CommandError::Text(text.into()));
         }
         Ok(())
+    }
+
+    /// Refuses what a session that hears of each request may not send: to Redis it is a replica.
+    fn check_monitoring(&self, id: SessionId, command: &Command) -> Result<(), CommandError> {
+        let touches = command.is_write() || command.reads_data() || matches!(command.run, Run::Eval(_));
+        match touches && self.sessions[id].monitors {
+            true => Err(CommandError::text("ERR Replica can't interact with the keyspace")),
+            false => Ok(()),
+        }
     }
 
     /// What a client's request waits for, unread.

@@ -6,8 +6,9 @@ use moonraft_router::Redirect;
 use super::{
     Core, SessionId, Shard,
     admit::{Home, Via, keeps_to},
+    monitors::Source,
 };
-use crate::command::{CommandError, Outcome, Request, session::Queued};
+use crate::command::{CommandError, Outcome, Request, Run, session::Queued};
 
 impl Shard {
     /// `EXEC`
@@ -51,6 +52,9 @@ impl Shard {
 
     fn execute_queued(&mut self, id: SessionId, request: &Request<'_>, home: &Home) -> Reply<'static> {
         let call = self.begin_call(request.command, false);
+        if let Run::Eval(_) = request.command.run {
+            self.tell_monitors(Source::Client(id), request.command, request.words);
+        }
         let reply = match self.execute(id, request, Via::Block(home)) {
             // Several replies in the place of one would break the frame of the array.
             Ok(Reply::Several(replies)) if replies.len() != 1 => Reply::Array(replies),
@@ -59,6 +63,7 @@ impl Shard {
         };
         self.note_error(&reply);
         self.end_call(request.command, call, matches!(reply, Reply::Error(_)));
+        self.tell_unless_script(id, request);
         reply
     }
 }

@@ -95,6 +95,7 @@ impl Shard {
         let call = self.begin_call(request.command, false);
         let failed = self.run_whole(id, request);
         self.end_call(request.command, call, failed);
+        self.tell_unless_script(id, request);
     }
 }
 

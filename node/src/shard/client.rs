@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use moonraft_proto::Reply;
 use moonraft_router::{ReplicaPlace, SlotMap};
 
 use super::{Output, SessionId, Shard, Standing, admit::Reason, waits::Unblocked};
@@ -71,9 +72,9 @@ impl Client for Turn<'_> {
         self.may_block
     }
 
-    fn wait_for_followers(&mut self, wanted: usize, timeout_ms: u64) {
+    fn wait_for_followers(&mut self, wanted: usize, timeout_ms: u64, answer: fn(usize) -> Reply<'static>) {
         assert!(self.may_block, "a script or a block of requests never waits");
-        self.shard.wait_for_followers(self.id, wanted, timeout_ms);
+        self.shard.wait_for_followers(self.id, wanted, timeout_ms, answer);
     }
 
     fn unblock(&mut self, id: SessionId, with_error: bool) -> bool {
@@ -81,6 +82,10 @@ impl Client for Turn<'_> {
             return true;
         }
         self.shard.unblock(id, if with_error { Unblocked::ByClient } else { Unblocked::Reached })
+    }
+
+    fn monitor(&mut self, listens: bool) {
+        self.shard.monitor(self.id, listens);
     }
 
     fn pause(&mut self, pause: Option<Pause>) {

@@ -29,6 +29,7 @@ use super::{
     Core, Output, SessionId, ShardSettings,
     admit::Reason,
     errand::{Errand, Outcome},
+    monitors::Source,
     outbox::{Instead, ReadReply},
     receive::SMALL_BYTES,
 };
@@ -166,6 +167,7 @@ impl Core {
         self.note_reader(id);
         let settings = self.settings.clone();
         self.surroundings.send(Box::new(Errand::new(number, request, loan, settings, protocol)));
+        self.tell_monitors(Source::Client(id), request.command, request.words);
         marks::reached("request sent on an errand");
         Reason::Errand
     }

@@ -476,7 +476,7 @@ impl Core {
         }
     }
 
-    fn push_message(&mut self, id: SessionId, reply: &Reply<'_>) {
+    pub(super) fn push_message(&mut self, id: SessionId, reply: &Reply<'_>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.outbox.push(reply, session.protocol);
         self.limit_outbox(id);

@@ -8,6 +8,7 @@ use super::{
     admit::{Reason, Via},
     client::Turn,
     errands::is_large_reply,
+    monitors::Source,
     outbox::{Instead, ReadReply},
     receive::put_out,
 };
@@ -147,6 +148,9 @@ impl Core {
         };
         self.begin_unit();
         self.unit_reply = Weight::default();
+        if let Run::Eval(_) = command.run {
+            self.tell_monitors(Source::Client(id), command, request.words);
+        }
         running
     }
 
@@ -160,6 +164,14 @@ impl Core {
             self.note_slow(id, kept_words(request.words), took_ns / 1000);
         }
         self.settle_run(id, request.slot(), running);
+        self.tell_unless_script(id, request);
+    }
+
+    /// Tells who monitors of a request that was executed; of a script they have heard.
+    pub(super) fn tell_unless_script(&mut self, id: SessionId, request: &Request<'_>) {
+        if !matches!(request.command.run, Run::Eval(_)) {
+            self.tell_monitors(Source::Client(id), request.command, request.words);
+        }
     }
 
     /// Ends the unit: what its reply waits for is known.

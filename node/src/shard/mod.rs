@@ -39,6 +39,7 @@ pub mod events;
 pub mod execute;
 mod formats;
 pub mod messages;
+mod monitors;
 pub mod outbox;
 mod place;
 pub mod preparing;
@@ -183,6 +184,8 @@ pub struct Core {
     errands: Errands,
     /// Sessions with requests left unread.
     waiting: WaitingRoom,
+    /// Sessions that hear of each request.
+    monitors: Vec<SessionId>,
     /// Moments that are waited for.
     timers: Timers,
     /// A reply may be held that nobody can settle: leadership was lost since none was.
@@ -250,6 +253,7 @@ impl Shard {
             reads: Vec::new(),
             next_round: 1,
             waiting: WaitingRoom::default(),
+            monitors: Vec::new(),
             timers: Timers::default(),
             may_be_unsettled: false,
             leaderless_since: None,

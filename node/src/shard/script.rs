@@ -13,6 +13,7 @@ use moonraft_router::single_slot;
 use super::{
     Busy, Core, SessionId, Shard,
     admit::{Home, Reason, Terms, Via},
+    monitors::Source,
     room::{Needs, READ_ONLY},
 };
 use crate::{
@@ -206,6 +207,7 @@ impl ScriptHost {
         let call = self.shard.begin_call(command, false);
         let outcome = self.shard.execute(self.id, &request, via);
         self.shard.end_call(command, call, outcome.is_err());
+        self.shard.tell_monitors(Source::Script, command, words);
         outcome
     }
 }

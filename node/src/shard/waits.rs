@@ -22,6 +22,8 @@ struct Waiting {
     /// So many followers.
     wanted: usize,
     until: Until,
+    /// What it is answered, of how many have it.
+    answer: fn(usize) -> Reply<'static>,
 }
 
 /// What followers must have.
@@ -122,7 +124,13 @@ pub enum Unblocked {
 impl Core {
     /// Blocks a session until `wanted` followers have what was executed so far.
     /// 0 milliseconds: for ever.
-    pub(super) fn wait_for_followers(&mut self, id: SessionId, wanted: usize, timeout_ms: u64) {
+    pub(super) fn wait_for_followers(
+        &mut self,
+        id: SessionId,
+        wanted: usize,
+        timeout_ms: u64,
+        answer: fn(usize) -> Reply<'static>,
+    ) {
         let now_ns = self.surroundings.boot_ns();
         let until_ns = (timeout_ms > 0).then(|| now_ns.saturating_add(timeout_ms.saturating_mul(1_000_000)));
         let open = match self.standing {
@@ -135,7 +143,7 @@ impl Core {
         if self.waits.sessions.is_empty() {
             self.outputs.push(Output::WatchFollowers(true));
         }
-        self.waits.insert(id, Waiting { wanted, until });
+        self.waits.insert(id, Waiting { wanted, until, answer });
         self.waiting.enter(id, Reason::Followers);
         self.timers.set(Timer::Session(id), until_ns);
     }
@@ -168,7 +176,7 @@ impl Core {
     pub(super) fn unblock(&mut self, id: SessionId, reason: Unblocked) -> bool {
         let Some(waiting) = self.end_wait(id) else { return false };
         let reply = match reason {
-            Unblocked::Reached => Reply::count(self.waits.reached(waiting)),
+            Unblocked::Reached => (waiting.answer)(self.waits.reached(waiting)),
             Unblocked::ByClient => Reply::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".into()),
             Unblocked::NotLeading => Reply::Error(
                 "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)".into(),

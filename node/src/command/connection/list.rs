@@ -146,6 +146,7 @@ fn line(id: SessionId, session: &Session, now_us: u64, beside: Beside) -> String
 
 fn flags(session: &Session, is_blocked: bool) -> String {
     let all = [
+        ('O', session.monitors),
         ('P', session.listening.count() > 0),
         ('x', session.queue.is_some()),
         ('b', is_blocked),

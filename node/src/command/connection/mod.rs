@@ -48,8 +48,14 @@ pub const COMMANDS: &[Command] = &[
         ..ROW
     },
     Command { name: "echo", arity: Arity::Exactly(2), run: Run::Read(echo), ..ROW },
-    Command { name: "hello", run: Run::Session(hello), ..HANDSHAKE },
-    Command { name: "auth", arity: Arity::AtLeast(2), run: Run::Session(auth), ..HANDSHAKE },
+    Command { name: "hello", run: Run::Session(hello), secrets: Some(of_hello), ..HANDSHAKE },
+    Command {
+        name: "auth",
+        arity: Arity::AtLeast(2),
+        run: Run::Session(auth),
+        secrets: Some(|words| 1..words.len()),
+        ..HANDSHAKE
+    },
     Command { name: "select", arity: Arity::Exactly(2), run: Run::Read(select), ..ROW },
     Command {
         name: "reset",
@@ -272,6 +278,7 @@ fn select<'a>(_: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// The library's name and version stay, as in Redis.
 fn reset(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     client.unwatch();
+    client.monitor(false);
     subscribe::end_all(client);
     let session = client.session_mut();
     session.queue = None;
@@ -284,6 +291,11 @@ fn reset(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     session.no_evict = false;
     session.no_touch = false;
     Ok(Reply::status("RESET"))
+}
+
+/// Who `HELLO … AUTH user password` names, and by which word.
+fn of_hello(words: &[&[u8]]) -> std::ops::Range<usize> {
+    words.iter().position(|word| is(word, "auth")).map_or(0..0, |at| at + 1..at + 3)
 }
 
 /// `QUIT`, `READONLY`, `READWRITE`, `ASKING`: each sets a mark on the session.

@@ -52,6 +52,16 @@ pub const COMMANDS: &[Command] = &[
         tips: &["request_policy:all_shards", "response_policy:agg_min"],
         ..ROW
     },
+    Command {
+        name: "waitaof",
+        arity: Arity::Exactly(4),
+        flags: &[Flag::NoScript],
+        family: Family::Generic,
+        categories: &[Family::Connection],
+        run: Run::Session(waitaof),
+        tips: &["request_policy:all_shards", "response_policy:agg_min"],
+        ..ROW
+    },
     Command { name: "lolwut", flags: &[Flag::Fast], run: Run::Session(lolwut), ..ROW },
     Command { name: "config", arity: Arity::AtLeast(2), ..ROW },
     Command { name: "get", arity: Arity::AtLeast(3), run: Run::Session(config_get), ..CONFIG },
@@ -168,18 +178,49 @@ fn wait(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
             "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.",
         ));
     }
+    Ok(await_followers(client, wanted, timeout_ms, Reply::count))
+}
 
+/// `WAITAOF numlocal numreplicas timeout`
+///
+/// What is committed is on the disks of a majority, of which any stands for this node's own.
+fn waitaof(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
+    if !(0..=1).contains(&integer(words[1])?) {
+        return Err(CommandError::text("ERR value is out of range, value must between 0 and 1"));
+    }
+    let wanted = integer(words[2])?;
+    if wanted < 0 {
+        return Err(CommandError::text("ERR value is out of range, must be positive"));
+    }
+    let timeout_ms = timeout(words[3])?;
+    if matches!(client.standing(), Standing::Following { leader: Some(_) }) {
+        return Err(CommandError::text(
+            "ERR WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local and are not propagated.",
+        ));
+    }
+    Ok(await_followers(client, wanted, timeout_ms, |count| {
+        Reply::Array(vec![Reply::Int(1), Reply::count(count)])
+    }))
+}
+
+/// What `answer` makes of the number of followers that have all that was executed so far, now or later.
+fn await_followers(
+    client: &mut dyn Client,
+    wanted: i64,
+    timeout_ms: u64,
+    answer: fn(usize) -> Reply<'static>,
+) -> Reply<'static> {
     let voters = ClusterView::of(client).my_shard().map_or(1, |shard| shard.members().count());
     // A majority of `voters` is `voters / 2 + 1`, this replica being one of it.
     let promised = voters / 2;
     match usize::try_from(wanted) {
         Ok(wanted) if wanted > promised && client.may_block() => {
-            client.wait_for_followers(wanted, timeout_ms);
-            Ok(Reply::Nothing)
+            client.wait_for_followers(wanted, timeout_ms, answer);
+            Reply::Nothing
         }
         _ => {
             client.tx().whole();
-            Ok(Reply::count(promised))
+            answer(promised)
         }
     }
 }

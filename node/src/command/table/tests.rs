@@ -19,6 +19,7 @@ const OWN: &[&str] = &[
     "client|no-touch",
     "client|setinfo",
     "cluster|myshardid",
+    "waitaof",
 ];
 
 /// Rows that differ on purpose, and why.
@@ -26,6 +27,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("zrank", "WITHSCORE came with 7.2"),
     ("zrevrank", "WITHSCORE came with 7.2"),
     ("lolwut", "it reads no data"),
+    ("migrate", "it is refused, whatever its keys"),
 ];
 
 /// Flags that say how Redis behaves, where this server does not.

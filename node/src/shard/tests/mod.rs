@@ -7,6 +7,7 @@ mod deadlines;
 mod errands;
 mod formats;
 mod harness;
+mod monitors;
 mod networks;
 mod pause;
 mod preparing;
@@ -1058,6 +1059,10 @@ fn wait_is_answered_after_the_writes_before_it() {
     shard.commit_all();
     assert_eq!(shard.read(client), "+OK :1");
     assert_eq!(shard.send(client, "WAIT 1 -1"), "-ERR timeout is negative");
+    assert_eq!(shard.send(client, "WAITAOF 1 1 -1"), "-ERR timeout is negative");
+    assert_eq!(shard.send(client, "WAITAOF 2 1 0"), "-ERR value is out of range, value must between 0 and 1");
+    assert_eq!(shard.send(client, "WAITAOF 1 -1 0"), "-ERR value is out of range, must be positive");
+    assert_eq!(shard.send(client, "WAITAOF 0 1 0"), "[:1, :1]");
     shard.lose_leadership(2);
     assert!(shard.send(client, "WAIT 1 0").starts_with("-ERR WAIT cannot be used with replica instances."));
 }
@@ -1182,6 +1187,9 @@ fn a_wait_ends_with_its_time_and_tells_what_there_is() {
     assert_eq!(shard.read(client), "");
     shard.pass_ms(1);
     assert_eq!(shard.read(client), ":2");
+    assert_eq!(shard.send(client, "WAITAOF 1 3 10"), "");
+    shard.pass_ms(10);
+    assert_eq!(shard.read(client), "[:1, :2]");
     // What is not committed no follower has for good.
     assert_eq!(shard.send(client, "SET k v ; WAIT 2 100"), "");
     shard.pass_ms(100);
