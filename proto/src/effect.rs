@@ -77,6 +77,12 @@ pub enum Effect<'a> {
     ScriptFlush,
     /// All members of the group read this format, so from here on the log may hold it.
     AgreeFormat { format: u8 },
+    /// The library is known by this name, with this text and no functions yet.
+    LibraryPut { name: &'a [u8], code: &'a [u8] },
+    /// The library, which is known, has this function; the flags are bits.
+    FunctionPut { library: &'a [u8], name: &'a [u8], flags: u8, description: Option<&'a [u8]> },
+    /// No library is known by this name.
+    LibraryRemove { name: &'a [u8] },
 }
 
 mod tag {
@@ -101,13 +107,19 @@ mod tag {
     pub const SCRIPT_LOAD: u8 = 19;
     pub const SCRIPT_FLUSH: u8 = 20;
     pub const AGREE_FORMAT: u8 = 21;
+    pub const LIBRARY_PUT: u8 = 48;
+    pub const FUNCTION_PUT: u8 = 49;
+    pub const LIBRARY_REMOVE: u8 = 50;
     /// Set on a tag whose key is that of the effect before.
     pub const SAME_KEY: u8 = 0x80;
 }
 
+/// The [format](crate::entry) that came with libraries of functions.
+pub const LIBRARIES_FORMAT: u8 = 3;
+
 impl<'a> Effect<'a> {
     /// The key that it changes; the source of a rename or copy. `None` if it is
-    /// about slots, scripts or formats.
+    /// about slots, scripts, libraries or formats.
     pub const fn key(&self) -> Option<&'a [u8]> {
         match *self {
             Effect::PutString { key, .. }
@@ -152,6 +164,9 @@ impl<'a> Effect<'a> {
             Effect::ScriptLoad { .. } => tag::SCRIPT_LOAD,
             Effect::ScriptFlush => tag::SCRIPT_FLUSH,
             Effect::AgreeFormat { .. } => tag::AGREE_FORMAT,
+            Effect::LibraryPut { .. } => tag::LIBRARY_PUT,
+            Effect::FunctionPut { .. } => tag::FUNCTION_PUT,
+            Effect::LibraryRemove { .. } => tag::LIBRARY_REMOVE,
         }
     }
 
@@ -160,6 +175,9 @@ impl<'a> Effect<'a> {
     pub const fn format(&self) -> u8 {
         match *self {
             Effect::AgreeFormat { format } => format,
+            Effect::LibraryPut { .. } | Effect::FunctionPut { .. } | Effect::LibraryRemove { .. } => {
+                LIBRARIES_FORMAT
+            }
             _ => FIRST_FORMAT,
         }
     }
@@ -195,7 +213,8 @@ impl<'a> Effect<'a> {
             | Effect::SortedRemove { member: name, .. }
             | Effect::Rename { to: name, .. }
             | Effect::Copy { to: name, .. }
-            | Effect::ScriptLoad { text: name } => wire::put_bytes(out, name),
+            | Effect::ScriptLoad { text: name }
+            | Effect::LibraryRemove { name } => wire::put_bytes(out, name),
             Effect::SortedPut { member, score, .. } => {
                 wire::put_bytes(out, member);
                 out.put_f64_le(score);
@@ -215,6 +234,17 @@ impl<'a> Effect<'a> {
                 wire::put_uint(out, last.into());
             }
             Effect::AgreeFormat { format } => out.put_u8(format),
+            Effect::LibraryPut { name, code } => {
+                wire::put_bytes(out, name);
+                wire::put_bytes(out, code);
+            }
+            Effect::FunctionPut { library, name, flags, description } => {
+                wire::put_bytes(out, library);
+                wire::put_bytes(out, name);
+                out.put_u8(flags);
+                out.put_u8(description.is_some().into());
+                description.into_iter().for_each(|text| wire::put_bytes(out, text));
+            }
             Effect::Remove { .. } | Effect::ScriptFlush => {}
         }
     }
@@ -307,6 +337,14 @@ impl<'a> Effects<'a> {
             tag::SCRIPT_LOAD => Effect::ScriptLoad { text: self.reader.bytes()? },
             tag::SCRIPT_FLUSH => Effect::ScriptFlush,
             tag::AGREE_FORMAT => Effect::AgreeFormat { format: self.reader.byte()? },
+            tag::LIBRARY_PUT => Effect::LibraryPut { name: self.reader.bytes()?, code: self.reader.bytes()? },
+            tag::FUNCTION_PUT => {
+                let (library, name) = (self.reader.bytes()?, self.reader.bytes()?);
+                let (flags, is_described) = (self.reader.byte()?, self.reader.byte()? != 0);
+                let description = if is_described { Some(self.reader.bytes()?) } else { None };
+                Effect::FunctionPut { library, name, flags, description }
+            }
+            tag::LIBRARY_REMOVE => Effect::LibraryRemove { name: self.reader.bytes()? },
             _ => return Err(unknown(kind)),
         })
     }
@@ -391,6 +429,12 @@ pub(crate) mod tests {
                 17 => Effect::ReleaseSlots { first, last },
                 18 => Effect::ScriptLoad { text: a },
                 19 => Effect::AgreeFormat { format: 2 },
+                20 => Effect::LibraryPut { name: a, code: b },
+                21 => {
+                    let description = (n % 2 == 0).then_some(&**b);
+                    Effect::FunctionPut { library: key, name: a, flags: *m as u8, description }
+                }
+                22 => Effect::LibraryRemove { name: a },
                 _ => Effect::ScriptFlush,
             }
         }
@@ -400,7 +444,7 @@ pub(crate) mod tests {
         let bytes = || prop::collection::vec(any::<u8>(), 0..20);
         let key = prop_oneof![Just(b"k".to_vec()), bytes()];
         let number = prop_oneof![0_u64..3, any::<u64>()];
-        (0_u8..21, key, bytes(), bytes(), number, any::<u64>(), -1e9..1e9)
+        (0_u8..24, key, bytes(), bytes(), number, any::<u64>(), -1e9..1e9)
             .prop_map(|(kind, key, a, b, n, m, score)| Owned(kind, key, a, b, n, m, score))
     }
 

@@ -28,7 +28,8 @@ pub const FIRST_FORMAT: u8 = 1;
 /// The newest format that this build reads. What came with each:
 ///
 /// * 2: [`Effect::AgreeFormat`].
-pub const NEWEST_FORMAT: u8 = 2;
+/// * 3: libraries of functions.
+pub const NEWEST_FORMAT: u8 = 3;
 
 /// How far a stamp lies ahead of the shard's time, in milliseconds.
 pub const AHEAD_MS: u64 = 200;

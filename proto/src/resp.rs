@@ -215,6 +215,13 @@ fn parse_inline<'a>(
     Ok(Parsed::Request { words, consumed: end + 1 })
 }
 
+/// The words of a line, as [`inline_words`] splits them.
+pub fn split_line(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut unquoted = Vec::new();
+    let words = inline_words(line, &mut unquoted)?;
+    Some(words.into_iter().map(|word| unquoted[word].to_vec()).collect())
+}
+
 /// Splits a line at blanks, as Redis does: quotes may begin inside a word but end
 /// it. `None`: a quote is not closed, or more follows it.
 fn inline_words(mut line: &[u8], unquoted: &mut Vec<u8>) -> Option<Vec<Range<usize>>> {

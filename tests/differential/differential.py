@@ -55,9 +55,9 @@ class Target:
         self.wires = {}
 
     def reset(self):
-        """An empty keyspace, no scripts."""
+        """An empty keyspace, no scripts, no functions."""
         with Wire(self.port) as wire:
-            for words in (["FLUSHALL"], ["SCRIPT", "FLUSH"]):
+            for words in (["FLUSHALL"], ["SCRIPT", "FLUSH"], ["FUNCTION", "FLUSH"]):
                 answer = wire.ask(*words)
                 assert answer == b"+OK\r\n", f"{words} on port {self.port}: {answer}"
 

@@ -115,6 +115,10 @@ fn effects() -> Vec<Effect<'static>> {
         Effect::AssignSlots { first: 5, last: 5 },
         Effect::ReleaseSlots { first: 1, last: 200 },
         Effect::ScriptLoad { text: b"return 1" },
+        Effect::LibraryPut { name: b"lib", code: b"#!lua name=lib\nreturn 1" },
+        Effect::FunctionPut { library: b"lib", name: b"f", flags: 3, description: Some(b"told") },
+        Effect::FunctionPut { library: b"lib", name: b"g", flags: 0, description: None },
+        Effect::LibraryRemove { name: b"lib" },
         Effect::ScriptFlush,
         Effect::AgreeFormat { format: NEWEST_FORMAT },
     ]

@@ -9,7 +9,8 @@ impl Command {
     /// Whether it changes data, so that `COMMAND` calls it `write`. Publishing runs
     /// as a change, because it leaves with the log, but changes none; what is noted of a reading is none either.
     pub fn changes_data(&self) -> bool {
-        self.is_write() && !self.has(Flag::PubSub) && !self.has(Flag::NotesResult)
+        let writes = self.is_write() || self.has(Flag::Changes);
+        writes && !self.has(Flag::PubSub) && !self.has(Flag::NotesResult)
     }
 
     /// Whether it reads data, so that `COMMAND` calls it `readonly`. Those that are

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     keyspace::{Tx, scripts::Sha1},
+    script::RegisteredFunction,
     subscriptions::{SessionId, Subscriptions},
 };
 
@@ -61,6 +62,28 @@ pub struct Waiters {
     pub keys: usize,
     /// Of the clients, those that do not wait for ever.
     pub with_timeout: usize,
+}
+
+/// What came of `SCRIPT KILL` or `FUNCTION KILL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kill {
+    /// It ends.
+    Done,
+    /// Nothing is over its time.
+    NotBusy,
+    /// What runs is of the other kind, and this is its refusal.
+    Other(CommandError),
+}
+
+/// A function that runs and is over its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningFunction {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The request that called it.
+    pub words: Vec<Vec<u8>>,
+    /// For how long it runs.
+    pub ran_ms: u64,
 }
 
 /// Which replica this is, and some of its limits.
@@ -171,8 +194,17 @@ pub trait Client {
     fn remember_script(&mut self, name: Sha1, text: &[u8]);
     /// Forgets compiled scripts, and those that are not replicated.
     fn forget_scripts(&mut self);
-    /// Ends the script that is over its time. Returns whether there is one.
-    fn kill_script(&mut self) -> bool;
+    /// Runs the text of a library: what it registers.
+    ///
+    /// # Errors
+    /// It does not compile, failed, or took too long.
+    fn load_library(&mut self, code: &[u8]) -> Result<Vec<RegisteredFunction>, CommandError>;
+    /// Forgets libraries whose text has been run, and what they keep in variables.
+    fn forget_libraries(&mut self);
+    /// The function that runs, if one is over its time.
+    fn running_function(&self) -> Option<RunningFunction>;
+    /// Ends the script, or the function, that is over its time.
+    fn kill_script(&mut self, is_function: bool) -> Kill;
 
     // ---- the replica, its shard, the cluster ---------------------------------------
 

@@ -122,6 +122,8 @@ const NOTES: &[(&str, usize, &str)] = &[
     ("bitfield", 0, "This command allows both access and modification of the key"),
     ("eval", 0, "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE"),
     ("eval_ro", 0, "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS"),
+    ("fcall", 0, "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE"),
+    ("fcall_ro", 0, "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS"),
     ("getex", 0, "RW and UPDATE because it changes the TTL"),
     (
         "pfcount",

@@ -84,6 +84,7 @@ fn stats(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let in_flight = client.in_flight_bytes() as i64;
     let keyspace = client.tx().keyspace();
     let (keys, scripts) = (keyspace.len() as i64, keyspace.scripts().bytes() as i64);
+    let libraries = keyspace.libraries().bytes() as i64;
     let one = || Reply::text("1");
     let database = [
         ("overhead.hashtable.main", 0),
@@ -101,9 +102,9 @@ fn stats(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
         ("cluster.links", Reply::Int(0)),
         ("aof.buffer", Reply::Int(0)),
         ("lua.caches", Reply::Int(scripts)),
-        ("functions.caches", Reply::Int(0)),
+        ("functions.caches", Reply::Int(libraries)),
         ("db.0", Reply::Map(database.to_vec())),
-        ("overhead.total", Reply::Int(in_flight + replies + scripts)),
+        ("overhead.total", Reply::Int(in_flight + replies + scripts + libraries)),
         ("keys.count", Reply::Int(keys)),
         ("keys.bytes-per-key", Reply::Int(if keys == 0 { 0 } else { used / keys })),
         ("dataset.bytes", Reply::Int(used)),

@@ -31,6 +31,7 @@ mod connection;
 mod database;
 mod documentation;
 mod expiry;
+mod functions;
 mod generic;
 mod geo;
 mod hash;
@@ -177,6 +178,8 @@ pub enum Flag {
     Random,
     /// Though about the session, it works with what the shard's log holds: routed as what reads data.
     OnData,
+    /// Though about the session, it changes what the shard's log holds.
+    Changes,
 }
 
 /// Runs on the data, reading only.
@@ -194,11 +197,22 @@ pub type FormsKeys = fn(&[&[u8]]) -> bool;
 /// Which words of a request are secrets.
 pub type Secrets = fn(&[&[u8]]) -> std::ops::Range<usize>;
 
+/// How a command says what script it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// It brings the text.
+    Text,
+    /// It names the text by its SHA1.
+    Sha1,
+    /// It names a function of a library.
+    Function,
+}
+
 /// How a command runs a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Eval {
-    /// It names the script, and does not bring it.
-    pub by_name: bool,
+    /// What its first argument is.
+    pub subject: Subject,
     /// The script may not write.
     pub read_only: bool,
 }

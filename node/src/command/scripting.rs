@@ -3,10 +3,13 @@
 use moonraft_proto::{Effect, Reply};
 use moonraft_router::Keys;
 
-use super::{Arity, Client, Command, CommandError, Eval, Family, Flag, Outcome, Run, arguments::is};
+use super::{
+    Arity, Client, Command, CommandError, Eval, Family, Flag, Outcome, Run, Subject, arguments::is,
+    client::Kill,
+};
 
 /// A row of this family: a script with its keys.
-const ROW: Command = Command {
+pub(super) const ROW: Command = Command {
     family: Family::Scripting,
     arity: Arity::AtLeast(3),
     keys: Keys::Counted { count: 2, also: None },
@@ -24,11 +27,11 @@ const KNOWN: Command = Command { flags: &[Flag::NoScript, Flag::OnData], ..CHILD
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
     // `EVAL script numkeys [key …] [argument …]`
-    Command { name: "eval", run: Run::Eval(Eval { by_name: false, read_only: false }), ..ROW },
+    Command { name: "eval", run: Run::Eval(Eval { subject: Subject::Text, read_only: false }), ..ROW },
     // `EVALSHA sha1 numkeys [key …] [argument …]`
-    Command { name: "evalsha", run: Run::Eval(Eval { by_name: true, read_only: false }), ..ROW },
-    Command { name: "eval_ro", run: Run::Eval(Eval { by_name: false, read_only: true }), ..ROW },
-    Command { name: "evalsha_ro", run: Run::Eval(Eval { by_name: true, read_only: true }), ..ROW },
+    Command { name: "evalsha", run: Run::Eval(Eval { subject: Subject::Sha1, read_only: false }), ..ROW },
+    Command { name: "eval_ro", run: Run::Eval(Eval { subject: Subject::Text, read_only: true }), ..ROW },
+    Command { name: "evalsha_ro", run: Run::Eval(Eval { subject: Subject::Sha1, read_only: true }), ..ROW },
     Command { name: "script", arity: Arity::AtLeast(2), keys: Keys::None, flags: &[], ..ROW },
     Command {
         name: "load",
@@ -124,9 +127,15 @@ fn debug(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
 ///
 /// Heard of only while a script is over its time; before, the request waits.
 fn kill(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    match client.kill_script() {
-        true => Ok(Reply::OK),
-        false => Err(CommandError::text("NOTBUSY No scripts in execution right now.")),
+    killed(client.kill_script(false))
+}
+
+/// What `SCRIPT KILL` and `FUNCTION KILL` answer.
+pub(super) fn killed(kill: Kill) -> Outcome<'static> {
+    match kill {
+        Kill::Done => Ok(Reply::OK),
+        Kill::NotBusy => Err(CommandError::text("NOTBUSY No scripts in execution right now.")),
+        Kill::Other(busy) => Err(busy),
     }
 }
 

@@ -15,6 +15,7 @@ const FAMILIES: &[&[Command]] = &[
     super::connection::COMMANDS,
     super::database::COMMANDS,
     super::expiry::COMMANDS,
+    super::functions::COMMANDS,
     super::generic::COMMANDS,
     super::geo::COMMANDS,
     super::hash::COMMANDS,

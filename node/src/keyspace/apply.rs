@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc};
 use moonraft_proto::Effect;
 use moonraft_router::slot_of;
 
-use super::{Blob, Entry, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value};
+use super::{Blob, Entry, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value, libraries::Function};
 
 /// An effect that does not fit: replicas have parted, and going on would hide it.
 const UNFIT: &str = "an effect must fit the type of its key";
@@ -67,6 +67,9 @@ impl Keyspace {
             | Effect::ScriptLoad { .. }
             | Effect::ScriptFlush
             | Effect::AgreeFormat { .. } => self.apply_unkeyed(effect),
+            Effect::LibraryPut { .. } | Effect::FunctionPut { .. } | Effect::LibraryRemove { .. } => {
+                self.apply_to_libraries(effect)
+            }
         }
     }
 
@@ -168,6 +171,25 @@ impl Keyspace {
                 Undo::Format { before: std::mem::replace(&mut self.format, agreed) }
             }
             _ => unreachable!("only effects without a key are passed on"),
+        }
+    }
+
+    fn apply_to_libraries(&mut self, effect: &Effect<'_>) -> Undo {
+        match *effect {
+            Effect::LibraryPut { name, code } => {
+                let before = self.libraries.put(name, code).map(Box::new);
+                Undo::Library { name: name.into(), before }
+            }
+            Effect::LibraryRemove { name } => match self.libraries.replace(name, None) {
+                None => Undo::Nothing,
+                before => Undo::Library { name: name.into(), before: before.map(Box::new) },
+            },
+            Effect::FunctionPut { library, name, flags, description } => {
+                let function = Function { flags, description: description.map(Box::from) };
+                let before = self.libraries.replace_function(library, name, Some(function));
+                Undo::Function { library: library.into(), name: name.into(), before }
+            }
+            _ => unreachable!("only effects about libraries are passed on"),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Each entry is hashed by itself, elements of unordered containers sorted, and
 //! the hashes are combined by exclusive or, so that no table's order shows.
-//! Deadlines, owned slots, scripts and the format count too.
+//! Deadlines, owned slots, scripts, libraries and the format count too.
 
 use moonraft_proto::Effect;
 
@@ -18,7 +18,7 @@ impl Keyspace {
         hex(&all)
     }
 
-    /// The digest of the rest of the state, slots, scripts and format, for comparing
+    /// The digest of the rest of the state, slots, scripts, libraries and format, for comparing
     /// replicas in full.
     pub fn shared_digest(&self) -> String {
         let mut all = [0_u8; 20];

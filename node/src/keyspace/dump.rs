@@ -5,7 +5,7 @@
 
 use moonraft_proto::{Effect, entry::FIRST_FORMAT};
 
-use super::{Entry, Keyspace, Object, Value};
+use super::{Entry, Keyspace, Object, Value, libraries::Function};
 
 /// Bytes of an effect beside those of the element in it, about.
 const EFFECT_BYTES: usize = 8;
@@ -20,7 +20,7 @@ impl Keyspace {
         self.entries().for_each(|entry| dump_entry(entry, &mut emit));
     }
 
-    /// The part of [`Keyspace::dump`] that is about no key: format, slots and scripts. The format comes first:
+    /// The part of [`Keyspace::dump`] that is about no key: format, slots, scripts and libraries. The format comes first:
     /// who does not read it is to know before all else.
     pub fn dump_shared(&self, emit: &mut impl FnMut(&Effect<'_>)) {
         if self.format > FIRST_FORMAT {
@@ -31,6 +31,13 @@ impl Keyspace {
         }
         for (_, text) in self.scripts.iter() {
             emit(&Effect::ScriptLoad { text });
+        }
+        for (name, library) in self.libraries.iter() {
+            emit(&Effect::LibraryPut { name, code: library.code() });
+            for (function, Function { flags, description }) in library.functions() {
+                let description = description.as_deref();
+                emit(&Effect::FunctionPut { library: name, name: function, flags: *flags, description });
+            }
         }
     }
 }

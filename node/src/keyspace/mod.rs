@@ -1,5 +1,5 @@
 //! The data of one shard: keys with their values, the slots the shard owns, the
-//! scripts it knows. Plain state: no clock, no socket, no randomness but the seed
+//! scripts and libraries it knows. Plain state: no clock, no socket, no randomness but the seed
 //! of its hash tables.
 //!
 //! Invariants:
@@ -25,6 +25,7 @@ pub mod dump;
 pub mod hash;
 pub mod integer;
 pub mod integers;
+pub mod libraries;
 pub mod linear;
 pub mod list;
 pub mod packed;
@@ -52,6 +53,7 @@ pub use self::{
     blob::Blob,
     deadlines::Deadlines,
     hash::Hash,
+    libraries::Libraries,
     linear::{LinearTable, Spot},
     list::List,
     scripts::Scripts,
@@ -100,6 +102,7 @@ pub struct Keyspace {
     owned: SlotSet,
     deadlines: Deadlines,
     scripts: Scripts,
+    libraries: Libraries,
     /// The newest format that the log may hold: see [`moonraft_proto::entry`].
     format: u8,
     /// Keys that somebody minds.
@@ -128,6 +131,7 @@ impl Default for Keyspace {
             owned: SlotSet::default(),
             deadlines: Deadlines::default(),
             scripts: Scripts::default(),
+            libraries: Libraries::default(),
             format: FIRST_FORMAT,
             watched: Watched::default(),
             changes: 0,
@@ -241,6 +245,11 @@ impl Keyspace {
     /// The scripts the shard knows.
     pub const fn scripts(&self) -> &Scripts {
         &self.scripts
+    }
+
+    /// The libraries of functions the shard knows.
+    pub const fn libraries(&self) -> &Libraries {
+        &self.libraries
     }
 
     /// The format that the members of the group have agreed on: what needs a newer one is not written.

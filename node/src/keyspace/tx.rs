@@ -8,7 +8,7 @@
 //!
 //! Reads note what they depend on. A key with an uncommitted change carries the
 //! number of the batch that changed it last; the reply to a unit that saw it must
-//! wait for that batch. Scripts that are loaded are marked like keys. Time is state too: a unit that showed the time, or
+//! wait for that batch. Scripts and libraries that are loaded are marked like keys. Time is state too: a unit that showed the time, or
 //! found a key expired that it could not remove, says so, and its reply waits until the log holds a stamp that covers
 //! the reading.
 //!
@@ -36,6 +36,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 pub use self::loan::{Borrowed, Loan};
 use super::{
     Blob, Hash, Keyspace, List, Object, Seed, Set, SlotSet, SortedSet, Undo, Value, Wish,
+    libraries::Found,
     scripts::{Sha1, sha1},
 };
 use crate::{marks, subscriptions::Subscriptions};
@@ -114,6 +115,8 @@ pub struct Tx {
     cleared: u64,
     /// The newest batch in flight, or the open one, that had all scripts forgotten; 0 if none.
     flushed: u64,
+    /// The newest batch in flight, or the open one, that took a library away or changed it; 0 if none.
+    unlinked: u64,
     /// The newest batch in flight, or the open one, that changed whose slots are; 0 if none. And which slots those in
     /// flight change.
     reassigned: u64,
@@ -196,6 +199,7 @@ impl Tx {
             newest: 0,
             cleared: 0,
             flushed: 0,
+            unlinked: 0,
             reassigned: 0,
             changing_hands: SlotSet::default(),
             sequence: 1,
@@ -348,6 +352,9 @@ impl Tx {
         if self.flushed == sequence {
             self.flushed = 0;
         }
+        if self.unlinked == sequence {
+            self.unlinked = 0;
+        }
         if self.reassigned == sequence {
             self.settle_hands();
         }
@@ -391,7 +398,7 @@ impl Tx {
     /// Nothing is in flight any more.
     fn forget_batches(&mut self) {
         self.dirty.clear();
-        (self.newest, self.cleared, self.flushed) = (0, 0, 0);
+        (self.newest, self.cleared, self.flushed, self.unlinked) = (0, 0, 0, 0);
         self.settle_hands();
     }
 
@@ -481,6 +488,21 @@ impl Tx {
     /// A script is not known: the reply waits for the batch that may have had it forgotten.
     pub fn note_no_script(&self) {
         self.depend_on(self.flushed);
+    }
+
+    /// A function of a library. The reply waits for the batch that loaded the library, if that is in flight; if there
+    /// is no such function, for the batch that may have taken it away.
+    pub fn function(&self, name: &[u8]) -> Option<Found<'_>> {
+        let found = self.keyspace.libraries().function(name);
+        match found {
+            Some(found) => {
+                if let Some(&sequence) = self.dirty.get(&self.keyspace.hash(found.library.sha())) {
+                    self.depend_on(sequence);
+                }
+            }
+            None => self.depend_on(self.unlinked),
+        }
+        found
     }
 
     /// The object of a key that has not expired.
@@ -654,6 +676,11 @@ impl Tx {
             // A key that is called so waits with it, which costs time and nothing else.
             Effect::ScriptLoad { text } => self.mark_changed(&sha1(text)),
             Effect::ScriptFlush => self.flushed = self.sequence,
+            Effect::LibraryPut { code, .. } => {
+                self.mark_changed(&sha1(code));
+                self.unlinked = self.sequence;
+            }
+            Effect::LibraryRemove { .. } => self.unlinked = self.sequence,
             _ => effect.key().into_iter().for_each(|key| self.mark_changed(key)),
         }
         self.unit.copied_bytes = self.unit.copied_bytes.saturating_add(self.copied_bytes(&effect));

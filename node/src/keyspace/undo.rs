@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
-use super::{Blob, Keyspace, Object, SlotSet, SlotTable, Value, scripts::Sha1};
+use super::{
+    Blob, Keyspace, Object, SlotSet, SlotTable, Value,
+    libraries::{Function, Library},
+    scripts::Sha1,
+};
 
 /// The change that takes an effect back.
 #[allow(missing_docs, reason = "a variant's sentence tells of its fields")]
@@ -44,6 +48,10 @@ pub enum Undo {
     ScriptLoaded { name: Sha1 },
     /// These scripts were known.
     ScriptsFlushed { texts: Vec<Arc<[u8]>> },
+    /// This library had the name, or none.
+    Library { name: Box<[u8]>, before: Option<Box<Library>> },
+    /// The library had this function, or none of the name.
+    Function { library: Box<[u8]>, name: Box<[u8]>, before: Option<Function> },
     /// This format was agreed on.
     Format { before: u8 },
 }
@@ -117,6 +125,10 @@ impl Keyspace {
             Undo::Owned { before } => self.owned = before,
             Undo::Format { before } => self.format = before,
             Undo::ScriptLoaded { name } => self.scripts.unload(&name),
+            Undo::Library { name, before } => drop(self.libraries.replace(&name, before.map(|it| *it))),
+            Undo::Function { library, name, before } => {
+                self.libraries.replace_function(&library, &name, before);
+            }
             Undo::ScriptsFlushed { texts } => texts.iter().for_each(|text| {
                 self.scripts.load(text);
             }),

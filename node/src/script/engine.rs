@@ -12,6 +12,7 @@ use super::convert::{Fields, to_reply};
 use super::globals::{self, Globals};
 use super::header::{self, Flags};
 use super::kept::Kept;
+use super::library::Library;
 use super::settle::settle;
 use super::shelf::{Place, Shelf};
 use super::state::{KillReason, RunState};
@@ -24,6 +25,22 @@ pub struct Script<'a> {
     pub sha: &'a [u8; 40],
     /// The text, with its first line `#!lua …` if it has one.
     pub text: &'a [u8],
+}
+
+/// Who an error is of: a script, by its SHA1, or a function, by its name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'a> {
+    pub name: &'a [u8],
+    pub is_function: bool,
+}
+
+impl<'a> Caller<'a> {
+    /// What is loaded has no name yet.
+    pub const LIBRARY: Caller<'static> = Caller { name: b"", is_function: true };
+
+    fn of(script: &Script<'a>) -> Self {
+        Self { name: script.sha, is_function: false }
+    }
 }
 
 /// A compiled script.
@@ -47,11 +64,12 @@ pub enum Outcome {
 
 /// See the module.
 pub struct Engine {
-    lua: Lua,
-    globals: Globals,
-    state: Rc<RunState>,
+    pub(super) lua: Lua,
+    pub(super) globals: Globals,
+    pub(super) state: Rc<RunState>,
     chunks: Kept<Rc<Chunk>>,
-    shelf: Rc<Shelf>,
+    pub(super) libraries: Kept<Rc<Library>>,
+    pub(super) shelf: Rc<Shelf>,
     names: [LuaString; 2],
     fields: Fields,
     /// What an engine without scripts needs.
@@ -66,17 +84,18 @@ impl Engine {
     pub fn new(limits: Limits) -> mlua::Result<Self> {
         let lua = globals::bare()?;
         let chunks = Kept::new(limits.chunk_bytes, CHUNKS_MAX);
+        let libraries = Kept::new(limits.chunk_bytes, CHUNKS_MAX);
         let state = Rc::new(RunState::new(limits));
         lua.set_app_data(Rc::clone(&state));
-        let globals = globals::install(&lua, &state)?;
+        let shelf = Shelf::new(&lua)?;
+        let globals = globals::install(&lua, &state, &shelf)?;
         let names = [lua.create_string("KEYS")?, lua.create_string("ARGV")?];
         let fields = Fields::new(&lua)?;
-        let shelf = Shelf::new(&lua)?;
         lua.gc_collect()?;
         let empty_bytes = lua.used_memory();
         state.memory.set_base(empty_bytes);
-        lua.set_memory_limit(state.memory.hard_limit(empty_bytes + state.limits.chunk_bytes))?;
-        Ok(Self { lua, globals, state, chunks, shelf, names, fields, empty_bytes })
+        lua.set_memory_limit(state.memory.hard_limit(empty_bytes + 2 * state.limits.chunk_bytes))?;
+        Ok(Self { lua, globals, state, chunks, libraries, shelf, names, fields, empty_bytes })
     }
 
     /// What a script declares of itself in its first line; the error text for the client.
@@ -89,7 +108,7 @@ impl Engine {
     pub fn load<H: Host>(&mut self, text: &[u8], host: H) -> (H, Result<[u8; 40], Outcome>) {
         let sha = sha1_hex(text);
         let script = Script { sha: &sha, text };
-        self.lend(host, |engine| match engine.begun(&script) {
+        self.lend(host, |engine| match engine.begun(&Caller::of(&script)) {
             Ok(()) => engine.chunk(&script).map(|_| sha),
             Err(outcome) => Err(outcome),
         })
@@ -98,11 +117,21 @@ impl Engine {
     /// Forgets all compiled chunks: `SCRIPT FLUSH`.
     pub fn forget_all(&mut self) {
         self.chunks.clear();
+        self.tidy_up();
+    }
+
+    /// Gives back what is not kept any more.
+    pub(super) fn tidy_up(&mut self) {
         // Without it the chunks give way when others come.
         let _ = self.shelf.tidy();
-        self.state.memory.set_base(self.empty_bytes);
+        self.note_kept();
         // Failing to collect leaves garbage, which the next collection finds.
         let _ = self.lua.gc_collect();
+    }
+
+    /// What is kept is not a script's.
+    pub(super) fn note_kept(&self) {
+        self.state.memory.set_base(self.empty_bytes + self.chunks.bytes() + self.libraries.bytes());
     }
 
     /// Bytes that Lua holds.
@@ -129,25 +158,38 @@ impl Engine {
         arguments: &[&[u8]],
         host: H,
     ) -> (H, Outcome) {
-        self.lend(host, |engine| match engine.begun(script) {
+        self.lend(host, |engine| match engine.begun(&Caller::of(script)) {
             Ok(()) => engine.execute(script, keys, arguments),
             Err(outcome) => outcome,
         })
     }
 
-    fn lend<H: Host, T>(&mut self, host: H, run: impl FnOnce(&mut Self) -> T) -> (H, T) {
+    pub(super) fn lend<H: Host, T>(&mut self, host: H, run: impl FnOnce(&mut Self) -> T) -> (H, T) {
         self.state.lend(Box::new(host));
         let value = run(self);
         if self.state.stopped() == Some(KillReason::Memory) || self.state.memory.is_littered(&self.lua) {
             self.state.clean(&self.lua);
+            self.drop_hoards();
         }
         let host: Box<dyn Any> = self.state.end();
         let host = host.downcast::<H>().expect("the host that comes back is the one that went in");
         (*host, value)
     }
 
-    fn begun(&self, script: &Script<'_>) -> Result<(), Outcome> {
-        self.state.begin(&self.lua).map_err(|error| self.failure(script, Value::Error(Box::new(error))))
+    pub(super) fn begun(&self, caller: &Caller<'_>) -> Result<(), Outcome> {
+        self.state.begin(&self.lua).map_err(|error| self.failure(caller, Value::Error(Box::new(error))))
+    }
+
+    /// What a run has left and no collection finds, a library keeps in its variables. If little could run beside that,
+    /// libraries are forgotten.
+    fn drop_hoards(&mut self) {
+        /// Of what a script may hold.
+        const PART: usize = 4;
+        if !self.libraries.is_empty()
+            && self.state.memory.taken(&self.lua) > self.state.limits.memory_bytes / PART
+        {
+            self.forget_libraries();
+        }
     }
 
     fn execute(&mut self, script: &Script<'_>, keys: &[&[u8]], arguments: &[&[u8]]) -> Outcome {
@@ -160,21 +202,26 @@ impl Engine {
             .note_text(&self.lua, chunk.literal)
             .and_then(|()| self.set_words(keys, arguments))
             .and_then(|()| self.globals.drive.call::<MultiValue>(chunk.place.function()?));
+        self.finish(&Caller::of(script), ended)
+    }
+
+    /// What came of a run.
+    pub(super) fn finish(&self, caller: &Caller<'_>, ended: mlua::Result<MultiValue>) -> Outcome {
         match ended {
             // Something caught the stop and returned before the hook noticed.
-            _ if self.state.stopped().is_some() => self.killed(script),
-            Err(error) => self.failure(script, Value::Error(Box::new(error))),
+            _ if self.state.stopped().is_some() => self.killed(caller),
+            Err(error) => self.failure(caller, Value::Error(Box::new(error))),
             Ok(mut values) => {
                 let succeeded = matches!(values.pop_front(), Some(Value::Boolean(true)));
                 let value = values.pop_front().unwrap_or_default();
                 if !succeeded {
-                    return self.failure(script, value);
+                    return self.failure(caller, value);
                 }
                 match to_reply(&self.state, &self.lua, &self.fields, &value) {
                     Ok(reply) => Outcome::Done(reply),
                     Err(reason) => {
                         self.state.stop(&self.lua, reason);
-                        self.killed(script)
+                        self.killed(caller)
                     }
                 }
             }
@@ -213,24 +260,32 @@ impl Engine {
                 // What the parser was given is garbage now.
                 let bytes = self.lua.used_memory().saturating_sub(before + text.len());
                 let place = self.state.unlimited(&self.lua, || self.shelf.put(function));
-                let place = place.map_err(|_| self.killed(script))?;
+                let place = place.map_err(|_| self.killed(&Caller::of(script)))?;
                 let chunk = Rc::new(Chunk { place, literal: longest_literal(text) });
                 self.chunks.insert(*script.sha, Rc::clone(&chunk), bytes);
-                self.shelf.tidy().map_err(|_| self.killed(script))?;
-                self.state.memory.set_base(self.empty_bytes + self.chunks.bytes());
+                self.shelf.tidy().map_err(|_| self.killed(&Caller::of(script)))?;
+                self.note_kept();
                 Ok(chunk)
             }
             Ok(Err(text)) => {
                 let before = b"ERR Error compiling script (new function): ";
                 Err(Outcome::Failed(Text::joined(&[before, until_zero(&text)])))
             }
-            Err(_) => Err(self.killed(script)),
+            Err(_) => Err(self.killed(&Caller::of(script))),
         }
     }
 
     /// The outcome of an uncaught error.
-    fn failure(&self, script: &Script<'_>, raised: Value) -> Outcome {
-        let Ok(value) = settle(&self.state, &self.lua, raised) else { return self.killed(script) };
+    fn failure(&self, caller: &Caller<'_>, raised: Value) -> Outcome {
+        match self.raised_text(raised) {
+            Some(text) => Outcome::Failed(self.placed(caller, &text)),
+            None => self.killed(caller),
+        }
+    }
+
+    /// The text of an uncaught error; `None` if the run was stopped.
+    pub(super) fn raised_text(&self, raised: Value) -> Option<Vec<u8>> {
+        let value = settle(&self.state, &self.lua, raised).ok()?;
         let text = match &value {
             // As Redis looks for it: a metatable may answer.
             Value::Table(table) => match table.get("err").as_ref().map(text_of) {
@@ -240,34 +295,32 @@ impl Engine {
             },
             other => [b"ERR ", &*shown(other)].concat(),
         };
-        if self.state.stopped().is_some() {
-            return self.killed(script);
-        }
-        Outcome::Failed(self.placed(script, &text))
+        self.state.stopped().is_none().then_some(text)
     }
 
-    fn killed(&self, script: &Script<'_>) -> Outcome {
+    fn killed(&self, caller: &Caller<'_>) -> Outcome {
         let reason = self.state.stopped().unwrap_or(KillReason::Host);
         let text = match reason {
+            KillReason::User if caller.is_function => "ERR Script killed by user with FUNCTION KILL...",
             KillReason::User => "ERR Script killed by user with SCRIPT KILL...",
-            KillReason::Host => "ERR Script killed by the server",
+            KillReason::Host | KillReason::Time => "ERR Script killed by the server",
             KillReason::Memory => "ERR Script killed: not enough memory",
         };
-        Outcome::Killed(reason, self.placed(script, text.as_bytes()))
+        Outcome::Killed(reason, self.placed(caller, text.as_bytes()))
     }
 
-    fn placed(&self, script: &Script<'_>, text: &[u8]) -> Text<'static> {
+    fn placed(&self, caller: &Caller<'_>, text: &[u8]) -> Text<'static> {
         let place = match &*self.state.place.borrow() {
             Some(place) => format!(", on {}:{}.", place.source, place.line),
             None => String::new(),
         };
-        Text::joined(&[until_zero(text), b" script: ", script.sha, place.as_bytes()])
+        Text::joined(&[until_zero(text), b" script: ", caller.name, place.as_bytes()])
     }
 }
 
 /// The longest piece of a script's text without a quote or bracket in it: no text that
 /// is written there is much longer.
-fn longest_literal(text: &[u8]) -> usize {
+pub(super) fn longest_literal(text: &[u8]) -> usize {
     let mut begin = 0;
     let ends = memchr::memchr3_iter(b'\'', b'"', b']', text).chain([text.len()]);
     ends.map(|end| end - std::mem::replace(&mut begin, end)).max().unwrap_or(0)

@@ -19,8 +19,9 @@ use mlua::{Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Valu
 use super::arguments::{Arguments, text_of, until_zero};
 use super::fault::{Fault, PRELUDE, bad_argument, fault, type_name};
 use super::settle::{OUT_OF_MEMORY, settle};
+use super::shelf::Shelf;
 use super::state::{KillReason, Place, RunState};
-use super::{bits, json, message_pack, redis, strings, structs};
+use super::{bits, json, library, message_pack, redis, strings, structs};
 
 /// Places that a C function of Lua 5.1 has: for the arguments and the results of `unpack`.
 const UNPACK_PLACES: i64 = 8_000;
@@ -41,6 +42,45 @@ pub(super) struct Globals {
     pub drive: Function,
     /// Stock Lua's `load`.
     pub load: Function,
+    /// What scripts see of the globals.
+    pub shown: Table,
+    /// The globals of libraries of functions.
+    pub libraries: LibraryGlobals,
+}
+
+/// See the prelude.
+pub(super) struct LibraryGlobals {
+    /// What libraries see of their globals.
+    pub shown: Table,
+    /// Its metatable: which of the next two tables is behind it.
+    behind: Table,
+    /// While a library's text is run.
+    registering: Table,
+    /// While a function is called.
+    calling: Table,
+    /// Calls a function with its keys and arguments, as `drive` calls a script.
+    pub drive: Function,
+}
+
+impl LibraryGlobals {
+    fn of(table: &Table) -> mlua::Result<Self> {
+        Ok(Self {
+            shown: table.raw_get("shown")?,
+            behind: table.raw_get("behind")?,
+            registering: table.raw_get("registering")?,
+            calling: table.raw_get("calling")?,
+            drive: table.raw_get("drive")?,
+        })
+    }
+
+    /// Runs something that finds only what registers functions.
+    pub fn registering<T>(&self, run: impl FnOnce() -> mlua::Result<T>) -> mlua::Result<T> {
+        self.behind.raw_set("__index", &self.registering)?;
+        let ran = run();
+        // The field is there: nothing is allocated, so this cannot fail.
+        self.behind.raw_set("__index", &self.calling)?;
+        ran
+    }
 }
 
 /// A Lua state without anything a script could misuse.
@@ -50,7 +90,7 @@ pub(super) fn bare() -> mlua::Result<Lua> {
 }
 
 /// Fills a bare state and makes the scripts' globals its own.
-pub(super) fn install(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Globals> {
+pub(super) fn install(lua: &Lua, state: &Rc<RunState>, shelf: &Rc<Shelf>) -> mlua::Result<Globals> {
     let load: Function = lua.globals().raw_get("load")?;
     let rust = lua.create_table()?;
     let libraries = lua.create_table()?;
@@ -71,11 +111,13 @@ pub(super) fn install(lua: &Lua, state: &Rc<RunState>) -> mlua::Result<Globals> 
     errors(lua, state, &rust)?;
     functions(lua, state, &load, &rust)?;
     rust.raw_set("script_bytes", state.limits.script_bytes)?;
+    rust.raw_set("register_function", library::registrar(lua, state, shelf)?)?;
 
     let prelude = lua.load(include_str!("prelude.lua")).set_name(format!("={PRELUDE}"));
-    let (shown, real, drive): (Table, Table, Function) = prelude.call((lua.globals(), rust))?;
-    lua.set_globals(shown)?;
-    Ok(Globals { real, drive, load })
+    let (shown, real, drive, libraries): (Table, Table, Function, Table) =
+        prelude.call((lua.globals(), rust))?;
+    lua.set_globals(shown.clone())?;
+    Ok(Globals { real, drive, load, shown, libraries: LibraryGlobals::of(&libraries)? })
 }
 
 /// The library `os`, of which scripts have a clock.

@@ -48,6 +48,43 @@ pub(super) fn parse(text: &[u8]) -> Result<(Flags, usize), Text<'static>> {
     Ok((flags, end))
 }
 
+impl Flags {
+    /// Names, in the order in which Redis tells them.
+    const NAMES: [&'static str; 5] =
+        ["no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"];
+
+    const fn all(&self) -> [bool; 5] {
+        [self.no_writes, self.allow_oom, self.allow_stale, self.no_cluster, self.allow_cross_slot_keys]
+    }
+
+    /// What is declared, as bits.
+    pub fn bits(&self) -> u8 {
+        self.all().iter().rev().fold(0, |bits, &is_set| bits << 1 | u8::from(is_set))
+    }
+
+    /// The flags that [`Flags::bits`] gave.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self {
+            undeclared: false,
+            no_writes: bits & 1 != 0,
+            allow_oom: bits & 2 != 0,
+            allow_stale: bits & 4 != 0,
+            no_cluster: bits & 8 != 0,
+            allow_cross_slot_keys: bits & 16 != 0,
+        }
+    }
+
+    /// The names of what is declared.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().zip(self.all()).filter(|(_, is_set)| *is_set).map(|(name, _)| name)
+    }
+
+    /// Declares what has this name, in any case. Returns whether there is one.
+    pub(super) fn declare(&mut self, name: &[u8]) -> bool {
+        flag(self, &name.to_ascii_lowercase()).map(|flag| *flag = true).is_some()
+    }
+}
+
 fn flag<'a>(flags: &'a mut Flags, name: &[u8]) -> Option<&'a mut bool> {
     match name {
         b"no-writes" => Some(&mut flags.no_writes),
@@ -62,6 +99,17 @@ fn flag<'a>(flags: &'a mut Flags, name: &[u8]) -> Option<&'a mut bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bits_say_what_was_declared() {
+        for bits in 0..32 {
+            assert_eq!(Flags::from_bits(bits).bits(), bits);
+        }
+        let mut flags = Flags::default();
+        assert!(flags.declare(b"Allow-OOM") && flags.declare(b"no-cluster") && !flags.declare(b"else"));
+        assert_eq!(flags.names().collect::<Vec<_>>(), ["allow-oom", "no-cluster"]);
+        assert_eq!(Flags::from_bits(flags.bits()), flags);
+    }
 
     #[test]
     fn flags_are_read_and_the_line_end_stays() {

@@ -13,13 +13,16 @@
 //! INVARIANTs
 //!
 //! * Nothing a script does is seen by the next: globals and libraries are
-//!   read-only, settings and random numbers start afresh, garbage is collected.
+//!   read-only, settings and random numbers start afresh, garbage is collected. (A library of functions may
+//!   keep things in variables of its own.)
 //! * A script can be stopped at any instruction, and inside any of our own functions
 //!   within a bounded amount of work; nothing in it can prevent that ([`state`]).
 //!   Its writes are the host's to undo.
 //! * Work is counted by what it costs, not by what it is called: see [`pace`].
 //! * Memory is bounded by [`Limits::memory_bytes`]; to hold more is to be stopped ([`memory`]).
 //! * No script makes a Rust panic, and no panic of the host is caught by a script.
+//!
+//! Functions of libraries run in the same way; [`library`] tells what differs.
 //!
 //! What bounds a script that misbehaves is told in [`globals`], [`pattern`] and [`state`].
 //!
@@ -36,6 +39,7 @@ mod globals;
 mod header;
 mod json;
 mod kept;
+mod library;
 mod memory;
 mod message_pack;
 mod number;
@@ -58,6 +62,7 @@ use moonraft_proto::{Protocol, Reply};
 pub use engine::{Engine, Outcome, Script};
 pub use header::Flags;
 pub use kept::Kept;
+pub use library::{FunctionCall, Metadata, RegisteredFunction};
 pub use state::KillReason;
 
 /// What a script reaches of the world: given to the engine for one run, handed back after.

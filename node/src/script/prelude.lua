@@ -45,7 +45,7 @@ end
 
 local function pick(from, names)
   local picked = {}
-  for name in stock.string.gmatch(names, "%w+") do
+  for name in stock.string.gmatch(names, "[%w_]+") do
     picked[name] = from[name]
   end
   return picked
@@ -501,4 +501,50 @@ local function drive(script)
   return xpcall(script, trace)
 end
 
-return shown, globals, drive
+-- Libraries of functions -----------------------------------------------------
+--
+-- A library's text finds only what registers functions, as in Redis, and is run once. Its functions find what scripts
+-- do, but for KEYS and ARGV, which they are given, and what only scripts may call.
+
+local at_load = pick(rust.libraries.redis, [[
+  log LOG_DEBUG LOG_VERBOSE LOG_NOTICE LOG_WARNING REDIS_VERSION REDIS_VERSION_NUM
+]])
+at_load.register_function = rust.register_function
+setmetatable(at_load, { __index = rust.missing })
+local registering = { redis = freeze(at_load) }
+registering.server = registering.redis
+setmetatable(registering, { __index = rust.missing })
+
+local at_call = {}
+for name, value in next, rust.libraries.redis do
+  at_call[name] = value
+end
+at_call.breakpoint, at_call.debug, at_call.replicate_commands = nil, nil, nil
+local calling = {}
+for name, value in next, globals do
+  calling[name] = value
+end
+calling.__redis__err__handler, calling.__server__err__handler = nil, nil
+calling.redis = freeze(at_call)
+calling.server = calling.redis
+setmetatable(calling, { __index = rust.missing })
+
+-- What they see: which of the two is behind it is Rust's to say, for nothing that runs here may be sure to go on.
+local behind = { __index = calling, __newindex = modify, __metatable = false }
+local library_shown = setmetatable({}, behind)
+frozen[library_shown] = calling
+calling._G = library_shown
+
+local function drive_function(run, keys, arguments)
+  return xpcall(function()
+    return run(keys, arguments)
+  end, trace)
+end
+
+return shown, globals, drive, {
+  shown = library_shown,
+  behind = behind,
+  registering = registering,
+  calling = calling,
+  drive = drive_function,
+}

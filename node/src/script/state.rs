@@ -16,6 +16,7 @@ use moonraft_proto::Protocol;
 
 use super::fault::Fault;
 use super::json::settings::Settings;
+use super::library::Registering;
 use super::memory::{Memory, Unlimited};
 use super::pace::{Pace, WORK};
 use super::random::Generator;
@@ -33,6 +34,8 @@ pub enum KillReason {
     Host,
     /// The script asked for more memory than [`Limits::memory_bytes`].
     Memory,
+    /// A library took too long to be loaded.
+    Time,
 }
 
 /// Where an uncaught error happened.
@@ -52,6 +55,8 @@ pub(super) struct RunState {
     /// The settings of the global `cjson`.
     pub json: Rc<RefCell<Settings>>,
     pub place: RefCell<Option<Place>>,
+    /// What a library has registered so far, while one is loaded.
+    pub registering: RefCell<Option<Registering>>,
     pub memory: Memory,
     stopped: Cell<Option<KillReason>>,
     /// Work since the last question.
@@ -78,6 +83,7 @@ impl RunState {
             random: Generator::default(),
             json: Rc::default(),
             place: RefCell::new(None),
+            registering: RefCell::new(None),
             stopped: Cell::new(None),
             work: Cell::new(0),
             work_longest: Cell::new(0),
@@ -98,6 +104,7 @@ impl RunState {
         self.protocol.set(Protocol::Resp2);
         self.json.replace(Settings::default());
         self.place.take();
+        self.registering.take();
         self.stopped.set(None);
         self.work.set(0);
         self.pace.set(Pace::default());

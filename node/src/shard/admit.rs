@@ -288,7 +288,7 @@ impl Core {
     /// counts, else what its command allows.
     pub(super) fn may_change(&self, id: SessionId, request: &Request<'_>) -> bool {
         match request.command.run {
-            Run::Session(_) => false,
+            Run::Session(_) => request.command.changes_data(),
             Run::Exec => self.sessions[id].queue.as_ref().is_some_and(|queue| queue.writes),
             Run::Eval(eval) => self.declared_flags(request).map_or(!eval.read_only, |flags| !flags.no_writes),
             Run::Write(_) if request.command.has(Flag::NotesResult) => self.is_serving(),

@@ -19,12 +19,25 @@ use bytes::BytesMut;
 use moonraft_router::Network;
 
 use super::{Busy, Core, SessionId, Shard, admit::Reason};
-use crate::command::{Command, CommandError, Flag, Request};
+use crate::command::{
+    Command, CommandError, Flag, Request,
+    client::{Kill, RunningFunction},
+};
 
-/// The text of Redis 7.
-const BUSY: CommandError = CommandError::text(
-    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
-);
+/// What others are told, in the words of Redis 7.
+const fn busy(is_function: bool) -> CommandError {
+    CommandError::text(match is_function {
+        false => "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        true => "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.",
+    })
+}
+
+/// A function that has been called, as `FUNCTION STATS` tells it.
+pub(super) struct Called {
+    pub name: Vec<u8>,
+    pub words: Vec<Vec<u8>>,
+    pub started_ns: u64,
+}
 
 /// A script that is over its time, while clients are attended to.
 pub(super) struct Overdue {
@@ -113,7 +126,7 @@ impl Core {
         match &self.overdue {
             Some(overdue) if !command.has(Flag::AllowBusy) => {
                 if overdue.refuses {
-                    Err(BUSY)
+                    Err(busy(self.called.is_some()))
                 } else {
                     Ok(true)
                 }
@@ -122,8 +135,23 @@ impl Core {
         }
     }
 
-    /// Ends the script that is over its time. Returns whether there is one.
-    pub(super) fn kill_script(&mut self) -> bool {
-        self.overdue.as_mut().map(|overdue| overdue.is_killed = true).is_some()
+    /// Ends the script, or the function, that is over its time.
+    pub(super) fn kill_script(&mut self, is_function: bool) -> Kill {
+        let runs_function = self.called.is_some();
+        match &mut self.overdue {
+            None => Kill::NotBusy,
+            Some(_) if runs_function != is_function => Kill::Other(busy(runs_function)),
+            Some(overdue) => {
+                overdue.is_killed = true;
+                Kill::Done
+            }
+        }
+    }
+
+    /// The function that is over its time.
+    pub(super) fn running_function(&self) -> Option<RunningFunction> {
+        let Called { name, words, started_ns } = self.called.as_ref().filter(|_| self.is_busy())?;
+        let ran_ns = self.surroundings.boot_ns().saturating_sub(*started_ns);
+        Some(RunningFunction { name: name.clone(), words: words.clone(), ran_ms: ran_ns / 1_000_000 })
     }
 }

@@ -9,12 +9,13 @@ use super::{Output, SessionId, Shard, Standing, admit::Reason, waits::Unblocked}
 use crate::{
     command::{
         Client, CommandError,
-        client::{Pause, ProcessFacts, ReplicaFacts, Waiters},
+        client::{Kill, Pause, ProcessFacts, ReplicaFacts, RunningFunction, Waiters},
         session::{Session, WatchedKey},
         slow_requests::SlowLog,
         statistics::{Details, Rates, Statistics},
     },
     keyspace::{Tx, scripts::Sha1},
+    script::RegisteredFunction,
     subscriptions::Subscriptions,
 };
 
@@ -152,8 +153,20 @@ impl Client for Turn<'_> {
         self.shard.forget_scripts();
     }
 
-    fn kill_script(&mut self) -> bool {
-        self.shard.kill_script()
+    fn load_library(&mut self, code: &[u8]) -> Result<Vec<RegisteredFunction>, CommandError> {
+        self.shard.load_library(self.id, code)
+    }
+
+    fn forget_libraries(&mut self) {
+        self.shard.forget_libraries();
+    }
+
+    fn running_function(&self) -> Option<RunningFunction> {
+        self.shard.running_function()
+    }
+
+    fn kill_script(&mut self, is_function: bool) -> Kill {
+        self.shard.kill_script(is_function)
     }
 
     fn replica(&self) -> ReplicaFacts {

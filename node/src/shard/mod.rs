@@ -74,7 +74,7 @@ use slab::Slab;
 
 use self::{
     blocked::Blocked,
-    busy::Overdue,
+    busy::{Called, Overdue},
     clock::Clock,
     errands::Errands,
     formats::Formats,
@@ -201,6 +201,8 @@ pub struct Core {
     readers: Readers,
     /// While clients are attended to beside a script that is over its time.
     overdue: Option<Overdue>,
+    /// While a function of a library runs.
+    called: Option<Called>,
     outputs: Vec<Output>,
     statistics: Statistics,
     details: Details,
@@ -262,6 +264,7 @@ impl Shard {
             blocked: Blocked::default(),
             readers: Readers::default(),
             overdue: None,
+            called: None,
             outputs: Vec::new(),
             statistics: Statistics::default(),
             details: Details::default(),

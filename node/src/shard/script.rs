@@ -13,14 +13,21 @@ use moonraft_router::single_slot;
 use super::{
     Busy, Core, SessionId, Shard,
     admit::{Home, Reason, Terms, Via},
+    busy::Called,
     monitors::Source,
     room::{Needs, READ_ONLY},
 };
 use crate::{
-    command::{CommandError, Eval, Outcome, Request, Run, arguments::script_key_count, find},
+    command::{CommandError, Eval, Outcome, Request, Run, Subject, arguments::script_key_count, find},
     keyspace::scripts::{Sha1, sha1},
-    script::{Engine, Flags, Host, KillReason, LogLevel, Outcome as Ended, Script, Verdict},
+    script::{
+        Engine, Flags, FunctionCall, Host, KillReason, LogLevel, Outcome as Ended, RegisteredFunction,
+        Script, Verdict,
+    },
 };
+
+/// How long the text of a library may run, as in Redis: it registers functions, no more.
+const LIBRARY_LOAD_NS_MAX: u64 = 500_000_000;
 
 impl Shard {
     /// `EVAL` and its like: runs a script in the open unit.
@@ -36,30 +43,67 @@ impl Shard {
     ) -> Outcome<'static> {
         const UNKNOWN: CommandError = CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
         let (subject, count, rest) = (request.words[1], request.words[2], &request.words[3..]);
-        if !eval.by_name {
-            let name = sha1(subject);
-            let (keys, arguments) = rest.split_at(script_key_count(count, rest)?);
-            let script = Script { sha: &name, text: subject };
-            let reply = self.run_script(id, &script, keys, arguments, eval, via)?;
-            self.seen_scripts.remember(name, subject);
-            return Ok(reply);
+        match eval.subject {
+            Subject::Text => {
+                let name = sha1(subject);
+                let (keys, arguments) = rest.split_at(script_key_count(count, rest)?);
+                let flags = Engine::flags(subject).map_err(CommandError::Text)?;
+                let script = Script { sha: &name, text: subject };
+                let run = |engine: &mut Engine, host| engine.run(&script, keys, arguments, host);
+                let reply = self.run_script(id, flags, keys, eval, via, run)?;
+                self.seen_scripts.remember(name, subject);
+                return Ok(reply);
+            }
+            Subject::Function => return self.call_function(id, request, eval, via),
+            Subject::Sha1 => {}
         }
         let name: Sha1 = subject.to_ascii_lowercase().try_into().map_err(|_| UNKNOWN)?;
         let (keys, arguments) = rest.split_at(script_key_count(count, rest)?);
         let text = self.find_script(&name).cloned().ok_or(UNKNOWN)?;
-        self.run_script(id, &Script { sha: &name, text: &text }, keys, arguments, eval, via)
+        let flags = Engine::flags(&text).map_err(CommandError::Text)?;
+        let script = Script { sha: &name, text: &text };
+        let run = |engine: &mut Engine, host| engine.run(&script, keys, arguments, host);
+        self.run_script(id, flags, keys, eval, via, run)
+    }
+
+    /// `FCALL function numkeys [key …] [argument …]`
+    fn call_function(
+        &mut self,
+        id: SessionId,
+        request: &Request<'_>,
+        eval: Eval,
+        via: Via<'_>,
+    ) -> Outcome<'static> {
+        const UNKNOWN: CommandError = CommandError::text("ERR Function not found");
+        const BAD_COUNT: CommandError = CommandError::text("ERR Bad number of keys provided");
+        let (count, rest) = (request.words[2], &request.words[3..]);
+        let found = self.tx().function(request.words[1]).ok_or(UNKNOWN)?;
+        let flags = found.function.flags();
+        let (code, sha, name) = (Arc::clone(found.library.code()), *found.library.sha(), found.name.to_vec());
+        let count = script_key_count(count, rest).map_err(|error| match error {
+            CommandError::NotInteger => BAD_COUNT,
+            other => other,
+        })?;
+        let (keys, arguments) = rest.split_at(count);
+
+        let words = request.words.iter().map(|word| word.to_vec()).collect();
+        self.called = Some(Called { name: name.clone(), words, started_ns: self.surroundings.boot_ns() });
+        let call = FunctionCall { code: &code, sha: &sha, name: &name };
+        let run = |engine: &mut Engine, host| engine.call(&call, keys, arguments, host);
+        let reply = self.run_script(id, flags, keys, eval, via, run);
+        self.called = None;
+        reply
     }
 
     fn run_script(
         &mut self,
         id: SessionId,
-        script: &Script<'_>,
+        flags: Flags,
         keys: &[&[u8]],
-        arguments: &[&[u8]],
         eval: Eval,
         via: Via<'_>,
+        run: impl FnOnce(&mut Engine, ScriptHost) -> (ScriptHost, Ended),
     ) -> Outcome<'static> {
-        let flags = Engine::flags(script.text).map_err(CommandError::Text)?;
         self.check_flags(flags, eval.read_only)?;
         let own_home = Home::default();
         let home = if let Via::Block(home) = via { home } else { &own_home };
@@ -72,7 +116,7 @@ impl Shard {
             ..Terms::default()
         };
         let savepoint = self.tx().savepoint();
-        let (ended, after) = self.lend(id, terms, |engine, host| engine.run(script, keys, arguments, host));
+        let (ended, after) = self.lend(id, terms, None, run);
         home.set(after.home);
         if after.last_error.is_some_and(|error| hands_on(&ended, &error)) {
             self.details.expect_counted_error();
@@ -93,11 +137,34 @@ impl Shard {
     /// # Errors
     /// It does not compile, or that took long and was killed.
     pub(super) fn load_script(&mut self, id: SessionId, text: &[u8]) -> Result<Sha1, CommandError> {
-        let (loaded, _) = self.lend(id, Terms::default(), |engine, host| engine.load(text, host));
+        let (loaded, _) = self.lend(id, Terms::default(), None, |engine, host| engine.load(text, host));
         loaded.map_err(|ended| match ended {
             Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
             Ended::Done(_) => unreachable!("compiling gives no reply"),
         })
+    }
+
+    /// Runs the text of a library, and keeps it: what it registers.
+    ///
+    /// # Errors
+    /// It does not compile, failed, or took too long.
+    pub(super) fn load_library(
+        &mut self,
+        id: SessionId,
+        code: &[u8],
+    ) -> Result<Vec<RegisteredFunction>, CommandError> {
+        let ends = self.surroundings.boot_ns() + LIBRARY_LOAD_NS_MAX;
+        let (loaded, _) =
+            self.lend(id, Terms::default(), Some(ends), |engine, host| engine.load_library(code, host));
+        loaded.map_err(|ended| match ended {
+            Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
+            Ended::Done(_) => unreachable!("loading gives no reply"),
+        })
+    }
+
+    /// Forgets libraries whose text has been run.
+    pub(super) fn forget_libraries(&mut self) {
+        self.engine.as_mut().expect("a script does not reach the engine it runs in").forget_libraries();
     }
 
     /// Forgets compiled scripts, and those that are not replicated.
@@ -106,11 +173,12 @@ impl Shard {
         self.seen_scripts.clear();
     }
 
-    /// Gives the core to a script for a run of the engine.
+    /// Gives the core to a script for a run of the engine, which is stopped at `ends_ns`, boot clock.
     fn lend<T>(
         &mut self,
         id: SessionId,
         terms: Terms,
+        ends_ns: Option<u64>,
         run: impl FnOnce(&mut Engine, ScriptHost) -> (ScriptHost, T),
     ) -> (T, After) {
         let reads_stale = self.sessions[id].read_only;
@@ -119,7 +187,7 @@ impl Shard {
         let mut engine = self.engine.take().expect("a script does not run inside a script");
         let shard = Shard { core: self.core.take(), engine: None };
         let (host, value) =
-            run(&mut engine, ScriptHost { shard, id, terms, last_error: None, started_ns, busy_ns });
+            run(&mut engine, ScriptHost { shard, id, terms, last_error: None, started_ns, busy_ns, ends_ns });
         (self.core, self.engine) = (host.shard.core, Some(engine));
         self.wake(&Reason::Script);
         // A script that calls `READONLY` changes it for itself only.
@@ -166,9 +234,14 @@ impl Core {
     /// What the script of a request declares of itself, if it is known and declares anything.
     pub(super) fn declared_flags(&self, request: &Request<'_>) -> Option<Flags> {
         let Run::Eval(eval) = request.command.run else { return None };
-        let text = match eval.by_name {
-            true => self.script_text(request.words[1]).map(|text| &**text),
-            false => Some(request.words[1]),
+        let subject = request.words[1];
+        let text = match eval.subject {
+            Subject::Function => {
+                let found = self.tx().keyspace().libraries().function(subject);
+                return found.map(|found| found.function.flags());
+            }
+            Subject::Sha1 => self.script_text(subject).map(|text| &**text),
+            Subject::Text => Some(subject),
         };
         text.and_then(|text| Engine::flags(text).ok()).filter(|flags| !flags.undeclared)
     }
@@ -192,6 +265,7 @@ struct ScriptHost {
     last_error: Option<Text<'static>>,
     started_ns: u64,
     busy_ns: u64,
+    ends_ns: Option<u64>,
 }
 
 impl ScriptHost {
@@ -242,7 +316,11 @@ impl Host for ScriptHost {
         if self.shard.exceeded_limit().is_some() || self.shard.surroundings.ends_scripts() {
             return Verdict::Kill(KillReason::Host);
         }
-        let ran_ns = self.shard.surroundings.boot_ns().saturating_sub(self.started_ns);
+        let now_ns = self.shard.surroundings.boot_ns();
+        if self.ends_ns.is_some_and(|ends_ns| now_ns >= ends_ns) {
+            return Verdict::Kill(KillReason::Time);
+        }
+        let ran_ns = now_ns.saturating_sub(self.started_ns);
         let is_busy = ran_ns >= self.busy_ns;
         let is_heard = is_busy || ran_ns >= self.shard.settings.heard_ms * 1_000_000;
         if !is_heard || self.shard.attend_clients(is_busy) == Busy::Continue {

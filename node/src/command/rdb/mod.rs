@@ -5,6 +5,8 @@
 //! can restore them; nothing is compressed. Read is what Redis wrote for strings,
 //! lists, sets, hashes and sorted sets since version 2.6, compressed or not.
 //!
+//! Libraries of functions are texts in the same format, one after the other.
+//!
 //! INVARIANT: no bytes, however broken, make the decoder panic, or allocate more
 //! than [`bytes::DECODED_BYTES_MAX`] (a compressed string is up to 88 times its own
 //! length). A value that no command could make (empty, a member twice, a score
@@ -21,7 +23,7 @@ mod write;
 
 use crate::keyspace::Value;
 
-pub use self::write::dump;
+pub use self::write::{dump, dump_libraries};
 
 /// Bytes of version and checksum at the end of a payload.
 pub const FOOTER_BYTES: usize = 10;
@@ -54,6 +56,10 @@ mod kind {
     pub const SORTED_LISTPACK: u8 = 17;
     pub const LIST_OF_LISTPACKS: u8 = 18;
     pub const SET_LISTPACK: u8 = 20;
+    /// A library of functions, as the previews of Redis 7.0 had it.
+    pub const LIBRARY_DRAFT: u8 = 246;
+    /// A library of functions: its text.
+    pub const LIBRARY: u8 = 245;
 }
 
 /// Why a payload was refused.
@@ -70,14 +76,47 @@ pub enum Refusal {
 /// # Errors
 /// The payload is none, or was damaged.
 pub fn restore(payload: &[u8]) -> Result<Value, Refusal> {
-    let Some((content, _)) = payload.split_last_chunk::<FOOTER_BYTES>() else { return Err(Refusal::Footer) };
-    let (checked, sum) = payload.split_last_chunk::<8>().ok_or(Refusal::Footer)?;
-    let (_, version) = checked.split_last_chunk::<2>().ok_or(Refusal::Footer)?;
-    if u16::from_le_bytes(*version) > VERSION_READ_MAX || u64::from_le_bytes(*sum) != checksum::crc64(checked)
-    {
-        return Err(Refusal::Footer);
+    read::value(checked(payload).ok_or(Refusal::Footer)?).ok_or(Refusal::Content)
+}
+
+/// The content of a payload that is whole and not too new.
+fn checked(payload: &[u8]) -> Option<&[u8]> {
+    let (content, _) = payload.split_last_chunk::<FOOTER_BYTES>()?;
+    let (checked, sum) = payload.split_last_chunk::<8>()?;
+    let (_, version) = checked.split_last_chunk::<2>()?;
+    let is_whole = u64::from_le_bytes(*sum) == checksum::crc64(checked);
+    (u16::from_le_bytes(*version) <= VERSION_READ_MAX && is_whole).then_some(content)
+}
+
+/// Why a payload of libraries was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadLibraries {
+    /// A newer version, or the checksum does not fit.
+    Footer,
+    /// It holds something else.
+    OtherKind,
+    /// It holds libraries as the previews of Redis 7.0 had them.
+    Draft,
+    /// What is inside is no text.
+    Content,
+}
+
+/// The texts of the libraries of a payload, in order.
+///
+/// # Errors
+/// The payload is none, or was damaged.
+pub fn restore_libraries(payload: &[u8]) -> Result<Vec<Vec<u8>>, BadLibraries> {
+    let mut content = bytes::Bytes::new(checked(payload).ok_or(BadLibraries::Footer)?);
+    let mut codes = Vec::new();
+    while let Some(kind) = content.byte() {
+        match kind {
+            kind::LIBRARY => {}
+            kind::LIBRARY_DRAFT => return Err(BadLibraries::Draft),
+            _ => return Err(BadLibraries::OtherKind),
+        }
+        codes.push(content.string().ok_or(BadLibraries::Content)?.into_owned());
     }
-    read::value(content).ok_or(Refusal::Content)
+    Ok(codes)
 }
 
 /// What makes a payload of its content: version and checksum.

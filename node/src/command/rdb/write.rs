@@ -22,6 +22,17 @@ pub fn dump(value: &Value) -> Vec<u8> {
     out
 }
 
+/// The payload of libraries of functions.
+pub fn dump_libraries<'a>(codes: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for code in codes {
+        out.push(kind::LIBRARY);
+        put_string(&mut out, code);
+    }
+    seal(&mut out);
+    out
+}
+
 fn put_length(out: &mut Vec<u8>, length: usize) {
     match length {
         0..=0x3f => out.push(length as u8),

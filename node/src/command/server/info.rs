@@ -190,8 +190,8 @@ fn memory(lines: &mut Lines, client: &dyn Client) {
     lines.bytes("used_memory_scripts", script_bytes as u64);
     lines.all(&[
         ("number_of_cached_scripts", &script_count),
-        ("number_of_functions", &0),
-        ("number_of_libraries", &0),
+        ("number_of_functions", &client.tx().keyspace().libraries().function_count()),
+        ("number_of_libraries", &client.tx().keyspace().libraries().len()),
     ]);
     lines.bytes("maxmemory", limit);
     let policy = setting(client, "maxmemory-policy").unwrap_or_else(|| "noeviction".into());

@@ -39,6 +39,8 @@ const FOR_REDIS_ONLY: &[(&str, &str)] = &[
     ("eval_ro", "stale"),
     ("evalsha", "stale"),
     ("evalsha_ro", "stale"),
+    ("fcall", "stale"),
+    ("fcall_ro", "stale"),
     // What is loaded while nobody leads would be known to one node only.
     ("script|load", "stale"),
     // As 7.2: a script that calls it is answered at once.
@@ -53,6 +55,8 @@ const OWN_FLAGS: &[(&str, &str)] = &[
     // Answered without a leader, too.
     ("script|kill", "loading"),
     ("script|kill", "stale"),
+    ("function|kill", "loading"),
+    ("function|kill", "stale"),
     // As in Valkey 9.
     ("client|reply", "no_multi"),
 ];

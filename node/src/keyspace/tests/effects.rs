@@ -1,6 +1,6 @@
 //! Random effects that fit the state they meet.
 
-use moonraft_proto::Effect;
+use moonraft_proto::{Effect, effect::LIBRARIES_FORMAT};
 use moonraft_router::SLOT_COUNT;
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ pub struct Choice {
 }
 
 /// Kinds of effects, as [`Choice::fit`] numbers them.
-const KINDS: u8 = 21;
+const KINDS: u8 = 24;
 
 pub fn any_choice() -> impl Strategy<Value = Choice> {
     // Few names, so that they are met again; numbers make sets of integers, and
@@ -91,7 +91,25 @@ impl Choice {
             }
             18 => Effect::ScriptLoad { text: name },
             19 if self.count.is_multiple_of(4) => Effect::ScriptFlush,
-            20 => Effect::AgreeFormat { format: 2 },
+            20 => Effect::AgreeFormat { format: 2 + (self.number % 2) as u8 },
+            21..=23 if keyspace.agreed_format() >= LIBRARIES_FORMAT => return self.fit_libraries(keyspace),
+            _ => return None,
+        })
+    }
+
+    /// Effects on libraries: of each name one function that no other library has, in two cases.
+    fn fit_libraries(&self, keyspace: &Keyspace) -> Option<Effect<'_>> {
+        const LIBRARIES: [(&[u8], [&[u8]; 2]); 2] = [(b"one", [b"f", b"F"]), (b"two", [b"g", b"G"])];
+        let (name, functions) = LIBRARIES[self.key % LIBRARIES.len()];
+        Some(match self.kind {
+            21 => Effect::LibraryPut { name, code: &self.value },
+            22 if keyspace.libraries().get(name).is_some() => Effect::FunctionPut {
+                library: name,
+                name: functions[self.to % functions.len()],
+                flags: self.number as u8,
+                description: self.count.is_multiple_of(2).then_some(&self.name),
+            },
+            23 => Effect::LibraryRemove { name },
             _ => return None,
         })
     }

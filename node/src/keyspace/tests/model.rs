@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use moonraft_proto::Effect;
 use moonraft_router::slot_of;
 
-use crate::keyspace::{Keyspace, Value};
+use crate::keyspace::{Keyspace, Value, libraries::Library};
 
 #[derive(Clone, Debug, PartialEq)]
 enum Held {
@@ -61,12 +61,23 @@ impl Held {
     }
 }
 
+/// A library's text, and its functions with their flags and descriptions.
+type ModelLibrary = (Vec<u8>, BTreeMap<Vec<u8>, (u8, Option<Vec<u8>>)>);
+
+fn of_library(library: &Library) -> ModelLibrary {
+    let functions = library.functions().map(|(name, function)| {
+        (name.to_vec(), (function.flags, function.description.as_deref().map(<[u8]>::to_vec)))
+    });
+    (library.code().to_vec(), functions.collect())
+}
+
 /// Keys with what they hold and their deadlines; slots, scripts and format.
 #[derive(Debug, PartialEq)]
 pub struct Model {
     keys: BTreeMap<Vec<u8>, (Held, Option<u64>)>,
     slots: BTreeSet<u16>,
     scripts: BTreeSet<Vec<u8>>,
+    libraries: BTreeMap<Vec<u8>, ModelLibrary>,
     format: u8,
 }
 
@@ -92,6 +103,11 @@ impl Model {
             keys: keys.collect(),
             slots: ranges.flat_map(|(first, last)| first..=last).collect(),
             scripts: keyspace.scripts().iter().map(|(_, text)| text.to_vec()).collect(),
+            libraries: keyspace
+                .libraries()
+                .iter()
+                .map(|(name, library)| (name.to_vec(), of_library(library)))
+                .collect(),
             format: keyspace.agreed_format(),
         }
     }
@@ -122,7 +138,15 @@ impl Model {
             }
             Effect::ScriptLoad { text } => drop(self.scripts.insert(text.to_vec())),
             Effect::ScriptFlush => self.scripts.clear(),
-            Effect::AgreeFormat { format } => self.format = format,
+            Effect::AgreeFormat { format } => self.format = self.format.max(format),
+            Effect::LibraryPut { name, code } => {
+                self.libraries.insert(name.to_vec(), (code.to_vec(), BTreeMap::new()));
+            }
+            Effect::LibraryRemove { name } => drop(self.libraries.remove(name)),
+            Effect::FunctionPut { library, name, flags, description } => {
+                let (_, functions) = self.libraries.get_mut(library).expect("it is there");
+                functions.insert(name.to_vec(), (flags, description.map(<[u8]>::to_vec)));
+            }
             _ => self.change(effect),
         }
     }

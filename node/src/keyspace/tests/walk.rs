@@ -71,6 +71,7 @@ fn build(chunks: &[bytes::Bytes]) -> Keyspace {
                 Undo::Member { before: false, .. } | Undo::Score { before: None, .. } => {}
                 Undo::Inserted { .. } | Undo::Patch { .. } | Undo::Expiry { .. } => {}
                 Undo::Owned { .. } | Undo::ScriptLoaded { .. } | Undo::Format { before: 1 } => {}
+                Undo::Library { before: None, .. } | Undo::Function { before: None, .. } => {}
                 undo => panic!("{effect:?} comes twice: {undo:?}"),
             }
         }

@@ -6,6 +6,7 @@ mod busy;
 mod deadlines;
 mod errands;
 mod formats;
+mod functions;
 mod harness;
 mod monitors;
 mod networks;
