@@ -28,7 +28,7 @@ pub const FIRST_FORMAT: u8 = 1;
 /// The newest format that this build reads. What came with each:
 ///
 /// * 2: [`Effect::AgreeFormat`].
-/// * 3: libraries of functions.
+/// * 3: streams, [`Effect::StreamAdd`] and what follows it; libraries of functions.
 pub const NEWEST_FORMAT: u8 = 3;
 
 /// How far a stamp lies ahead of the shard's time, in milliseconds.
@@ -294,7 +294,7 @@ mod tests {
         let mut data = BatchWriter::default().seal(Head::default(), FIRST_FORMAT).to_vec();
         data[0] = NEWEST_FORMAT + 1;
         let error = Batch::decode(&data).expect_err("must be refused");
-        assert!(error.to_string().contains("entry format 3; this build reads up to 2"));
+        assert!(error.to_string().contains("entry format 4; this build reads up to 3"));
         assert!(Batch::decode(&data[..5]).is_err());
     }
 

@@ -4,6 +4,7 @@
 //! * [`reply`]: what a client is answered, and its RESP2 and RESP3 form.
 //! * [`replies`]: replies as a client reads them.
 //! * [`effect`]: the typed changes of a keyspace, and their bytes.
+//! * [`stream`]: ids, and what else effects on streams hold.
 //! * [`entry`]: a batch of units of effects, which is one entry of the Raft log.
 //! * [`wire`]: the primitive encodings the last two share.
 //! * [`peer`]: messages between nodes, generated from `peer.proto`.
@@ -18,11 +19,13 @@ pub mod peer;
 pub mod replies;
 pub mod reply;
 pub mod resp;
+pub mod stream;
 mod text;
 pub mod wire;
 
 pub use effect::Effect;
 pub use reply::{Protocol, Reply, Weight};
+pub use stream::StreamId;
 pub use text::Text;
 
 /// Bytes that do not mean what their place asks for.

@@ -53,6 +53,8 @@ pub enum Reply<'a> {
     /// Members with scores, fields with values where Redis nests them in RESP3:
     /// an array of two-element arrays, or one flat array.
     Pairs(Vec<(Reply<'a>, Reply<'a>)>),
+    /// `%n`, or an array of two-element arrays: keys with what was read of them.
+    Keyed(Vec<(Reply<'a>, Reply<'a>)>),
     /// `,x`, or a bulk string of its text
     Double(f64),
     /// A double whose text is another than [`double_text`] writes: `,x`, or a bulk string
@@ -166,10 +168,12 @@ impl<'a> Reply<'a> {
             Reply::Array(items) | Reply::Set(items) | Reply::Push(items) | Reply::Several(items) => {
                 items.iter().for_each(|item| item.weigh(weight));
             }
-            Reply::Map(pairs) | Reply::Pairs(pairs) => pairs.iter().for_each(|(first, second)| {
-                first.weigh(weight);
-                second.weigh(weight);
-            }),
+            Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Keyed(pairs) => {
+                pairs.iter().for_each(|(first, second)| {
+                    first.weigh(weight);
+                    second.weigh(weight);
+                })
+            }
             Reply::Int(_)
             | Reply::Null
             | Reply::NullArray
@@ -199,6 +203,7 @@ impl<'a> Reply<'a> {
             Reply::Map(items) => Reply::Map(pairs(items)),
             Reply::Set(items) => Reply::Set(all(items)),
             Reply::Pairs(items) => Reply::Pairs(pairs(items)),
+            Reply::Keyed(items) => Reply::Keyed(pairs(items)),
             Reply::Double(x) => Reply::Double(x),
             Reply::Number(text) => Reply::Number(text.into_owned()),
             Reply::Bool(yes) => Reply::Bool(yes),
@@ -225,18 +230,12 @@ impl<'a> Reply<'a> {
             Reply::Array(items) => list(out, b'*', items, protocol),
             Reply::Set(items) => list(out, if resp3 { b'~' } else { b'*' }, items, protocol),
             Reply::Push(items) => list(out, if resp3 { b'>' } else { b'*' }, items, protocol),
-            Reply::Map(items) if resp3 => {
+            Reply::Map(items) | Reply::Keyed(items) if resp3 => {
                 header(out, b'%', items.len() as i64);
                 flat(out, items, protocol);
             }
-            Reply::Pairs(items) if resp3 => {
-                header(out, b'*', items.len() as i64);
-                for (first, second) in items {
-                    out.put_slice(b"*2\r\n");
-                    first.encode(protocol, out);
-                    second.encode(protocol, out);
-                }
-            }
+            Reply::Pairs(items) if resp3 => nested(out, items, protocol),
+            Reply::Keyed(items) => nested(out, items, protocol),
             Reply::Map(items) | Reply::Pairs(items) => {
                 header(out, b'*', items.len() as i64 * 2);
                 flat(out, items, protocol);
@@ -290,6 +289,15 @@ fn bulk(out: &mut impl BufMut, bytes: &[u8]) {
 fn list(out: &mut impl BufMut, kind: u8, items: &[Reply<'_>], protocol: Protocol) {
     header(out, kind, items.len() as i64);
     items.iter().for_each(|item| item.encode(protocol, out));
+}
+
+fn nested(out: &mut impl BufMut, items: &[(Reply<'_>, Reply<'_>)], protocol: Protocol) {
+    header(out, b'*', items.len() as i64);
+    for (first, second) in items {
+        out.put_slice(b"*2\r\n");
+        first.encode(protocol, out);
+        second.encode(protocol, out);
+    }
 }
 
 fn flat(out: &mut impl BufMut, items: &[(Reply<'_>, Reply<'_>)], protocol: Protocol) {

@@ -52,6 +52,13 @@ pub enum Keys {
         /// The words before a further key, in lower case.
         tokens: &'static [&'static str],
     },
+    /// The first half of the words behind the first `token` that stands at `from` or later.
+    FirstHalf {
+        /// The word before them, in lower case.
+        token: &'static str,
+        /// Where it may stand first.
+        from: usize,
+    },
 }
 
 /// The count of a [`Keys::Counted`] request is not a number of its words.
@@ -109,6 +116,12 @@ impl Keys {
                 }
                 Ok(std::iter::once(first).chain(behind).collect())
             }
+            Keys::FirstHalf { token, from } => {
+                let is_token = |word: &&[u8]| word.eq_ignore_ascii_case(token.as_bytes());
+                let found = words.iter().skip(from).position(is_token);
+                let Some(first) = found.map(|at| from + at + 1) else { return Ok(KeyPositions::new()) };
+                Ok((first..first + (words.len() - first) / 2).collect())
+            }
         }
     }
 }
@@ -148,5 +161,10 @@ mod tests {
         assert_eq!(positions(sort, "sort k store"), Some(vec![1]));
         assert_eq!(positions(sort, "sort k store c STORE d"), Some(vec![1, 5]));
         assert_eq!(positions(sort, "sort k by store x limit store d"), Some(vec![1]));
+        let streams = |from| Keys::FirstHalf { token: "streams", from };
+        assert_eq!(positions(streams(1), "xread count 1 Streams a b 0 0"), Some(vec![4, 5]));
+        assert_eq!(positions(streams(1), "xread streams a b 0"), Some(vec![2]));
+        assert_eq!(positions(streams(1), "xread count 1"), Some(vec![]));
+        assert_eq!(positions(streams(4), "xreadgroup group streams c streams a 0"), Some(vec![5]));
     }
 }

@@ -4,7 +4,7 @@
     tests/bench/collection_bytes.py BINARY [--before OLDER] [--count 100000] [--dir DIR]
 
 Fills one node of one shard and a redis-server (cluster mode, all slots), and an older build if there is one, with the same, one kind
-after the other: many small hashes, lists, sets and sorted sets, then one large one of each. Prints bytes a collection or, of a large
+after the other: many small hashes, lists, sets and sorted sets, then one large one of each; streams, and what is pending of them. Prints bytes a collection or, of a large
 one, an element, by `used_memory` of INFO, and CPU a request that made one (user and system time of the whole process).
 Standard library only.
 """
@@ -28,6 +28,9 @@ SLICE = 100
 # Of its newest entries a leader keeps so much in memory, for followers.
 LOG_KEPT_BYTES = 8 << 20
 
+START_MS = 1_700_000_000_000
+GROUP = ("XGROUP", "CREATE")
+
 
 def pairs(numbers, left, right):
     """Words of fields with values, or of scores with members."""
@@ -45,7 +48,21 @@ KINDS = {
     "an element of a large list": (lambda n: ["RPUSH", "{a}L", *("element:%d" % m for m in slice_of(n))], SLICE),
     "a member of a large set": (lambda n: ["SADD", "{a}S", *("member:%d" % m for m in slice_of(n))], SLICE),
     "a member of a large sorted set": (lambda n: ["ZADD", "{a}Z", *pairs(slice_of(n), "%d", "member:%d")], SLICE),
+    "stream of 1 entry": (lambda n: ["XADD", "{a}x:%06d" % n, f"{n + 1}-0", *entry(n)], 0),
+    "empty stream with a group": (lambda n: [*GROUP, "{a}g:%06d" % n, "group", "0", "MKSTREAM"], 0),
+    "an entry of a large stream": (lambda n: ["XADD", "{a}X", f"{START_MS + n // 3}-{n % 3}", *entry(n)], 0),
+    "that is pending in a group": (lambda n: read_by("worker:%d" % (n % 10)), SLICE),
 }
+# Asked before the requests of a kind.
+BEFORE = {"that is pending in a group": [*GROUP, "{a}X", "group", "0"]}
+
+
+def entry(number):
+    return "sensor", "s:%d" % (number % 1000), "value", "%d.%d" % (number % 100, number % 7), "unit", "celsius"
+
+
+def read_by(consumer):
+    return ["XREADGROUP", "GROUP", "group", consumer, "COUNT", SLICE, "STREAMS", "{a}X", ">"]
 
 
 def slice_of(request):
@@ -101,6 +118,11 @@ def main():
     print("| bytes (µs of CPU) |", " | ".join(names), "|\n| --- |" + " ---: |" * len(names))
     for kind, (words_of, elements) in KINDS.items():
         requests = arguments.count // 10 if elements else arguments.count
+        if kind in BEFORE:
+            requests = arguments.count // SLICE  # as many entries as the stream has
+        if kind in BEFORE:
+            for server in servers:
+                server.client.query(*BEFORE[kind])
         figures = [server.measure(words_of, requests) for server in servers]
         each = elements or 1
         print("|", kind, "|", " | ".join(f"{size / each:.0f} ({cpu / each:.2f})" for size, cpu in figures), "|", flush=True)

@@ -80,6 +80,7 @@ impl Family {
             Family::SortedSet => "@sortedset",
             Family::HyperLogLog => "@hyperloglog",
             Family::Geo => "@geo",
+            Family::Stream => "@stream",
             Family::PubSub => "@pubsub",
             Family::Transactions => "@transaction",
             Family::Scripting => "@scripting",

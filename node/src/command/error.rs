@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use moonraft_proto::{Reply, Text};
 use moonraft_router::Redirect;
 
+use super::arguments::c_text;
 use crate::keyspace::WrongType;
 
 /// Why a request was refused. `Display` writes the exact text of the wire.
@@ -46,6 +47,11 @@ pub enum CommandError {
     /// The reply would be larger than `max-reply-bytes`, which is so much.
     #[error("ERR the reply to this request exceeds max-reply-bytes ({0}); nothing was changed")]
     ReplyTooLarge(usize),
+    /// What it writes is of this format, which not all members of the shard read yet.
+    #[error(
+        "ERR this request needs format {0} of the log, which the members of the shard have not agreed on yet; nothing was changed"
+    )]
+    FormatNotAgreed(u8),
     /// This replica cannot serve the slot; the client must go elsewhere.
     #[error(transparent)]
     Redirect(#[from] Redirect),
@@ -64,6 +70,12 @@ impl CommandError {
     /// A refusal whose whole text, code first, is known at compile time.
     pub const fn text(text: &'static str) -> Self {
         CommandError::Text(Text::fixed(text))
+    }
+
+    /// A refusal of these texts, one behind another, each up to a zero byte, which ends a text in C.
+    pub fn joined(parts: &[&[u8]]) -> Self {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| c_text(part)).collect();
+        CommandError::Text(Text::joined(&parts))
     }
 
     /// A refusal that repeats a word of the client, up to a zero byte, which ends a text in C.

@@ -8,7 +8,10 @@
 
 use std::fmt::Write as _;
 
-use moonraft_proto::{Effect, Reply, entry::Batch};
+use moonraft_proto::{
+    Effect, Reply,
+    entry::{Batch, NEWEST_FORMAT},
+};
 use moonraft_router::SLOT_COUNT;
 
 use super::Request;
@@ -62,8 +65,8 @@ fn show(reply: &Reply<'_>, out: &mut String, depth: usize) {
             line(if matches!(reply, Reply::Set(_)) { "set".into() } else { "array".into() });
             items.iter().for_each(|item| show(item, out, depth + 1));
         }
-        Reply::Map(items) | Reply::Pairs(items) => {
-            line(if matches!(reply, Reply::Map(_)) { "map".into() } else { "pairs".into() });
+        Reply::Map(items) | Reply::Keyed(items) | Reply::Pairs(items) => {
+            line(if matches!(reply, Reply::Pairs(_)) { "pairs".into() } else { "map".into() });
             for (first, second) in items {
                 show(first, out, depth + 1);
                 show(second, out, depth + 2);
@@ -118,6 +121,7 @@ fn escape(bytes: &mut impl Iterator<Item = u8>) -> u8 {
 fn replay(script: &str) -> String {
     let mut keyspace = Keyspace::default();
     keyspace.apply(&Effect::AssignSlots { first: 0, last: SLOT_COUNT - 1 });
+    keyspace.apply(&Effect::AgreeFormat { format: NEWEST_FORMAT });
     let mut tx = Tx::new(keyspace, 0);
     let mut now_ms = 0;
     let mut out = String::new();

@@ -143,15 +143,13 @@ fn key_spec(spec: &KeySpec, note: Option<&'static str>) -> Reply<'static> {
         ),
         Begin::Unknown => ("unknown", vec![]),
     };
+    let range = |last: isize, step, limit| {
+        let last = ("lastkey", Reply::Int(last as i64));
+        vec![last, ("keystep", Reply::count(step)), ("limit", Reply::Int(limit))]
+    };
     let (find, find_spec) = match spec.find {
-        Find::Range { last, step } => (
-            "range",
-            vec![
-                ("lastkey", Reply::Int(last as i64)),
-                ("keystep", Reply::count(step)),
-                ("limit", Reply::Int(0)),
-            ],
-        ),
+        Find::Range { last, step } => ("range", range(last, step, 0)),
+        Find::FirstHalf => ("range", range(-1, 1, 2)),
         Find::Counted => (
             "keynum",
             vec![("keynumidx", Reply::Int(0)), ("firstkey", Reply::Int(1)), ("keystep", Reply::Int(1))],

@@ -98,6 +98,8 @@ pub enum Find {
         /// Words from a key to the next.
         step: usize,
     },
+    /// The first half of the words from there on.
+    FirstHalf,
     /// As many as the word at the beginning says, which stand behind it.
     Counted,
     /// Only the command itself knows.
@@ -130,6 +132,7 @@ const NOTES: &[(&str, usize, &str)] = &[
         0,
         "RW because it may change the internal representation of the key, and propagate to replicas",
     ),
+    ("xadd", 0, "UPDATE instead of INSERT because of the optional trimming feature"),
     ("set", 0, "RW and ACCESS due to the optional `GET` argument"),
     ("sort", 1, FROM_CONTENT),
     ("sort_ro", 1, FROM_CONTENT),
@@ -190,6 +193,7 @@ impl Command {
                     behind.map(|flags| KeySpec { flags, begin: Begin::Unknown, find: Find::Unknown });
                 std::iter::once(spec(0, Begin::Index(first), single)).chain(behind).collect()
             }
+            Keys::FirstHalf { token, from } => vec![spec(0, Begin::Keyword(token, from), Find::FirstHalf)],
         }
     }
 
@@ -201,12 +205,15 @@ impl Command {
             Keys::Counted { also: Some(at), .. }
             | Keys::After { first: at, .. }
             | Keys::Behind { first: at, .. } => (at as i64, at as i64, 1),
-            Keys::None | Keys::Counted { also: None, .. } => (0, 0, 0),
+            Keys::None | Keys::FirstHalf { .. } | Keys::Counted { also: None, .. } => (0, 0, 0),
         }
     }
 
     /// Whether some keys are only found by reading the request.
     pub const fn has_movable_keys(&self) -> bool {
-        matches!(self.keys, Keys::Counted { .. } | Keys::After { .. } | Keys::Behind { .. })
+        matches!(
+            self.keys,
+            Keys::Counted { .. } | Keys::After { .. } | Keys::Behind { .. } | Keys::FirstHalf { .. }
+        )
     }
 }

@@ -53,12 +53,13 @@ mod server;
 mod set;
 mod slow_log;
 mod sort;
+mod stream;
 mod string;
 mod subscribe;
 mod transactions;
 mod zset;
 
-use moonraft_proto::Reply;
+use moonraft_proto::{Reply, entry::FIRST_FORMAT};
 use moonraft_router::Keys;
 
 pub use self::{
@@ -122,6 +123,8 @@ pub enum Family {
     HyperLogLog,
     /// Places on earth.
     Geo,
+    /// Streams.
+    Stream,
     /// Publish and subscribe.
     PubSub,
     /// `MULTI` and its like.
@@ -268,6 +271,9 @@ pub struct Command {
     pub secrets: Option<Secrets>,
     /// How clients may split a request and join replies; `COMMAND` shows them.
     pub tips: &'static [&'static str],
+    /// The newest [format](moonraft_proto::entry) that its effects need: until the shard has agreed on that, it is
+    /// refused.
+    pub format: u8,
 }
 
 impl Command {
@@ -287,6 +293,7 @@ impl Command {
         categories: &[],
         secrets: None,
         tips: &[],
+        format: FIRST_FORMAT,
     };
 
     /// `name`, or `parent|name`.
@@ -310,6 +317,17 @@ impl Command {
     /// Whether it reads data and never changes it.
     pub const fn is_read(&self) -> bool {
         matches!(self.run, Run::Read(_) | Run::Eval(Eval { read_only: true, .. }))
+    }
+
+    /// Checks that the shard has agreed on what it writes.
+    ///
+    /// # Errors
+    /// It has not: nodes of an older build are among its members.
+    pub fn check_format(&self, tx: &Tx) -> Result<(), CommandError> {
+        match tx.keyspace().agreed_format() >= self.format {
+            true => Ok(()),
+            false => Err(CommandError::FormatNotAgreed(self.format)),
+        }
     }
 
     /// Checks the number of words.

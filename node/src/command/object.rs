@@ -129,6 +129,7 @@ fn encoding_name(value: &Value) -> &'static str {
         Value::Set(set) => set.encoding(),
         Value::Sorted(sorted) if sorted.is_small() => "listpack",
         Value::Sorted(_) => "skiplist",
+        Value::Stream(_) => "stream",
     }
 }
 

@@ -2,7 +2,12 @@
 //! words at random: its effects make a follower equal, rolling it back leaves
 //! nothing, an error leaves nothing, and no words make it panic.
 
-use moonraft_proto::{Effect, entry::Batch, reply::Protocol};
+use moonraft_proto::{
+    Effect, StreamId,
+    entry::{Batch, NEWEST_FORMAT},
+    reply::Protocol,
+    stream::{Ids, Pairs},
+};
 use moonraft_router::SLOT_COUNT;
 use proptest::prelude::*;
 
@@ -17,6 +22,7 @@ const WORDS: &[&[u8]] = &[
     b"{k}c",
     b"{k}d",
     b"{k}e",
+    b"{k}s",
     b"",
     b"0",
     b"1",
@@ -115,6 +121,22 @@ const WORDS: &[&[u8]] = &[
     b"samples",
     b"async",
     b"filterby",
+    b"streams",
+    b">",
+    b"$",
+    b"7-0",
+    b"3-*",
+    b"group",
+    b"noack",
+    b"~",
+    b"minid",
+    b"nomkstream",
+    b"justid",
+    b"force",
+    b"idle",
+    b"retrycount",
+    b"mkstream",
+    b"full",
     b"pattern",
 ];
 
@@ -138,8 +160,8 @@ fn any_request() -> impl Strategy<Value = Request> {
     let rows: Vec<&'static Command> = rows().filter(|row| is_on_data(row)).collect();
     let row = prop::sample::select(rows);
     // The word behind the name is a key, most often.
-    let first = prop_oneof![4 => 0..5_usize, 1 => 0..WORDS.len()];
-    let further = prop::collection::vec(prop_oneof![0..14_usize, 0..WORDS.len()], FURTHER_MAX + 4);
+    let first = prop_oneof![4 => 0..6_usize, 1 => 0..WORDS.len()];
+    let further = prop::collection::vec(prop_oneof![0..15_usize, 0..WORDS.len()], FURTHER_MAX + 4);
     (row, first, further, 0..=FURTHER_MAX, prop::bool::weighted(0.8)).prop_map(
         |(row, first, further, count, keep)| {
             let least = row.arity.shown().unsigned_abs() as usize;
@@ -160,10 +182,18 @@ fn digests(keyspace: &Keyspace) -> (String, String) {
     (keyspace.digest(), keyspace.shared_digest())
 }
 
-/// Keys of every type, each with something to find.
-fn populated() -> Keyspace {
+/// No keys; all that there is may be written.
+fn empty() -> Keyspace {
     let mut keyspace = Keyspace::default();
     keyspace.apply(&Effect::AssignSlots { first: 0, last: SLOT_COUNT - 1 });
+    keyspace.apply(&Effect::AgreeFormat { format: NEWEST_FORMAT });
+    keyspace
+}
+
+/// Keys of every type, each with something to find.
+fn populated() -> Keyspace {
+    let mut keyspace = empty();
+    populate_stream(&mut keyspace);
     keyspace.apply(&Effect::PutString { key: b"{k}a", value: b"10", expires_at: None });
     keyspace.apply(&Effect::PutString {
         key: b"{k}expiring",
@@ -182,6 +212,21 @@ fn populated() -> Keyspace {
         keyspace.apply(&Effect::SetAdd { key: b"{k}large", member: format!("m{number}").as_bytes() });
     }
     keyspace
+}
+
+/// A stream of which something is pending.
+fn populate_stream(keyspace: &mut Keyspace) {
+    let (key, group, consumer) = (b"{k}s".as_slice(), b"f".as_slice(), b"g".as_slice());
+    let mut scratch = Vec::new();
+    for (ms, value) in [(1, b"1".as_slice()), (2, b""), (3, b"foobar"), (7, b"-1")] {
+        let fields = Pairs::write(&[b"f", value], &mut scratch);
+        keyspace.apply(&Effect::StreamAdd { key, id: StreamId::new(ms, 0), fields, begins_node: ms == 3 });
+    }
+    let last_id = StreamId::new(3, 0);
+    keyspace.apply(&Effect::GroupSet { key, group, last_id, read: Some(3) });
+    keyspace.apply(&Effect::ConsumerSet { key, group, consumer, seen_ms: 5, active_ms: None });
+    let ids = Ids::write((1..4).map(|ms| StreamId::new(ms, 0)), &mut scratch);
+    keyspace.apply(&Effect::PendingSet { key, group, consumer, time_ms: 5, count: 1, ids });
 }
 
 /// Whether it runs on data alone.
@@ -213,7 +258,7 @@ proptest! {
         requests in prop::collection::vec(any_request(), 1..60),
         seconds in prop::collection::vec(0_u64..3, 60),
     ) {
-        let begin = || if begins_populated { populated() } else { Keyspace::default() };
+        let begin = || if begins_populated { populated() } else { empty() };
         let (mut leader, mut follower) = (Tx::new(begin(), 0), begin());
         let mut now_us = 1_000_000_000_000;
         for (request, seconds) in requests.iter().zip(seconds) {

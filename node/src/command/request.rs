@@ -94,6 +94,7 @@ impl<'a> Request<'a> {
         'a: 'r,
     {
         let (command, words) = (self.command, self.words);
+        command.check_format(tx)?;
         if command.is_write() || tx.removes_expired() {
             tx.expire(self.keys());
         }

@@ -1,6 +1,6 @@
 //! `DUMP` and `RESTORE`: a value as bytes, to be carried to another server.
 
-use moonraft_proto::{Reply, Weight};
+use moonraft_proto::{Reply, Weight, effect::STREAMS_FORMAT};
 use moonraft_router::Keys;
 
 use super::{
@@ -85,6 +85,9 @@ fn restore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         Refusal::Footer => CommandError::text("ERR DUMP payload version or checksum are wrong"),
         Refusal::Content => CommandError::text("ERR Bad data format"),
     })?;
+    if matches!(value, Value::Stream(_)) && tx.keyspace().agreed_format() < STREAMS_FORMAT {
+        return Err(CommandError::FormatNotAgreed(STREAMS_FORMAT));
+    }
 
     let expires_at = match ttl {
         0 => None,

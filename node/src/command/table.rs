@@ -33,6 +33,7 @@ const FAMILIES: &[&[Command]] = &[
     super::set::COMMANDS,
     super::slow_log::COMMANDS,
     super::sort::COMMANDS,
+    super::stream::COMMANDS,
     super::string::COMMANDS,
     super::subscribe::COMMANDS,
     super::transactions::COMMANDS,

@@ -82,8 +82,6 @@ pub const ROWS: &[Row] = &[
     kept("set-max-intset-entries", LONG, "512", ENCODING),
     kept("set-max-listpack-entries", LONG, "128", ENCODING),
     kept("set-max-listpack-value", SIZE, "64", ENCODING),
-    kept("stream-node-max-bytes", SIZE, "4096", ENCODING),
-    kept("stream-node-max-entries", LONG, "100", ENCODING),
     kept("zset-max-listpack-entries", LONG, "128", ENCODING).or("zset-max-ziplist-entries"),
     kept("zset-max-listpack-value", SIZE, "64", ENCODING).or("zset-max-ziplist-value"),
     kept("lazyfree-lazy-eviction", YesNo, "no", FREE),

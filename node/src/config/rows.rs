@@ -265,6 +265,18 @@ const ROWS: &[Row] = &[
         "Elements of values, or KiB of strings, above which the request that works through them is executed on a thread of its own, while its shard serves others; 0 for never.",
     ),
     row(
+        "stream-node-max-bytes",
+        Anytime,
+        Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.stream_node_bytes_max),
+        "Bytes of a node of a stream, by which ~ trims; 0 for 1 MiB, which is the most.",
+    ),
+    row(
+        "stream-node-max-entries",
+        Anytime,
+        Kind::Number((0, i64::MAX as u64), |settings| &mut settings.stream_node_entries_max),
+        "Entries of a node of a stream, by which ~ trims; 0 for 10,000, which is the most.",
+    ),
+    row(
         "log-bytes-max",
         AtStart,
         Kind::Bytes((1 << 20, 64 << 30), |settings| &mut settings.log_bytes_max),

@@ -109,6 +109,10 @@ pub struct Settings {
     pub sparse_bytes_max: u64,
     /// `large-request-elements`; 0 for never
     pub large_elements: u64,
+    /// `stream-node-max-bytes`; 0 for as many as can be
+    pub stream_node_bytes_max: u64,
+    /// `stream-node-max-entries`; 0 for as many as can be
+    pub stream_node_entries_max: u64,
     /// `log-bytes-max`, a shard
     pub log_bytes_max: u64,
     /// `log-entries-max`, a shard
@@ -161,6 +165,8 @@ impl Default for Settings {
             reply_bytes_max: 128 << 20, // others wait for a twentieth of a second
             sparse_bytes_max: SPARSE_BYTES_MAX as u64,
             large_elements: 10_000,
+            stream_node_bytes_max: 4096,
+            stream_node_entries_max: 100,
             log_bytes_max: 64 << 20, // replayed in well under a second
             log_entries_max: 1_000_000,
             log_purge_bytes: 1 << 30,

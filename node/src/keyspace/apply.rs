@@ -5,7 +5,9 @@ use std::{num::NonZeroU64, sync::Arc};
 use moonraft_proto::Effect;
 use moonraft_router::slot_of;
 
-use super::{Blob, Entry, Hash, Keyspace, List, Object, Set, SortedSet, Undo, Value, libraries::Function};
+use super::{
+    Blob, Entry, Hash, Keyspace, List, Object, Set, SortedSet, Stream, Undo, Value, libraries::Function,
+};
 
 /// An effect that does not fit: replicas have parted, and going on would hide it.
 const UNFIT: &str = "an effect must fit the type of its key";
@@ -30,7 +32,14 @@ impl Keyspace {
             | Effect::ListRemove { key, .. }
             | Effect::HashRemove { key, .. }
             | Effect::SetRemove { key, .. }
-            | Effect::SortedRemove { key, .. } => self.watched.touch(key),
+            | Effect::SortedRemove { key, .. }
+            | Effect::StreamDelete { key, .. }
+            | Effect::StreamTrim { key, .. }
+            | Effect::GroupSet { key, .. }
+            | Effect::ConsumerSet { key, .. }
+            | Effect::ConsumerRemove { key, .. }
+            | Effect::PendingSet { key, .. }
+            | Effect::PendingRemove { key, .. } => self.watched.touch(key),
             _ => effect.key().into_iter().for_each(|key| self.watched.announce(key)),
         }
         match *effect {
@@ -70,7 +79,29 @@ impl Keyspace {
             Effect::LibraryPut { .. } | Effect::FunctionPut { .. } | Effect::LibraryRemove { .. } => {
                 self.apply_to_libraries(effect)
             }
+            Effect::StreamAdd { key, .. }
+            | Effect::StreamDelete { key, .. }
+            | Effect::StreamTrim { key, .. }
+            | Effect::StreamSet { key, .. }
+            | Effect::GroupSet { key, .. }
+            | Effect::GroupRemove { key, .. }
+            | Effect::ConsumerSet { key, .. }
+            | Effect::ConsumerRemove { key, .. }
+            | Effect::PendingSet { key, .. }
+            | Effect::PendingRemove { key, .. } => self.apply_to_stream(key, effect),
         }
+    }
+
+    /// Effects on a stream, which is created if it is not there, and stays when it is empty.
+    fn apply_to_stream(&mut self, key: &[u8], effect: &Effect<'_>) -> Undo {
+        self.or_create(
+            key,
+            || Value::Stream(Box::default()),
+            |key, object| {
+                let Value::Stream(stream) = object else { panic!("{UNFIT}") };
+                Undo::Stream { key, change: stream.apply(effect) }
+            },
+        )
     }
 
     /// Effects that create their container if it is not there.
@@ -339,6 +370,12 @@ impl Keyspace {
         self.watched.touch(key);
         let Some(Value::Sorted(sorted)) = self.value_mut(key) else { panic!("{UNFIT}") };
         change(sorted);
+    }
+
+    pub(super) fn change_stream(&mut self, key: &[u8], change: impl FnOnce(&mut Stream)) {
+        self.watched.touch(key);
+        let Some(Value::Stream(stream)) = self.value_mut(key) else { panic!("{UNFIT}") };
+        change(stream);
     }
 
     pub(super) fn change_list(&mut self, key: &[u8], change: impl FnOnce(&mut List)) {

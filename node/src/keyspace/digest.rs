@@ -34,7 +34,7 @@ pub fn entry_digest(entry: &Entry) -> [u8; 20] {
 
 /// The digest of `key`, were it to hold this.
 pub fn entry_digest_of(key: &[u8], object: &Object) -> [u8; 20] {
-    let ordered = matches!(object.value, Value::List(_) | Value::Str(_));
+    let ordered = matches!(object.value, Value::List(_) | Value::Str(_) | Value::Stream(_));
     let mut parts = Vec::new();
     dump_object(key, object, &mut |effect| parts.push(effect_digest(effect)));
     if !ordered {

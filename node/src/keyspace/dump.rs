@@ -3,15 +3,31 @@
 //!
 //! A large value comes in slices, each a few effects on what those before it built.
 
-use moonraft_proto::{Effect, entry::FIRST_FORMAT};
+use moonraft_proto::{Effect, StreamId, entry::FIRST_FORMAT};
 
-use super::{Entry, Keyspace, Object, Value, libraries::Function};
+use super::{Entry, Keyspace, Object, Value, libraries::Function, stream};
 
 /// Bytes of an effect beside those of the element in it, about.
-const EFFECT_BYTES: usize = 8;
+pub(super) const EFFECT_BYTES: usize = 8;
 
 /// A string of at most this many bytes is never cut.
 const WHOLE_BYTES: usize = 64 << 10;
+
+/// Where a slice of a value begins. The first begins at the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// What is before it; of a stream, which part of it is being written.
+    pub(super) part: usize,
+    /// Where in that part of a stream.
+    pub(super) id: StreamId,
+}
+
+impl Place {
+    /// Of a value that is no stream.
+    const fn after(part: usize) -> Self {
+        Self { part, id: StreamId::MIN }
+    }
+}
 
 impl Keyspace {
     /// Calls `emit` with the effects that make this state from an empty one.
@@ -49,27 +65,44 @@ pub fn dump_entry(entry: &Entry, emit: &mut impl FnMut(&Effect<'_>)) {
 
 /// Calls `emit` with the effects that make `key` hold this.
 pub fn dump_object(key: &[u8], object: &Object, emit: &mut impl FnMut(&Effect<'_>)) {
-    let more = dump_slice(key, object, 0, usize::MAX, emit);
+    let more = dump_slice(key, object, Place::default(), usize::MAX, emit);
     assert!(more.is_none(), "without a limit there is one slice");
 }
 
 /// Calls `emit` with the effects of a slice of what `key` holds: the one that begins at `place`, of about
-/// `bytes_max` bytes. Returns where the next begins. The first begins at 0; places are good as long as the
-/// object does not change.
+/// `bytes_max` bytes. Returns where the next begins. Places are good as long as the object does not change.
 pub fn dump_slice(
     key: &[u8],
     object: &Object,
+    place: Place,
+    bytes_max: usize,
+    emit: &mut impl FnMut(&Effect<'_>),
+) -> Option<Place> {
+    let expires_at = object.deadline();
+    let next = match &object.value {
+        Value::Str(value) if place == Place::default() && value.len() <= bytes_max.max(WHOLE_BYTES) => {
+            emit(&Effect::PutString { key, value, expires_at });
+            return None;
+        }
+        Value::Stream(stream) => stream::dump::dump_slice(key, stream, place, bytes_max, emit),
+        other => dump_elements(key, other, place.part, bytes_max, emit).map(Place::after),
+    };
+    if next.is_none() && expires_at.is_some() {
+        emit(&Effect::SetExpiry { key, expires_at });
+    }
+    next
+}
+
+/// The same for what is no stream; `place` tells what is before the slice.
+fn dump_elements(
+    key: &[u8],
+    value: &Value,
     place: usize,
     bytes_max: usize,
     emit: &mut impl FnMut(&Effect<'_>),
 ) -> Option<usize> {
     let mut room = Room { left: bytes_max };
-    let expires_at = object.deadline();
-    let next = match &object.value {
-        Value::Str(value) if place == 0 && value.len() <= bytes_max.max(WHOLE_BYTES) => {
-            emit(&Effect::PutString { key, value, expires_at });
-            return None;
-        }
+    match value {
         Value::Str(value) => slice_string(key, value, place, bytes_max.max(WHOLE_BYTES), emit),
         Value::List(list) => {
             let elements = (place..).zip(list.range(place, list.len()));
@@ -93,11 +126,8 @@ pub fn dump_slice(
                 (next, member.len() + size_of::<f64>())
             })
         }
-    };
-    if next.is_none() && expires_at.is_some() {
-        emit(&Effect::SetExpiry { key, expires_at });
+        Value::Stream(_) => unreachable!("a stream is more than its elements"),
     }
-    next
 }
 
 /// A slice of a string that is cut; `place` is how many of its bytes have been written. The last come first,

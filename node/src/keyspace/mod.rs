@@ -28,6 +28,7 @@ pub mod integers;
 pub mod libraries;
 pub mod linear;
 pub mod list;
+pub mod listpack_size;
 pub mod packed;
 pub mod scan;
 pub mod scripts;
@@ -35,6 +36,7 @@ pub mod seed;
 pub mod set;
 pub mod slots;
 pub mod sorted;
+pub mod stream;
 pub mod table;
 pub mod tx;
 pub mod undo;
@@ -61,6 +63,7 @@ pub use self::{
     set::Set,
     slots::SlotSet,
     sorted::SortedSet,
+    stream::Stream,
     tx::{Tx, WrongType},
     undo::Undo,
     value::{Entry, Object, Value},

@@ -7,6 +7,7 @@ mod effects;
 mod expiry;
 mod model;
 mod scan;
+mod stream_model;
 mod values;
 mod walk;
 
@@ -38,7 +39,7 @@ fn dump(keyspace: &Keyspace) -> Dump {
     for entry in slots.into_iter().flat_map(|slot| keyspace.slot_entries(slot)) {
         let mut parts = Vec::new();
         dump_entry(entry, &mut |effect| parts.push(encoded(effect)));
-        if !matches!(entry.object.value, super::Value::List(_)) {
+        if !matches!(entry.object.value, super::Value::List(_) | super::Value::Stream(_)) {
             parts.sort_unstable();
         }
         assert!(all.insert(entry.key.to_vec(), parts).is_none(), "{:?} is there twice", entry.key);
@@ -64,8 +65,8 @@ fn check(keyspace: &Keyspace) {
     for entry in keyspace.entries() {
         assert!(keyspace.slot_entries(slot_of(&entry.key)).any(|other| other.key == entry.key));
         assert!(keyspace.get(&entry.key).is_some(), "{:?} is not found", entry.key);
-        let string = matches!(entry.object.value, super::Value::Str(_));
-        assert!(string || !entry.object.value.is_empty(), "{:?} is empty", entry.key);
+        let may_be_empty = matches!(entry.object.value, super::Value::Str(_) | super::Value::Stream(_));
+        assert!(may_be_empty || !entry.object.value.is_empty(), "{:?} is empty", entry.key);
         mortal += usize::from(entry.object.expires_at.is_some());
     }
     assert_eq!(keyspace.deadlines().len(), mortal);

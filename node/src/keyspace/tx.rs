@@ -35,9 +35,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 pub use self::loan::{Borrowed, Loan};
 use super::{
-    Blob, Hash, Keyspace, List, Object, Seed, Set, SlotSet, SortedSet, Undo, Value, Wish,
+    Blob, Hash, Keyspace, List, Object, Seed, Set, SlotSet, SortedSet, Stream, Undo, Value, Wish,
     libraries::Found,
     scripts::{Sha1, sha1},
+    stream::NodeLimits,
 };
 use crate::{marks, subscriptions::Subscriptions};
 
@@ -135,6 +136,7 @@ pub struct Tx {
     sparse_bytes_max: usize,
     /// Keys whose values are lent: see [`loan`].
     lent: BTreeSet<Blob>,
+    stream_nodes: NodeLimits,
     unit: UnitState,
     /// Who listens on this replica: `PUBLISH` answers how many.
     pub listeners: Subscriptions,
@@ -210,6 +212,7 @@ impl Tx {
             reply_bytes_max: usize::MAX,
             sparse_bytes_max: SPARSE_BYTES_MAX,
             lent: BTreeSet::new(),
+            stream_nodes: NodeLimits::default(),
             unit: UnitState::default(),
             listeners: Subscriptions::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
@@ -447,6 +450,16 @@ impl Tx {
         self.sparse_bytes_max
     }
 
+    /// Nodes of streams may hold so much; `stream-node-max-bytes`, `stream-node-max-entries`.
+    pub const fn set_stream_nodes(&mut self, limits: NodeLimits) {
+        self.stream_nodes = limits;
+    }
+
+    /// How much a node of a stream may hold.
+    pub const fn stream_nodes(&self) -> NodeLimits {
+        self.stream_nodes
+    }
+
     /// How much a reply may weigh.
     pub const fn reply_bytes_max(&self) -> usize {
         self.reply_bytes_max
@@ -595,6 +608,14 @@ impl Tx {
     /// It holds another type.
     pub fn sorted(&self, key: &[u8]) -> Result<Option<&SortedSet>, WrongType> {
         self.typed(key, |value| if let Value::Sorted(sorted) = value { Some(&**sorted) } else { None })
+    }
+
+    /// The stream a key holds.
+    ///
+    /// # Errors
+    /// It holds another type.
+    pub fn stream(&self, key: &[u8]) -> Result<Option<&Stream>, WrongType> {
+        self.typed(key, |value| if let Value::Stream(stream) = value { Some(&**stream) } else { None })
     }
 
     /// What `of` sees in the value of a key: nothing in one of another type.

@@ -10,6 +10,7 @@ use super::{
     Blob, Keyspace, Object, SlotSet, SlotTable, Value,
     libraries::{Function, Library},
     scripts::Sha1,
+    stream::StreamUndo,
 };
 
 /// The change that takes an effect back.
@@ -36,6 +37,8 @@ pub enum Undo {
     Element { key: Blob, index: usize, before: Blob },
     /// These elements went, the first from `index`.
     Removed { key: Blob, index: usize, before: Vec<Blob> },
+    /// Something was otherwise in the stream.
+    Stream { key: Blob, change: StreamUndo },
     /// A container of this deadline went with its last element.
     Emptied { key: Blob, expires_at: Option<u64>, last: Box<Undo>, empty: Value },
     /// What is at `to` was at `key`; `to` held this.
@@ -74,6 +77,7 @@ impl Undo {
             }
             Self::Patch { before, .. } => before.len() / STRING_BYTES,
             Self::Removed { before, .. } => before.len(),
+            Self::Stream { change, .. } => change.items(),
             Self::Emptied { last, .. } => return last.is_slow_to_drop(),
             Self::Slots { tables } => {
                 let entries = tables.iter().flat_map(|(_, table)| table.iter());
@@ -92,6 +96,7 @@ impl Undo {
 fn items(value: &Value) -> usize {
     match value {
         Value::Str(bytes) => bytes.len() / STRING_BYTES,
+        Value::Stream(stream) => stream.items(),
         other => other.len(),
     }
 }
@@ -167,6 +172,7 @@ impl Keyspace {
             Undo::Removed { key, index, before } => {
                 self.change_list(&key, |list| list.insert_all(index, before));
             }
+            Undo::Stream { key, change } => self.change_stream(&key, |stream| stream.undo(change)),
             other => unreachable!("{other:?} is no change inside a value"),
         }
     }

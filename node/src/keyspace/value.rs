@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use super::{Blob, Hash, List, Set, SortedSet};
+use super::{Blob, Hash, List, Set, SortedSet, Stream};
 
 /// A value of one of Redis's types. Small on purpose: it stands in every entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub enum Value {
     Set(Box<Set>),
     /// A sorted set, never empty.
     Sorted(Box<SortedSet>),
+    /// A stream, which may be empty.
+    Stream(Box<Stream>),
 }
 
 impl Value {
@@ -28,10 +30,11 @@ impl Value {
             Value::Hash(_) => "hash",
             Value::Set(_) => "set",
             Value::Sorted(_) => "zset",
+            Value::Stream(_) => "stream",
         }
     }
 
-    /// Fields, members, elements; bytes of a string.
+    /// Fields, members, elements, entries; bytes of a string.
     pub fn len(&self) -> usize {
         match self {
             Value::Str(bytes) => bytes.len(),
@@ -39,10 +42,11 @@ impl Value {
             Value::Hash(hash) => hash.len(),
             Value::Set(set) => set.len(),
             Value::Sorted(sorted) => sorted.len(),
+            Value::Stream(stream) => stream.len(),
         }
     }
 
-    /// Whether it has no element. An empty string is a value all the same.
+    /// Whether it has no element. An empty string or stream is a value all the same.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

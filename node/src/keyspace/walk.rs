@@ -35,7 +35,11 @@ use moonraft_proto::{
 };
 use moonraft_router::{SLOT_COUNT, slot_of};
 
-use super::{Blob, Entry, Keyspace, Seed, SlotSet, SlotTable, dump::dump_slice, linear::PLACE_END};
+use super::{
+    Blob, Entry, Keyspace, Seed, SlotSet, SlotTable,
+    dump::{Place, dump_slice},
+    linear::PLACE_END,
+};
 
 /// A chunk is closed when it has so many bytes: it is what travels to the writer, is checked when it is
 /// read, and is applied in one go when it is installed (about a millisecond).
@@ -120,7 +124,7 @@ struct Slicing {
     key: Blob,
     source: Source,
     /// Where the next slice begins.
-    place: usize,
+    place: Place,
     /// Somebody waits to change it.
     awaited: bool,
 }
@@ -152,17 +156,17 @@ impl Walk {
     }
 
     /// Writes a slice of an entry. Returns where the next begins.
-    fn write(&mut self, entry: &Entry, place: usize, bytes_max: usize) -> Option<usize> {
+    fn write(&mut self, entry: &Entry, place: Place, bytes_max: usize) -> Option<Place> {
         dump_slice(&entry.key, &entry.object, place, bytes_max, &mut |effect| self.push(effect))
     }
 
     /// Writes as much of an entry as may be written at once. Returns where the rest begins.
-    fn write_at_once(&mut self, entry: &Entry) -> Option<usize> {
+    fn write_at_once(&mut self, entry: &Entry) -> Option<Place> {
         if self.at_once == 0 {
-            return Some(0);
+            return Some(Place::default());
         }
         let before = self.bytes();
-        let next = self.write(entry, 0, self.at_once);
+        let next = self.write(entry, Place::default(), self.at_once);
         let cost = ENTRY_COST + self.bytes().saturating_sub(before);
         self.at_once = self.at_once.saturating_sub(cost);
         next
@@ -185,7 +189,7 @@ impl Walk {
     }
 
     /// A slice of a value has been written; the next begins at `next`.
-    fn put_back(&mut self, slicing: Slicing, next: Option<usize>) {
+    fn put_back(&mut self, slicing: Slicing, next: Option<Place>) {
         match next {
             None if slicing.awaited => self.ready.add(slicing.key),
             None => {}
@@ -229,7 +233,7 @@ impl Walk {
         self.place = next;
         let (at, entry) = found?;
         if entry.walked != self.number {
-            let next = self.write(entry, 0, bytes_max);
+            let next = self.write(entry, Place::default(), bytes_max);
             let (key, source) = (entry.key.clone(), source.clone());
             self.slicing = next.map(|place| Slicing { key, source, place, awaited: false });
         }
@@ -397,7 +401,7 @@ impl Keyspace {
         }
         let Some(entry) = table.find(hash, |entry| *entry.key == *key) else { return walk.number };
         if entry.walked != walk.number {
-            walk.write(entry, 0, usize::MAX);
+            walk.write(entry, Place::default(), usize::MAX);
         } else if let Some(slicing) = walk.take_slicing(key) {
             let next = walk.write(entry, slicing.place, usize::MAX);
             walk.put_back(slicing, next);

@@ -33,6 +33,7 @@ impl Object {
             Value::Hash(hash) => size_of_val(&**hash) + hash.heap_bytes(samples),
             Value::Set(set) => size_of_val(&**set) + set.heap_bytes(samples),
             Value::Sorted(sorted) => size_of_val(&**sorted) + sorted.heap_bytes(samples),
+            Value::Stream(stream) => size_of_val(&**stream) + stream.heap_bytes(samples),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a request waits for that has found nothing: `BLPOP` and its like.
+//! What a request waits for that has found nothing: `BLPOP` and its like, `XREAD BLOCK`.
 
 use std::ops::Range;
 
@@ -13,6 +13,10 @@ pub enum Awaited {
     List,
     /// A sorted set.
     SortedSet,
+    /// A stream.
+    Stream,
+    /// Something for a group of a stream; that it is gone is worth a try, too.
+    Group,
 }
 
 impl Awaited {
@@ -21,18 +25,22 @@ impl Awaited {
     pub const fn is_of_one_key(self) -> bool {
         match self {
             Self::List | Self::SortedSet => true,
+            // Of each stream is answered what has come to it.
+            Self::Stream | Self::Group => false,
         }
     }
 
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::List, Self::SortedSet];
+    pub const ALL: [Self; 4] = [Self::List, Self::SortedSet, Self::Stream, Self::Group];
 
     /// Whether a key that holds this is worth a try.
     pub const fn is_met(self, object: Option<&Object>) -> bool {
         match (self, object) {
+            (Self::Group, _) => true,
             (_, None) => false,
             (Self::List, Some(object)) => matches!(object.value, Value::List(_)),
             (Self::SortedSet, Some(object)) => matches!(object.value, Value::Sorted(_)),
+            (Self::Stream, Some(object)) => matches!(object.value, Value::Stream(_)),
         }
     }
 }

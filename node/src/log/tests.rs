@@ -279,8 +279,9 @@ fn an_entry_of_a_newer_format_refuses_the_start() {
         assert!(!refusal.is_damage(), "its peers have nothing better");
         let text = refusal.to_string();
         let (_, line) = text.split_once("/log is of a newer build: ").expect("the place comes first");
-        let expected =
-            format!("shard 5, entry {index} of the log is of format 3; this build reads up to format 2.");
+        let expected = format!(
+            "shard 5, entry {index} of the log is of format {NEWER}; this build reads up to format {NEWEST_FORMAT}."
+        );
         assert!(line.starts_with(&expected), "{line}; {newer:?}");
     }
 }

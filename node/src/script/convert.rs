@@ -47,7 +47,7 @@ pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Res
         Reply::Null | Reply::NullArray if resp3 => Ok(Value::Nil),
         Reply::Null | Reply::NullArray => Ok(Value::Boolean(false)),
         Reply::Array(items) => sequence(state, lua, items),
-        Reply::Map(pairs) if resp3 => {
+        Reply::Map(pairs) | Reply::Keyed(pairs) if resp3 => {
             let map = lua.create_table_with_capacity(0, pairs.len())?;
             for (key, value) in pairs {
                 state.charge(lua, 2 * ITEM_WORK)?;
@@ -55,9 +55,8 @@ pub(super) fn to_lua(state: &RunState, lua: &Lua, reply: Reply<'_>) -> mlua::Res
             }
             field(lua, "map", Value::Table(map))
         }
-        Reply::Pairs(pairs) if resp3 => {
-            sequence(state, lua, pairs.into_iter().map(|(first, second)| Reply::Array(vec![first, second])))
-        }
+        Reply::Pairs(pairs) if resp3 => nested(state, lua, pairs),
+        Reply::Keyed(pairs) => nested(state, lua, pairs),
         Reply::Map(pairs) | Reply::Pairs(pairs) => {
             sequence(state, lua, pairs.into_iter().flat_map(|(first, second)| [first, second]))
         }
@@ -117,6 +116,11 @@ fn sequence<'a>(
         }
     }
     Ok(Value::Table(table))
+}
+
+/// Each pair as a sequence of two.
+fn nested<'a>(state: &RunState, lua: &Lua, pairs: Vec<(Reply<'a>, Reply<'a>)>) -> mlua::Result<Value> {
+    sequence(state, lua, pairs.into_iter().map(|(first, second)| Reply::Array(vec![first, second])))
 }
 
 /// A null cannot be a key: such a pair is left out.

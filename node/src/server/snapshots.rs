@@ -273,7 +273,8 @@ mod tests {
         fs::rename(files.path(NAME), files.part(NAME)).unwrap();
         let stopped = std::panic::catch_unwind(|| files.accept(NAME)).unwrap_err();
         let Some(Fatal::Newer(line)) = Fatal::of(&*stopped) else { panic!("it says why") };
-        assert!(line.contains("00002-") && line.contains("this build reads up to 2"), "{line}");
+        let reads = format!("this build reads up to {NEWEST_FORMAT}");
+        assert!(line.contains("00002-") && line.contains(&reads), "{line}");
         assert!(
             files.part(NAME).exists() && !files.path(NAME).exists(),
             "it waits for a build that reads it"

@@ -80,6 +80,8 @@ pub enum Reason {
     Leader,
     /// The log has not decided whose the slot is.
     Slots,
+    /// The members have not agreed yet on the format of what it writes.
+    Formats,
     /// What this key holds has to be written for a snapshot before it changes.
     Walk(Blob),
     /// What this key holds is lent to a request that is executed elsewhere.
@@ -203,6 +205,8 @@ impl Core {
                 () if self.may_wait() => Reason::Leader,
                 () => return Err(self.unserved()),
             }
+        } else if self.awaits_format(request.command) && !self.is_queued(id, request.command) {
+            Reason::Formats
         } else if self.lacks_room_in_flight(id)
             && !self.is_queued(id, request.command)
             && self.may_change(id, request)

@@ -13,8 +13,8 @@
 
 use moonraft_proto::{Effect, entry::NEWEST_FORMAT};
 
-use super::{Core, PlantedFault, Standing};
-use crate::marks;
+use super::{Core, PlantedFault, Standing, admit::Reason};
+use crate::{command::Command, marks};
 
 /// What a replica knows of formats.
 #[derive(Debug)]
@@ -23,12 +23,15 @@ pub(super) struct Formats {
     readable: (u64, u8),
     /// What the applied part of the log has agreed on.
     agreed: u8,
+    /// Until then, boot clock, what needs a newer format waits: a leader has just begun, and hears soon what its members
+    /// read. Later it is refused.
+    patient_until_ns: u64,
 }
 
 impl Formats {
     /// Of a replica whose state has agreed on this.
     pub fn of(agreed: u8) -> Self {
-        Self { readable: (0, 0), agreed }
+        Self { readable: (0, 0), agreed, patient_until_ns: 0 }
     }
 }
 
@@ -44,6 +47,21 @@ impl Core {
         self.formats.agreed
     }
 
+    /// This replica begins to serve.
+    pub(super) fn await_formats(&mut self) {
+        let patience_ns = self.settings.park_ms.saturating_mul(1_000_000);
+        self.formats.patient_until_ns = self.surroundings.boot_ns().saturating_add(patience_ns);
+    }
+
+    /// Whether what a command writes needs a format on which the members may agree in a moment.
+    pub(super) fn awaits_format(&self, command: &Command) -> bool {
+        command.format > self.agreed_format() && self.is_patient()
+    }
+
+    fn is_patient(&self) -> bool {
+        self.is_serving() && self.surroundings.boot_ns() < self.formats.patient_until_ns
+    }
+
     /// All members of the group read this format, says the consensus of this term.
     pub(super) fn note_readable(&mut self, term: u64, format: u8) {
         self.formats.readable = (term, format);
@@ -51,6 +69,9 @@ impl Core {
 
     /// Proposes to agree on the newest format that all members read, if it is newer than what they have agreed on.
     pub(super) fn tick_formats(&mut self) {
+        if !self.is_patient() {
+            self.wake(&Reason::Formats);
+        }
         let Standing::Leading { term, serving: true } = self.standing else { return };
         let (told_in, readable) = match self.settings.fault {
             Some(PlantedFault::FormatNotReadable) => (term, NEWEST_FORMAT),
@@ -64,6 +85,7 @@ impl Core {
         self.tx_mut().emit(Effect::AgreeFormat { format });
         let unit = self.tx_mut().end_unit();
         self.settle_unit(unit);
+        self.wake(&Reason::Formats);
     }
 
     /// A batch of this format, or a snapshot in which it was agreed on, is applied.

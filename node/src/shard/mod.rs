@@ -225,6 +225,7 @@ impl Shard {
         let mut tx = Tx::new(state.keyspace, seed);
         tx.set_reply_bytes_max(settings.reply_bytes_max);
         tx.set_sparse_bytes_max(settings.sparse_bytes_max);
+        tx.set_stream_nodes(settings.stream_nodes);
         let clock = Clock::starting_at(state.stamp_ms, settings.clocks);
         let core = Core {
             settings,
@@ -335,9 +336,10 @@ impl Core {
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut ShardSettings)) {
         change(&mut self.settings);
         self.clock.set_bounds(self.surroundings.boot_ns(), self.settings.clocks);
-        let ShardSettings { reply_bytes_max, sparse_bytes_max, .. } = self.settings;
+        let ShardSettings { reply_bytes_max, sparse_bytes_max, stream_nodes, .. } = self.settings;
         self.tx_mut().set_reply_bytes_max(reply_bytes_max);
         self.tx_mut().set_sparse_bytes_max(sparse_bytes_max);
+        self.tx_mut().set_stream_nodes(stream_nodes);
     }
 
     fn unwatch(&mut self, id: SessionId) {

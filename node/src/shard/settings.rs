@@ -3,7 +3,10 @@
 use moonraft_proto::resp;
 
 use super::clock::Bounds;
-use crate::{keyspace::tx, script};
+use crate::{
+    keyspace::{stream::NodeLimits, tx},
+    script,
+};
 
 /// What does not change while a shard runs.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub struct ShardSettings {
     pub reply_bytes_max: usize,
     /// Bytes of a sparse HyperLogLog; `hll-sparse-max-bytes`.
     pub sparse_bytes_max: usize,
+    /// What a node of a stream may hold; `stream-node-max-bytes`, `stream-node-max-entries`.
+    pub stream_nodes: NodeLimits,
     /// Bytes taken of the process's allocator above which commands that need memory are
     /// refused; `maxmemory`.
     pub memory_bytes_max: u64,
@@ -97,6 +102,7 @@ impl Default for ShardSettings {
             // A twentieth of a second's copying.
             reply_bytes_max: 128 << 20,
             sparse_bytes_max: tx::SPARSE_BYTES_MAX,
+            stream_nodes: NodeLimits::default(),
             memory_bytes_max: u64::MAX,
             // A quarter of a second at the speed of a slow disk.
             snapshot_pending_bytes_max: 16 << 20,

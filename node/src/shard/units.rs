@@ -42,6 +42,7 @@ impl Core {
             self.clock.begin_at_ceiling();
         }
         self.tell_time();
+        self.await_formats();
     }
 
     /// It serves no more.

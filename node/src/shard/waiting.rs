@@ -267,6 +267,7 @@ impl Core {
         self.wake(&Reason::InFlight);
         self.wake(&Reason::Writer);
         self.wake(&Reason::Slots);
+        self.wake(&Reason::Formats);
         self.wake_walks();
     }
 

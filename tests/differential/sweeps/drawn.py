@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from harness.wire import Wire
 
 # A key of each type, all of one slot; `n` is not there, and `d` is for results.
-KEYS = {kind: "{k}" + kind for kind in ("s", "l", "h", "t", "z", "n", "d")}
+KEYS = {kind: "{k}" + kind for kind in ("s", "l", "h", "t", "z", "x", "n", "d")}
 GROUP_KEYS = {
     "string": KEYS["s"],
     "bitmap": KEYS["s"],
@@ -14,6 +14,7 @@ GROUP_KEYS = {
     "hash": KEYS["h"],
     "set": KEYS["t"],
     "sorted-set": KEYS["z"],
+    "stream": KEYS["x"],
 }
 OF_OTHER_TYPE = {
     "sort": KEYS["l"],
@@ -31,6 +32,11 @@ RESET = (
     ("HSET", KEYS["h"], "f", "10", "g", "v"),
     ("SADD", KEYS["t"], "1", "2", "3"),
     ("ZADD", KEYS["z"], "1", "a", "2", "b", "3", "c"),
+    ("XADD", KEYS["x"], "1-0", "f", "1"),
+    ("XADD", KEYS["x"], "2-0", "f", "2"),
+    ("XADD", KEYS["x"], "3-0", "f", "3"),
+    ("XGROUP", "CREATE", KEYS["x"], "g", "0"),
+    ("XREADGROUP", "GROUP", "g", "c", "COUNT", "2", "STREAMS", KEYS["x"], ">"),
 )
 
 # Shows it; whether a key has a deadline, too.
@@ -40,6 +46,8 @@ SHOW = (
     ("HGETALL", KEYS["h"]),
     ("SMEMBERS", KEYS["t"]),
     ("ZRANGE", KEYS["z"], "0", "-1", "WITHSCORES"),
+    ("XINFO", "STREAM", KEYS["x"]),
+    ("XINFO", "GROUPS", KEYS["x"]),
     ("TYPE", KEYS["d"]),
     ("DUMP", KEYS["n"]),
     *(("PERSIST", key) for key in KEYS.values()),
@@ -66,6 +74,9 @@ NEVER_ASKED = {
     "multi": "all that follows would be queued",
     "quit": "it ends the connection",
     "shutdown": "it ends the server",
+    "xadd": "most of its forms take their id from the clock",
+    "xinfo|consumers": "it tells milliseconds, and more since 7.2",
+    "xpending": "it tells milliseconds",
     **dict.fromkeys(("psync", "replconf", "replicaof", "slaveof", "sync"), _RAFT),
     **dict.fromkeys(("subscribe", "psubscribe", "ssubscribe"), _MANY),
     **dict.fromkeys(("unsubscribe", "punsubscribe", "sunsubscribe"), _MANY),
@@ -121,6 +132,17 @@ VALUES = {
     "integer": "1",
     "double": "1",
     "unix-time": "4000000000",
+    "group": "g",
+    "groupname": "g",
+    "consumer": "c",
+    "consumername": "c",
+    **{f"{name} id": "2-0" for name in ("xack", "xclaim", "xdel", "xgroup|create", "xgroup|setid")},
+    **{f"{name} start": "0-0" for name in ("xautoclaim", "xpending", "xrange", "xrevrange")},
+    **{f"{name} end": "9-0" for name in ("xpending", "xrange", "xrevrange")},
+    "last-id": "7-0",
+    "max_deleted_entry_id": "3-0",
+    "min-idle-time": "0",
+    "xtrim threshold": "2",
 }
 
 # Numbers in all but their type, which says that they may be names as well.

@@ -15,6 +15,7 @@ mod random;
 mod register;
 mod sale;
 mod set;
+mod stream;
 mod time;
 
 use std::{
@@ -140,13 +141,14 @@ pub fn run(phase: &Phase, signals: &Signals) -> anyhow::Result<Vec<Outcomes>> {
                     drive(random::Random::new(&names), phase, signals),
                     drive(queue::Queue::new(&names), phase, signals),
                     drive(blocking_queue::BlockingQueue::new(&names), phase, signals),
+                    drive(stream::Stream::new(&names), phase, signals),
                 )
             }
         );
         let (a, b, c, d, e, f) = first;
-        let (g, h, i, j, k, l, m) = second;
+        let (g, h, i, j, k, l, m, n) = second;
         // Checks take time on this thread: they come when no client waits any more.
-        [a, b, c, d, e, f, g, h, i, j, k, l, m].into_iter().map(|check| check()).collect()
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n].into_iter().map(|check| check()).collect()
     })))
 }
 

@@ -52,6 +52,7 @@ pub fn check(history: &History) -> Result<usize, String> {
     crate::units::check(history)?;
     crate::jobs::check(&history.jobs_added, &history.jobs_seen)?;
     crate::queues::check(&history.queues)?;
+    crate::streams::check(&history.streams)?;
     check_times(&history.times)?;
     check_locks(&history.locks)?;
     Ok(undecided)

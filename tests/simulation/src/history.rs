@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     jobs::{Added, Seen},
     queues::Queues,
+    streams,
 };
 
 /// What a client asked of one key.
@@ -113,6 +114,8 @@ pub struct History {
     pub jobs_seen: Vec<Seen>,
     /// What was done with queues at which clients wait.
     pub queues: Queues,
+    /// What was asked of streams.
+    pub streams: Vec<streams::Asked>,
 }
 
 impl History {

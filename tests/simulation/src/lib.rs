@@ -33,6 +33,7 @@ pub mod node;
 #[path = "../../harness/processes.rs"]
 pub mod processes;
 pub mod queues;
+pub mod streams;
 pub mod units;
 #[path = "../../harness/value.rs"]
 pub mod value;

@@ -5,6 +5,7 @@ use rand::{RngExt, rngs::StdRng};
 
 use crate::{
     history::{Action, Answer},
+    streams::{self, Ask},
     value::{Value, read_value},
 };
 
@@ -42,6 +43,8 @@ pub enum Request {
     Twins([String; 2]),
     /// Something with the jobs of a pair of lists.
     Jobs(u32, Jobs),
+    /// Something with a stream and its group.
+    Stream(u32, Ask),
     /// Something with a queue at which clients wait.
     Queue(u32, Queue),
 }
@@ -130,6 +133,8 @@ pub enum Meaning {
     Taken(Option<u64>),
     /// What is in a queue.
     Queue(Vec<u64>),
+    /// What was told of a stream.
+    Stream(streams::Told),
     /// Something no client should ever be told.
     Wrong(String),
 }
@@ -148,13 +153,15 @@ pub struct Mix {
 }
 
 /// Kinds of requests that [`Request::draw`] knows.
-pub const REQUEST_KINDS: usize = 17;
-/// The places of jobs, announcements and queues among them.
+pub const REQUEST_KINDS: usize = 18;
+/// The places of jobs, announcements, streams and queues among them.
 pub const JOBS: usize = 12;
 /// See there.
 pub const ANNOUNCEMENTS: usize = 13;
+/// See there.
+pub const STREAMS: usize = 16;
 /// See there; the last.
-pub const QUEUES: usize = 16;
+pub const QUEUES: usize = 17;
 
 const COMPARE_AND_SET: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('set', KEYS[1], ARGV[2]) return 1 end return 0";
@@ -195,6 +202,28 @@ return length";
 
 /// What is published.
 pub const CHANNEL: &str = "news";
+
+/// The group is there from the first request on that needs it.
+const READ_STREAM: &str = "
+local made = redis.pcall('xgroup', 'create', KEYS[1], 'g', '0', 'mkstream')
+if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
+local read = redis.call('xreadgroup', 'GROUP', 'g', ARGV[1], 'COUNT', 1, 'STREAMS', KEYS[1], '>')
+return read and {read[1][2][1][1], read[1][2][1][2][2]}";
+
+const FINISH_ENTRY: &str = "
+local made = redis.pcall('xgroup', 'create', KEYS[1], 'g', '0', 'mkstream')
+if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
+local claimed = redis.call('xautoclaim', KEYS[1], 'g', ARGV[1], 0, '-', 'COUNT', 1)[2][1]
+if not claimed then return false end
+assert(redis.call('xack', KEYS[1], 'g', claimed[1]) == 1)
+return {claimed[1], claimed[2][2]}";
+
+const LOOK_AT_STREAM: &str = "
+local entries, pending = {}, {}
+for i, entry in ipairs(redis.call('xrange', KEYS[1], '-', '+')) do entries[i] = {entry[1], entry[2][2]} end
+local listed = redis.pcall('xpending', KEYS[1], 'g', '-', '+', 1000000)
+for i, one in ipairs(listed) do pending[i] = one[1] end
+return {entries, pending}";
 
 const COUNT_JOBS: &str =
     "return {redis.call('lrange', KEYS[1], 0, -1), redis.call('lrange', KEYS[2], 0, -1)}";
@@ -247,6 +276,7 @@ impl Request {
             11 => Request::Killed(register, unique),
             JOBS => Request::Jobs(which, jobs(rng, unique)),
             ANNOUNCEMENTS => Request::Keys(Way::Announce, vec![(tag("list0"), Action::Append(unique))]),
+            STREAMS => Request::Stream(which, stream(rng, unique)),
             14 => Request::Lock(format!("lock{which}"), unique, rng.random_range(100..1500)),
             QUEUES => queue(rng, which, unique),
             _ => Request::Time(rng.random_range(0..shards)),
@@ -266,6 +296,7 @@ impl Request {
             }
             Request::Jobs(_, Jobs::Add(job)) => *job = unique,
             Request::Queue(_, Queue::Push { element, .. }) => *element = unique,
+            Request::Stream(_, Ask::Add(number)) => *number = unique,
             _ => {}
         }
         self
@@ -275,9 +306,13 @@ impl Request {
     pub fn only_reads(&self) -> bool {
         match self {
             Request::Keys(_, actions) => actions.iter().all(|(_, action)| action.only_reads()),
-            Request::Twins(_) | Request::Jobs(_, Jobs::Count) | Request::Queue(_, Queue::Look) => true,
+            Request::Twins(_)
+            | Request::Jobs(_, Jobs::Count)
+            | Request::Queue(_, Queue::Look)
+            | Request::Stream(_, Ask::Look) => true,
             Request::Jobs(..)
             | Request::Queue(..)
+            | Request::Stream(..)
             | Request::Time(_)
             | Request::Lock(..)
             | Request::Killed(..)
@@ -295,6 +330,7 @@ impl Request {
             | Request::Twins([key, _]) => key,
             Request::Jobs(pair, _) => &pair_of(*pair)[0],
             Request::Queue(which, _) => &queue_of(*which),
+            Request::Stream(which, _) => &stream_of(*which),
             Request::Time(shard) => return Err(*shard),
         };
         Ok(slot_of(key.as_bytes()))
@@ -315,8 +351,10 @@ impl Request {
             Request::Killed(..) | Request::Draw(_) | Request::Twins(_) => Way::Script,
             Request::Jobs(_, Jobs::Move { in_block: true, .. }) => Way::Block,
             Request::Jobs(_, Jobs::Move { .. } | Jobs::Count) => Way::Script,
+            Request::Stream(_, Ask::Read | Ask::Finish | Ask::Look) => Way::Script,
             Request::Jobs(_, Jobs::Add(_) | Jobs::Await { .. })
             | Request::Queue(..)
+            | Request::Stream(_, Ask::Add(_))
             | Request::Time(_)
             | Request::Lock(..) => Way::Commands,
         }
@@ -344,6 +382,10 @@ impl Request {
             Request::Killed(key, n) => put(&["EVAL", RUN_UNTIL_KILLED, "1", key, &n.to_string()]),
             Request::Draw([a, b]) => put(&["EVAL", DRAW, "1", a, b]),
             Request::Twins([a, b]) => put(&["EVAL_RO", READ_BOTH, "1", a, b]),
+            Request::Stream(which, ask) => {
+                let words = stream_words(*which, *ask);
+                put(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            }
             Request::Jobs(pair, what) => jobs_words(*pair, *what).iter().for_each(|words| {
                 put(&words.iter().map(String::as_str).collect::<Vec<_>>());
             }),
@@ -382,6 +424,8 @@ impl Request {
             Request::Twins(_) => twins(&replies[0]),
             Request::Jobs(_, what) => jobs_meaning(*what, &replies),
             Request::Queue(_, what) => queue_meaning(*what, &replies[0]),
+            Request::Stream(_, ask) => stream_told(*ask, &replies[0])
+                .map_or_else(|| Meaning::Wrong(format!("{replies:?}")), Meaning::Stream),
             Request::Lock(..) => match &replies[0] {
                 Value::Status(text) if text == "OK" => Meaning::Locked(true),
                 Value::Nil => Meaning::Locked(false),
@@ -516,6 +560,58 @@ fn all_jobs(lists: &[Value]) -> Option<Meaning> {
     };
     let both = lists.iter().map(list).collect::<Option<Vec<_>>>()?;
     (both.len() == 2).then(|| Meaning::Jobs(both.concat()))
+}
+
+fn stream_of(which: u32) -> String {
+    format!("{{tag{which}}}stream")
+}
+
+fn stream(rng: &mut StdRng, unique: u64) -> Ask {
+    match rng.random_range(0..8) {
+        0..3 => Ask::Add(unique),
+        3..5 => Ask::Read,
+        5..7 => Ask::Finish,
+        _ => Ask::Look,
+    }
+}
+
+fn stream_words(which: u32, ask: Ask) -> Vec<String> {
+    let (key, number) = (stream_of(which), if let Ask::Add(number) = ask { number } else { 0 });
+    let number = number.to_string();
+    let words = match ask {
+        Ask::Add(_) => vec!["XADD", &key, "*", "n", &number],
+        Ask::Read => vec!["EVAL", READ_STREAM, "1", &key, "reader"],
+        Ask::Finish => vec!["EVAL", FINISH_ENTRY, "1", &key, "finisher"],
+        Ask::Look => vec!["EVAL_RO", LOOK_AT_STREAM, "1", &key],
+    };
+    words.into_iter().map(str::to_owned).collect()
+}
+
+fn stream_id(value: &Value) -> Option<(u64, u64)> {
+    let text = number::<String>(value)?;
+    let (ms, seq) = text.split_once('-')?;
+    Some((ms.parse().ok()?, seq.parse().ok()?))
+}
+
+fn stream_entry(value: &Value) -> Option<streams::Entry> {
+    match value {
+        Value::Array(parts) if parts.len() == 2 => Some((stream_id(&parts[0])?, number(&parts[1])?)),
+        _ => None,
+    }
+}
+
+fn stream_told(ask: Ask, value: &Value) -> Option<streams::Told> {
+    match (ask, value) {
+        (Ask::Add(number), value) => Some(streams::Told::Entry(Some((stream_id(value)?, number)))),
+        (Ask::Look, Value::Array(both)) => {
+            let [Value::Array(entries), Value::Array(pending)] = &both[..] else { return None };
+            let entries = entries.iter().map(stream_entry).collect::<Option<_>>()?;
+            let pending = pending.iter().map(stream_id).collect::<Option<_>>()?;
+            Some(streams::Told::All(entries, pending))
+        }
+        (_, Value::Nil) => Some(streams::Told::Entry(None)),
+        (_, value) => stream_entry(value).map(|entry| streams::Told::Entry(Some(entry))),
+    }
 }
 
 /// One action on a list, or several on lists of one tag.
@@ -682,6 +778,8 @@ fn redirect(value: &Value) -> Option<Meaning> {
         // Follows from the redirect of a request inside the block.
         "EXECABORT" => Meaning::Again,
         _ if error.starts_with("ERR Script killed") => return None,
+        // Nodes of an older build are among the members.
+        _ if error.starts_with("ERR this request needs format") => Meaning::Refused,
         _ => Meaning::Wrong(error.clone()),
     })
 }

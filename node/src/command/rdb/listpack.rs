@@ -4,16 +4,14 @@
 use std::borrow::Cow;
 
 use super::bytes::Bytes;
-use crate::keyspace::integer::parse_integer;
+pub use crate::keyspace::listpack_size::{EMPTY as EMPTY_BYTES, text as entry_bytes};
+use crate::keyspace::{integer::parse_integer, listpack_size};
 
 /// An element: bytes of the block, or the text of an integer.
 pub type Element<'a> = Cow<'a, [u8]>;
 
 /// The byte that ends either form.
 const END: u8 = 0xff;
-
-/// Bytes of a listpack without elements: total size, count, end.
-pub const EMPTY_BYTES: usize = 7;
 
 /// The count of a form that has more elements than it can say.
 const COUNT_UNKNOWN: u16 = u16::MAX;
@@ -39,7 +37,7 @@ pub fn listpack(block: &[u8]) -> Option<Vec<Element<'_>>> {
         let before = bytes.rest().len();
         let element = listpack_element(bytes, first)?;
         let length = 1 + before - bytes.rest().len();
-        bytes.take(length_bytes(length))?;
+        bytes.take(listpack_size::length(length))?;
         Some(element)
     })
 }
@@ -123,38 +121,6 @@ fn elements<'a>(
     }
 }
 
-/// Bytes that the length of an element takes behind it.
-const fn length_bytes(length: usize) -> usize {
-    match length {
-        0..=0x7f => 1,
-        0x80..=0x3fff => 2,
-        0x4000..=0x1f_ffff => 3,
-        0x20_0000..=0xfff_ffff => 4,
-        _ => 5,
-    }
-}
-
-/// Bytes that an element takes.
-pub fn entry_bytes(element: &[u8]) -> usize {
-    let length = match parse_integer(element) {
-        Some(0..=127) => 1,
-        Some(-4096..=4095) => 2,
-        Some(-0x8000..=0x7fff) => 3,
-        Some(-0x80_0000..=0x7f_ffff) => 4,
-        Some(-0x8000_0000..=0x7fff_ffff) => 5,
-        Some(_) => 9,
-        None => {
-            let header = match element.len() {
-                0..=63 => 1,
-                64..=4095 => 2,
-                _ => 5,
-            };
-            header + element.len()
-        }
-    };
-    length + length_bytes(length)
-}
-
 /// Writes a listpack.
 pub struct Writer {
     block: Vec<u8>,
@@ -187,7 +153,7 @@ impl Writer {
         }
         let length = self.block.len() - start;
         // Seven bits a byte, the highest first, all but that marked.
-        let count = length_bytes(length);
+        let count = listpack_size::length(length);
         for at in (0..count).rev() {
             let bits = (length >> (7 * at)) as u8 & 0x7f;
             self.block.push(if at + 1 == count { bits } else { bits | 0x80 });

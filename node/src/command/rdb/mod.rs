@@ -3,7 +3,7 @@
 //!
 //! Written are the forms that Redis 7.0 writes, so that it and all that came after
 //! can restore them; nothing is compressed. Read is what Redis wrote for strings,
-//! lists, sets, hashes and sorted sets since version 2.6, compressed or not.
+//! lists, sets, hashes, sorted sets and streams since version 2.6, compressed or not.
 //!
 //! Libraries of functions are texts in the same format, one after the other.
 //!
@@ -19,6 +19,7 @@ mod checksum;
 mod listpack;
 mod lzf;
 mod read;
+mod stream;
 mod write;
 
 use crate::keyspace::Value;
@@ -52,14 +53,17 @@ mod kind {
     pub const SORTED_ZIPLIST: u8 = 12;
     pub const HASH_ZIPLIST: u8 = 13;
     pub const LIST_OF_ZIPLISTS: u8 = 14;
+    pub const STREAM: u8 = 15;
     pub const HASH_LISTPACK: u8 = 16;
     pub const SORTED_LISTPACK: u8 = 17;
     pub const LIST_OF_LISTPACKS: u8 = 18;
+    pub const STREAM_2: u8 = 19;
     pub const SET_LISTPACK: u8 = 20;
     /// A library of functions, as the previews of Redis 7.0 had it.
     pub const LIBRARY_DRAFT: u8 = 246;
     /// A library of functions: its text.
     pub const LIBRARY: u8 = 245;
+    pub const STREAM_3: u8 = 21;
 }
 
 /// Why a payload was refused.
@@ -139,5 +143,7 @@ pub fn fits_listpack<'a>(elements: impl Iterator<Item = &'a [u8]>) -> bool {
     true
 }
 
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Reading a value.
 
-use super::{bytes::Bytes, kind, listpack};
+use super::{bytes::Bytes, kind, listpack, stream::stream};
 use crate::{
     command::arguments::parse_float,
     keyspace::{Hash, List, Set, SortedSet, Value},
@@ -21,6 +21,10 @@ pub fn value(content: &[u8]) -> Option<Value> {
         }
         kind::SORTED_TEXT | kind::SORTED | kind::SORTED_ZIPLIST | kind::SORTED_LISTPACK => {
             Value::Sorted(Box::new(sorted(kind, &mut bytes)?))
+        }
+        kind::STREAM | kind::STREAM_2 | kind::STREAM_3 => {
+            let stream = Box::new(stream(kind, &mut bytes)?);
+            return whole(Value::Stream(stream), bytes);
         }
         _ => return None,
     };

@@ -2,7 +2,7 @@
 
 use moonraft_proto::reply::double_text;
 
-use super::{LISTPACK_BYTES_MAX, kind, listpack, seal};
+use super::{LISTPACK_BYTES_MAX, kind, listpack, seal, stream::put_stream};
 use crate::keyspace::{Hash, List, Set, SortedSet, Value, integer::parse_integer};
 
 /// The payload of a value.
@@ -17,6 +17,7 @@ pub fn dump(value: &Value) -> Vec<u8> {
         Value::Set(set) => put_set(&mut out, set),
         Value::Hash(hash) => put_hash(&mut out, hash),
         Value::Sorted(sorted) => put_sorted(&mut out, sorted),
+        Value::Stream(stream) => put_stream(&mut out, stream),
     }
     seal(&mut out);
     out
@@ -33,7 +34,7 @@ pub fn dump_libraries<'a>(codes: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     out
 }
 
-fn put_length(out: &mut Vec<u8>, length: usize) {
+pub(super) fn put_length(out: &mut Vec<u8>, length: usize) {
     match length {
         0..=0x3f => out.push(length as u8),
         0x40..=0x3fff => out.extend([0x40 | (length >> 8) as u8, length as u8]),
@@ -65,7 +66,7 @@ fn put_string(out: &mut Vec<u8>, string: &[u8]) {
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_length(out, bytes.len());
     out.extend_from_slice(bytes);
 }

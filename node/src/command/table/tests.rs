@@ -129,6 +129,7 @@ fn spec_text(spec: &KeySpec) -> String {
     };
     let find = match spec.find {
         Find::Range { last, step } => format!("range({last},{step},0)"),
+        Find::FirstHalf => "range(-1,1,2)".into(),
         Find::Counted => "keynum(0,1,1)".into(),
         Find::Unknown => "unknown()".into(),
     };

@@ -1,10 +1,14 @@
 //! Random effects that fit the state they meet.
 
-use moonraft_proto::{Effect, effect::LIBRARIES_FORMAT};
+use moonraft_proto::{
+    Effect, StreamId,
+    effect::STREAMS_FORMAT,
+    stream::{Ids, Pairs},
+};
 use moonraft_router::SLOT_COUNT;
 use proptest::prelude::*;
 
-use crate::keyspace::{Keyspace, Value};
+use crate::keyspace::{Keyspace, Stream, Value};
 
 /// Few enough to meet often; two slots are shared, and one key is not inline.
 pub const KEYS: &[&[u8]] =
@@ -21,10 +25,13 @@ pub struct Choice {
     number: u64,
     count: u64,
     score: f64,
+    /// The bytes of fields and of ids.
+    fields: Vec<u8>,
+    ids: Vec<u8>,
 }
 
 /// Kinds of effects, as [`Choice::fit`] numbers them.
-const KINDS: u8 = 24;
+const KINDS: u8 = 43;
 
 pub fn any_choice() -> impl Strategy<Value = Choice> {
     // Few names, so that they are met again; numbers make sets of integers, and
@@ -40,15 +47,13 @@ pub fn any_choice() -> impl Strategy<Value = Choice> {
     let score = prop_oneof![(-3_i8..3).prop_map(f64::from), -1e3..1e3, Just(f64::INFINITY), Just(-0.0)];
     let numbers = (any::<u64>(), any::<u64>(), score);
     (0..KINDS, 0..KEYS.len(), 0..KEYS.len(), name, value, numbers).prop_map(
-        |(kind, key, to, name, value, (number, count, score))| Choice {
-            kind,
-            key,
-            to,
-            name,
-            value,
-            number,
-            count,
-            score,
+        |(kind, key, to, name, value, (number, count, score))| {
+            let (mut fields, mut ids) = (Vec::new(), Vec::new());
+            let words: [&[u8]; 4] = [b"f", &value, &name, &value];
+            Pairs::write(&words[..if number.is_multiple_of(5) { 4 } else { 2 }], &mut fields);
+            // Small ones, and in no order; some twice.
+            Ids::write([number, count, score as u64].map(|ms| StreamId::new(ms % 40, ms % 2)), &mut ids);
+            Choice { kind, key, to, name, value, number, count, score, fields, ids }
         },
     )
 }
@@ -91,8 +96,12 @@ impl Choice {
             }
             18 => Effect::ScriptLoad { text: name },
             19 if self.count.is_multiple_of(4) => Effect::ScriptFlush,
-            20 => Effect::AgreeFormat { format: 2 + (self.number % 2) as u8 },
-            21..=23 if keyspace.agreed_format() >= LIBRARIES_FORMAT => return self.fit_libraries(keyspace),
+            20 => Effect::AgreeFormat { format: STREAMS_FORMAT },
+            21.. if keyspace.agreed_format() < STREAMS_FORMAT => {
+                Effect::AgreeFormat { format: STREAMS_FORMAT }
+            }
+            40.. => return self.fit_libraries(keyspace),
+            21.. => return self.fit_stream(key, held),
             _ => return None,
         })
     }
@@ -102,14 +111,14 @@ impl Choice {
         const LIBRARIES: [(&[u8], [&[u8]; 2]); 2] = [(b"one", [b"f", b"F"]), (b"two", [b"g", b"G"])];
         let (name, functions) = LIBRARIES[self.key % LIBRARIES.len()];
         Some(match self.kind {
-            21 => Effect::LibraryPut { name, code: &self.value },
-            22 if keyspace.libraries().get(name).is_some() => Effect::FunctionPut {
+            40 => Effect::LibraryPut { name, code: &self.value },
+            41 if keyspace.libraries().get(name).is_some() => Effect::FunctionPut {
                 library: name,
                 name: functions[self.to % functions.len()],
                 flags: self.number as u8,
                 description: self.count.is_multiple_of(2).then_some(&self.name),
             },
-            23 => Effect::LibraryRemove { name },
+            42 => Effect::LibraryRemove { name },
             _ => return None,
         })
     }
@@ -135,6 +144,59 @@ impl Choice {
                 let index = index(list.len())?;
                 let count = 1 + self.count % (list.len() as u64 - index);
                 Effect::ListRemove { key, index, count }
+            }
+            _ => return None,
+        })
+    }
+
+    /// Effects on a stream. Ids rise by few, so that they are met again; entries are added most often.
+    fn fit_stream<'a>(&'a self, key: &'a [u8], held: Option<&Value>) -> Option<Effect<'a>> {
+        let nothing = Stream::default();
+        let stream = match held {
+            None => &nothing,
+            Some(Value::Stream(stream)) => stream,
+            Some(_) => return None,
+        };
+        let (number, count) = (self.number, self.count);
+        let fields = Pairs::read(&self.fields).expect("it was written");
+        // Few groups and consumers.
+        let (group, consumer): (&[u8], &[u8]) =
+            (&b"gh"[(number % 2) as usize..], &b"cde"[(count % 3) as usize..]);
+        let entry = || stream.iter().nth((number % stream.len().max(1) as u64) as usize);
+        let known = || stream.group(group).filter(|group| group.consumer(consumer).is_some());
+        let some = Some(count % 9).filter(|&number| number > 0);
+        Some(match self.kind {
+            21..=27 => {
+                let last = stream.last_id();
+                let id = StreamId::new(
+                    last.ms + count % 2,
+                    if count.is_multiple_of(2) { last.seq + 1 } else { number % 3 },
+                );
+                Effect::StreamAdd { key, id, fields, begins_node: number.is_multiple_of(7) }
+            }
+            28 | 29 => Effect::StreamDelete { key, id: entry()?.id },
+            30 if held.is_some() => Effect::StreamTrim { key, count: number % (stream.len() as u64 + 1) },
+            31 => {
+                let last_id = StreamId::new(stream.last_id().ms + number % 3, stream.last_id().seq);
+                let max_deleted = StreamId::new(count % 9, 0);
+                Effect::StreamSet { key, last_id, added: stream.added() + count % 3, max_deleted }
+            }
+            32 | 33 => Effect::GroupSet { key, group, last_id: StreamId::new(count % 9, 0), read: some },
+            34 if stream.group(group).is_some() && count.is_multiple_of(4) => {
+                Effect::GroupRemove { key, group }
+            }
+            35 | 36 if stream.group(group).is_some() => {
+                Effect::ConsumerSet { key, group, consumer, seen_ms: number % 9, active_ms: some }
+            }
+            37 if known().is_some() && number.is_multiple_of(3) => {
+                Effect::ConsumerRemove { key, group, consumer }
+            }
+            38 if known().is_some() => {
+                let ids = Ids::read(&self.ids).expect("it was written");
+                Effect::PendingSet { key, group, consumer, time_ms: number % 9, count: count % 4, ids }
+            }
+            39 if stream.group(group).is_some() => {
+                Effect::PendingRemove { key, group, ids: Ids::read(&self.ids).expect("it was written") }
             }
             _ => return None,
         })

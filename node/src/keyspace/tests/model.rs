@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use moonraft_proto::Effect;
 use moonraft_router::slot_of;
 
+use super::stream_model::StreamModel;
 use crate::keyspace::{Keyspace, Value, libraries::Library};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -15,12 +16,13 @@ enum Held {
     Set(BTreeSet<Vec<u8>>),
     /// In order: by score, then by member.
     Sorted(Vec<(f64, Vec<u8>)>),
+    Stream(StreamModel),
 }
 
 impl Held {
     fn is_empty(&self) -> bool {
         match self {
-            Held::Str(_) => false,
+            Held::Str(_) | Held::Stream(_) => false,
             Held::List(list) => list.is_empty(),
             Held::Hash(hash) => hash.is_empty(),
             Held::Set(set) => set.is_empty(),
@@ -56,6 +58,7 @@ impl Held {
             (Held::Sorted(sorted), Effect::SortedRemove { member, .. }) => {
                 sorted.retain(|(_, other)| other != member);
             }
+            (Held::Stream(stream), effect) => stream.change(&effect),
             (held, effect) => panic!("{effect:?} does not fit {held:?}"),
         }
     }
@@ -94,6 +97,7 @@ impl Model {
             Value::Sorted(sorted) => {
                 Held::Sorted(sorted.iter().map(|(member, score)| (score, member.to_vec())).collect())
             }
+            Value::Stream(stream) => Held::Stream(StreamModel::of(stream)),
         };
         let keys = keyspace
             .entries()
@@ -160,6 +164,9 @@ impl Model {
             Effect::HashPut { .. } => Held::Hash(BTreeMap::new()),
             Effect::SetAdd { .. } => Held::Set(BTreeSet::new()),
             Effect::SortedPut { .. } => Held::Sorted(Vec::new()),
+            Effect::StreamAdd { .. } | Effect::StreamSet { .. } | Effect::GroupSet { .. } => {
+                Held::Stream(StreamModel::default())
+            }
             _ => panic!("{effect:?} needs a key that is there"),
         };
         let (held, _) = self.keys.entry(key.to_vec()).or_insert_with(|| (empty(), None));

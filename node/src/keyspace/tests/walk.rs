@@ -8,7 +8,7 @@ use super::{
     check, digests, dump,
     effects::{Choice, KEYS, any_choice, any_choices},
 };
-use crate::keyspace::{Blob, Keyspace, Undo, walk::Ready};
+use crate::keyspace::{Blob, Keyspace, Undo, stream::StreamUndo, walk::Ready};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -58,6 +58,18 @@ fn put_large(keyspace: &mut Keyspace, kind: u8) {
     keyspace.apply(&Effect::SetExpiry { key, expires_at: Some(7) });
 }
 
+/// Whether an effect on a stream made something that was not there before, or said how many entries it has had.
+const fn is_new(change: &StreamUndo) -> bool {
+    matches!(
+        change,
+        StreamUndo::Added { .. }
+            | StreamUndo::Set { .. }
+            | StreamUndo::Group { before: None, .. }
+            | StreamUndo::Consumer { before: None, .. }
+            | StreamUndo::Pending { .. }
+    )
+}
+
 /// What chunks build, if each makes something that was not there before.
 fn build(chunks: &[bytes::Bytes]) -> Keyspace {
     let mut copy = Keyspace::default();
@@ -71,6 +83,7 @@ fn build(chunks: &[bytes::Bytes]) -> Keyspace {
                 Undo::Member { before: false, .. } | Undo::Score { before: None, .. } => {}
                 Undo::Inserted { .. } | Undo::Patch { .. } | Undo::Expiry { .. } => {}
                 Undo::Owned { .. } | Undo::ScriptLoaded { .. } | Undo::Format { before: 1 } => {}
+                Undo::Stream { change, .. } if is_new(&change) => {}
                 Undo::Library { before: None, .. } | Undo::Function { before: None, .. } => {}
                 undo => panic!("{effect:?} comes twice: {undo:?}"),
             }

@@ -13,7 +13,7 @@
 //! * A loan comes back before the leadership under which it was given is lost.
 //! * A unit touches no key beside those that were lent to it.
 
-use super::{Blob, Keyspace, Object, Seed, Tx, Value};
+use super::{Blob, Keyspace, NodeLimits, Object, Seed, Tx, Value};
 
 /// Keys with their values, on their way to where a unit is executed on them.
 pub struct Loan {
@@ -23,6 +23,8 @@ pub struct Loan {
     leading: bool,
     keeps_expired: bool,
     reply_bytes_max: usize,
+    sparse_bytes_max: usize,
+    stream_nodes: NodeLimits,
     random_seed: u64,
     values: Vec<(Blob, Option<Object>)>,
 }
@@ -48,6 +50,8 @@ impl Loan {
         let mut tx = Tx::new(keyspace, self.random_seed);
         tx.keeps_expired = self.keeps_expired;
         tx.reply_bytes_max = self.reply_bytes_max;
+        tx.sparse_bytes_max = self.sparse_bytes_max;
+        tx.stream_nodes = self.stream_nodes;
         tx.begin_unit(self.now_us, self.leading);
         Borrowed { tx, keys }
     }
@@ -85,6 +89,7 @@ impl Value {
             Value::Hash(_) => Value::Hash(Box::default()),
             Value::Set(_) => Value::Set(Box::default()),
             Value::Sorted(_) => Value::Sorted(Box::default()),
+            Value::Stream(_) => Value::Stream(Box::default()),
         }
     }
 }
@@ -100,6 +105,8 @@ impl Tx {
             leading: self.leading,
             keeps_expired: self.keeps_expired,
             reply_bytes_max: self.reply_bytes_max,
+            sparse_bytes_max: self.sparse_bytes_max,
+            stream_nodes: self.stream_nodes,
             random_seed: self.random_seed(),
             values: keys.iter().map(|key| (key.clone(), self.keyspace.lend(key))).collect(),
         }

@@ -375,8 +375,9 @@ async fn an_old_build_is_not_heard_once_a_newer_format_is_agreed_on_and_told_why
     let ear = listen(&topology, 2, listener).await;
     ear.agreed.store(NEWEST_FORMAT, Ordering::Relaxed);
     let text = answer(say(address, &[old_hello(&topology, 1)]).await).await;
-    let expected =
-        "the cluster has agreed on format 2, and node 1 reads up to format 1. Start a newer build there";
+    let expected = format!(
+        "the cluster has agreed on format {NEWEST_FORMAT}, and node 1 reads up to format 1. Start a newer build there"
+    );
     assert_eq!(text, expected);
     let mouth = speak(outgoing(&topology, 1, SILENCE));
     mouth.outgoing.send_raft(vec![message(1, 8)]);

@@ -37,6 +37,7 @@ use super::{
 use crate::{
     config::{Reads, Settings},
     consensus::Input,
+    keyspace::stream::NodeLimits,
     replica::Intake,
     script,
     shard::{Output, Shard, ShardSettings, clock::Bounds},
@@ -101,6 +102,7 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
         reply_bytes_max: bytes(settings.reply_bytes_max),
         sparse_bytes_max: bytes(settings.sparse_bytes_max),
         large_elements: unlimited(settings.large_elements),
+        stream_nodes: NodeLimits::of(settings.stream_node_bytes_max, settings.stream_node_entries_max),
         memory_bytes_max: if settings.memory_bytes_max == 0 { u64::MAX } else { settings.memory_bytes_max },
         outbox_bytes_max: unlimited(settings.output_normal.hard_bytes),
         outbox_listening_bytes_max: unlimited(settings.output_pubsub.hard_bytes),

@@ -1,6 +1,8 @@
 //! One admission for all three ways by which a request comes: whatever the row, who asks hears the first reason of
 //! the list. The list is written here once more, from the rows' facts.
 
+use moonraft_proto::entry::NEWEST_FORMAT;
+
 use super::{DiskRoom, Event, SessionId, ShardHarness, ShardSettings, batch, put};
 use crate::{
     command::{Arity, Command, Flag, Request, Run, rows, session::Queue},
@@ -24,6 +26,12 @@ fn shard_in(condition: Condition) -> (ShardHarness, SessionId) {
         Condition::Follows => ShardHarness::following_with(ShardSettings::default()),
         _ => ShardHarness::leading(),
     };
+    // What needs a newer format would wait for it.
+    if condition != Condition::Follows {
+        shard.handle(Event::Readable { term: 1, format: NEWEST_FORMAT });
+        shard.handle(Event::Tick);
+        shard.commit_all();
+    }
     match condition {
         Condition::Well => {}
         Condition::OutOfMemory => shard.shard.reconfigure(|settings| settings.memory_bytes_max = 1),

@@ -2,6 +2,7 @@
 
 mod admission;
 mod blocked;
+mod blocked_streams;
 mod busy;
 mod deadlines;
 mod errands;
@@ -1645,6 +1646,9 @@ fn an_entry_of_a_newer_leader_stops_the_node_by_name() {
     let mut newer = batch(&[put(b"k", b"w")]).to_vec();
     newer[0] = NEWEST_FORMAT + 1;
     let stopped = catch_unwind(AssertUnwindSafe(|| shard.commit(2, newer.into()))).unwrap_err();
-    let line = "shard 0, entry 2 of the log is of format 3; this build reads up to format 2. Start the build that wrote it, or a newer one";
-    assert_eq!(Fatal::of(&*stopped), Some(Fatal::Newer(line.to_owned())));
+    let line = format!(
+        "shard 0, entry 2 of the log is of format {}; this build reads up to format {NEWEST_FORMAT}. Start the build that wrote it, or a newer one",
+        NEWEST_FORMAT + 1
+    );
+    assert_eq!(Fatal::of(&*stopped), Some(Fatal::Newer(line)));
 }

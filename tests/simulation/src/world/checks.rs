@@ -9,6 +9,7 @@ use crate::{
     history::Action,
     marks::mark,
     node::Node,
+    streams::Ask,
     workload::{Jobs, NUMBERS_EACH, Queue, Request, Way, twins_of},
 };
 
@@ -159,6 +160,7 @@ fn last_requests(keys: u32, shards: usize) -> VecDeque<Request> {
             Request::Twins(twins_of(which, shards)),
             Request::Jobs(which, Jobs::Count),
             Request::Queue(which, Queue::Look),
+            Request::Stream(which, Ask::Look),
             Request::Keys(Way::Commands, vec![read(format!("register{which}"))]),
             Request::Keys(Way::Commands, vec![read(tag("fleeting"))]),
         ]

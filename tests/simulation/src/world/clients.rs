@@ -12,6 +12,7 @@ use crate::{
     jobs::{Added, Seen},
     marks::mark,
     queues::{Look, Pushed, Taken},
+    streams,
     workload::{Jobs, Meaning, NUMBERS_EACH, Queue, Request, Told, Way},
 };
 
@@ -296,6 +297,10 @@ impl World {
                 }
                 self.answered(client, Some(vec![]));
             }
+            Meaning::Stream(told) => {
+                self.note_stream(client, &request, Some(told));
+                self.answered(client, Some(vec![]));
+            }
             Meaning::Wrong(text) => self.wrong = Some(format!("{request:?} was answered {text}")),
             Meaning::Killed => {
                 mark("script killed after it wrote");
@@ -403,6 +408,15 @@ impl World {
         }
     }
 
+    /// Something was asked of a stream; nobody knows what became of it if nothing was told.
+    fn note_stream(&mut self, client: usize, request: &Request, told: Option<streams::Told>) {
+        if let &Request::Stream(stream, ask) = request {
+            let called = self.clients[client].called;
+            let returned = if told.is_some() { self.now.get() } else { u64::MAX };
+            self.history.streams.push(streams::Asked { stream, ask, called, returned, told });
+        }
+    }
+
     fn note_lock(&mut self, client: usize, request: &Request) {
         let Request::Lock(key, _, ms) = request else { return };
         let fastest_ppm = self.nodes.iter().map(|node| node.clock.drift_ppm.max(0) as u64).max().unwrap_or(0);
@@ -462,6 +476,7 @@ impl World {
             let request = self.clients[client].request.clone().expect("it is under way");
             self.note_job(client, &request, u64::MAX);
             self.note_push(client, &request, u64::MAX);
+            self.note_stream(client, &request, None);
             self.answered(client, None);
         }
     }

@@ -9,7 +9,7 @@ use super::{
     MS,
     faults::{self, FAULT_KINDS},
 };
-use crate::workload::{ANNOUNCEMENTS, JOBS, Mix, QUEUES, REQUEST_KINDS};
+use crate::workload::{ANNOUNCEMENTS, JOBS, Mix, QUEUES, REQUEST_KINDS, STREAMS};
 
 pub(super) struct Weather {
     /// How likely a message is lost, or arrives twice.
@@ -56,7 +56,7 @@ pub(super) struct Weather {
 fn lease_weather(rng: &mut StdRng) -> Weather {
     let mut mix = mix(rng);
     // What has nothing to do with leases would only leave less time for reads.
-    (mix.weights[JOBS], mix.weights[ANNOUNCEMENTS]) = (0, 0);
+    [JOBS, ANNOUNCEMENTS, STREAMS].into_iter().for_each(|kind| mix.weights[kind] = 0);
     Weather {
         drop: 0.0,
         duplicate: 0.0,

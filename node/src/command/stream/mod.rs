@@ -1,0 +1,15 @@
+//! Streams and their groups.
+
+mod add;
+mod claim;
+mod group;
+mod id;
+mod info;
+mod pending;
+mod read;
+mod reply;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use self::rows::COMMANDS;
