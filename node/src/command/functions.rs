@@ -42,6 +42,7 @@ const CHANGE: Command = Command {
 const BRING: Command = Command {
     arity: Arity::AtLeast(3),
     flags: &[Flag::NoScript, Flag::OnData, Flag::Changes, Flag::DenyOom],
+    format: LIBRARIES_FORMAT,
     ..CHANGE
 };
 
@@ -103,14 +104,6 @@ struct Loaded<'a> {
     functions: Vec<RegisteredFunction>,
 }
 
-/// Refuses what older builds could not read.
-fn check_format(client: &dyn Client) -> Result<(), CommandError> {
-    const TOO_OLD: CommandError = CommandError::text(
-        "ERR functions need format 3 of the log, on which the nodes of this shard have not agreed yet: some run an older build, or have a lower format-max",
-    );
-    if client.tx().keyspace().agreed_format() < LIBRARIES_FORMAT { Err(TOO_OLD) } else { Ok(()) }
-}
-
 fn function_exists(name: &[u8]) -> CommandError {
     CommandError::about("ERR Function ", name, " already exists")
 }
@@ -135,7 +128,6 @@ fn load(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     if let Some(unknown) = options.iter().find(|option| !is(option, "replace")) {
         return Err(CommandError::about("ERR Unknown option given: ", unknown, ""));
     }
-    check_format(client)?;
     let Metadata { name, .. } = Metadata::of(code).map_err(CommandError::Text)?;
     if options.is_empty() && client.tx().whole().libraries().get(&name).is_some() {
         return Err(CommandError::about("ERR Library '", &name, "' already exists"));
@@ -277,7 +269,6 @@ fn restore(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         [_] => return Err(BAD_POLICY),
         _ => return Err(unknown_form(words[1], "FUNCTION")),
     };
-    check_format(client)?;
     let codes = rdb::restore_libraries(words[2]).map_err(|bad| {
         CommandError::text(match bad {
             BadLibraries::Footer => "ERR DUMP payload version or checksum are wrong",

@@ -36,10 +36,19 @@ fn load(shard: &mut ShardHarness, client: SessionId, code: &[u8]) -> String {
 fn a_library_waits_for_the_format_that_has_it() {
     let mut shard = ShardHarness::leading();
     let client = shard.connect();
-    let refused = shard.send_words(client, &[b"FUNCTION", b"LOAD", LIBRARY]);
-    assert!(refused.starts_with("-ERR functions need format 3"), "{refused}");
-    let refused = shard.send_words(client, &[b"FUNCTION", b"RESTORE", b"x"]);
-    assert!(refused.starts_with("-ERR functions need format 3"), "{refused}");
+    let waiting = shard.connect();
+    assert_eq!(
+        shard.send_words(waiting, &[b"FUNCTION", b"LOAD", LIBRARY]),
+        "",
+        "the members may agree in a moment"
+    );
+    (0..100).for_each(|_| shard.pass_ms(100));
+    let refused = "-ERR this request needs format 3";
+    assert!(shard.read(waiting).starts_with(refused), "they did not");
+    for words in [[&b"FUNCTION"[..], b"LOAD", LIBRARY], [b"FUNCTION", b"RESTORE", b"x"]] {
+        let told = shard.send_words(client, &words);
+        assert!(told.starts_with(refused), "{told}");
+    }
     assert_eq!(shard.send(client, "FUNCTION FLUSH ; FUNCTION LIST"), "+OK []");
     let mut shard = agreed(shard);
     assert_eq!(load(&mut shard, client, LIBRARY), "\"lib\"");
@@ -61,6 +70,7 @@ fn a_library_is_known_to_each_replica_and_after_a_failover() {
     other.commit(term, before.seal(moonraft_proto::entry::Head::default(), NEWEST_FORMAT));
     other.commit(term, batch);
     assert_eq!(other.shard.keyspace().shared_digest(), shard.shard.keyspace().shared_digest());
+    other.lose_leadership(2);
     let reader = other.connect();
     other.send(reader, "READONLY");
     assert_eq!(other.send(reader, "FCALL_RO get 1 k"), "nil", "what only reads is served at a follower");
@@ -159,8 +169,10 @@ fn a_function_that_runs_too_long_is_told_of_and_killed_by_its_own_command() {
         Busy::Continue
     });
     shard.world.while_busy.replace(Some(attend));
-    let answer = shard.send(client, "FCALL stay 1 k");
+    let mut answer = shard.send(client, "FCALL stay 1 k");
     shard.world.while_busy.replace(None);
+    shard.commit_all();
+    answer += &shard.read(client);
     let said = said.take();
     assert!(said[0].contains("\"running_script\", [\"name\", \"stay\", \"command\", [\"FCALL\", \"stay\", \"1\", \"k\"], \"duration_ms\", :"), "{}", said[0]);
     let busy = "-BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
