@@ -202,7 +202,10 @@ pub trait Client {
     /// Forgets libraries whose text has been run, and what they keep in variables.
     fn forget_libraries(&mut self);
     /// The function that runs, if one is over its time.
-    fn running_function(&self) -> Option<RunningFunction>;
+    ///
+    /// # Errors
+    /// It is a script that is over its time.
+    fn running_function(&self) -> Result<Option<RunningFunction>, CommandError>;
     /// Ends the script, or the function, that is over its time.
     fn kill_script(&mut self, is_function: bool) -> Kill;
 

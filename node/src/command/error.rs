@@ -52,6 +52,11 @@ pub enum CommandError {
         "ERR this request needs format {0} of the log, which the members of the shard have not agreed on yet; nothing was changed"
     )]
     FormatNotAgreed(u8),
+    /// It is about modules, of which there are none.
+    #[error(
+        "ERR MODULE command not allowed. If the enable-module-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server."
+    )]
+    ModulesNotAllowed,
     /// This replica cannot serve the slot; the client must go elsewhere.
     #[error(transparent)]
     Redirect(#[from] Redirect),

@@ -221,7 +221,7 @@ fn told(name: &[u8], library: &Library, with_code: bool) -> Reply<'static> {
 /// `FUNCTION STATS`
 fn stats(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let key = |name: &str| Reply::text(name);
-    let running = client.running_function().map_or(Reply::Null, |running| {
+    let running = client.running_function()?.map_or(Reply::Null, |running| {
         Reply::Map(vec![
             (key("name"), Reply::bulk(running.name)),
             (key("command"), Reply::bulks(running.words)),

@@ -212,9 +212,11 @@ fn get_keys<'a>(words: &[&'a [u8]], with_flags: bool) -> Outcome<'a> {
     row.check_arity(request)
         .map_err(|_| CommandError::text("ERR Invalid number of arguments specified for command"))?;
     let positions = match (row.keys.positions(request), row.run) {
-        (Ok(positions), _) => positions,
+        (Ok(positions), _) if !positions.is_empty() || !matches!(row.keys, Keys::FirstHalf { .. }) => {
+            positions
+        }
         (Err(_), Run::Eval(_)) => return Ok(Reply::Array(Vec::new())),
-        (Err(_), _) => return Err(CommandError::text("ERR Invalid arguments specified for command")),
+        _ => return Err(CommandError::text("ERR Invalid arguments specified for command")),
     };
     let narrowed = row.narrowed_key_flags.map(|narrow| narrow(request));
     let flags_of = |nth| narrowed.unwrap_or_else(|| row.key_flags_of(nth));

@@ -174,6 +174,8 @@ pub enum Flag {
     Immediate,
     /// Sets the mark that `ASK` redirects ask for.
     Asking,
+    /// It is not enabled, so it is refused whoever asks: before all that depends on the shard's state.
+    Protected,
     /// It reads, and notes what it found in what it read: at a leader that is a change, elsewhere it is left out.
     NotesResult,
     /// May answer differently to the same request: not a hint to scripts, which
@@ -196,6 +198,9 @@ pub type NarrowedKeyFlags = fn(&[&[u8]]) -> &'static [key_specs::KeyFlag];
 
 /// Whether a request with these words looks at keys that it does not name.
 pub type FormsKeys = fn(&[&[u8]]) -> bool;
+
+/// Whether a request with these words asks by an option to be blocked.
+pub type AsksToBlock = fn(&[&[u8]]) -> bool;
 
 /// Which words of a request are secrets.
 pub type Secrets = fn(&[&[u8]]) -> std::ops::Range<usize>;
@@ -265,6 +270,8 @@ pub struct Command {
     pub work: Option<Work>,
     /// Whether a request with these words looks at keys that it does not name. None: it does not.
     pub forms_keys: Option<FormsKeys>,
+    /// Whether a request with these words asks by an option to be blocked, which a script may not. None: by none.
+    pub asks_to_block: Option<AsksToBlock>,
     /// The families whose ACL categories it is in. None: its own.
     pub categories: &'static [Family],
     /// Which of its words are secrets, by their places: they are not told.
@@ -290,6 +297,7 @@ impl Command {
         narrowed_key_flags: None,
         work: None,
         forms_keys: None,
+        asks_to_block: None,
         categories: &[],
         secrets: None,
         tips: &[],

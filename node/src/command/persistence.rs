@@ -32,11 +32,8 @@ const REPLICAOF: Command = Command {
 const MODULE: Command = Command {
     parent: Some("module"),
     arity: Arity::AtLeast(3),
-    run: Run::Session(|_, _| {
-        Err(CommandError::text(
-            "ERR MODULE command not allowed. If the enable-module-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server.",
-        ))
-    }),
+    flags: &[Flag::Admin, Flag::NoScript, Flag::NotAsyncLoading, Flag::Protected],
+    run: Run::Session(|_, _| Err(CommandError::ModulesNotAllowed)),
     ..ROW
 };
 

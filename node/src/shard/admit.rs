@@ -115,6 +115,9 @@ impl Core {
         via: Via<'_>,
     ) -> Result<Admission, CommandError> {
         check_arity(request, via)?;
+        if let Via::Client = via {
+            check_protected(request.command)?;
+        }
         self.check_mode(id, request.command, via)?;
         // Here a user's rights will be asked for.
         if let Via::Client = via {
@@ -131,6 +134,7 @@ impl Core {
             self.look_at_memory();
         }
         self.check_script(request.command, via)?;
+        check_not_blocking(request, via)?;
         self.check_leading(request.command)?;
         self.check_room(request, via)?;
         self.check_reach(request, via)?;
@@ -331,6 +335,24 @@ impl Core {
             false => Redirect::Down.into(),
         }
     }
+}
+
+/// Refuses a script's request that asks by an option to be blocked, as Redis does; others do not block in a script.
+fn check_not_blocking(request: &Request<'_>, via: Via<'_>) -> Result<(), CommandError> {
+    match (via, request.command.asks_to_block) {
+        (Via::Script(_), Some(asks)) if asks(request.words) => {
+            let name = request.command.full_name();
+            Err(CommandError::Text(
+                format!("ERR {name} command is not allowed with BLOCK option from scripts").into(),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what is refused whoever asks, before all that depends on the shard's state.
+fn check_protected(command: &Command) -> Result<(), CommandError> {
+    if command.has(Flag::Protected) { Err(CommandError::ModulesNotAllowed) } else { Ok(()) }
 }
 
 /// Refuses a wrong number of words.

@@ -149,9 +149,18 @@ impl Core {
     }
 
     /// The function that is over its time.
-    pub(super) fn running_function(&self) -> Option<RunningFunction> {
-        let Called { name, words, started_ns } = self.called.as_ref().filter(|_| self.is_busy())?;
-        let ran_ns = self.surroundings.boot_ns().saturating_sub(*started_ns);
-        Some(RunningFunction { name: name.clone(), words: words.clone(), ran_ms: ran_ns / 1_000_000 })
+    ///
+    /// # Errors
+    /// It is a script.
+    pub(super) fn running_function(&self) -> Result<Option<RunningFunction>, CommandError> {
+        match &self.called {
+            _ if !self.is_busy() => Ok(None),
+            None => Err(busy(false)),
+            Some(Called { name, words, started_ns }) => {
+                let ran_ns = self.surroundings.boot_ns().saturating_sub(*started_ns);
+                let (name, words) = (name.clone(), words.clone());
+                Ok(Some(RunningFunction { name, words, ran_ms: ran_ns / 1_000_000 }))
+            }
+        }
     }
 }

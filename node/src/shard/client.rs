@@ -161,7 +161,7 @@ impl Client for Turn<'_> {
         self.shard.forget_libraries();
     }
 
-    fn running_function(&self) -> Option<RunningFunction> {
+    fn running_function(&self) -> Result<Option<RunningFunction>, CommandError> {
         self.shard.running_function()
     }
 

@@ -105,7 +105,9 @@ REASONS = [
     Reason("SCAN .*x00", "a cursor is read to its end", replies="invalid cursor", by_chance=True),
     Reason("^LPOS .* RANK '-9223372036854775808'", "refused, as in 7.2", replies="out of range"),
     Reason("^[LZ]MPOP '2e-324'", "a count of keys that is no number is not read as one", replies="CROSSSLOT"),
-    Reason("^RESTORE .* '9223372036854775807'", "a deadline that is too far is far, not past"),
+    Reason("^XINFO STREAM .* FULL", "active-time of a consumer came with 7.2"),
+    Reason("^XAUTOCLAIM .* '9007199254740993'", "no memory is taken ahead", replies="COUNT too high"),
+    Reason("^RESTORE.* '9223372036854775807'", "a deadline that is too far is far, not past"),
 ]
 
 

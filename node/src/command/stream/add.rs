@@ -201,15 +201,14 @@ pub fn xsetid<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let last_id = id(words[2], 0)?;
     let (added, deleted) = set_id_options(&words[3..], last_id)?;
     let stream = tx.stream(key)?.ok_or(CommandError::NoSuchKey)?;
-    let error = if last_id < stream.max_deleted() {
-        "ERR The ID specified in XSETID is smaller than current max_deleted_entry_id"
-    } else if stream.range_back(StreamId::MIN, StreamId::MAX).next().is_some_and(|entry| last_id < entry.id) {
-        "ERR The ID specified in XSETID is smaller than the target stream top item"
-    } else if !stream.is_empty() && added.is_some_and(|added| added < stream.len() as u64) {
-        "ERR The entries_added specified in XSETID is smaller than the target stream length"
-    } else {
-        ""
-    };
+    let error =
+        if stream.range_back(StreamId::MIN, StreamId::MAX).next().is_some_and(|entry| last_id < entry.id) {
+            "ERR The ID specified in XSETID is smaller than the target stream top item"
+        } else if !stream.is_empty() && added.is_some_and(|added| added < stream.len() as u64) {
+            "ERR The entries_added specified in XSETID is smaller than the target stream length"
+        } else {
+            ""
+        };
     if !error.is_empty() {
         return Err(CommandError::text(error));
     }

@@ -134,6 +134,18 @@ impl<'w> Asked<'w> {
     }
 }
 
+/// Whether `BLOCK` is among the options.
+pub fn asks_to_block(words: &[&[u8]]) -> bool {
+    let mut at = 1;
+    while let Some(&word) = words.get(at).filter(|word| !is(word, "streams")) {
+        if is(word, "block") {
+            return words.len() > at + 1;
+        }
+        at += if is(word, "group") { 3 } else { 1 + usize::from(is(word, "count")) };
+    }
+    false
+}
+
 /// How long to wait at most, in milliseconds; 0: for ever.
 fn timeout_ms(tx: &Tx, word: &[u8]) -> Result<u64, CommandError> {
     const NONE: CommandError = CommandError::text("ERR timeout is not an integer or out of range");
