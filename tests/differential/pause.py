@@ -15,6 +15,7 @@ LEFT_OUT = {
     "client|unpause": "it would end the pause",
     "script|flush": "the scripts by name would be gone",
     "shutdown": "it would end both servers",
+    "migrate": "it is refused here, whatever goes on",
     "monitor": "its connection then hears of everything",
     "sync": "its connection becomes a replica's",
     "psync": "its connection becomes a replica's",
