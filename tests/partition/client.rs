@@ -298,6 +298,8 @@ impl Client {
             },
             "CLUSTERDOWN" | "TRYAGAIN" | "ASK" | "EXECABORT" | "LOADING" | "MASTERDOWN" | "READONLY"
             | "OOM" | "MISCONF" | "BUSY" => Told::NotDone(first.clone()),
+            // A script may come before the members of a new shard have agreed on the newest format.
+            _ if first.starts_with("ERR this request needs format ") => Told::NotDone(first.clone()),
             _ => {
                 self.journal.surprises.borrow_mut().push(first.clone());
                 Told::NotDone(first.clone())

@@ -64,7 +64,7 @@ const fn is_new(change: &StreamUndo) -> bool {
         change,
         StreamUndo::Added { .. }
             | StreamUndo::Set { .. }
-            | StreamUndo::Group { before: None, .. }
+            | StreamUndo::Group { .. }
             | StreamUndo::Consumer { before: None, .. }
             | StreamUndo::Pending { .. }
     )
