@@ -43,27 +43,27 @@ impl Shard {
     ) -> Outcome<'static> {
         const UNKNOWN: CommandError = CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
         let (subject, count, rest) = (request.words[1], request.words[2], &request.words[3..]);
-        match eval.subject {
-            Subject::Text => {
-                let name = sha1(subject);
-                let (keys, arguments) = rest.split_at(script_key_count(count, rest)?);
-                let flags = Engine::flags(subject).map_err(CommandError::Text)?;
-                let script = Script { sha: &name, text: subject };
-                let run = |engine: &mut Engine, host| engine.run(&script, keys, arguments, host);
-                let reply = self.run_script(id, flags, keys, eval, via, run)?;
-                self.seen_scripts.remember(name, subject);
-                return Ok(reply);
-            }
+        let name: Sha1 = match eval.subject {
             Subject::Function => return self.call_function(id, request, eval, via),
-            Subject::Sha1 => {}
-        }
-        let name: Sha1 = subject.to_ascii_lowercase().try_into().map_err(|_| UNKNOWN)?;
+            Subject::Text => sha1(subject),
+            Subject::Sha1 => subject.to_ascii_lowercase().try_into().map_err(|_| UNKNOWN)?,
+        };
         let (keys, arguments) = rest.split_at(script_key_count(count, rest)?);
-        let text = self.find_script(&name).cloned().ok_or(UNKNOWN)?;
-        let flags = Engine::flags(&text).map_err(CommandError::Text)?;
-        let script = Script { sha: &name, text: &text };
+        let known;
+        let text: &[u8] = if eval.subject == Subject::Text {
+            subject
+        } else {
+            known = self.find_script(&name).cloned().ok_or(UNKNOWN)?;
+            &known
+        };
+        let flags = Engine::flags(text).map_err(CommandError::Text)?;
+        let script = Script { sha: &name, text };
         let run = |engine: &mut Engine, host| engine.run(&script, keys, arguments, host);
-        self.run_script(id, flags, keys, eval, via, run)
+        let reply = self.run_script(id, flags, keys, eval, via, run)?;
+        if eval.subject == Subject::Text {
+            self.seen_scripts.remember(name, subject);
+        }
+        Ok(reply)
     }
 
     /// `FCALL function numkeys [key …] [argument …]`
