@@ -70,6 +70,9 @@ struct Options {
     replace: bool,
     /// The time to live is a deadline.
     absolute: bool,
+    /// How often, or how long ago, it was used has been told.
+    frequency: bool,
+    idle: bool,
 }
 
 /// `RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]`
@@ -112,13 +115,15 @@ fn options(words: &[&[u8]]) -> Result<Options, CommandError> {
             options.replace = true;
         } else if is(word, "absttl") {
             options.absolute = true;
-        } else if is(word, "idletime") {
-            // Accesses are not counted here: checked and forgotten, as below.
+        } else if is(word, "idletime") && !options.frequency {
+            // Accesses are not counted here: checked and forgotten, as below. Only one of the two can be told.
+            options.idle = true;
             let seconds = integer(words.next().ok_or(CommandError::Syntax)?)?;
             if seconds < 0 {
                 return Err(CommandError::text("ERR Invalid IDLETIME value, must be >= 0"));
             }
-        } else if is(word, "freq") {
+        } else if is(word, "freq") && !options.idle {
+            options.frequency = true;
             let frequency = integer(words.next().ok_or(CommandError::Syntax)?)?;
             if !(0..=255).contains(&frequency) {
                 return Err(CommandError::text("ERR Invalid FREQ value, must be >= 0 and <= 255"));

@@ -202,7 +202,13 @@ fn sorted<'a>(tx: &'a Tx, key: &[u8], options: &Options<'_>) -> Result<Vec<Cow<'
     let mut by = options.by;
     let mut elements: Vec<Cow<'a, [u8]>> = match tx.value(key) {
         None => Vec::new(),
-        Some(Value::List(list)) => list.iter().map(Cow::Borrowed).collect(),
+        Some(Value::List(list)) => {
+            let mut elements: Vec<_> = list.iter().map(Cow::Borrowed).collect();
+            if matches!(by, By::Nothing) && options.descending {
+                elements.reverse();
+            }
+            elements
+        }
         Some(Value::Set(set)) => {
             // A set has no order to keep, and what is stored should have one.
             if matches!(by, By::Nothing) && options.store.is_some() {

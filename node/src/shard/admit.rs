@@ -16,6 +16,7 @@
 
 use std::cell::Cell;
 
+use bstr::BStr;
 use moonraft_router::Redirect;
 
 use super::{Core, PlantedFault, SessionId, place::Place, room::Needs, slots::Ownership};
@@ -134,10 +135,10 @@ impl Core {
             self.look_at_memory();
         }
         self.check_script(request.command, via)?;
-        check_not_blocking(request, via)?;
         self.check_leading(request.command)?;
         self.check_room(request, via)?;
         self.check_reach(request, via)?;
+        check_not_blocking(request, via)?;
         if !matches!(via, Via::Client) {
             self.recall_for(request);
         }
@@ -341,7 +342,8 @@ impl Core {
 fn check_not_blocking(request: &Request<'_>, via: Via<'_>) -> Result<(), CommandError> {
     match (via, request.command.asks_to_block) {
         (Via::Script(_), Some(asks)) if asks(request.words) => {
-            let name = request.command.full_name();
+            // By the name it was called by.
+            let name = BStr::new(request.words[0]);
             Err(CommandError::Text(
                 format!("ERR {name} command is not allowed with BLOCK option from scripts").into(),
             ))

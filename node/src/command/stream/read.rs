@@ -134,16 +134,27 @@ impl<'w> Asked<'w> {
     }
 }
 
-/// Whether `BLOCK` is among the options.
-pub fn asks_to_block(words: &[&[u8]]) -> bool {
-    let mut at = 1;
-    while let Some(&word) = words.get(at).filter(|word| !is(word, "streams")) {
-        if is(word, "block") {
-            return words.len() > at + 1;
-        }
-        at += if is(word, "group") { 3 } else { 1 + usize::from(is(word, "count")) };
+/// Whether `BLOCK` is among the options of `XREAD`, before anything that is refused.
+pub fn xread_asks_to_block(words: &[&[u8]]) -> bool {
+    asks_to_block(words, false)
+}
+
+/// The same of `XREADGROUP`.
+pub fn xreadgroup_asks_to_block(words: &[&[u8]]) -> bool {
+    asks_to_block(words, true)
+}
+
+fn asks_to_block(words: &[&[u8]], by_group: bool) -> bool {
+    let mut rest = words.get(1..).unwrap_or_default();
+    loop {
+        rest = match rest {
+            [word, _, ..] if is(word, "block") => return true,
+            [word, count, rest @ ..] if is(word, "count") && integer(count).is_ok() => rest,
+            [word, _, _, rest @ ..] if by_group && is(word, "group") => rest,
+            [word, rest @ ..] if by_group && is(word, "noack") => rest,
+            _ => return false,
+        };
     }
-    false
 }
 
 /// How long to wait at most, in milliseconds; 0: for ever.

@@ -47,7 +47,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(4),
         keys: Keys::FirstHalf { token: "streams", from: 1 },
         flags: &[Flag::Blocking],
-        asks_to_block: Some(read::asks_to_block),
+        asks_to_block: Some(read::xread_asks_to_block),
         run: Run::Read(read::xread),
         ..ROW
     },
@@ -57,7 +57,7 @@ pub const COMMANDS: &[Command] = &[
         keys: Keys::FirstHalf { token: "streams", from: 4 },
         flags: &[Flag::Blocking],
         key_flags: &[uses::READ],
-        asks_to_block: Some(read::asks_to_block),
+        asks_to_block: Some(read::xreadgroup_asks_to_block),
         run: Run::Write(read::xreadgroup),
         ..WRITES
     },

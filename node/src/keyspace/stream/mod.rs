@@ -224,9 +224,10 @@ impl Stream {
         }
     }
 
-    /// Whether an entry from `id` on may have been deleted: then entries cannot be counted from there.
+    /// Whether an entry from `id` on may have been deleted: then entries cannot be counted from there. What was deleted
+    /// before the first leaves no gap.
     pub fn has_gaps_from(&self, id: StreamId) -> bool {
-        !self.is_empty() && self.max_deleted != StreamId::MIN && self.max_deleted >= id
+        !self.is_empty() && self.max_deleted != StreamId::MIN && self.max_deleted >= id.max(self.first_id())
     }
 
     // ---- changes ----------------------------------------------------------------
