@@ -11,12 +11,15 @@ from situation import Pair, question, shown
 from harness.processes import eventually
 
 SEED = 7_0_15
-CASES = 150
+CASES = 250
 WAITING_MAX = 5
 
 # Three keys that clients wait for, and two that hold something to begin with.
 KEYS = ("{b}1", "{b}2", "{b}3")
 LIST, SORTED = "{b}list", "{b}sorted"
+
+# Streams with groups `g` and `h`.
+STREAMS = ("{b}x1", "{b}x2")
 
 PUSH_BOTH = "redis.call('rpush', KEYS[1], 's1') redis.call('lpush', KEYS[2], 's2') return redis.call('llen', KEYS[1])"
 PUSH_AND_TAKE = "redis.call('rpush', KEYS[1], 's') return redis.call('lmpop', 1, KEYS[1], 'left')"
@@ -107,6 +110,57 @@ def happening(draw, payloads):
     return [["MULTI"], *chosen, ["EXEC"]]
 
 
+def waiting_for_entries(draw):
+    """A request that waits for entries of streams."""
+    keys = draw.sample(STREAMS, draw.choice((1, 1, 2)))
+    count = draw.choice(((), (), ("COUNT", "1"), ("COUNT", "2")))
+    if draw.random() < 0.4:
+        ids = [draw.choice(("$", "$", "0-0", "3-0", "1000-0")) for _ in keys]
+        return ["XREAD", *count, "BLOCK", "0", "STREAMS", *keys, *ids]
+    group, consumer = draw.choice(("g", "g", "h")), draw.choice("cd")
+    no_ack = draw.choice(((), (), ("NOACK",)))
+    return ["XREADGROUP", "GROUP", group, consumer, *count, "BLOCK", "0", *no_ack, "STREAMS", *keys, *(">" for _ in keys)]
+
+
+ADD_TWICE = "redis.call('xadd', KEYS[1], ARGV[1] .. '-*', 'f', 's') return redis.call('xadd', KEYS[1], ARGV[1] .. '-*', 'f', 't')"
+# What comes and goes in one unit is not seen, as in 7.2; 7.0 answers with no entries.
+TAKES_AWAY = ("XDEL", "XTRIM", "XSETID")
+
+
+def happening_to_streams(draw):
+    """Requests of another client about streams; several are a block. Groups stay: what comes when they go is not 7.0's."""
+    key, other = draw.choice(STREAMS), draw.choice(STREAMS)
+    at = str(draw.randrange(1, 12))
+    ids = [f"{draw.randrange(1, 12)}-{draw.randrange(2)}" for _ in range(2)]
+    single = (
+        ["XADD", key, f"{at}-*", "f", "v"],
+        ["XADD", key, f"{at}-*", "f", "v"],
+        ["XADD", other, ids[0], "f", "w"],
+        ["XADD", key, "MAXLEN", draw.choice("12"), f"{at}-*", "f", "v"],
+        ["XADD", "{b}x9", "NOMKSTREAM", f"{at}-*", "f", "v"],
+        ["XDEL", key, *ids],
+        ["XTRIM", key, "MAXLEN", "1"],
+        ["XTRIM", key, "MINID", ids[0]],
+        ["XACK", key, "g", *ids],
+        ["XSETID", key, "11-5"],
+        ["XGROUP", "SETID", key, draw.choice("gh"), draw.choice(("0", "$", ids[0]))],
+        ["XGROUP", "DELCONSUMER", key, "g", "c"],
+        ["XCLAIM", key, "g", "d", "0", *ids],
+        ["XAUTOCLAIM", key, "g", "c", "0", "0"],
+        ["XREADGROUP", "GROUP", "g", "e", "COUNT", "1", "STREAMS", key, ">"],
+        ["XREADGROUP", "GROUP", "g", "c", "STREAMS", key, "0"],
+        ["EVAL", ADD_TWICE, "1", key, at],
+        ["EXPIRE", key, "1000"],
+    )
+    how = draw.choice((1, 1, 1, 2, 3))
+    chosen = [draw.choice(single) for _ in range(how)]
+    if how > 1:
+        chosen = [words for words in chosen if words[0] not in TAKES_AWAY]
+    if how > 1 and draw.random() < 0.3:
+        chosen.append(waiting_for_entries(draw))
+    return chosen if how == 1 else [["MULTI"], *chosen, ["EXEC"]]
+
+
 class Waiting:
     """A client that waits now and then, on both servers."""
 
@@ -132,6 +186,13 @@ class Case:
             Waiting(ports, name, self.protocol) for name in "abcde"[: self.draw.randint(2, WAITING_MAX)]
         ]
         self.told = []
+        self.about_streams = self.draw.random() < 0.4
+
+    def _waiting(self):
+        return (waiting_for_entries if self.about_streams else waiting)(self.draw)
+
+    def _happening(self):
+        return happening_to_streams(self.draw) if self.about_streams else happening(self.draw, self.payloads)
 
     def run(self):
         """Draws what happens, and compares all of it."""
@@ -139,12 +200,15 @@ class Case:
         for client in self.clients:
             self._let_wait(client)
         for _ in range(self.draw.randint(2, 8)):
-            self._happen(happening(self.draw, self.payloads))
+            self._happen(self._happening())
             free = [client for client in self.clients if client.request is None]
             if free and self.draw.random() < 0.6:
                 self._let_wait(self.draw.choice(free))
         for key in (*KEYS, LIST, SORTED):
             for words in (["TYPE", key], ["LRANGE", key, "0", "-1"], ["ZRANGE", key, "0", "-1", "WITHSCORES"]):
+                self._compare(f"then {shown(words)}", *self.actor.ask(*words))
+        for key in STREAMS if self.about_streams else ():
+            for words in (["XRANGE", key, "-", "+"], ["XPENDING", key, "g"], ["XPENDING", key, "h"]):
                 self._compare(f"then {shown(words)}", *self.actor.ask(*words))
         self._end_waits()
         for client in self.clients:
@@ -154,6 +218,9 @@ class Case:
     def _begin(self):
         for words in (["FLUSHALL"], ["RPUSH", LIST, "l1", "l2", "l3"], ["ZADD", SORTED, "1", "z1", "2", "z2"]):
             self.actor.ask(*words)
+        for key in STREAMS:
+            for group in "gh":
+                self.actor.ask("XGROUP", "CREATE", key, group, "$", "MKSTREAM")
         # Those of the real server, for both.
         answers = [self.actor.ask("DUMP", key)[0] for key in (LIST, SORTED)]
         self.payloads = [answer.split(b"\r\n", 1)[1][:-2] for answer in answers]
@@ -165,7 +232,7 @@ class Case:
 
     def _let_wait(self, client):
         """It sends a request that may wait. Both servers have taken it up before anything else happens."""
-        client.request = waiting(self.draw)
+        client.request = self._waiting()
         client.pair.send(client.request)
         for server, wire in enumerate(client.pair.wires):
             eventually(
