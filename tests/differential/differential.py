@@ -17,6 +17,7 @@ import corpus
 import monitor
 import pause
 import replies
+from sequences import running as sequences
 from sweeps import (
     cases,
     drawn,
@@ -43,7 +44,13 @@ CLOSED = b"<the connection was closed>"
 MISSING = b"<no reply>"
 
 # All rows of the table in a situation of the server, and several clients in one.
-SITUATIONS = {"busy": busy, "monitor": monitor, "pause": pause, "blocking": blocking}
+SITUATIONS = {
+    "busy": busy,
+    "monitor": monitor,
+    "pause": pause,
+    "blocking": blocking,
+    "sequences": sequences,
+}
 
 
 class Target:
@@ -167,6 +174,11 @@ def main():
     arguments.add_argument(
         "--keep-going", action="store_true", help="print all differences, not 50"
     )
+    arguments.add_argument("--seed", default=sequences.SEED, help="of drawn sequences")
+    arguments.add_argument(
+        "--commands", type=int, default=sequences.COMMANDS, help="how many sequences draw"
+    )
+    arguments.add_argument("--number", type=int, help="only the sequence with this number")
     options = arguments.parse_args()
 
     is_self_check = os.environ.get("MOONRAFT_RIVAL") == "redis"
@@ -193,7 +205,8 @@ def main():
             for name in sweeps:
                 comparison.failures += run_sweep(name, *ports, is_self_check)
             for name in situations:
-                SITUATIONS[name].sweep(ports, comparison)
+                how = (options.seed, options.commands, options.number)
+                SITUATIONS[name].sweep(ports, comparison, *(how if name == "sequences" else ()))
         finally:
             for cluster in clusters:
                 if cluster.nodes[0].is_running():

@@ -1,0 +1,1 @@
+"""Sequences of requests drawn from the table of commands, sent to both servers; replies and all state compared."""
