@@ -27,6 +27,8 @@ mod bitmap;
 mod blocking;
 mod categories;
 mod cluster;
+#[cfg(test)]
+mod compatibility;
 mod connection;
 mod database;
 mod documentation;

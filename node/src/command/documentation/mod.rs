@@ -42,6 +42,12 @@ pub fn of(row: &'static Command) -> Reply<'static> {
     Reply::Map(told)
 }
 
+/// The group of a command, whether it has a row or not.
+#[cfg(test)]
+pub fn group(full_name: &str) -> Option<&'static str> {
+    all().get(full_name)?["group"].as_str()
+}
+
 fn pair(name: &'static str, value: &'static Value) -> (Reply<'static>, Reply<'static>) {
     let status = |flag: &'static Value| Reply::status(flag.as_str().unwrap_or_default());
     let value = match (name, value) {
