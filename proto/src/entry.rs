@@ -126,7 +126,7 @@ pub struct BatchWriter {
 }
 
 /// A point to go back to: the state of a writer before a unit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Mark {
     length: usize,
     previous: Option<(usize, usize)>,

@@ -212,7 +212,7 @@ const REPEATED_MAX: u64 = 1 << 22;
 /// # Errors
 /// It would be.
 pub fn room_for(tx: &Tx, parts: usize) -> Result<(), CommandError> {
-    let bytes_max = tx.reply_bytes_max();
+    let bytes_max = tx.limits().reply_bytes_max;
     match parts.saturating_mul(Weight::PART_BYTES) > bytes_max {
         true => Err(CommandError::ReplyTooLarge(bytes_max)),
         false => Ok(()),

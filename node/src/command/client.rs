@@ -15,7 +15,7 @@ use super::{
     statistics::{Details, Rates, Statistics},
 };
 use crate::{
-    keyspace::{Tx, scripts::Sha1},
+    keyspace::{Store, Tx, scripts::Sha1},
     script::RegisteredFunction,
     subscriptions::{SessionId, Subscriptions},
 };
@@ -169,9 +169,9 @@ pub trait Client {
     // ---- the data --------------------------------------------------------------
 
     /// The data, with a unit open.
-    fn tx(&self) -> &Tx;
-    /// The data, with a unit open, to be changed.
-    fn tx_mut(&mut self) -> &mut Tx;
+    fn store(&self) -> &Store;
+    /// The open unit, to change the data.
+    fn tx(&mut self) -> Tx<'_>;
     /// The session watches a key from now on.
     fn watch(&mut self, key: &[u8]);
     /// The session stops watching keys.

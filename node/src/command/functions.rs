@@ -111,9 +111,9 @@ fn function_exists(name: &[u8]) -> CommandError {
 /// Makes the shard know a library.
 fn put(client: &mut dyn Client, library: &Loaded<'_>) {
     let Loaded { name, code, functions } = library;
-    client.tx_mut().emit(Effect::LibraryPut { name, code });
+    client.tx().emit(Effect::LibraryPut { name, code });
     for RegisteredFunction { name: function, flags, description } in functions {
-        client.tx_mut().emit(Effect::FunctionPut {
+        client.tx().emit(Effect::FunctionPut {
             library: name,
             name: function,
             flags: flags.bits(),
@@ -129,11 +129,11 @@ fn load(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         return Err(CommandError::about("ERR Unknown option given: ", unknown, ""));
     }
     let Metadata { name, .. } = Metadata::of(code).map_err(CommandError::Text)?;
-    if options.is_empty() && client.tx().whole().libraries().get(&name).is_some() {
+    if options.is_empty() && client.store().whole().libraries().get(&name).is_some() {
         return Err(CommandError::about("ERR Library '", &name, "' already exists"));
     }
     let functions = client.load_library(code)?;
-    let libraries = client.tx().whole().libraries();
+    let libraries = client.store().whole().libraries();
     let taken =
         |function: &&RegisteredFunction| libraries.home(&function.name).is_some_and(|home| home != name);
     if let Some(function) = functions.iter().find(taken) {
@@ -148,10 +148,10 @@ fn load(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
 /// `FUNCTION DELETE library`
 fn delete(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let name = words[2];
-    if client.tx().whole().libraries().get(name).is_none() {
+    if client.store().whole().libraries().get(name).is_none() {
         return Err(CommandError::text("ERR Library not found"));
     }
-    client.tx_mut().emit(Effect::LibraryRemove { name });
+    client.tx().emit(Effect::LibraryRemove { name });
     Ok(Reply::OK)
 }
 
@@ -169,10 +169,10 @@ fn flush(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
 }
 
 fn remove_all(client: &mut dyn Client) {
-    let libraries = client.tx().whole().libraries();
+    let libraries = client.store().whole().libraries();
     let names: Vec<Vec<u8>> = libraries.iter().map(|(name, _)| name.to_vec()).collect();
     for name in &names {
-        client.tx_mut().emit(Effect::LibraryRemove { name });
+        client.tx().emit(Effect::LibraryRemove { name });
     }
 }
 
@@ -191,7 +191,7 @@ fn list(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         }
     }
     let is_meant = |name: &[u8]| pattern.is_none_or(|pattern| glob::matches_any_case(pattern, name));
-    let libraries = client.tx().whole().libraries().iter().filter(|(name, _)| is_meant(name));
+    let libraries = client.store().whole().libraries().iter().filter(|(name, _)| is_meant(name));
     Ok(Reply::Array(libraries.map(|(name, library)| told(name, library, with_code)).collect()))
 }
 
@@ -228,7 +228,7 @@ fn stats(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
             (key("duration_ms"), Reply::Int(running.ran_ms as i64)),
         ])
     });
-    let libraries = client.tx().whole().libraries();
+    let libraries = client.store().whole().libraries();
     let counts = vec![
         (key("libraries_count"), Reply::count(libraries.len())),
         (key("functions_count"), Reply::count(libraries.function_count())),
@@ -241,7 +241,7 @@ fn stats(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
 
 /// `FUNCTION DUMP`
 fn dump(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    let libraries = client.tx().whole().libraries();
+    let libraries = client.store().whole().libraries();
     Ok(Reply::bulk(rdb::dump_libraries(libraries.iter().map(|(_, library)| &**library.code()))))
 }
 
@@ -283,7 +283,7 @@ fn restore(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         loaded.push(library);
     }
     if policy != Policy::Flush {
-        check_beside(client.tx().whole().libraries(), &loaded, policy)?;
+        check_beside(client.store().whole().libraries(), &loaded, policy)?;
     }
 
     if policy == Policy::Flush {

@@ -140,7 +140,7 @@ fn keys<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let wanted = |entry: &&Entry| (all || glob::matches(pattern, &entry.key)) && tx.is_live(&entry.object);
     let name = |entry: &'a Entry| Reply::bulk(&*entry.key);
     // One more is too many.
-    let parts_max = tx.reply_bytes_max() / Weight::PART_BYTES;
+    let parts_max = tx.limits().reply_bytes_max / Weight::PART_BYTES;
     let some = parts_max.saturating_add(1);
     let names: Vec<_> = match glob::slot_of_matches(pattern) {
         Some(slot) => tx.whole().slot_entries(slot).filter(wanted).map(name).take(some).collect(),

@@ -15,22 +15,23 @@ use moonraft_proto::{
 use moonraft_router::SLOT_COUNT;
 
 use super::Request;
-use crate::keyspace::{Keyspace, Tx};
+use crate::keyspace::{Keyspace, Store};
 
 /// One request against a transaction, its reply and effects as text.
-fn run(tx: &mut Tx, now_ms: u64, line: &str) -> String {
+fn run(store: &mut Store, now_ms: u64, line: &str) -> String {
     let words = split(line);
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
-    tx.begin_unit(now_ms * 1000, true);
+    store.begin_unit(now_ms * 1000, true);
     let mut out = String::new();
     let request = Request::read(&words).and_then(|it| it.command.check_arity(&words).map(|()| it));
+    let tx = &mut store.tx();
     match request.and_then(|request| request.execute(tx)) {
         Ok(reply) => show(&reply, &mut out, 0),
         Err(error) => writeln!(out, "-{error}").expect("a string takes all"),
     }
-    tx.end_unit();
-    let (sequence, data, open) = tx.seal(0);
-    tx.committed(sequence, &open.changed);
+    store.end_unit();
+    let (sequence, data, open) = store.seal(0);
+    store.committed(sequence, &open.changed);
     for effect in Batch::decode(&data).expect("it was just sealed").effects() {
         writeln!(out, "  effect: {}", describe(&effect.expect("it was just sealed")))
             .expect("a string takes all");
@@ -122,7 +123,7 @@ fn replay(script: &str) -> String {
     let mut keyspace = Keyspace::default();
     keyspace.apply(&Effect::AssignSlots { first: 0, last: SLOT_COUNT - 1 });
     keyspace.apply(&Effect::AgreeFormat { format: NEWEST_FORMAT });
-    let mut tx = Tx::new(keyspace, 0);
+    let mut store = Store::new(keyspace, 0);
     let mut now_ms = 0;
     let mut out = String::new();
     let mut expected = false;
@@ -140,7 +141,7 @@ fn replay(script: &str) -> String {
                 writeln!(out, "{clock}").expect("a string takes all");
             }
             request => {
-                let came = run(&mut tx, now_ms, request);
+                let came = run(&mut store, now_ms, request);
                 write!(out, "{request}\n---\n{came}").expect("a string takes all");
             }
         }

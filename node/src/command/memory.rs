@@ -82,7 +82,7 @@ fn stats(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     let used = client.facts().resident_bytes as i64;
     let replies = client.sessions().map(|(id, _)| client.unread_bytes(id)).sum::<usize>() as i64;
     let in_flight = client.in_flight_bytes() as i64;
-    let keyspace = client.tx().keyspace();
+    let keyspace = client.store().keyspace();
     let (keys, scripts) = (keyspace.len() as i64, keyspace.scripts().bytes() as i64);
     let libraries = keyspace.libraries().bytes() as i64;
     let one = || Reply::text("1");

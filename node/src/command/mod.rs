@@ -71,7 +71,7 @@ pub use self::{
     table::{find, find_child, is_http, resolve, rows},
     work::Work,
 };
-use crate::keyspace::Tx;
+use crate::keyspace::{Store, Tx};
 
 /// What a handler gives back.
 pub type Outcome<'a> = Result<Reply<'a>, CommandError>;
@@ -190,7 +190,7 @@ pub enum Flag {
 }
 
 /// Runs on the data, reading only.
-pub type Read = for<'a> fn(&'a Tx, &[&'a [u8]]) -> Outcome<'a>;
+pub type Read = for<'a> fn(&'a Tx<'_>, &[&'a [u8]]) -> Outcome<'a>;
 /// Runs on the data.
 pub type Write = for<'a> fn(&mut Tx, &[&'a [u8]]) -> Outcome<'a>;
 /// Runs on the client's session, and asks its shard.
@@ -333,8 +333,8 @@ impl Command {
     ///
     /// # Errors
     /// It has not: nodes of an older build are among its members.
-    pub fn check_format(&self, tx: &Tx) -> Result<(), CommandError> {
-        match tx.keyspace().agreed_format() >= self.format {
+    pub fn check_format(&self, store: &Store) -> Result<(), CommandError> {
+        match store.keyspace().agreed_format() >= self.format {
             true => Ok(()),
             false => Err(CommandError::FormatNotAgreed(self.format)),
         }

@@ -12,7 +12,7 @@ use moonraft_router::SLOT_COUNT;
 use proptest::prelude::*;
 
 use super::{Command, Run, rows};
-use crate::keyspace::{Keyspace, Tx};
+use crate::keyspace::{Keyspace, Store};
 
 /// Words that mean something to some command: keys of one slot, values, options.
 /// No number is large enough to make a string of gigabytes, or too large to.
@@ -238,13 +238,13 @@ fn is_on_data(row: &Command) -> bool {
 fn every_row_takes_its_shortest_request() {
     for row in rows().filter(|row| is_on_data(row)) {
         for word in WORDS {
-            let mut tx = Tx::new(populated(), 1);
+            let mut store = Store::new(populated(), 1);
             let names = row.parent.into_iter().chain([row.name]).map(str::as_bytes);
             let mut request: Vec<&[u8]> = names.collect();
             request.resize(row.arity.shown().unsigned_abs() as usize, word);
             assert!(row.check_arity(&request).is_ok());
-            tx.begin_unit(1_000_000_000_000, true);
-            if let Ok(reply) = super::Request::new(row, &request).execute(&mut tx) {
+            store.begin_unit(1_000_000_000_000, true);
+            if let Ok(reply) = super::Request::new(row, &request).execute(&mut store.tx()) {
                 reply.encode(Protocol::Resp2, &mut Vec::new());
             }
         }
@@ -259,7 +259,7 @@ proptest! {
         seconds in prop::collection::vec(0_u64..3, 60),
     ) {
         let begin = || if begins_populated { populated() } else { empty() };
-        let (mut leader, mut follower) = (Tx::new(begin(), 0), begin());
+        let (mut leader, mut follower) = (Store::new(begin(), 0), begin());
         let mut now_us = 1_000_000_000_000;
         for (request, seconds) in requests.iter().zip(seconds) {
             now_us += seconds * 1_000_000;
@@ -270,7 +270,7 @@ proptest! {
                 // A reply that cannot be written would be found out here.
                 for protocol in [Protocol::Resp2, Protocol::Resp3] {
                     let mut out = Vec::new();
-                    if let Ok(reply) = super::Request::new(request.row, &words).execute(&mut leader) {
+                    if let Ok(reply) = super::Request::new(request.row, &words).execute(&mut leader.tx()) {
                         reply.encode(protocol, &mut out);
                         prop_assert!(out.ends_with(b"\r\n"));
                     }

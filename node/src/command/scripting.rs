@@ -80,11 +80,11 @@ pub const COMMANDS: &[Command] = &[
 fn load(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let text = words[2];
     let name = client.load_script(text)?;
-    if !client.tx().is_leading() {
+    if !client.store().is_leading() {
         // Even if it is loaded: the leader may have been told to forget it since.
         client.remember_script(name, text);
-    } else if client.tx().script(&name).is_none() {
-        client.tx_mut().emit(Effect::ScriptLoad { text });
+    } else if client.store().script(&name).is_none() {
+        client.tx().emit(Effect::ScriptLoad { text });
     }
     Ok(Reply::Bulk(name.to_vec().into()))
 }
@@ -104,8 +104,8 @@ fn flush(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         return Err(CommandError::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
     }
     client.forget_scripts();
-    if client.tx().is_leading() && !client.tx().whole().scripts().is_empty() {
-        client.tx_mut().emit(Effect::ScriptFlush);
+    if client.store().is_leading() && !client.store().whole().scripts().is_empty() {
+        client.tx().emit(Effect::ScriptFlush);
     }
     Ok(Reply::OK)
 }

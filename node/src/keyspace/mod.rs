@@ -64,7 +64,7 @@ pub use self::{
     slots::SlotSet,
     sorted::SortedSet,
     stream::Stream,
-    tx::{Tx, WrongType},
+    tx::{Limits, Store, Tx, WrongType},
     undo::Undo,
     value::{Entry, Object, Value},
     walk::Walk,

@@ -21,7 +21,7 @@ use self::{
     effects::{Choice, KEYS, any_choices},
     model::Model,
 };
-use super::{Keyspace, Tx, dump::dump_entry};
+use super::{Keyspace, Store, dump::dump_entry};
 
 /// Effects of a key, or of no key, each as bytes.
 type Dump = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
@@ -164,10 +164,10 @@ proptest! {
             }
         }
         leader.depose();
-        prop_assert_eq!(digests(leader.tx.keyspace()), digests(&follower));
-        prop_assert_eq!(dump(leader.tx.keyspace()), dump(&follower));
+        prop_assert_eq!(digests(leader.store.keyspace()), digests(&follower));
+        prop_assert_eq!(dump(leader.store.keyspace()), dump(&follower));
         check(&follower);
-        check(leader.tx.keyspace());
+        check(leader.store.keyspace());
     }
 }
 
@@ -197,7 +197,7 @@ fn any_turn() -> impl Strategy<Value = Turn> {
 
 /// A leader with what it has in flight.
 struct Leader {
-    tx: Tx,
+    store: Store,
     in_flight: Vec<(u64, bytes::Bytes, super::tx::OpenBatch)>,
     /// The newest batch that changed a key and is not committed.
     changed_by: BTreeMap<Vec<u8>, u64>,
@@ -205,31 +205,31 @@ struct Leader {
 
 impl Leader {
     fn new() -> Self {
-        let mut tx = Tx::new(Keyspace::default(), 0);
-        tx.begin_term();
-        Self { tx, in_flight: Vec::new(), changed_by: BTreeMap::new() }
+        let mut store = Store::new(Keyspace::default(), 0);
+        store.begin_term();
+        Self { store, in_flight: Vec::new(), changed_by: BTreeMap::new() }
     }
 
     fn run(&mut self, turn: &Turn) {
         for (choices, keep) in &turn.units {
-            let before = dump(self.tx.keyspace());
-            self.tx.begin_unit(1, true);
+            let before = dump(self.store.keyspace());
+            self.store.begin_unit(1, true);
             for choice in choices {
-                if let Some(effect) = choice.fit(self.tx.keyspace()) {
-                    self.tx.emit(effect);
+                if let Some(effect) = choice.fit(self.store.keyspace()) {
+                    self.store.tx().emit(effect);
                 }
             }
             if *keep {
-                let after = dump(self.tx.keyspace());
+                let after = dump(self.store.keyspace());
                 let differ = KEYS.iter().filter(|key| before.get(**key) != after.get(**key));
-                let sequence = self.tx.open_sequence();
+                let sequence = self.store.open_sequence();
                 self.changed_by.extend(differ.map(|key| (key.to_vec(), sequence)));
             } else {
-                self.tx.roll_back_unit();
-                assert_eq!(dump(self.tx.keyspace()), before, "a unit rolled back leaves nothing");
-                assert_eq!(self.tx.unit_effects(), 0);
+                self.store.roll_back_unit();
+                assert_eq!(dump(self.store.keyspace()), before, "a unit rolled back leaves nothing");
+                assert_eq!(self.store.unit_effects(), 0);
             }
-            assert_eq!(self.tx.end_unit().wrote, *keep && self.tx.unit_effects() > 0);
+            assert_eq!(self.store.end_unit().wrote, *keep && self.store.unit_effects() > 0);
             self.assert_readers_wait();
         }
     }
@@ -237,16 +237,16 @@ impl Leader {
     /// Whoever sees a change that is not committed waits for it.
     fn assert_readers_wait(&mut self) {
         for key in KEYS {
-            self.tx.begin_unit(1, true);
-            self.tx.object(key);
-            let depends_on = self.tx.end_unit().depends_on;
+            self.store.begin_unit(1, true);
+            self.store.object(key);
+            let depends_on = self.store.end_unit().depends_on;
             let changed_by = self.changed_by.get(*key).copied().unwrap_or(0);
             assert!(depends_on >= changed_by, "a reader of {} waits for nothing", key.escape_ascii());
         }
     }
 
     fn seal(&mut self) {
-        let batch = self.tx.seal(0);
+        let batch = self.store.seal(0);
         self.in_flight.push(batch);
         self.assert_readers_wait();
     }
@@ -256,25 +256,25 @@ impl Leader {
         self.seal();
         let in_flight = std::mem::take(&mut self.in_flight);
         let committed = in_flight.into_iter().map(|(sequence, data, open)| {
-            self.tx.committed(sequence, &open.changed);
+            self.store.committed(sequence, &open.changed);
             data
         });
         let committed = committed.collect();
         self.changed_by.clear();
         for key in KEYS {
-            self.tx.begin_unit(1, true);
-            self.tx.object(key);
-            assert_eq!(self.tx.end_unit().depends_on, 0, "{} is clean", key.escape_ascii());
+            self.store.begin_unit(1, true);
+            self.store.object(key);
+            assert_eq!(self.store.end_unit().depends_on, 0, "{} is clean", key.escape_ascii());
         }
         committed
     }
 
     fn depose(&mut self) {
-        self.tx.abandon();
+        self.store.abandon();
         for (_, _, open) in std::mem::take(&mut self.in_flight).into_iter().rev() {
-            open.undos.into_iter().rev().for_each(|undo| self.tx.keyspace_mut().undo(undo));
+            open.undos.into_iter().rev().for_each(|undo| self.store.keyspace_mut().undo(undo));
         }
         self.changed_by.clear();
-        self.tx.begin_term();
+        self.store.begin_term();
     }
 }

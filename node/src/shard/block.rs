@@ -89,9 +89,9 @@ impl Core {
 
     /// Whether a watched key has changed since, or its time has come.
     fn is_watch_broken(&self, id: SessionId) -> bool {
-        let (tx, watched) = (self.tx(), &self.keyspace().watched);
+        let (store, watched) = (self.store(), &self.keyspace().watched);
         self.sessions[id].watches.iter().any(|it| {
-            watched.last_change(&it.key) != Some(it.change) || it.was_there && !tx.is_there(&it.key)
+            watched.last_change(&it.key) != Some(it.change) || it.was_there && !store.is_there(&it.key)
         })
     }
 }

@@ -161,7 +161,7 @@ impl Core {
         if waiter.bytes() > self.settings.blocked_bytes_max {
             return self.answer(id, &TOO_LARGE.into());
         }
-        let watched = &mut self.tx.keyspace_mut().watched;
+        let watched = &mut self.store.keyspace_mut().watched;
         waiter.keys().for_each(|key| watched.wait(key));
         self.blocked.enter(id, waiter);
         self.waiting.enter(id, Reason::Key);
@@ -171,7 +171,7 @@ impl Core {
     /// A session's request waits no more, whatever the reason.
     pub(super) fn forget_blocked(&mut self, id: SessionId) {
         let Some(waiter) = self.blocked.leave(id) else { return };
-        let watched = &mut self.tx.keyspace_mut().watched;
+        let watched = &mut self.store.keyspace_mut().watched;
         waiter.keys().for_each(|key| watched.end_wait(key));
         self.waiting.leave(id);
         self.timers.set(Timer::Session(id), None);
@@ -193,7 +193,7 @@ impl Core {
         loop {
             if let Some((id, with_error)) = self.blocked.ending.pop_front() {
                 self.end_early(id, with_error);
-            } else if let Some(key) = self.tx_mut().keyspace_mut().watched.take_news() {
+            } else if let Some(key) = self.store_mut().keyspace_mut().watched.take_news() {
                 self.serve_key(&key);
             } else {
                 return;
@@ -206,7 +206,7 @@ impl Core {
         while let Some((ticket, id)) = self.blocked.next(key, self.keyspace().get(key), after) {
             self.try_again(id, key);
             after = ticket;
-            if self.tx().batch_bytes() > self.settings.batch_bytes_max {
+            if self.store().batch_bytes() > self.settings.batch_bytes_max {
                 self.end_turn();
             }
         }
@@ -320,7 +320,7 @@ impl Core {
             return;
         }
         self.send_blocked_away();
-        self.tx_mut().keyspace_mut().watched.announce_all();
+        self.store_mut().keyspace_mut().watched.announce_all();
         let now_ns = self.surroundings.boot_ns();
         for id in self.blocked.all() {
             if self.blocked.waiters[&id].until_ns.is_some_and(|until_ns| until_ns <= now_ns) {

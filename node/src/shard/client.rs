@@ -14,7 +14,7 @@ use crate::{
         slow_requests::SlowLog,
         statistics::{Details, Rates, Statistics},
     },
-    keyspace::{Tx, scripts::Sha1},
+    keyspace::{Store, Tx, scripts::Sha1},
     script::RegisteredFunction,
     subscriptions::Subscriptions,
 };
@@ -99,26 +99,26 @@ impl Client for Turn<'_> {
     }
 
     fn listeners(&self) -> &Subscriptions {
-        self.shard.listeners()
+        &self.shard.listeners
     }
 
     fn listeners_mut(&mut self) -> &mut Subscriptions {
-        self.shard.listeners_mut()
+        &mut self.shard.listeners
     }
 
-    fn tx(&self) -> &Tx {
+    fn store(&self) -> &Store {
+        self.shard.store()
+    }
+
+    fn tx(&mut self) -> Tx<'_> {
         self.shard.tx()
-    }
-
-    fn tx_mut(&mut self) -> &mut Tx {
-        self.shard.tx_mut()
     }
 
     fn watch(&mut self, key: &[u8]) {
         let known = self.session().watches.iter().any(|watched| *watched.key == *key);
         if !known {
-            let was_there = self.tx().is_there(key);
-            let change = self.tx_mut().keyspace_mut().watched.watch(key);
+            let was_there = self.store().is_there(key);
+            let change = self.shard.store_mut().keyspace_mut().watched.watch(key);
             self.session_mut().watches.push(WatchedKey { key: key.into(), change, was_there });
         }
     }
@@ -129,7 +129,7 @@ impl Client for Turn<'_> {
 
     fn saved(&self) -> (u64, u64) {
         let (at_us, changes) = self.shard.saved;
-        (at_us, self.tx().keyspace().changes().saturating_sub(changes))
+        (at_us, self.store().keyspace().changes().saturating_sub(changes))
     }
 
     fn note_saved(&mut self) {
@@ -227,7 +227,7 @@ impl Client for Turn<'_> {
     fn reset_statistics(&mut self) {
         self.shard.statistics = Statistics::default();
         self.shard.details = Details::default();
-        self.tx().reset_lookups();
+        self.store().reset_lookups();
     }
 
     fn slow_log(&mut self) -> &mut SlowLog {

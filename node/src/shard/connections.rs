@@ -58,7 +58,7 @@ impl Core {
         let session = self.sessions.remove(id);
         self.waiting.leave(id);
         self.answer_call(id);
-        self.listeners_mut().forget(id, &session.listening);
+        self.listeners.forget(id, &session.listening);
     }
 
     /// The number of a session, as clients know it.

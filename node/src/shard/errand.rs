@@ -85,17 +85,17 @@ impl Errand {
         let words = words.all();
         let request = Request { command, words: &words, keys, slots };
         let mut borrowed = loan.open();
-        let tx = borrowed.tx_mut();
-        let answer = request.execute(tx).unwrap_or_else(Reply::from);
+        let mut tx = borrowed.store().tx();
+        let answer = request.execute(&mut tx).unwrap_or_else(Reply::from);
         let mut error = answer.is_error().then(|| answer.clone().into_owned());
         let mut weight = protocol.map_or(Weight::default(), |_| answer.weight());
         let mut reply = BytesMut::new();
-        if let Some(protocol) = protocol.filter(|_| weight.counted() <= settings.reply_bytes_max) {
+        if let Some(protocol) = protocol.filter(|_| weight.counted() <= settings.limits.reply_bytes_max) {
             answer.encode(protocol, &mut reply);
         }
         drop(answer);
-        if let Some(limit) = exceeded_limit(tx, &settings, weight) {
-            tx.roll_back_unit();
+        if let Some(limit) = exceeded_limit(borrowed.store(), &settings, weight) {
+            borrowed.store().roll_back_unit();
             let answer = Reply::from(limit);
             reply.clear();
             if let Some(protocol) = protocol {

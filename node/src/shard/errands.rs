@@ -77,7 +77,7 @@ impl Core {
     /// What a client's request waits for, as what it needs is lent.
     pub(super) fn held_by_loan(&self, id: SessionId, request: &Request<'_>) -> Option<Reason> {
         let command = request.command;
-        if !self.tx().has_lent() || self.is_queued(id, command) {
+        if !self.store().has_lent() || self.is_queued(id, command) {
             return None;
         }
         match (command.run, &self.sessions[id].queue) {
@@ -96,7 +96,7 @@ impl Core {
         if matches!(command.run, Run::Session(_)) || command.has(Flag::PubSub) {
             return None;
         }
-        let lent = request.keys().find(|key| self.tx().is_lent(key));
+        let lent = request.keys().find(|key| self.store().is_lent(key));
         let needs_all = command.is_write() && request.keys.is_empty()
             || command.forms_keys.is_some_and(|forms_keys| forms_keys(request.words));
         match lent {
@@ -107,7 +107,7 @@ impl Core {
 
     /// A block or a script that has begun waits for nothing: what it needs comes back.
     pub(super) fn recall_for(&mut self, request: &Request<'_>) {
-        while self.tx().has_lent() {
+        while self.store().has_lent() {
             match self.loan_for(request) {
                 None => return,
                 Some(Reason::Loan(key)) => {
@@ -139,15 +139,15 @@ impl Core {
         let mut keys: Vec<Blob> = Vec::new();
         let mut known = HashSet::new();
         for key in request.keys().filter(|&key| known.insert(key)) {
-            if !self.tx_mut().keyspace_mut().prepare_change(key) {
+            if !self.store_mut().keyspace_mut().prepare_change(key) {
                 self.snapshots.awaiting = true;
                 return Reason::Walk(Blob::new(key));
             }
             keys.push(Blob::new(key));
         }
         self.begin_unit();
-        let loan = self.tx_mut().lend(&keys);
-        self.tx_mut().end_unit();
+        let loan = self.store_mut().lend(&keys);
+        self.store_mut().end_unit();
         let (number, at_ns) = (self.errands.sent, self.surroundings.boot_ns());
         let session = &mut self.sessions[id];
         session.last_command = Some(request.command);
@@ -211,8 +211,8 @@ impl Core {
             self.end_turn(); // so that its effects, a batch by themselves, are not copied
         }
         self.begin_unit();
-        self.tx_mut().take_back(borrowed);
-        let unit = self.tx_mut().end_unit();
+        self.store_mut().take_back(borrowed);
+        let unit = self.store_mut().end_unit();
         let wrote = unit.wrote;
         let batch = self.settle_unit(unit);
         self.wake_borrowers(&keys);
@@ -244,7 +244,7 @@ impl Core {
             self.wake_one(id);
         }
         self.serve_blocked();
-        if self.tx().batch_bytes() > self.settings.batch_bytes_max {
+        if self.store().batch_bytes() > self.settings.batch_bytes_max {
             self.end_turn();
         }
     }
@@ -257,7 +257,7 @@ impl Core {
     /// These keys are lent no more.
     fn wake_borrowers(&mut self, keys: &[Blob]) {
         keys.iter().for_each(|key| self.wake(&Reason::Loan(key.clone())));
-        if !self.tx().has_lent() {
+        if !self.store().has_lent() {
             self.wake(&Reason::Loans);
         }
     }
@@ -273,7 +273,7 @@ impl Core {
         for number in meant {
             let sent = self.errands.under_way.remove(&number).expect("it is under way");
             let outcome = self.surroundings.await_outcome(number);
-            self.tx_mut().recall(outcome.borrowed);
+            self.store_mut().recall(outcome.borrowed);
             marks::reached("errand called back");
             self.wake_borrowers(&sent.keys);
             if let Some(id) = self.session_of(sent.session) {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     glob,
-    keyspace::{Keyspace, Tx, Undo, tx::Publication, undo::UNDOS_FREED_AT_ONCE},
+    keyspace::{Undo, tx::Publication, undo::UNDOS_FREED_AT_ONCE},
     log::{Fatal, cannot_go_on, newer_entry},
     marks,
 };
@@ -54,16 +54,16 @@ impl Core {
 
     /// Whether [`Core::end_turn`] has something to do.
     pub fn wants_turn(&self) -> bool {
-        self.stamp_wanted || self.round_wanted || self.tx().has_effects()
+        self.stamp_wanted || self.round_wanted || self.store().has_effects()
     }
 
     /// Seals what this turn executed into one batch and proposes it.
     pub fn end_turn(&mut self) {
         let Standing::Leading { term, serving: true } = self.standing else { return };
-        if self.tx().has_effects() || self.stamp_wanted {
+        if self.store().has_effects() || self.stamp_wanted {
             self.stamp_wanted = false;
             let stamp_ms = self.clock.stamp();
-            let (sequence, data, open) = self.tx_mut().seal(stamp_ms);
+            let (sequence, data, open) = self.store_mut().seal(stamp_ms);
             self.speculation.push(InFlight {
                 batch: BatchId { term, sequence },
                 bytes: data.len() + BATCH_BYTES + open.undos.len() * EFFECT_BYTES,
@@ -128,14 +128,14 @@ impl Core {
         }
         self.speculation.mark_undo();
         for undo in self.speculation.take_undos() {
-            self.tx_mut().keyspace_mut().undo(undo);
+            self.store_mut().keyspace_mut().undo(undo);
         }
     }
 
     /// The open batch was never proposed: its requests had no effect.
     fn abandon_open_batch(&mut self, term: u64) {
-        let sequence = self.tx().open_sequence();
-        self.tx_mut().abandon();
+        let sequence = self.store().open_sequence();
+        self.store_mut().abandon();
         self.open_publications.clear();
         self.stamp_wanted = false;
         self.round_wanted = false;
@@ -156,7 +156,7 @@ impl Core {
         let Standing::Leading { term, .. } = self.standing else { return };
         self.standing = Standing::Leading { term, serving: true };
         self.begin_time(term);
-        self.tx_mut().begin_term();
+        self.store_mut().begin_term();
         self.give_birth();
         self.next_round = 1;
         self.waits.begin_anew(self.applied.0);
@@ -215,7 +215,7 @@ impl Core {
             let batch = Batch::decode(&entry.data).unwrap_or_else(|error| self.fatal(entry, &error));
             let id = BatchId { term: entry.term, sequence: batch.sequence };
             let led = matches!(self.standing, Standing::Leading { term, .. } if term == entry.term);
-            let hands_over = self.tx().is_any_changing_hands();
+            let hands_over = self.store().is_any_changing_hands();
             let own = self.speculation.commit(id);
             assert!(own.is_some() || !led, "a leader executed every batch of its own term");
             if !led {
@@ -234,7 +234,7 @@ impl Core {
                 self.waits.committed(id, entry.index);
             }
             self.tell_owner();
-            if hands_over && !self.tx().is_any_changing_hands() {
+            if hands_over && !self.store().is_any_changing_hands() {
                 self.resume_blocked();
             }
         }
@@ -275,7 +275,7 @@ impl Core {
 
     fn apply_one(&mut self, entry: &CommittedEntry, effect: Result<Effect<'_>, DecodeError>) {
         let effect = effect.unwrap_or_else(|error| self.fatal(entry, &error));
-        let undo = self.tx_mut().keyspace_mut().apply(&effect);
+        let undo = self.store_mut().keyspace_mut().apply(&effect);
         if undo.is_slow_to_drop() {
             self.discard(vec![undo]);
         }
@@ -316,7 +316,7 @@ impl Core {
 
     /// A batch of ours committed: what waited for it may leave.
     fn open_gate(&mut self, id: BatchId, own: InFlight) {
-        self.tx_mut().committed(id.sequence, &own.open.changed);
+        self.store_mut().committed(id.sequence, &own.open.changed);
         self.discard(own.open.undos);
         self.publish(own.publications);
         for session in own.waiting {
@@ -398,14 +398,14 @@ impl Core {
         self.ring();
         if self.is_serving() {
             self.begin_unit();
-            let removed = match self.tx().removes_expired() {
-                true => self.tx_mut().remove_expired(EXPIRED_PER_TICK),
+            let removed = match self.store().removes_expired() {
+                true => self.tx().remove_expired(EXPIRED_PER_TICK),
                 false => 0,
             };
             if removed > 0 {
                 marks::reached("expired key removed by a tick");
             }
-            let unit = self.tx_mut().end_unit();
+            let unit = self.store_mut().end_unit();
             if removed > 0 {
                 self.settle_unit(unit);
                 self.serve_blocked();
@@ -459,15 +459,14 @@ impl Core {
         let kind = if message.sharded { "smessage" } else { "message" };
         let plain = Reply::Push(vec![Reply::text(kind), bulk(channel), bulk(text)]);
         let listeners =
-            if message.sharded { &self.listeners().shard_channels } else { &self.listeners().channels };
+            if message.sharded { &self.listeners.shard_channels } else { &self.listeners.channels };
         for id in listeners.get(channel).cloned().unwrap_or_default() {
             self.push_message(id, &plain);
         }
         if message.sharded {
             return;
         }
-        let matching =
-            self.listeners().patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel));
+        let matching = self.listeners.patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel));
         let matching: Vec<_> =
             matching.map(|(pattern, sessions)| (pattern.clone(), sessions.clone())).collect();
         for (pattern, sessions) in matching {
@@ -481,16 +480,5 @@ impl Core {
         session.outbox.push(reply, session.protocol);
         self.limit_outbox(id);
         self.outputs.push(Output::Flush(id));
-    }
-}
-
-/// A transaction on the state of a snapshot or an empty one.
-impl Tx {
-    /// Replaces the state, and returns the one before. Whoever watches a key hears of a change.
-    pub fn replace_keyspace(&mut self, mut keyspace: Keyspace) -> Keyspace {
-        assert!(!self.has_effects(), "a state is replaced with nothing speculative");
-        std::mem::swap(&mut keyspace.watched, &mut self.keyspace_mut().watched);
-        keyspace.watched.announce_all();
-        std::mem::replace(self.keyspace_mut(), keyspace)
     }
 }

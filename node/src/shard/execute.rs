@@ -18,7 +18,7 @@ use crate::{
         session::ReplyMode,
         slow_requests::{SlowRequest, kept_words},
     },
-    keyspace::{Tx, Wish},
+    keyspace::{Store, Wish},
 };
 
 /// A call of a command that is under way.
@@ -62,15 +62,15 @@ pub(super) enum After {
 }
 
 /// The limit that the open unit exceeds, with a reply of this weight.
-pub(super) fn exceeded_limit(tx: &Tx, settings: &ShardSettings, reply: Weight) -> Option<CommandError> {
-    if tx.unit_bytes() > settings.unit_bytes_max {
+pub(super) fn exceeded_limit(store: &Store, settings: &ShardSettings, reply: Weight) -> Option<CommandError> {
+    if store.unit_bytes() > settings.unit_bytes_max {
         return Some(CommandError::ChangesTooLarge("max-unit-bytes", settings.unit_bytes_max));
     }
-    if reply.counted() > settings.reply_bytes_max {
-        return Some(CommandError::ReplyTooLarge(settings.reply_bytes_max));
+    if reply.counted() > settings.limits.reply_bytes_max {
+        return Some(CommandError::ReplyTooLarge(settings.limits.reply_bytes_max));
     }
     let copied_bytes_max = settings.unit_copied_bytes_max;
-    let too_much = tx.unit_copied_bytes() > copied_bytes_max;
+    let too_much = store.unit_copied_bytes() > copied_bytes_max;
     too_much.then_some(CommandError::ChangesTooLarge("max-unit-copied-bytes", copied_bytes_max))
 }
 
@@ -92,7 +92,7 @@ impl Shard {
             }
         }
         self.serve_blocked();
-        if self.tx().batch_bytes() > self.settings.batch_bytes_max {
+        if self.store().batch_bytes() > self.settings.batch_bytes_max {
             self.end_turn();
         }
         None
@@ -103,7 +103,7 @@ impl Shard {
         let outcome = self.execute(id, request, Via::Client);
         let reply = outcome.unwrap_or_else(Reply::from);
         let weight = reply.weight();
-        if weight.counted() > self.settings.reply_bytes_max {
+        if weight.counted() > self.settings.limits.reply_bytes_max {
             self.unit_reply = weight;
         }
         // What is refused whole is answered then.
@@ -120,7 +120,7 @@ impl Shard {
     pub(super) fn execute(&mut self, id: SessionId, request: &Request<'_>, via: Via<'_>) -> Outcome<'static> {
         let outcome = match request.command.run {
             Run::Read(_) | Run::Write(_) => return self.execute_on_data(request, via),
-            Run::Session(run) => request.command.check_format(self.tx()).and_then(|()| {
+            Run::Session(run) => request.command.check_format(self.store()).and_then(|()| {
                 let may_block = matches!(via, Via::Client);
                 run(&mut Turn { shard: self, id, may_block }, request.words)
             }),
@@ -176,7 +176,7 @@ impl Core {
 
     /// Ends the unit: what its reply waits for is known.
     fn settle_run(&mut self, id: SessionId, slot: Option<u16>, running: &Running) {
-        let unit = self.tx_mut().end_unit();
+        let unit = self.store_mut().end_unit();
         let (wrote, published) = (unit.wrote, !unit.publications.is_empty());
         // The shard's time is data too: a later leader may have shown a later one.
         let needs_leader = running.needs_leader || (unit.showed_time && self.is_serving());
@@ -217,9 +217,9 @@ impl Core {
     /// Answers a request on data that is not executed: as if it had looked at its keys.
     pub(super) fn answer_after_look(&mut self, id: SessionId, request: &Request<'_>, reply: &Reply<'_>) {
         let running = self.begin_run(id, request);
-        self.tx().count_lookups(false);
+        self.store().count_lookups(false);
         request.keys().for_each(|key| {
-            self.tx().object(key);
+            self.store().object(key);
         });
         self.answer(id, reply);
         self.end_run(id, request, &running, reply.is_error());
@@ -228,8 +228,9 @@ impl Core {
     /// Executes a client's request on data in the open unit; its reply is put out from where it lies, unless that would
     /// take long.
     fn answer_from_data(&mut self, id: SessionId, request: &Request<'_>) -> Ran {
-        let Self { tx, sessions, statistics, details, settings, unit_reply, .. } = self;
-        let mut reply = request.execute(tx).unwrap_or_else(Reply::from);
+        let Self { store, listeners, sessions, statistics, details, settings, unit_reply, .. } = self;
+        let mut tx = store.tx().heard_by(listeners);
+        let mut reply = request.execute(&mut tx).unwrap_or_else(Reply::from);
         if request.command.has(Flag::Blocking) && matches!(reply, Reply::Null | Reply::NullArray) {
             reply = reply.into_owned();
             if let Some(wish) = tx.take_wish() {
@@ -240,7 +241,7 @@ impl Core {
         let session = &mut sessions[id];
         if matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext) {
             *unit_reply = reply.weight();
-            let is_refused = unit_reply.counted() > settings.reply_bytes_max;
+            let is_refused = unit_reply.counted() > settings.limits.reply_bytes_max;
             if !is_refused && is_large_reply(settings, request, unit_reply.bytes) {
                 return Ran::TooLarge;
             }
@@ -257,18 +258,19 @@ impl Core {
     /// Executes what a block or a script has called, on data. A reply that is too large, with those of the block
     /// before it, is not copied: the unit will be refused whole.
     fn execute_on_data(&mut self, request: &Request<'_>, via: Via<'_>) -> Outcome<'static> {
-        let Self { tx, unit_reply, settings, .. } = self;
-        let reply = request.execute(tx)?;
+        let Self { store, listeners, unit_reply, settings, .. } = self;
+        let mut tx = store.tx().heard_by(listeners);
+        let reply = request.execute(&mut tx)?;
         let in_block = matches!(via, Via::Block(_));
         let weight = if in_block { unit_reply.and(reply.weight()) } else { reply.weight() };
-        let is_too_large = weight.counted() > settings.reply_bytes_max;
+        let is_too_large = weight.counted() > settings.limits.reply_bytes_max;
         if in_block || is_too_large {
             *unit_reply = weight;
         }
         match is_too_large {
             true if in_block => Ok(Reply::Nothing),
             // It ends the script.
-            true => Err(CommandError::ReplyTooLarge(settings.reply_bytes_max)),
+            true => Err(CommandError::ReplyTooLarge(settings.limits.reply_bytes_max)),
             false => Ok(reply.into_owned()),
         }
     }
@@ -277,12 +279,12 @@ impl Core {
 
     /// The limit that the open unit exceeds.
     pub(super) fn exceeded_limit(&self) -> Option<CommandError> {
-        exceeded_limit(self.tx(), &self.settings, self.unit_reply)
+        exceeded_limit(self.store(), &self.settings, self.unit_reply)
     }
 
     /// A unit that does too much at once is refused whole.
     fn refuse_unit(&mut self, id: SessionId, start: u64, limit: CommandError) {
-        self.tx_mut().roll_back_unit();
+        self.store_mut().roll_back_unit();
         if let Some(session) = self.sessions.get_mut(id) {
             session.outbox.truncate(start);
             self.answer(id, &limit.into());

@@ -82,8 +82,8 @@ impl Core {
             return;
         }
         self.begin_unit();
-        self.tx_mut().emit(Effect::AgreeFormat { format });
-        let unit = self.tx_mut().end_unit();
+        self.tx().emit(Effect::AgreeFormat { format });
+        let unit = self.store_mut().end_unit();
         self.settle_unit(unit);
         self.wake(&Reason::Formats);
     }

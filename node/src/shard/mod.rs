@@ -106,7 +106,7 @@ use crate::{
         slow_requests::SlowLog,
         statistics::{Details, Rates, Statistics},
     },
-    keyspace::{Keyspace, Tx, tx::Publication},
+    keyspace::{Keyspace, Store, Tx, tx::Publication},
     script::Engine,
     subscriptions::Subscriptions,
 };
@@ -140,7 +140,9 @@ impl DerefMut for Shard {
 pub struct Core {
     settings: ShardSettings,
     surroundings: Rc<dyn Surroundings>,
-    tx: Tx,
+    store: Store,
+    /// Who listens on this replica.
+    listeners: Subscriptions,
     /// What the node has of memory and disk.
     room: Room,
     seen_scripts: SeenScripts,
@@ -222,15 +224,14 @@ impl Shard {
         let saved = (surroundings.unix_us(), state.keyspace.changes());
         let is_born = state.stamp_ms > 0 || !state.keyspace.owned().is_empty();
         let formats = Formats::of(state.keyspace.agreed_format());
-        let mut tx = Tx::new(state.keyspace, seed);
-        tx.set_reply_bytes_max(settings.reply_bytes_max);
-        tx.set_sparse_bytes_max(settings.sparse_bytes_max);
-        tx.set_stream_nodes(settings.stream_nodes);
+        let mut store = Store::new(state.keyspace, seed);
+        store.set_limits(settings.limits);
         let clock = Clock::starting_at(state.stamp_ms, settings.clocks);
         let core = Core {
             settings,
             surroundings,
-            tx,
+            store,
+            listeners: Subscriptions::default(),
             room: Room::default(),
             seen_scripts: SeenScripts::default(),
             standing: Standing::Following { leader: None },
@@ -298,12 +299,12 @@ impl Core {
 
     /// Whether its data are ahead of the log.
     pub fn is_speculating(&self) -> bool {
-        !self.speculation.is_empty() || self.tx().has_effects()
+        !self.speculation.is_empty() || self.store().has_effects()
     }
 
     /// Whether its data are those of no entry: values are lent, or a batch is applied in part.
     pub fn is_amidst(&self) -> bool {
-        self.tx().has_lent() || self.applying.is_some()
+        self.store().has_lent() || self.applying.is_some()
     }
 
     /// The last applied entry: index and term.
@@ -313,39 +314,33 @@ impl Core {
 
     /// Its data.
     pub fn keyspace(&self) -> &Keyspace {
-        self.tx().keyspace()
+        self.store().keyspace()
     }
 
-    fn tx(&self) -> &Tx {
-        &self.tx
+    fn store(&self) -> &Store {
+        &self.store
     }
 
-    fn tx_mut(&mut self) -> &mut Tx {
-        &mut self.tx
+    fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
     }
 
-    fn listeners(&self) -> &Subscriptions {
-        &self.tx().listeners
-    }
-
-    fn listeners_mut(&mut self) -> &mut Subscriptions {
-        &mut self.tx_mut().listeners
+    /// The open unit.
+    fn tx(&mut self) -> Tx<'_> {
+        self.store.tx().heard_by(&self.listeners)
     }
 
     /// Takes changed settings over, for what comes from now on.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut ShardSettings)) {
         change(&mut self.settings);
         self.clock.set_bounds(self.surroundings.boot_ns(), self.settings.clocks);
-        let ShardSettings { reply_bytes_max, sparse_bytes_max, stream_nodes, .. } = self.settings;
-        self.tx_mut().set_reply_bytes_max(reply_bytes_max);
-        self.tx_mut().set_sparse_bytes_max(sparse_bytes_max);
-        self.tx_mut().set_stream_nodes(stream_nodes);
+        self.store.set_limits(self.settings.limits);
     }
 
     fn unwatch(&mut self, id: SessionId) {
         let watches = std::mem::take(&mut self.sessions[id].watches);
         for WatchedKey { key, .. } in watches {
-            self.tx_mut().keyspace_mut().watched.unwatch(&key);
+            self.store_mut().keyspace_mut().watched.unwatch(&key);
         }
     }
 

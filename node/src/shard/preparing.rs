@@ -41,8 +41,8 @@ impl Core {
         }
         let may_change = self.may_change(id, request);
         let now_ms = self.read_clock().now_us / 1000;
-        let Self { tx, sessions, .. } = self;
-        let keyspace = tx.keyspace_mut();
+        let Self { store, sessions, .. } = self;
+        let keyspace = store.keyspace_mut();
         let awaited = match (command.run, &sessions[id].queue) {
             // All are asked for before it waits for one, so that they are written side by side.
             (Run::Exec, Some(queue)) => {
@@ -60,7 +60,7 @@ impl Core {
 
     /// Whether an entry, of a whole batch, can be applied without a large value being written at once.
     pub(super) fn is_entry_ready(&mut self, entry: &CommittedEntry) -> bool {
-        let has_lent = self.tx.has_lent();
+        let has_lent = self.store.has_lent();
         if self.standing.is_leading() || entry.more || !self.keyspace().is_walking() && !has_lent {
             return true;
         }
@@ -69,7 +69,7 @@ impl Core {
         if has_lent && self.changes_lent(&batch) {
             return false; // it is looked at again when that is back
         }
-        let keyspace = self.tx.keyspace_mut();
+        let keyspace = self.store.keyspace_mut();
         let mut ready = true;
         let mut last: Option<&[u8]> = None;
         for effect in batch.effects().map_while(Result::ok) {
@@ -92,10 +92,10 @@ impl Core {
             let before = std::mem::replace(&mut last, effect.key());
             match effect {
                 Effect::Copy { key, to } | Effect::Rename { key, to } => {
-                    self.tx.is_lent(key) || self.tx.is_lent(to)
+                    self.store.is_lent(key) || self.store.is_lent(to)
                 }
                 Effect::ClearSlots { .. } => true,
-                _ => effect.key().is_some_and(|key| before != Some(key) && self.tx.is_lent(key)),
+                _ => effect.key().is_some_and(|key| before != Some(key) && self.store.is_lent(key)),
             }
         })
     }
@@ -105,7 +105,7 @@ impl Core {
         if !self.snapshots.awaiting {
             return;
         }
-        match self.tx_mut().keyspace_mut().take_ready() {
+        match self.store_mut().keyspace_mut().take_ready() {
             Ready::All => self.wake_walks(),
             Ready::Keys(keys) if keys.is_empty() => return,
             Ready::Keys(keys) => keys.into_iter().for_each(|key| self.wake(&Reason::Walk(key))),

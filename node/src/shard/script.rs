@@ -77,7 +77,7 @@ impl Shard {
         const UNKNOWN: CommandError = CommandError::text("ERR Function not found");
         const BAD_COUNT: CommandError = CommandError::text("ERR Bad number of keys provided");
         let (count, rest) = (request.words[2], &request.words[3..]);
-        let found = self.tx().function(request.words[1]).ok_or(UNKNOWN)?;
+        let found = self.store().function(request.words[1]).ok_or(UNKNOWN)?;
         let flags = found.function.flags();
         let (code, sha, name) = (Arc::clone(found.library.code()), *found.library.sha(), found.name.to_vec());
         let count = script_key_count(count, rest).map_err(|error| match error {
@@ -115,7 +115,7 @@ impl Shard {
             ignores_memory: flags.allow_oom,
             ..Terms::default()
         };
-        let savepoint = self.tx().savepoint();
+        let savepoint = self.store().savepoint();
         let (ended, after) = self.lend(id, terms, None, run);
         home.set(after.home);
         if after.last_error.is_some_and(|error| hands_on(&ended, &error)) {
@@ -126,7 +126,7 @@ impl Shard {
             Ended::Failed(text) => Ok(Reply::Error(text)),
             Ended::Killed(_, text) => {
                 let exceeded = self.exceeded_limit();
-                self.tx_mut().roll_back_to(savepoint);
+                self.store_mut().roll_back_to(savepoint);
                 Err(exceeded.unwrap_or(CommandError::Text(text)))
             }
         }
@@ -219,16 +219,16 @@ impl Core {
 
     /// The text of a known script, for the open unit. One that was seen depends on nothing that is in flight.
     pub(super) fn find_script(&self, name: &Sha1) -> Option<&Arc<[u8]>> {
-        let text = self.tx().script(name).or_else(|| self.seen_scripts.get(name));
+        let text = self.store().script(name).or_else(|| self.seen_scripts.get(name));
         if text.is_none() {
-            self.tx().note_no_script();
+            self.store().note_no_script();
         }
         text
     }
 
     /// The text of a known script, loaded or seen.
     fn script_text(&self, name: &[u8]) -> Option<&Arc<[u8]>> {
-        self.tx().keyspace().scripts().get(name).or_else(|| self.seen_scripts.get(name))
+        self.store().keyspace().scripts().get(name).or_else(|| self.seen_scripts.get(name))
     }
 
     /// What the script of a request declares of itself, if it is known and declares anything.
@@ -237,7 +237,7 @@ impl Core {
         let subject = request.words[1];
         let text = match eval.subject {
             Subject::Function => {
-                let found = self.tx().keyspace().libraries().function(subject);
+                let found = self.store().keyspace().libraries().function(subject);
                 return found.map(|found| found.function.flags());
             }
             Subject::Sha1 => self.script_text(subject).map(|text| &**text),
@@ -309,7 +309,7 @@ impl Host for ScriptHost {
     }
 
     fn random_seed(&self) -> u64 {
-        self.shard.tx().random_seed()
+        self.shard.store().random_seed()
     }
 
     fn poll(&mut self) -> Verdict {

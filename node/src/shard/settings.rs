@@ -3,10 +3,7 @@
 use moonraft_proto::resp;
 
 use super::clock::Bounds;
-use crate::{
-    keyspace::{stream::NodeLimits, tx},
-    script,
-};
+use crate::{keyspace::Limits, script};
 
 /// What does not change while a shard runs.
 #[derive(Clone, Debug)]
@@ -36,12 +33,8 @@ pub struct ShardSettings {
     pub unit_bytes_max: usize,
     /// Bytes that one unit adds to memory with small effects; `max-unit-copied-bytes`.
     pub unit_copied_bytes_max: usize,
-    /// What one reply may weigh; `max-reply-bytes`.
-    pub reply_bytes_max: usize,
-    /// Bytes of a sparse HyperLogLog; `hll-sparse-max-bytes`.
-    pub sparse_bytes_max: usize,
-    /// What a node of a stream may hold; `stream-node-max-bytes`, `stream-node-max-entries`.
-    pub stream_nodes: NodeLimits,
+    /// What handlers are held to.
+    pub limits: Limits,
     /// Bytes taken of the process's allocator above which commands that need memory are
     /// refused; `maxmemory`.
     pub memory_bytes_max: u64,
@@ -99,10 +92,7 @@ impl Default for ShardSettings {
             batch_bytes_max: 1 << 20,
             unit_bytes_max: 544 << 20,
             unit_copied_bytes_max: 1 << 30,
-            // A twentieth of a second's copying.
-            reply_bytes_max: 128 << 20,
-            sparse_bytes_max: tx::SPARSE_BYTES_MAX,
-            stream_nodes: NodeLimits::default(),
+            limits: Limits::default(),
             memory_bytes_max: u64::MAX,
             // A quarter of a second at the speed of a slow disk.
             snapshot_pending_bytes_max: 16 << 20,

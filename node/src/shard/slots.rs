@@ -35,7 +35,7 @@ pub(super) enum Ownership {
 impl Core {
     /// Whose a slot is.
     pub(super) fn ownership(&self, slot: u16) -> Ownership {
-        if self.is_unborn() || self.tx().is_changing_hands(slot) {
+        if self.is_unborn() || self.store().is_changing_hands(slot) {
             Ownership::Undecided
         } else if self.keyspace().owned().contains(slot) {
             Ownership::Own
@@ -57,9 +57,9 @@ impl Core {
         marks::reached("shard born");
         self.begin_unit();
         for (first, last) in self.settings.born_with.clone() {
-            self.tx_mut().emit(Effect::AssignSlots { first, last });
+            self.tx().emit(Effect::AssignSlots { first, last });
         }
-        let unit = self.tx_mut().end_unit();
+        let unit = self.store_mut().end_unit();
         self.settle_unit(unit);
     }
 
@@ -72,13 +72,13 @@ impl Core {
         }
         marks::reached("log of a build that kept slots outside of it");
         for (first, last) in self.settings.born_with.clone() {
-            self.tx_mut().keyspace_mut().apply(&Effect::AssignSlots { first, last });
+            self.store_mut().keyspace_mut().apply(&Effect::AssignSlots { first, last });
         }
     }
 
     /// A batch is committed: who waits to hear whose a slot is goes on, if the log has decided.
     pub(super) fn tell_owner(&mut self) {
-        if !self.is_unborn() && !self.tx().is_any_changing_hands() {
+        if !self.is_unborn() && !self.store().is_any_changing_hands() {
             self.wake(&Reason::Slots);
         }
     }

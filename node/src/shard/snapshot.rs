@@ -80,8 +80,8 @@ impl Core {
         // Between parts of a batch there is no state.
         let idle = idle || !self.parts.is_empty() || !self.held_entries.is_empty();
         // What is lent is not there to be written.
-        let idle = idle || self.tx().has_lent();
-        if idle || self.tx().has_effects() || self.surroundings.boot_ns() < snapshots.not_before_ns {
+        let idle = idle || self.store().has_lent();
+        if idle || self.store().has_effects() || self.surroundings.boot_ns() < snapshots.not_before_ns {
             return;
         }
         let serving = matches!(self.standing, Standing::Leading { serving: true, .. });
@@ -91,10 +91,10 @@ impl Core {
             None => (Point::Entry(self.applied.0, self.applied.1), self.clock.committed_ms()),
         };
         let at_once = self.settings.snapshot_at_once_bytes_max;
-        self.tx_mut().keyspace_mut().begin_walk(stamp_ms);
-        self.tx_mut().keyspace_mut().allow_at_once(at_once);
+        self.store_mut().keyspace_mut().begin_walk(stamp_ms);
+        self.store_mut().keyspace_mut().allow_at_once(at_once);
         if !self.snapshots.awaiting {
-            self.tx_mut().keyspace_mut().take_ready(); // nobody waited for the walk before
+            self.store_mut().keyspace_mut().take_ready(); // nobody waited for the walk before
         }
         let snapshots = &mut self.snapshots;
         snapshots.wanted = false;
@@ -125,7 +125,7 @@ impl Core {
         if self.wants_walk() {
             let surroundings = Rc::clone(&self.surroundings);
             let has_time = || surroundings.boot_ns() < until_ns;
-            self.snapshots.complete = self.tx_mut().keyspace_mut().walk(cost, has_time);
+            self.snapshots.complete = self.store_mut().keyspace_mut().walk(cost, has_time);
         }
     }
 
@@ -166,7 +166,7 @@ impl Core {
 
     /// Ends the walk. It is begun again when it can be.
     pub(super) fn give_up_snapshot(&mut self) {
-        self.tx_mut().keyspace_mut().give_up_walk();
+        self.store_mut().keyspace_mut().give_up_walk();
         if self.snapshots.point.take().is_some() {
             self.outputs.push(Output::SnapshotGivenUp { number: self.snapshots.number });
             self.snapshots.wanted = true;
@@ -195,7 +195,7 @@ impl Core {
             return;
         }
         let at_once = self.settings.snapshot_at_once_bytes_max;
-        let keyspace = self.tx_mut().keyspace_mut();
+        let keyspace = self.store_mut().keyspace_mut();
         if !keyspace.is_walking() {
             return self.give_up_snapshot(); // an undo has ended it
         }
@@ -210,7 +210,7 @@ impl Core {
         if let (true, Some(Point::Entry(index, term))) = (snapshots.complete, snapshots.point) {
             snapshots.point = None;
             self.outputs.push(Output::Snapshot { number, index, term });
-            self.tx_mut().keyspace_mut().give_up_walk();
+            self.store_mut().keyspace_mut().give_up_walk();
             self.note_saved();
         }
     }
@@ -245,7 +245,7 @@ impl Core {
         self.wake(&Reason::Applying);
         // Until the first chunk tells, redirects go by the slots that were owned.
         let empty = Keyspace::owning(self.keyspace().owned().clone());
-        let old = self.tx_mut().replace_keyspace(empty);
+        let old = self.store_mut().replace_keyspace(empty);
         self.outputs.push(Output::Discard(Box::new(old)));
         self.installing = Some(Installing { index, term, stamp_ms: 0, is_empty: true });
     }
@@ -259,10 +259,10 @@ impl Core {
         let installing = self.installing.as_mut().expect("an installation has begun");
         installing.stamp_ms = batch.stamp_ms;
         if std::mem::take(&mut installing.is_empty) {
-            self.tx_mut().replace_keyspace(Keyspace::default());
+            self.store_mut().replace_keyspace(Keyspace::default());
         }
         for effect in batch.effects() {
-            self.tx_mut().keyspace_mut().apply(&effect?);
+            self.store_mut().keyspace_mut().apply(&effect?);
         }
         Ok(())
     }
@@ -270,7 +270,7 @@ impl Core {
     /// The last chunk has been installed.
     pub fn end_install(&mut self) {
         let installing = self.installing.take().expect("an installation has begun");
-        self.tx_mut().keyspace_mut().watched.announce_all();
+        self.store_mut().keyspace_mut().watched.announce_all();
         self.clock.committed(installing.term, installing.stamp_ms, self.surroundings.boot_ns());
         self.note_born(installing.stamp_ms);
         self.note_format(self.agreed_format());

@@ -12,8 +12,8 @@ impl Core {
     pub(super) fn begin_unit(&mut self) {
         let Reading { now_us, shown_us } = self.read_clock();
         let leading = self.is_serving();
-        self.tx_mut().begin_unit(now_us, leading);
-        self.tx_mut().show_time(shown_us);
+        self.store_mut().begin_unit(now_us, leading);
+        self.store_mut().show_time(shown_us);
     }
 
     /// The shard's present time.
@@ -91,7 +91,7 @@ impl Core {
         if needed_ms > self.clock.committed_ms() {
             let covering = match self.speculation.newest() {
                 Some(newest) if self.clock.is_sealed(needed_ms) => newest.batch.sequence,
-                _ => self.tx().open_sequence(),
+                _ => self.store().open_sequence(),
             };
             sequence = sequence.max(covering);
         }
@@ -102,7 +102,7 @@ impl Core {
         let batch = BatchId { term, sequence };
         // What waits for the open batch needs it sealed, effects or not: those it saw may have been taken
         // back in this turn.
-        self.stamp_wanted |= sequence == self.tx().open_sequence();
+        self.stamp_wanted |= sequence == self.store().open_sequence();
         if self.settings.fault == Some(PlantedFault::MessageBeforeCommit) {
             self.publish(unit.publications);
             return Some(batch);

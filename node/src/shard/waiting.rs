@@ -280,7 +280,7 @@ impl Core {
         }
         self.pause = pause;
         self.timers.set(Timer::Pause, pause.map(|pause| pause.until_ns));
-        self.tx_mut().keep_expired(pause.is_some());
+        self.store_mut().keep_expired(pause.is_some());
         self.wake(&Reason::Pause);
     }
 

@@ -134,8 +134,8 @@ impl Core {
         let now_ns = self.surroundings.boot_ns();
         let until_ns = (timeout_ms > 0).then(|| now_ns.saturating_add(timeout_ms.saturating_mul(1_000_000)));
         let open = match self.standing {
-            Standing::Leading { term, serving: true } if self.tx().has_effects() => {
-                Some(BatchId { term, sequence: self.tx().open_sequence() })
+            Standing::Leading { term, serving: true } if self.store().has_effects() => {
+                Some(BatchId { term, sequence: self.store().open_sequence() })
             }
             _ => self.speculation.newest().map(|newest| newest.batch),
         };

@@ -175,7 +175,7 @@ fn slot(number: i64) -> Option<u16> {
 /// `CLUSTER COUNTKEYSINSLOT slot`
 fn countkeysinslot(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let slot = slot(integer(words[2])?).ok_or(CommandError::text("ERR Invalid slot"))?;
-    Ok(Reply::count(client.tx().whole().slot_len(slot)))
+    Ok(Reply::count(client.store().whole().slot_len(slot)))
 }
 
 /// `CLUSTER GETKEYSINSLOT slot count`
@@ -184,7 +184,7 @@ fn getkeysinslot(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     let (number, count) = (integer(words[2])?, integer(words[3])?);
     let slot = slot(number).ok_or(BAD)?;
     let count = usize::try_from(count).map_err(|_| BAD)?;
-    let entries = client.tx().whole().slot_entries(slot);
+    let entries = client.store().whole().slot_entries(slot);
     Ok(Reply::bulks(entries.take(count).map(|entry| entry.key.to_vec())))
 }
 

@@ -102,7 +102,7 @@ fn pfadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let mut raised = before.is_none();
     for element in elements {
         let (register, rank) = hash::place(element);
-        raised |= form::raise(&mut after, register, rank, tx.sparse_bytes_max())?;
+        raised |= form::raise(&mut after, register, rank, tx.limits().sparse_bytes_max)?;
     }
 
     if raised {
@@ -159,7 +159,7 @@ fn pfmerge<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         after = Cow::Owned(form::dense(&after)?);
     }
     for (register, rank) in ranks.raised() {
-        form::raise(&mut after, register, rank, tx.sparse_bytes_max())?;
+        form::raise(&mut after, register, rank, tx.limits().sparse_bytes_max)?;
     }
 
     form::forget_estimate(after.to_mut());

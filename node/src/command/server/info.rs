@@ -167,7 +167,7 @@ fn memory(lines: &mut Lines, client: &dyn Client) {
     let facts = client.facts();
     let (used, resident) = (facts.used_bytes, facts.resident_bytes);
     let limit = setting(client, "maxmemory").and_then(|value| value.parse().ok()).unwrap_or(0);
-    let scripts = client.tx().keyspace().scripts().iter();
+    let scripts = client.store().keyspace().scripts().iter();
     let (script_count, script_bytes) =
         scripts.fold((0, 0), |(count, bytes), (_, text)| (count + 1, bytes + text.len()));
     lines.bytes("used_memory", used);
@@ -190,8 +190,8 @@ fn memory(lines: &mut Lines, client: &dyn Client) {
     lines.bytes("used_memory_scripts", script_bytes as u64);
     lines.all(&[
         ("number_of_cached_scripts", &script_count),
-        ("number_of_functions", &client.tx().keyspace().libraries().function_count()),
-        ("number_of_libraries", &client.tx().keyspace().libraries().len()),
+        ("number_of_functions", &client.store().keyspace().libraries().function_count()),
+        ("number_of_libraries", &client.store().keyspace().libraries().len()),
     ]);
     lines.bytes("maxmemory", limit);
     let policy = setting(client, "maxmemory-policy").unwrap_or_else(|| "noeviction".into());
@@ -261,7 +261,7 @@ fn persistence(lines: &mut Lines, client: &dyn Client) {
 fn stats(lines: &mut Lines, client: &dyn Client) {
     let counted = client.statistics();
     let rates = client.rates();
-    let (hits, misses) = client.tx().lookups();
+    let (hits, misses) = client.store().lookups();
     let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
     let listeners = client.listeners();
     lines.all(&[
@@ -280,7 +280,7 @@ fn stats(lines: &mut Lines, client: &dyn Client) {
         ("sync_full", &0),
         ("sync_partial_ok", &0),
         ("sync_partial_err", &0),
-        ("expired_keys", &client.tx().expired_keys()),
+        ("expired_keys", &client.store().expired_keys()),
         ("expired_stale_perc", &"0.00"),
         ("expired_time_cap_reached_count", &0),
         ("expire_cycle_cpu_milliseconds", &0),
@@ -411,7 +411,7 @@ fn errorstats(lines: &mut Lines, client: &dyn Client) {
 
 /// What is speculative is counted too: this is no read of data.
 fn keyspace(lines: &mut Lines, client: &dyn Client) {
-    let keyspace = client.tx().keyspace();
+    let keyspace = client.store().keyspace();
     if !keyspace.is_empty() {
         let text = format!("keys={},expires={},avg_ttl=0", keyspace.len(), keyspace.deadlines().len());
         lines.add("db0", text);

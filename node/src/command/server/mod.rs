@@ -219,7 +219,7 @@ fn await_followers(
             Reply::Nothing
         }
         _ => {
-            client.tx().whole();
+            client.store().whole();
             answer(promised)
         }
     }

@@ -4,7 +4,7 @@ use moonraft_proto::{Effect, Reply};
 use proptest::prelude::*;
 
 use super::super::Request;
-use crate::keyspace::{Keyspace, Tx};
+use crate::keyspace::{Keyspace, Store};
 
 type Model = BTreeSet<Vec<u8>>;
 
@@ -21,8 +21,9 @@ fn any_set() -> impl Strategy<Value = Model> {
 }
 
 /// The members that a command answers.
-fn asked(tx: &mut Tx, request: &[&[u8]]) -> Model {
-    let reply = Request::read(request).expect("it is there").execute(tx).expect("it is right");
+fn asked(store: &mut Store, request: &[&[u8]]) -> Model {
+    let mut tx = store.tx();
+    let reply = Request::read(request).expect("it is there").execute(&mut tx).expect("it is right");
     let Reply::Set(members) = reply else { panic!("{reply:?} is no set") };
     let count = members.len();
     let members: Model = members
@@ -39,11 +40,11 @@ fn asked(tx: &mut Tx, request: &[&[u8]]) -> Model {
 proptest! {
     #[test]
     fn combinations_are_those_of_a_model(sets in prop::collection::vec(any_set(), 1..9)) {
-        let mut tx = Tx::new(Keyspace::default(), 1);
+        let mut store = Store::new(Keyspace::default(), 1);
         let keys: Vec<Vec<u8>> = (0..sets.len()).map(|at| format!("{{t}}{at}").into_bytes()).collect();
-        tx.begin_unit(0, true);
+        store.begin_unit(0, true);
         for (key, members) in keys.iter().zip(&sets) {
-            members.iter().for_each(|member| tx.emit(Effect::SetAdd { key, member }));
+            members.iter().for_each(|member| store.tx().emit(Effect::SetAdd { key, member }));
         }
         let (first, others) = sets.split_first().expect("one at least");
         let models: [(&str, Model); 3] = [
@@ -55,23 +56,24 @@ proptest! {
         for (name, model) in models {
             let read = format!("s{name}");
             let request = [&[read.as_bytes()], &keys[..]].concat();
-            prop_assert_eq!(&asked(&mut tx, &request), &model, "{}", name);
-            let store = format!("s{name}store");
-            let request = [&[store.as_bytes(), b"{t}result"], &keys[..]].concat();
+            prop_assert_eq!(&asked(&mut store, &request), &model, "{}", name);
+            let storing = format!("s{name}store");
+            let request = [&[storing.as_bytes(), b"{t}result"], &keys[..]].concat();
+            let mut tx = store.tx();
             let reply = Request::read(&request).expect("it is there").execute(&mut tx);
             prop_assert_eq!(reply, Ok(Reply::count(model.len())));
-            prop_assert_eq!(asked(&mut tx, &[b"smembers", b"{t}result"]), model);
+            prop_assert_eq!(asked(&mut store, &[b"smembers", b"{t}result"]), model);
         }
     }
 
     #[test]
     fn what_is_popped_was_there_and_is_gone(members in any_set(), count in 0_usize..800, seed: u64) {
-        let mut tx = Tx::new(Keyspace::default(), seed);
-        tx.begin_unit(0, true);
-        members.iter().for_each(|member| tx.emit(Effect::SetAdd { key: b"s", member }));
-        let popped = asked(&mut tx, &[b"spop", b"s", count.to_string().as_bytes()]);
+        let mut store = Store::new(Keyspace::default(), seed);
+        store.begin_unit(0, true);
+        members.iter().for_each(|member| store.tx().emit(Effect::SetAdd { key: b"s", member }));
+        let popped = asked(&mut store, &[b"spop", b"s", count.to_string().as_bytes()]);
         prop_assert_eq!(popped.len(), count.min(members.len()));
-        prop_assert_eq!(asked(&mut tx, &[b"smembers", b"s"]), &members - &popped);
+        prop_assert_eq!(asked(&mut store, &[b"smembers", b"s"]), &members - &popped);
         prop_assert!(popped.is_subset(&members));
     }
 }

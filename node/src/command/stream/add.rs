@@ -138,7 +138,7 @@ pub fn xadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     if new == NewId::Given(StreamId::MIN) {
         return Err(ZERO);
     }
-    let limits = tx.stream_nodes();
+    let limits = tx.limits().stream_nodes;
     let stream = tx.stream(key)?;
     if stream.is_none() && options.only_existing {
         return Ok(Reply::Null);
@@ -173,7 +173,7 @@ fn choose(new: NewId, last: StreamId, now_ms: impl FnOnce() -> u64) -> Result<St
 /// `XTRIM key MAXLEN|MINID [=|~] threshold [LIMIT count]`
 pub fn xtrim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let options = Options::read(words, false)?;
-    let how = options.trim(tx.stream_nodes());
+    let how = options.trim(tx.limits().stream_nodes);
     Ok(Reply::Int(trim(tx, words[1], how)? as i64))
 }
 

@@ -28,7 +28,7 @@ pub struct Room {
 impl Room {
     /// Of a reply that has nothing yet.
     pub fn of(tx: &Tx) -> Self {
-        Self { weight: Weight::default(), bytes_max: tx.reply_bytes_max() }
+        Self { weight: Weight::default(), bytes_max: tx.limits().reply_bytes_max }
     }
 
     /// Takes what an entry needs.

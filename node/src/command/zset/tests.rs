@@ -5,7 +5,7 @@ use moonraft_proto::{Effect, Reply, entry::Batch};
 use proptest::prelude::*;
 
 use super::super::Request;
-use crate::keyspace::{Keyspace, Tx};
+use crate::keyspace::{Keyspace, Store};
 
 /// Requests with words that fit often enough; others are refused, which must
 /// have no effect.
@@ -52,9 +52,9 @@ fn requests() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(prop_oneof![2 => put, 5 => one, 3 => two], 1..60)
 }
 
-fn execute(tx: &mut Tx, request: &str) -> Option<Reply<'static>> {
+fn execute(store: &mut Store, request: &str) -> Option<Reply<'static>> {
     let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
-    Request::read(&words).expect("it is a command").execute(tx).map(Reply::into_owned).ok()
+    Request::read(&words).expect("it is a command").execute(&mut store.tx()).map(Reply::into_owned).ok()
 }
 
 proptest! {
@@ -62,27 +62,27 @@ proptest! {
 
     #[test]
     fn what_is_done_can_be_undone_and_a_follower_follows(requests in requests(), kept in any::<prop::sample::Index>()) {
-        let mut tx = Tx::new(Keyspace::default(), 0);
+        let mut store = Store::new(Keyspace::default(), 0);
         let mut follower = Keyspace::default();
         let (first, second) = requests.split_at(kept.index(requests.len()));
 
-        tx.begin_unit(0, true);
-        first.iter().for_each(|request| drop(execute(&mut tx, request)));
-        tx.end_unit();
-        let before = tx.keyspace().digest();
-        tx.begin_unit(0, true);
-        let replies: Vec<_> = second.iter().map(|request| execute(&mut tx, request)).collect();
-        let after = tx.keyspace().digest();
-        tx.roll_back_unit();
-        prop_assert_eq!(tx.keyspace().digest(), before);
+        store.begin_unit(0, true);
+        first.iter().for_each(|request| drop(execute(&mut store, request)));
+        store.end_unit();
+        let before = store.keyspace().digest();
+        store.begin_unit(0, true);
+        let replies: Vec<_> = second.iter().map(|request| execute(&mut store, request)).collect();
+        let after = store.keyspace().digest();
+        store.roll_back_unit();
+        prop_assert_eq!(store.keyspace().digest(), before);
 
         // Undone and done again: the same replies, the same data.
-        let again: Vec<_> = second.iter().map(|request| execute(&mut tx, request)).collect();
+        let again: Vec<_> = second.iter().map(|request| execute(&mut store, request)).collect();
         prop_assert_eq!(replies, again);
-        prop_assert_eq!(tx.keyspace().digest(), after.clone());
-        tx.end_unit();
+        prop_assert_eq!(store.keyspace().digest(), after.clone());
+        store.end_unit();
 
-        let (_, data, _) = tx.seal(0);
+        let (_, data, _) = store.seal(0);
         for effect in Batch::decode(&data).expect("it was just sealed").effects() {
             follower.apply(&effect.expect("it was just sealed"));
         }
@@ -93,14 +93,14 @@ proptest! {
 /// Large enough for the large form, in which a result must be the same.
 #[test]
 fn ranges_do_not_depend_on_the_form() {
-    let mut tx = Tx::new(Keyspace::default(), 0);
-    tx.begin_unit(0, true);
+    let mut store = Store::new(Keyspace::default(), 0);
+    store.begin_unit(0, true);
     for member in 0..100 {
-        execute(&mut tx, &format!("zadd small {} m{member:03}", member % 7));
-        execute(&mut tx, &format!("zadd large {} m{member:03}", member % 7));
+        execute(&mut store, &format!("zadd small {} m{member:03}", member % 7));
+        execute(&mut store, &format!("zadd large {} m{member:03}", member % 7));
     }
     for member in 0..500 {
-        execute(&mut tx, &format!("zadd large 99 x{member}"));
+        execute(&mut store, &format!("zadd large 99 x{member}"));
     }
     for request in [
         "zrange KEY 2 (5 byscore withscores",
@@ -113,23 +113,23 @@ fn ranges_do_not_depend_on_the_form() {
         "zpopmin KEY 7",
         "zrange KEY 0 20",
     ] {
-        let small = execute(&mut tx, &request.replace("KEY", "small"));
+        let small = execute(&mut store, &request.replace("KEY", "small"));
         assert!(small.is_some(), "{request}");
-        assert_eq!(small, execute(&mut tx, &request.replace("KEY", "large")), "{request}");
+        assert_eq!(small, execute(&mut store, &request.replace("KEY", "large")), "{request}");
     }
 }
 
 #[test]
 fn a_random_draw_has_no_member_twice_and_reaches_all() {
-    let mut tx = Tx::new(Keyspace::default(), 0);
-    tx.begin_unit(0, true);
+    let mut store = Store::new(Keyspace::default(), 0);
+    store.begin_unit(0, true);
     for member in 0..10 {
-        execute(&mut tx, &format!("zadd z {member} m{member}"));
+        execute(&mut store, &format!("zadd z {member} m{member}"));
     }
     let mut seen = std::collections::BTreeMap::<Vec<u8>, usize>::new();
     const DRAWS: usize = 3000;
     for _ in 0..DRAWS {
-        let Some(Reply::Array(drawn)) = execute(&mut tx, "zrandmember z 4") else { panic!("members") };
+        let Some(Reply::Array(drawn)) = execute(&mut store, "zrandmember z 4") else { panic!("members") };
         let mut names: Vec<Vec<u8>> = drawn
             .into_iter()
             .map(|reply| if let Reply::Bulk(name) = reply { name.into_owned() } else { panic!("a member") })
@@ -149,21 +149,21 @@ fn a_random_draw_has_no_member_twice_and_reaches_all() {
 #[test]
 fn removing_every_other_element_of_a_long_list_keeps_the_rest_in_order() {
     const COUNT: usize = 4000;
-    let mut tx = Tx::new(Keyspace::default(), 0);
-    tx.begin_unit(0, true);
+    let mut store = Store::new(Keyspace::default(), 0);
+    store.begin_unit(0, true);
     for number in 0..COUNT {
-        execute(&mut tx, &format!("rpush l {number} x"));
+        execute(&mut store, &format!("rpush l {number} x"));
     }
-    tx.emit(Effect::SetExpiry { key: b"l", expires_at: Some(5000) });
-    let before = tx.keyspace().digest();
-    tx.end_unit();
+    store.tx().emit(Effect::SetExpiry { key: b"l", expires_at: Some(5000) });
+    let before = store.keyspace().digest();
+    store.end_unit();
 
-    tx.begin_unit(0, true);
-    assert_eq!(execute(&mut tx, "lrem l 0 x"), Some(Reply::count(COUNT)));
-    assert!(tx.unit_effects() == COUNT + 2, "it is made anew");
-    let left = execute(&mut tx, "lrange l 0 -1");
+    store.begin_unit(0, true);
+    assert_eq!(execute(&mut store, "lrem l 0 x"), Some(Reply::count(COUNT)));
+    assert!(store.unit_effects() == COUNT + 2, "it is made anew");
+    let left = execute(&mut store, "lrange l 0 -1");
     assert_eq!(left, Some(Reply::bulks((0..COUNT).map(|number| number.to_string().into_bytes()))));
-    assert_eq!(tx.deadline(b"l"), Some(5000));
-    tx.roll_back_unit();
-    assert_eq!(tx.keyspace().digest(), before);
+    assert_eq!(store.deadline(b"l"), Some(5000));
+    store.roll_back_unit();
+    assert_eq!(store.keyspace().digest(), before);
 }

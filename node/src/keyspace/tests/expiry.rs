@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use moonraft_proto::Effect;
 use proptest::prelude::*;
 
-use crate::keyspace::{Keyspace, Tx, deadlines::DEADLINE_MAX};
+use crate::keyspace::{Keyspace, Store, deadlines::DEADLINE_MAX};
 
 /// A key gets a deadline, loses it, or goes.
 #[derive(Clone, Debug)]
@@ -97,26 +97,26 @@ proptest! {
     ) {
         let (keyspace, model) = changed(&changes);
         let gone = gone(&model, now_ms);
-        let mut tx = Tx::new(keyspace, 0);
-        tx.begin_unit(now_ms * 1000, false);
+        let mut store = Store::new(keyspace, 0);
+        store.begin_unit(now_ms * 1000, false);
         for &key in model.keys() {
             let is_gone = gone.iter().any(|&(_, other)| other == key);
-            prop_assert_eq!(tx.object(&[key]).is_none(), is_gone);
+            prop_assert_eq!(store.object(&[key]).is_none(), is_gone);
         }
-        tx.expire(model.keys().map(std::slice::from_ref));
-        prop_assert!(!tx.end_unit().wrote, "a follower removes nothing");
+        store.tx().expire(model.keys().map(std::slice::from_ref));
+        prop_assert!(!store.end_unit().wrote, "a follower removes nothing");
 
-        tx.begin_unit(now_ms * 1000, true);
+        store.begin_unit(now_ms * 1000, true);
         let mut removed = 0;
         loop {
-            let now = tx.remove_expired(limit);
+            let now = store.tx().remove_expired(limit);
             removed += now;
             if now < limit {
                 break;
             }
         }
-        tx.end_unit();
+        store.end_unit();
         prop_assert_eq!(removed, gone.len());
-        prop_assert_eq!(tx.keyspace().len(), model.len() - gone.len());
+        prop_assert_eq!(store.keyspace().len(), model.len() - gone.len());
     }
 }

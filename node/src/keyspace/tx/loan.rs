@@ -3,9 +3,9 @@
 //!
 //! The values of a [`Loan`] are moved out of the keyspace. For each an empty value of its type stays, with its
 //! deadline: so keys are counted, scanned, typed and drawn as before, while nobody looks at what they hold. The unit is
-//! executed on a [`Borrowed`] transaction that holds just these keys. It ends in one of two ways: the
-//! values come back as they have become, and what the unit did is part of the open unit ([`Tx::take_back`]), as if it
-//! had been executed here; or they come back as they were ([`Tx::recall`]), and nothing was done.
+//! executed on a [`Borrowed`] store that holds just these keys. It ends in one of two ways: the
+//! values come back as they have become, and what the unit did is part of the open unit ([`Store::take_back`]), as if it
+//! had been executed here; or they come back as they were ([`Store::recall`]), and nothing was done.
 //!
 //! INVARIANTS, which whoever lends sees to:
 //! * Nobody looks at a lent value, or changes it. A walk that has to write one has done so before it is lent, and none
@@ -13,25 +13,23 @@
 //! * A loan comes back before the leadership under which it was given is lost.
 //! * A unit touches no key beside those that were lent to it.
 
-use super::{Blob, Keyspace, NodeLimits, Object, Seed, Tx, Value};
+use super::{Limits, Store, unit::Moment};
+use crate::keyspace::{Blob, Keyspace, Object, Seed, Value};
 
 /// Keys with their values, on their way to where a unit is executed on them.
 pub struct Loan {
     seed: Seed,
     format: u8,
-    now_us: u64,
-    leading: bool,
+    moment: Moment,
     keeps_expired: bool,
-    reply_bytes_max: usize,
-    sparse_bytes_max: usize,
-    stream_nodes: NodeLimits,
+    limits: Limits,
     random_seed: u64,
     values: Vec<(Blob, Option<Object>)>,
 }
 
-/// A transaction on values that are lent. Its unit has begun.
+/// Values that are lent, as a store of their own. Its unit has begun.
 pub struct Borrowed {
-    tx: Tx,
+    store: Store,
     /// The keys, each with the number of its last change before the unit.
     keys: Vec<(Blob, u64)>,
 }
@@ -47,25 +45,22 @@ impl Loan {
             keyspace.watched.wait(&key); // what comes to it is news
             keys.push((key, seen));
         }
-        let mut tx = Tx::new(keyspace, self.random_seed);
-        tx.keeps_expired = self.keeps_expired;
-        tx.reply_bytes_max = self.reply_bytes_max;
-        tx.sparse_bytes_max = self.sparse_bytes_max;
-        tx.stream_nodes = self.stream_nodes;
-        tx.begin_unit(self.now_us, self.leading);
-        Borrowed { tx, keys }
+        let mut store = Store::new(keyspace, self.random_seed);
+        (store.keeps_expired, store.limits) = (self.keeps_expired, self.limits);
+        store.begin_unit(self.moment.now_us, self.moment.leading);
+        Borrowed { store, keys }
     }
 }
 
 impl Borrowed {
-    /// What the unit is executed on.
-    pub const fn tx_mut(&mut self) -> &mut Tx {
-        &mut self.tx
+    /// The store on which the unit is executed.
+    pub const fn store(&mut self) -> &mut Store {
+        &mut self.store
     }
 
     /// Effects of the unit.
     pub fn effects(&self) -> usize {
-        self.tx.unit_effects()
+        self.store.unit_effects()
     }
 }
 
@@ -94,19 +89,16 @@ impl Value {
     }
 }
 
-impl Tx {
+impl Store {
     /// Lends what these keys hold, for a unit at the time of the open one. No key is named twice.
     pub fn lend(&mut self, keys: &[Blob]) -> Loan {
         self.lent.extend(keys.iter().cloned());
         Loan {
             seed: self.keyspace.seed.clone(),
             format: self.keyspace.format,
-            now_us: self.now_us,
-            leading: self.leading,
+            moment: self.unit.moment,
             keeps_expired: self.keeps_expired,
-            reply_bytes_max: self.reply_bytes_max,
-            sparse_bytes_max: self.sparse_bytes_max,
-            stream_nodes: self.stream_nodes,
+            limits: self.limits,
             random_seed: self.random_seed(),
             values: keys.iter().map(|key| (key.clone(), self.keyspace.lend(key))).collect(),
         }
@@ -124,7 +116,7 @@ impl Tx {
 
     /// A loan comes back with what its unit did, which is part of the open unit now.
     pub fn take_back(&mut self, borrowed: Borrowed) {
-        let Borrowed { tx: mut from, keys } = borrowed;
+        let Borrowed { store: mut from, keys } = borrowed;
         for (key, seen) in keys {
             self.lent.remove(&key);
             self.depend_on_key(&key);
@@ -143,7 +135,7 @@ impl Tx {
             self.mark_hash_changed(hash);
         }
         if !from.open.undos.is_empty() {
-            self.newest = self.sequence;
+            self.dirty.newest = self.sequence;
         }
         match self.open.undos.is_empty() {
             // Millions are not copied.
@@ -159,7 +151,7 @@ impl Tx {
 
     /// A loan comes back as it was: its unit never happened.
     pub fn recall(&mut self, borrowed: Borrowed) {
-        let Borrowed { tx: mut from, keys } = borrowed;
+        let Borrowed { store: mut from, keys } = borrowed;
         from.roll_back_unit();
         for (key, _) in keys {
             self.lent.remove(&key);

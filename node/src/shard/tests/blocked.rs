@@ -211,8 +211,8 @@ fn who_waits_for_a_key_of_a_slot_that_goes_is_sent_after_it() {
     shard.send(client, "BLPOP k 0");
     shard.send(other, "BLPOP {t}k 0");
     shard.shard.begin_unit();
-    shard.shard.tx_mut().emit(Effect::ReleaseSlots { first: 7629, last: 7629 });
-    let unit = shard.shard.tx_mut().end_unit();
+    shard.shard.tx().emit(Effect::ReleaseSlots { first: 7629, last: 7629 });
+    let unit = shard.shard.store_mut().end_unit();
     shard.shard.settle_unit(unit);
     for (at, slots) in [(0, (0, 7628)), (1, (7629, 7629))] {
         shard.world.map.borrow_mut().shards[at].slots = vec![slots];

@@ -190,7 +190,9 @@ fn a_watched_key_is_changed_when_the_errand_is_settled() {
 #[test]
 fn a_limit_that_is_exceeded_elsewhere_leaves_all_as_before() {
     let (mut shard, client, _) = leader();
-    shard.shard.reconfigure(|settings| (settings.unit_bytes_max, settings.reply_bytes_max) = (50, 1000));
+    shard
+        .shard
+        .reconfigure(|settings| (settings.unit_bytes_max, settings.limits.reply_bytes_max) = (50, 1000));
     let before = shard.shard.keyspace().digest();
     for (request, limit) in [
         ("SORT {t}l STORE {t}d", "-ERR the changes of this request exceed max-unit-bytes"),

@@ -1,13 +1,19 @@
 //! Replies that would be too large, and clients that would have too much unread.
 
 use super::ShardHarness;
-use crate::shard::{SessionId, ShardSettings};
+use crate::{
+    keyspace::Limits,
+    shard::{SessionId, ShardSettings},
+};
 
 const REPLY_BYTES_MAX: usize = 10_000;
 
 /// A leader whose replies may weigh 10,000 bytes.
 fn terse() -> ShardHarness {
-    ShardHarness::leading_with(ShardSettings { reply_bytes_max: REPLY_BYTES_MAX, ..Default::default() })
+    ShardHarness::leading_with(ShardSettings {
+        limits: Limits { reply_bytes_max: REPLY_BYTES_MAX, ..Default::default() },
+        ..Default::default()
+    })
 }
 
 /// What is there of replies, to be written or held.

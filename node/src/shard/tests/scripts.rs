@@ -45,11 +45,11 @@ fn what_a_script_did_in_several_slots_is_one_batch_and_is_taken_back_together() 
     let (_, proposed) = shard.proposals[0].clone();
     shard.lose_leadership(2);
     shard.commit(2, Bytes::new());
-    assert_eq!(shard.shard.tx().keyspace().len(), 0, "all of it was taken back");
+    assert_eq!(shard.shard.store().keyspace().len(), 0, "all of it was taken back");
     // A follower has the same from the batch.
     let mut follower = ShardHarness::following_with(ShardSettings::default());
     follower.commit(1, proposed);
-    assert_eq!(follower.shard.tx().keyspace().len(), 3);
+    assert_eq!(follower.shard.store().keyspace().len(), 3);
 }
 
 #[test]

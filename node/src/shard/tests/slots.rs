@@ -21,8 +21,8 @@ fn unborn() -> ShardHarness {
 /// The leader proposes an effect that no client asked for.
 fn propose(shard: &mut ShardHarness, effect: Effect<'_>) {
     shard.shard.begin_unit();
-    shard.shard.tx_mut().emit(effect);
-    let unit = shard.shard.tx_mut().end_unit();
+    shard.shard.tx().emit(effect);
+    let unit = shard.shard.store_mut().end_unit();
     shard.shard.settle_unit(unit);
     shard.end_turn();
 }
