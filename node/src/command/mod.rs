@@ -71,7 +71,7 @@ pub use self::{
     table::{find, find_child, is_http, resolve, rows},
     work::Work,
 };
-use crate::keyspace::{Store, Tx};
+use crate::keyspace::Tx;
 
 /// What a handler gives back.
 pub type Outcome<'a> = Result<Reply<'a>, CommandError>;
@@ -327,17 +327,6 @@ impl Command {
     /// Whether it reads data and never changes it.
     pub const fn is_read(&self) -> bool {
         matches!(self.run, Run::Read(_) | Run::Eval(Eval { read_only: true, .. }))
-    }
-
-    /// Checks that the shard has agreed on what it writes.
-    ///
-    /// # Errors
-    /// It has not: nodes of an older build are among its members.
-    pub fn check_format(&self, store: &Store) -> Result<(), CommandError> {
-        match store.keyspace().agreed_format() >= self.format {
-            true => Ok(()),
-            false => Err(CommandError::FormatNotAgreed(self.format)),
-        }
     }
 
     /// Checks the number of words.

@@ -5,8 +5,8 @@
 
 use moonraft_router::{SLOT_COUNT, keys::KeyPositions, slot_of};
 
-use super::{Command, CommandError, Outcome, Run, table};
-use crate::keyspace::Tx;
+use super::{Client, Command, CommandError, Outcome, Run, table};
+use crate::keyspace::{Store, Tx};
 
 /// The slots of a request's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl<'a> Request<'a> {
         'a: 'r,
     {
         let (command, words) = (self.command, self.words);
-        command.check_format(tx)?;
+        self.check_format(tx)?;
         if command.is_write() || tx.removes_expired() {
             tx.expire(self.keys());
         }
@@ -109,6 +109,26 @@ impl<'a> Request<'a> {
                 outcome
             }
             _ => unreachable!("'{}' does not run on data alone", command.name),
+        }
+    }
+    /// Executes what is about a client's session, the server or the cluster. It was admitted.
+    ///
+    /// # Panics
+    /// The command is about something else.
+    pub fn execute_for(&self, client: &mut dyn Client) -> Outcome<'static> {
+        self.check_format(client.store())?;
+        match self.command.run {
+            Run::Session(run) => run(client, self.words),
+            _ => unreachable!("'{}' is not about a session", self.command.name),
+        }
+    }
+
+    /// Refuses what writes in a format on which the shard has not agreed: nodes of an older build are among its members.
+    fn check_format(&self, store: &Store) -> Result<(), CommandError> {
+        let needed = self.command.format;
+        match store.keyspace().agreed_format() >= needed {
+            true => Ok(()),
+            false => Err(CommandError::FormatNotAgreed(needed)),
         }
     }
 }

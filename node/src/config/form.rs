@@ -23,6 +23,9 @@ pub enum Form {
     Own(fn(&str) -> Result<String, String>),
 }
 
+/// What most integers of Redis are.
+pub const INT: Form = Form::Number(0, i32::MAX as i64);
+
 impl Form {
     /// The value as it is shown.
     ///

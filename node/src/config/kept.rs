@@ -8,7 +8,7 @@
 //! Source: `config.c` of Redis 7.2 for names, bounds and defaults.
 
 use super::{
-    form::{Form, Form::Bytes, Form::Number, Form::OneOf, Form::YesNo},
+    form::{Form, Form::Bytes, Form::Number, Form::OneOf, Form::YesNo, INT},
     rows::{
         Change::{Anytime, AtStart},
         Kind, Row,
@@ -29,8 +29,6 @@ const fn hidden(name: &'static str, form: Form, default: &'static str, doc: &'st
     Row { is_hidden: true, ..kept(name, form, default, doc) }
 }
 
-/// What most integers of Redis are.
-const INT: Form = Number(0, i32::MAX as i64);
 const LONG: Form = Number(0, i64::MAX);
 const SIZE: Form = Bytes(0, i64::MAX as u64);
 const PERCENT: Form = Number(1, 99);

@@ -7,7 +7,7 @@
 //! Source: `config.c` of Redis 7.2 for names and kinds.
 
 use super::{
-    form::{Form, Form::Number, Form::OneOf, Form::Text, Form::YesNo},
+    form::{Form, Form::Number, Form::OneOf, Form::Text, Form::YesNo, INT},
     rows::{
         Change::{self, Anytime, AtStart, Protected},
         Kind, Row,
@@ -28,7 +28,6 @@ const fn of_node(name: &'static str, change: Change, form: Form, doc: &'static s
     Row { name, alias: None, change, kind: Kind::OfNode(form), doc, is_hidden: false }
 }
 
-const INT: Form = Number(0, i32::MAX as i64);
 const PORT: Form = Number(0, 65_535);
 /// The policies of eviction.
 const POLICIES: Form = OneOf(&[

@@ -120,10 +120,10 @@ impl Shard {
     pub(super) fn execute(&mut self, id: SessionId, request: &Request<'_>, via: Via<'_>) -> Outcome<'static> {
         let outcome = match request.command.run {
             Run::Read(_) | Run::Write(_) => return self.execute_on_data(request, via),
-            Run::Session(run) => request.command.check_format(self.store()).and_then(|()| {
+            Run::Session(_) => {
                 let may_block = matches!(via, Via::Client);
-                run(&mut Turn { shard: self, id, may_block }, request.words)
-            }),
+                request.execute_for(&mut Turn { shard: self, id, may_block })
+            }
             Run::Eval(eval) => self.eval(id, request, eval, via),
             Run::Exec => self.exec(id),
             Run::Container => unreachable!("a container is never found by itself"),

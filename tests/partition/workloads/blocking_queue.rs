@@ -9,7 +9,7 @@ use std::{
 use moonraft_tests::value::Value;
 use rand::RngExt as _;
 
-use super::{Names, TOLD_MAX, Workload, had_none, number, numbers, settled};
+use super::{Names, TOLD_MAX, Workload, had_none, lists, number};
 use crate::client::{Client, Ended, Outcome, words};
 
 const PUSH: &str = "return redis.call('rpush', KEYS[1], ARGV[1])";
@@ -102,10 +102,8 @@ impl Workload for BlockingQueue {
     }
 
     async fn finish(&self, client: &mut Client) -> Result<(), String> {
-        for key in self.keys() {
-            let ended = settled(client, &key, &[words(["LRANGE", &key, "0", "-1"])]).await?;
-            self.last.borrow_mut().push(ended.value().and_then(numbers).unwrap_or_default());
-        }
+        let lists = lists(client, &self.keys()).await?;
+        *self.last.borrow_mut() = lists;
         Ok(())
     }
 

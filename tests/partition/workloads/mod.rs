@@ -31,7 +31,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::LocalSet;
 
 use crate::{
-    client::{Client, Ended, Journal, Outcome, Words},
+    client::{Client, Ended, Journal, Outcome, Words, words},
     nemesis::Fault,
 };
 
@@ -240,6 +240,19 @@ fn numbers(value: &Value) -> Option<Vec<i64>> {
         Value::Array(items) => items.iter().map(number).collect(),
         _ => None,
     }
+}
+
+/// What lists of numbers hold in the end.
+///
+/// # Errors
+/// They are not served.
+async fn lists(client: &mut Client, keys: &[String]) -> Result<Vec<Vec<i64>>, String> {
+    let mut lists = Vec::with_capacity(keys.len());
+    for key in keys {
+        let ended = settled(client, key, &[words(["LRANGE", key, "0", "-1"])]).await?;
+        lists.push(ended.value().and_then(numbers).unwrap_or_default());
+    }
+    Ok(lists)
 }
 
 /// A whole number with the times between which it was so.

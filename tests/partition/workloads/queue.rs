@@ -2,8 +2,8 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use super::{Names, TOLD_MAX, Workload, had_none, number, numbers, settled};
-use crate::client::{Client, Ended, words};
+use super::{Names, TOLD_MAX, Workload, had_none, lists, number};
+use crate::client::{Client, Ended};
 
 const DONE: &str = "if redis.call('lrem', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
 redis.call('rpush', KEYS[2], ARGV[1]) return 1";
@@ -55,10 +55,8 @@ impl Workload for Queue {
     }
 
     async fn finish(&self, client: &mut Client) -> Result<(), String> {
-        for key in self.keys() {
-            let ended = settled(client, &key, &[words(["LRANGE", &key, "0", "-1"])]).await?;
-            self.last.borrow_mut().push(ended.value().and_then(numbers).unwrap_or_default());
-        }
+        let lists = lists(client, &self.keys()).await?;
+        *self.last.borrow_mut() = lists;
         Ok(())
     }
 
