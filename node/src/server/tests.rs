@@ -10,6 +10,7 @@ use std::{
 };
 
 mod housing;
+mod turns;
 
 use super::{
     health,

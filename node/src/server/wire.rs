@@ -74,6 +74,8 @@ impl Wire for Plain {
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(test)]
+        sent::count(self.socket());
         Ok(send(self.socket(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
@@ -83,5 +85,30 @@ impl Wire for Plain {
 
     fn socket(&self) -> &TcpStream {
         self.writer.as_ref()
+    }
+}
+
+/// How often a socket was written to, by its client's address: for tests, which see what arrives and not in how many pieces
+/// it left.
+#[cfg(test)]
+pub mod sent {
+    use std::{
+        collections::BTreeMap,
+        net::SocketAddr,
+        sync::{Mutex, PoisonError},
+    };
+
+    static SENT: Mutex<BTreeMap<SocketAddr, usize>> = Mutex::new(BTreeMap::new());
+
+    /// It is written to once more.
+    pub fn count(socket: &super::TcpStream) {
+        if let Ok(client) = socket.peer_addr() {
+            *SENT.lock().unwrap_or_else(PoisonError::into_inner).entry(client).or_default() += 1;
+        }
+    }
+
+    /// How often the socket of this client was.
+    pub fn to(client: SocketAddr) -> usize {
+        SENT.lock().unwrap_or_else(PoisonError::into_inner).get(&client).copied().unwrap_or(0)
     }
 }
