@@ -19,12 +19,15 @@
 //!
 //! A container comes into being with its first element and goes with its last.
 
+mod stream;
+
 use bytes::BufMut;
+
+pub use self::stream::StreamChange;
 
 use crate::{
     DecodeError,
     entry::FIRST_FORMAT,
-    stream::{Ids, Pairs, StreamId},
     wire::{self, Reader},
 };
 
@@ -84,28 +87,8 @@ pub enum Effect<'a> {
     FunctionPut { library: &'a [u8], name: &'a [u8], flags: u8, description: Option<&'a [u8]> },
     /// No library is known by this name.
     LibraryRemove { name: &'a [u8] },
-    /// The stream has this entry, its last; it begins a node, or follows in the one before it.
-    StreamAdd { key: &'a [u8], id: StreamId, fields: Pairs<'a>, begins_node: bool },
-    /// The stream lacks this entry, which was there: deleted by its id.
-    StreamDelete { key: &'a [u8], id: StreamId },
-    /// The first `count` entries of the stream are gone: trimmed.
-    StreamTrim { key: &'a [u8], count: u64 },
-    /// The stream, which is created if it is not there, has had ids up to `last_id`, so many entries in all, and
-    /// none with an id above `max_deleted` was deleted by it.
-    StreamSet { key: &'a [u8], last_id: StreamId, added: u64, max_deleted: StreamId },
-    /// The stream has this group, to which entries up to `last_id` were delivered, so many in all if that is known.
-    GroupSet { key: &'a [u8], group: &'a [u8], last_id: StreamId, read: Option<u64> },
-    /// The stream lacks this group, which was there.
-    GroupRemove { key: &'a [u8], group: &'a [u8] },
-    /// The group has this consumer, which asked last and was given something last at these times, Unix milliseconds.
-    ConsumerSet { key: &'a [u8], group: &'a [u8], consumer: &'a [u8], seen_ms: u64, active_ms: Option<u64> },
-    /// The group lacks this consumer, which was there, and all that was pending for it.
-    ConsumerRemove { key: &'a [u8], group: &'a [u8], consumer: &'a [u8] },
-    /// These entries are pending for this consumer of the group, delivered `count` times, and last at this time,
-    /// Unix milliseconds.
-    PendingSet { key: &'a [u8], group: &'a [u8], consumer: &'a [u8], time_ms: u64, count: u64, ids: Ids<'a> },
-    /// These entries, which were pending in the group, are not any more.
-    PendingRemove { key: &'a [u8], group: &'a [u8], ids: Ids<'a> },
+    /// The stream, which is created if it is not there, changes so.
+    Stream { key: &'a [u8], change: StreamChange<'a> },
 }
 
 mod tag {
@@ -133,23 +116,8 @@ mod tag {
     pub const LIBRARY_PUT: u8 = 48;
     pub const FUNCTION_PUT: u8 = 49;
     pub const LIBRARY_REMOVE: u8 = 50;
-    pub const STREAM_ADD: u8 = 32;
-    pub const STREAM_DELETE: u8 = 33;
-    pub const STREAM_TRIM: u8 = 34;
-    pub const STREAM_SET: u8 = 35;
-    pub const GROUP_SET: u8 = 36;
-    pub const GROUP_REMOVE: u8 = 37;
-    pub const CONSUMER_SET: u8 = 38;
-    pub const CONSUMER_REMOVE: u8 = 39;
-    pub const PENDING_SET: u8 = 40;
-    pub const PENDING_REMOVE: u8 = 41;
     /// Set on a tag whose key is that of the effect before.
     pub const SAME_KEY: u8 = 0x80;
-
-    /// Whether it is about streams.
-    pub const fn is_of_stream(tag: u8) -> bool {
-        STREAM_ADD <= tag && tag <= PENDING_REMOVE
-    }
 }
 
 /// The [format](crate::entry) that came with streams.
@@ -177,16 +145,7 @@ impl<'a> Effect<'a> {
             | Effect::ListRemove { key, .. }
             | Effect::Rename { key, .. }
             | Effect::Copy { key, .. }
-            | Effect::StreamAdd { key, .. }
-            | Effect::StreamDelete { key, .. }
-            | Effect::StreamTrim { key, .. }
-            | Effect::StreamSet { key, .. }
-            | Effect::GroupSet { key, .. }
-            | Effect::GroupRemove { key, .. }
-            | Effect::ConsumerSet { key, .. }
-            | Effect::ConsumerRemove { key, .. }
-            | Effect::PendingSet { key, .. }
-            | Effect::PendingRemove { key, .. } => Some(key),
+            | Effect::Stream { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -217,16 +176,7 @@ impl<'a> Effect<'a> {
             Effect::LibraryPut { .. } => tag::LIBRARY_PUT,
             Effect::FunctionPut { .. } => tag::FUNCTION_PUT,
             Effect::LibraryRemove { .. } => tag::LIBRARY_REMOVE,
-            Effect::StreamAdd { .. } => tag::STREAM_ADD,
-            Effect::StreamDelete { .. } => tag::STREAM_DELETE,
-            Effect::StreamTrim { .. } => tag::STREAM_TRIM,
-            Effect::StreamSet { .. } => tag::STREAM_SET,
-            Effect::GroupSet { .. } => tag::GROUP_SET,
-            Effect::GroupRemove { .. } => tag::GROUP_REMOVE,
-            Effect::ConsumerSet { .. } => tag::CONSUMER_SET,
-            Effect::ConsumerRemove { .. } => tag::CONSUMER_REMOVE,
-            Effect::PendingSet { .. } => tag::PENDING_SET,
-            Effect::PendingRemove { .. } => tag::PENDING_REMOVE,
+            Effect::Stream { change, .. } => change.tag(),
         }
     }
 
@@ -238,7 +188,7 @@ impl<'a> Effect<'a> {
             Effect::LibraryPut { .. } | Effect::FunctionPut { .. } | Effect::LibraryRemove { .. } => {
                 LIBRARIES_FORMAT
             }
-            _ if tag::is_of_stream(self.tag()) => STREAMS_FORMAT,
+            Effect::Stream { .. } => STREAMS_FORMAT,
             _ => FIRST_FORMAT,
         }
     }
@@ -307,67 +257,9 @@ impl<'a> Effect<'a> {
                 description.into_iter().for_each(|text| wire::put_bytes(out, text));
             }
             Effect::Remove { .. } | Effect::ScriptFlush => {}
-            _ => self.encode_of_stream(out),
+            Effect::Stream { change, .. } => change.encode(out),
         }
     }
-
-    /// Appends what is behind the key.
-    fn encode_of_stream(&self, out: &mut impl BufMut) {
-        match *self {
-            Effect::StreamAdd { id, fields, begins_node, .. } => {
-                id.put(out);
-                out.put_u8(begins_node.into());
-                wire::put_bytes(out, fields.bytes());
-            }
-            Effect::StreamDelete { id, .. } => id.put(out),
-            Effect::StreamTrim { count, .. } => wire::put_uint(out, count),
-            Effect::StreamSet { last_id, added, max_deleted, .. } => {
-                last_id.put(out);
-                wire::put_uint(out, added);
-                max_deleted.put(out);
-            }
-            Effect::GroupSet { group, last_id, read, .. } => {
-                wire::put_bytes(out, group);
-                last_id.put(out);
-                put_known(out, read);
-            }
-            Effect::GroupRemove { group, .. } => wire::put_bytes(out, group),
-            Effect::ConsumerSet { group, consumer, seen_ms, active_ms, .. } => {
-                wire::put_bytes(out, group);
-                wire::put_bytes(out, consumer);
-                wire::put_uint(out, seen_ms);
-                put_known(out, active_ms);
-            }
-            Effect::ConsumerRemove { group, consumer, .. } => {
-                wire::put_bytes(out, group);
-                wire::put_bytes(out, consumer);
-            }
-            Effect::PendingSet { group, consumer, time_ms, count, ids, .. } => {
-                wire::put_bytes(out, group);
-                wire::put_bytes(out, consumer);
-                wire::put_uint(out, time_ms);
-                wire::put_uint(out, count);
-                wire::put_bytes(out, ids.bytes());
-            }
-            Effect::PendingRemove { group, ids, .. } => {
-                wire::put_bytes(out, group);
-                wire::put_bytes(out, ids.bytes());
-            }
-            _ => unreachable!("{self:?} is not about streams"),
-        }
-    }
-}
-
-/// A number that may be unknown, after a byte that says so.
-fn put_known(out: &mut impl BufMut, number: Option<u64>) {
-    out.put_u8(number.is_some().into());
-    wire::put_uint(out, number.unwrap_or(0));
-}
-
-fn known(reader: &mut Reader<'_>) -> Result<Option<u64>, DecodeError> {
-    let is_known = reader.byte()? != 0;
-    let number = reader.uint()?;
-    Ok(is_known.then_some(number))
 }
 
 /// A deadline is never 0, so 0 stands for none.
@@ -402,7 +294,7 @@ impl<'a> Effects<'a> {
     fn decode(&mut self) -> Result<Effect<'a>, DecodeError> {
         let byte = self.reader.byte()?;
         let kind = byte & !tag::SAME_KEY;
-        let keyed = (tag::PUT_STRING..=tag::COPY).contains(&kind) || tag::is_of_stream(kind);
+        let keyed = (tag::PUT_STRING..=tag::COPY).contains(&kind) || stream::is_of_stream(kind);
         if !keyed {
             return self.decode_unkeyed(byte);
         }
@@ -436,46 +328,7 @@ impl<'a> Effects<'a> {
             tag::LIST_REMOVE => Effect::ListRemove { key, index: reader.uint()?, count: reader.uint()? },
             tag::RENAME => Effect::Rename { key, to: reader.bytes()? },
             tag::COPY => Effect::Copy { key, to: reader.bytes()? },
-            _ => return self.decode_of_stream(kind, key),
-        })
-    }
-
-    fn decode_of_stream(&mut self, kind: u8, key: &'a [u8]) -> Result<Effect<'a>, DecodeError> {
-        let reader = &mut self.reader;
-        Ok(match kind {
-            tag::STREAM_ADD => {
-                let (id, begins_node) = (StreamId::read(reader)?, reader.byte()? != 0);
-                Effect::StreamAdd { key, id, begins_node, fields: Pairs::read(reader.bytes()?)? }
-            }
-            tag::STREAM_DELETE => Effect::StreamDelete { key, id: StreamId::read(reader)? },
-            tag::STREAM_TRIM => Effect::StreamTrim { key, count: reader.uint()? },
-            tag::STREAM_SET => {
-                let (last_id, added) = (StreamId::read(reader)?, reader.uint()?);
-                Effect::StreamSet { key, last_id, added, max_deleted: StreamId::read(reader)? }
-            }
-            tag::GROUP_SET => {
-                let (group, last_id) = (reader.bytes()?, StreamId::read(reader)?);
-                Effect::GroupSet { key, group, last_id, read: known(reader)? }
-            }
-            tag::GROUP_REMOVE => Effect::GroupRemove { key, group: reader.bytes()? },
-            tag::CONSUMER_SET => {
-                let (group, consumer) = (reader.bytes()?, reader.bytes()?);
-                let (seen_ms, active_ms) = (reader.uint()?, known(reader)?);
-                Effect::ConsumerSet { key, group, consumer, seen_ms, active_ms }
-            }
-            tag::CONSUMER_REMOVE => {
-                Effect::ConsumerRemove { key, group: reader.bytes()?, consumer: reader.bytes()? }
-            }
-            tag::PENDING_SET => {
-                let (group, consumer) = (reader.bytes()?, reader.bytes()?);
-                let (time_ms, count) = (reader.uint()?, reader.uint()?);
-                let ids = Ids::read(reader.bytes()?)?;
-                Effect::PendingSet { key, group, consumer, time_ms, count, ids }
-            }
-            tag::PENDING_REMOVE => {
-                Effect::PendingRemove { key, group: reader.bytes()?, ids: Ids::read(reader.bytes()?)? }
-            }
-            _ => return Err(unknown(kind)),
+            _ => Effect::Stream { key, change: StreamChange::decode(kind, reader)? },
         })
     }
 
@@ -555,7 +408,10 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::NEWEST_FORMAT;
+    use crate::{
+        entry::NEWEST_FORMAT,
+        stream::{Ids, Pairs, StreamId},
+    };
 
     /// An effect that owns what it says, to be generated.
     #[derive(Clone, Debug)]
@@ -612,18 +468,19 @@ pub(crate) mod tests {
             let (id, known) = (StreamId::new(*n, *m), Some(*n).filter(|n| n.is_multiple_of(2)));
             let fields = Pairs::read(&sequences.fields).expect("it was written");
             let ids = Ids::read(&sequences.ids).expect("it was written");
-            match kind {
-                21 => Effect::StreamAdd { key, id, fields, begins_node: n.is_multiple_of(2) },
-                22 => Effect::StreamDelete { key, id },
-                23 => Effect::StreamTrim { key, count: *n },
-                24 => Effect::StreamSet { key, last_id: id, added: *n, max_deleted: id },
-                25 => Effect::GroupSet { key, group, last_id: id, read: known },
-                26 => Effect::GroupRemove { key, group },
-                27 => Effect::ConsumerSet { key, group, consumer, seen_ms: *m, active_ms: known },
-                28 => Effect::ConsumerRemove { key, group, consumer },
-                29 => Effect::PendingSet { key, group, consumer, time_ms: *n, count: *m, ids },
-                _ => Effect::PendingRemove { key, group, ids },
-            }
+            let change = match kind {
+                21 => StreamChange::Add { id, fields, begins_node: n.is_multiple_of(2) },
+                22 => StreamChange::Delete { id },
+                23 => StreamChange::Trim { count: *n },
+                24 => StreamChange::Set { last_id: id, added: *n, max_deleted: id },
+                25 => StreamChange::GroupSet { group, last_id: id, read: known },
+                26 => StreamChange::GroupRemove { group },
+                27 => StreamChange::ConsumerSet { group, consumer, seen_ms: *m, active_ms: known },
+                28 => StreamChange::ConsumerRemove { group, consumer },
+                29 => StreamChange::PendingSet { group, consumer, time_ms: *n, count: *m, ids },
+                _ => StreamChange::PendingRemove { group, ids },
+            };
+            change.of(key)
         }
     }
 

@@ -28,7 +28,7 @@ pub const FIRST_FORMAT: u8 = 1;
 /// The newest format that this build reads. What came with each:
 ///
 /// * 2: [`Effect::AgreeFormat`].
-/// * 3: streams, [`Effect::StreamAdd`] and what follows it; libraries of functions.
+/// * 3: streams, [`Effect::Stream`]; libraries of functions.
 pub const NEWEST_FORMAT: u8 = 3;
 
 /// How far a stamp lies ahead of the shard's time, in milliseconds.

@@ -23,7 +23,7 @@ pub mod stream;
 mod text;
 pub mod wire;
 
-pub use effect::Effect;
+pub use effect::{Effect, StreamChange};
 pub use reply::{Protocol, Reply, Weight};
 pub use stream::StreamId;
 pub use text::Text;

@@ -3,7 +3,7 @@
 //! nothing, an error leaves nothing, and no words make it panic.
 
 use moonraft_proto::{
-    Effect, StreamId,
+    Effect, StreamChange, StreamId,
     entry::{Batch, NEWEST_FORMAT},
     reply::Protocol,
     stream::{Ids, Pairs},
@@ -220,13 +220,13 @@ fn populate_stream(keyspace: &mut Keyspace) {
     let mut scratch = Vec::new();
     for (ms, value) in [(1, b"1".as_slice()), (2, b""), (3, b"foobar"), (7, b"-1")] {
         let fields = Pairs::write(&[b"f", value], &mut scratch);
-        keyspace.apply(&Effect::StreamAdd { key, id: StreamId::new(ms, 0), fields, begins_node: ms == 3 });
+        keyspace.apply(&StreamChange::Add { id: StreamId::new(ms, 0), fields, begins_node: ms == 3 }.of(key));
     }
     let last_id = StreamId::new(3, 0);
-    keyspace.apply(&Effect::GroupSet { key, group, last_id, read: Some(3) });
-    keyspace.apply(&Effect::ConsumerSet { key, group, consumer, seen_ms: 5, active_ms: None });
+    keyspace.apply(&StreamChange::GroupSet { group, last_id, read: Some(3) }.of(key));
+    keyspace.apply(&StreamChange::ConsumerSet { group, consumer, seen_ms: 5, active_ms: None }.of(key));
     let ids = Ids::write((1..4).map(|ms| StreamId::new(ms, 0)), &mut scratch);
-    keyspace.apply(&Effect::PendingSet { key, group, consumer, time_ms: 5, count: 1, ids });
+    keyspace.apply(&StreamChange::PendingSet { group, consumer, time_ms: 5, count: 1, ids }.of(key));
 }
 
 /// Whether it runs on data alone.

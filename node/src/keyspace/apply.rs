@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU64, sync::Arc};
 
-use moonraft_proto::Effect;
+use moonraft_proto::{Effect, StreamChange};
 use moonraft_router::slot_of;
 
 use super::{
@@ -32,14 +32,13 @@ impl Keyspace {
             | Effect::ListRemove { key, .. }
             | Effect::HashRemove { key, .. }
             | Effect::SetRemove { key, .. }
-            | Effect::SortedRemove { key, .. }
-            | Effect::StreamDelete { key, .. }
-            | Effect::StreamTrim { key, .. }
-            | Effect::GroupSet { key, .. }
-            | Effect::ConsumerSet { key, .. }
-            | Effect::ConsumerRemove { key, .. }
-            | Effect::PendingSet { key, .. }
-            | Effect::PendingRemove { key, .. } => self.watched.touch(key),
+            | Effect::SortedRemove { key, .. } => self.watched.touch(key),
+            // Who reads as a member of a group that goes is told so.
+            Effect::Stream {
+                key,
+                change: StreamChange::Add { .. } | StreamChange::Set { .. } | StreamChange::GroupRemove { .. },
+            } => self.watched.announce(key),
+            Effect::Stream { key, .. } => self.watched.touch(key),
             _ => effect.key().into_iter().for_each(|key| self.watched.announce(key)),
         }
         match *effect {
@@ -79,27 +78,18 @@ impl Keyspace {
             Effect::LibraryPut { .. } | Effect::FunctionPut { .. } | Effect::LibraryRemove { .. } => {
                 self.apply_to_libraries(effect)
             }
-            Effect::StreamAdd { key, .. }
-            | Effect::StreamDelete { key, .. }
-            | Effect::StreamTrim { key, .. }
-            | Effect::StreamSet { key, .. }
-            | Effect::GroupSet { key, .. }
-            | Effect::GroupRemove { key, .. }
-            | Effect::ConsumerSet { key, .. }
-            | Effect::ConsumerRemove { key, .. }
-            | Effect::PendingSet { key, .. }
-            | Effect::PendingRemove { key, .. } => self.apply_to_stream(key, effect),
+            Effect::Stream { key, change } => self.apply_to_stream(key, change),
         }
     }
 
     /// Effects on a stream, which is created if it is not there, and stays when it is empty.
-    fn apply_to_stream(&mut self, key: &[u8], effect: &Effect<'_>) -> Undo {
+    fn apply_to_stream(&mut self, key: &[u8], change: StreamChange<'_>) -> Undo {
         self.or_create(
             key,
             || Value::Stream(Box::default()),
             |key, object| {
                 let Value::Stream(stream) = object else { panic!("{UNFIT}") };
-                Undo::Stream { key, change: stream.apply(effect) }
+                Undo::Stream { key, change: stream.apply(change) }
             },
         )
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use moonraft_proto::{
-    Effect, StreamId,
+    StreamChange, StreamId,
     stream::{Ids, Pairs},
 };
 
@@ -139,7 +139,7 @@ pub fn stream(kind: u8, bytes: &mut Bytes<'_>) -> Option<Stream> {
     if count != stream.len() as u64 || last_id < stream.last_id() {
         return None;
     }
-    stream.apply(&Effect::StreamSet { key: b"", last_id, added, max_deleted });
+    stream.apply(StreamChange::Set { last_id, added, max_deleted });
     for _ in 0..bytes.length()? {
         let name = bytes.string()?;
         if stream.group(&name).is_some() {
@@ -199,20 +199,19 @@ fn add_node(stream: &mut Stream, base: StreamId, block: &[u8]) -> Option<()> {
             return None;
         }
         let fields = Pairs::write(&words, &mut scratch);
-        stream.apply(&Effect::StreamAdd { key: b"", id, fields, begins_node: seen == 0 });
+        stream.apply(StreamChange::Add { id, fields, begins_node: seen == 0 });
         seen += 1;
     }
     (seen == live && gone == deleted && seen + gone > 0).then_some(())
 }
 
 fn add_group(stream: &mut Stream, kind: u8, group: &[u8], bytes: &mut Bytes<'_>) -> Option<()> {
-    let key = b"".as_slice();
     let last_id = id(bytes)?;
     let read = match kind {
         kind::STREAM => stream.read_up_to(last_id),
         _ => Some(bytes.length()?).filter(|&read| i64::try_from(read).is_ok()),
     };
-    stream.apply(&Effect::GroupSet { key, group, last_id, read });
+    stream.apply(StreamChange::GroupSet { group, last_id, read });
 
     let mut pending = BTreeMap::new();
     for _ in 0..bytes.length()? {
@@ -232,12 +231,12 @@ fn add_group(stream: &mut Stream, kind: u8, group: &[u8], bytes: &mut Bytes<'_>)
         if stream.group(group)?.consumer(&consumer).is_some() {
             return None;
         }
-        stream.apply(&Effect::ConsumerSet { key, group, consumer: &consumer, seen_ms, active_ms });
+        stream.apply(StreamChange::ConsumerSet { group, consumer: &consumer, seen_ms, active_ms });
         for _ in 0..bytes.length()? {
             let id = raw_id(bytes.take(16)?)?;
             let (time_ms, count) = pending.remove(&id)?;
             let ids = Ids::write([id], &mut scratch);
-            stream.apply(&Effect::PendingSet { key, group, consumer: &consumer, time_ms, count, ids });
+            stream.apply(StreamChange::PendingSet { group, consumer: &consumer, time_ms, count, ids });
         }
     }
     pending.is_empty().then_some(())

@@ -1,7 +1,7 @@
 //! Streams as a real server writes them.
 
 use moonraft_proto::{
-    Effect, StreamId,
+    StreamChange, StreamId,
     stream::{Ids, Pairs},
 };
 
@@ -19,15 +19,15 @@ fn add(stream: &mut Stream, id: StreamId, words: &[&[u8]]) {
     let begins_node = stream.begins_node(words.iter().map(|word| word.len()).sum(), NodeLimits::default());
     let mut scratch = Vec::new();
     let fields = Pairs::write(words, &mut scratch);
-    stream.apply(&Effect::StreamAdd { key: KEY, id, fields, begins_node });
+    stream.apply(StreamChange::Add { id, fields, begins_node });
 }
 
 fn deliver(stream: &mut Stream, consumer: &[u8], ids: &[StreamId]) {
     let (group, seen_ms, active_ms) = (b"g".as_slice(), RECORDED_MS, Some(RECORDED_MS));
-    stream.apply(&Effect::ConsumerSet { key: KEY, group, consumer, seen_ms, active_ms });
+    stream.apply(StreamChange::ConsumerSet { group, consumer, seen_ms, active_ms });
     let mut scratch = Vec::new();
     let ids = Ids::write(ids.iter().copied(), &mut scratch);
-    stream.apply(&Effect::PendingSet { key: KEY, group, consumer, time_ms: RECORDED_MS, count: 1, ids });
+    stream.apply(StreamChange::PendingSet { group, consumer, time_ms: RECORDED_MS, count: 1, ids });
 }
 
 fn small() -> Stream {
@@ -41,7 +41,7 @@ fn small() -> Stream {
 fn empty() -> Stream {
     let mut stream = Stream::default();
     let last_id = StreamId::new(3, 3);
-    stream.apply(&Effect::GroupSet { key: KEY, group: b"g", last_id, read: None });
+    stream.apply(StreamChange::GroupSet { group: b"g", last_id, read: None });
     stream
 }
 
@@ -54,15 +54,15 @@ fn many() -> Stream {
         add(&mut stream, id(number), &[b"field", value.as_bytes(), b"12345", thousands.as_bytes()]);
     }
     for number in [1, 2, 5, 100, 101, 250] {
-        stream.apply(&Effect::StreamDelete { key: KEY, id: id(number) });
+        stream.apply(StreamChange::Delete { id: id(number) });
     }
     let count = stream.trimmed_by(Trim { to: TrimTo::Length(200), by_nodes: false, limit: 0 });
-    stream.apply(&Effect::StreamTrim { key: KEY, count });
+    stream.apply(StreamChange::Trim { count });
     let group = b"group two".as_slice();
-    stream.apply(&Effect::GroupSet { key: KEY, group: b"g", last_id: id(55), read: None });
-    stream.apply(&Effect::GroupSet { key: KEY, group, last_id: id(250), read: Some(7) });
+    stream.apply(StreamChange::GroupSet { group: b"g", last_id: id(55), read: None });
+    stream.apply(StreamChange::GroupSet { group, last_id: id(250), read: Some(7) });
     let (seen_ms, active_ms) = (RECORDED_MS, Some(RECORDED_MS));
-    stream.apply(&Effect::ConsumerSet { key: KEY, group, consumer: b"nobody", seen_ms, active_ms });
+    stream.apply(StreamChange::ConsumerSet { group, consumer: b"nobody", seen_ms, active_ms });
     let ids: Vec<StreamId> = stream.iter().take(8).map(|entry| entry.id).collect();
     deliver(&mut stream, b"alice", &ids[..5]);
     deliver(&mut stream, b"bob", &ids[5..]);
@@ -89,7 +89,7 @@ pub fn any_stream(texts: &[Vec<u8>]) -> Value {
         add(&mut stream, id, &[&pair[0], &pair[1]]);
     }
     let ids: Vec<StreamId> = stream.iter().step_by(2).map(|entry| entry.id).collect();
-    stream.apply(&Effect::GroupSet { key: KEY, group: b"g", last_id: StreamId::new(1, 1), read: Some(1) });
+    stream.apply(StreamChange::GroupSet { group: b"g", last_id: StreamId::new(1, 1), read: Some(1) });
     deliver(&mut stream, b"alice", &ids);
     Value::Stream(Box::new(stream))
 }

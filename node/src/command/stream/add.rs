@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use moonraft_proto::{Effect, Reply, StreamId, stream::Pairs};
+use moonraft_proto::{Reply, StreamChange, StreamId, stream::Pairs};
 
 use super::{
     id::{NewId, id, new_id},
@@ -118,7 +118,7 @@ fn trim(tx: &mut Tx, key: &[u8], trim: Option<Trim>) -> Result<u64, CommandError
     let Some(trim) = trim else { return Ok(0) };
     let count = tx.stream(key)?.map_or(0, |stream| stream.trimmed_by(trim));
     if count > 0 {
-        tx.emit(Effect::StreamTrim { key, count });
+        tx.emit(StreamChange::Trim { count }.of(key));
     }
     Ok(count)
 }
@@ -150,7 +150,7 @@ pub fn xadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     let mut scratch = Vec::new();
     let fields = Pairs::write(pairs, &mut scratch);
-    tx.emit(Effect::StreamAdd { key, id, fields, begins_node });
+    tx.emit(StreamChange::Add { id, fields, begins_node }.of(key));
     trim(tx, key, options.trim(limits))?;
     Ok(id_reply(id))
 }
@@ -188,7 +188,7 @@ pub fn xdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let mut count = 0;
     for id in ids {
         if tx.stream(key)?.is_some_and(|stream| stream.get(id).is_some()) {
-            tx.emit(Effect::StreamDelete { key, id });
+            tx.emit(StreamChange::Delete { id }.of(key));
             count += 1;
         }
     }
@@ -215,7 +215,7 @@ pub fn xsetid<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     let added = added.unwrap_or(stream.added());
     let max_deleted = deleted.filter(|&id| id != StreamId::MIN).unwrap_or(stream.max_deleted());
-    tx.emit(Effect::StreamSet { key, last_id, added, max_deleted });
+    tx.emit(StreamChange::Set { last_id, added, max_deleted }.of(key));
     Ok(Reply::OK)
 }
 

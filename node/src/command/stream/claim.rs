@@ -1,6 +1,6 @@
 //! What is pending is given to another consumer: `XCLAIM`, `XAUTOCLAIM`.
 
-use moonraft_proto::{Effect, Reply, StreamId, stream::Ids};
+use moonraft_proto::{Reply, StreamChange, StreamId, stream::Ids};
 
 use super::{
     group::no_key_or_group,
@@ -113,14 +113,14 @@ impl<'w> Claims<'w> {
             saw(tx, key, (group, consumer), true);
         }
         let ids = Ids::write([id], &mut self.scratch);
-        tx.emit(Effect::PendingSet { key, group, consumer, time_ms, count, ids });
+        tx.emit(StreamChange::PendingSet { group, consumer, time_ms, count, ids }.of(key));
         self.replies.push(entry);
     }
 
     /// An entry is pending that was deleted: it is forgotten.
     fn forget(&mut self, tx: &mut Tx, id: StreamId) {
         let ids = Ids::write([id], &mut self.scratch);
-        tx.emit(Effect::PendingRemove { key: self.key, group: self.group, ids });
+        tx.emit(StreamChange::PendingRemove { group: self.group, ids }.of(self.key));
     }
 
     fn reply_of(&self, entry: Entry<'_>) -> Reply<'static> {
@@ -144,7 +144,7 @@ pub fn xclaim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     if options.last_id > group.last_id {
         let (last_id, read) = (options.last_id, group.read);
-        tx.emit(Effect::GroupSet { key, group: name, last_id, read });
+        tx.emit(StreamChange::GroupSet { group: name, last_id, read }.of(key));
     }
     let mut claims = Claims::new(words, options.just_id);
     let time_ms = options.time_ms.map_or(now_ms, |time| time as u64);

@@ -1,6 +1,6 @@
 //! Groups and consumers come and go, entries are acknowledged: `XGROUP`, `XACK`.
 
-use moonraft_proto::{Effect, Reply, StreamId, stream::Ids};
+use moonraft_proto::{Reply, StreamChange, StreamId, stream::Ids};
 
 use super::id::{id, id_or_end};
 use crate::{
@@ -94,9 +94,9 @@ pub fn create<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     if stream.is_none() {
         let none = StreamId::MIN;
-        tx.emit(Effect::StreamSet { key, last_id: none, added: 0, max_deleted: none });
+        tx.emit(StreamChange::Set { last_id: none, added: 0, max_deleted: none }.of(key));
     }
-    tx.emit(Effect::GroupSet { key, group, last_id, read });
+    tx.emit(StreamChange::GroupSet { group, last_id, read }.of(key));
     Ok(Reply::OK)
 }
 
@@ -110,7 +110,7 @@ pub fn set_id<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         word => id_or_end(word, 0)?,
     };
 
-    tx.emit(Effect::GroupSet { key, group, last_id, read });
+    tx.emit(StreamChange::GroupSet { group, last_id, read }.of(key));
     Ok(Reply::OK)
 }
 
@@ -119,7 +119,7 @@ pub fn destroy<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (key, group) = (words[2], words[3]);
     let is_there = tx.stream(key)?.ok_or(NO_KEY)?.group(group).is_some();
     if is_there {
-        tx.emit(Effect::GroupRemove { key, group });
+        tx.emit(StreamChange::GroupRemove { group }.of(key));
     }
     Ok(Reply::flag(is_there))
 }
@@ -130,7 +130,7 @@ pub fn create_consumer<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let is_new = existing(tx, key, group)?.consumer(consumer).is_none();
     if is_new {
         let seen_ms = tx.now_ms();
-        tx.emit(Effect::ConsumerSet { key, group, consumer, seen_ms, active_ms: None });
+        tx.emit(StreamChange::ConsumerSet { group, consumer, seen_ms, active_ms: None }.of(key));
     }
     Ok(Reply::flag(is_new))
 }
@@ -141,7 +141,7 @@ pub fn delete_consumer<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let Some(pending) = existing(tx, key, group)?.consumer(consumer).map(|it| it.pending_count()) else {
         return Ok(Reply::Int(0));
     };
-    tx.emit(Effect::ConsumerRemove { key, group, consumer });
+    tx.emit(StreamChange::ConsumerRemove { group, consumer }.of(key));
     Ok(Reply::count(pending))
 }
 
@@ -167,7 +167,7 @@ pub fn xack<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     if !ids.is_empty() {
         let mut scratch = Vec::new();
         let pending = Ids::write(ids.iter().copied(), &mut scratch);
-        tx.emit(Effect::PendingRemove { key, group, ids: pending });
+        tx.emit(StreamChange::PendingRemove { group, ids: pending }.of(key));
     }
     Ok(Reply::count(ids.len()))
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use moonraft_proto::{Effect, Reply, StreamId, stream::Ids};
+use moonraft_proto::{Reply, StreamChange, StreamId, stream::Ids};
 
 use super::{
     id::{end, id, start, text},
@@ -365,7 +365,7 @@ fn emit_delivered(
     // Who reads again what he was given is seen, and is not active.
     saw(tx, key, (group, consumer), delivered.read_up_to.is_some());
     if let Some((last_id, read)) = delivered.read_up_to {
-        tx.emit(Effect::GroupSet { key, group, last_id, read });
+        tx.emit(StreamChange::GroupSet { group, last_id, read }.of(key));
     }
     if no_ack {
         return;
@@ -374,7 +374,7 @@ fn emit_delivered(
     for run in delivered.pending.chunk_by(|(_, one), (_, other)| one == other) {
         let ids = Ids::write(run.iter().map(|(id, _)| *id), &mut scratch);
         let count = run[0].1;
-        tx.emit(Effect::PendingSet { key, group, consumer, time_ms: now_ms, count, ids });
+        tx.emit(StreamChange::PendingSet { group, consumer, time_ms: now_ms, count, ids }.of(key));
     }
 }
 
@@ -387,6 +387,6 @@ pub fn saw(tx: &mut Tx, key: &[u8], (group, consumer): (&[u8], &[u8]), got: bool
     let active_ms = if got { Some(seen_ms) } else { known.and_then(|known| known.active_ms) };
     let is_told = known.is_some_and(|known| (known.seen_ms, known.active_ms) == (seen_ms, active_ms));
     if !is_told {
-        tx.emit(Effect::ConsumerSet { key, group, consumer, seen_ms, active_ms });
+        tx.emit(StreamChange::ConsumerSet { group, consumer, seen_ms, active_ms }.of(key));
     }
 }

@@ -1,7 +1,7 @@
 //! A stream as the effects that build it: entries, then groups, of each its consumers and what is pending.
 
 use moonraft_proto::{
-    Effect, StreamId,
+    Effect, StreamChange, StreamId,
     stream::{Ids, Pairs},
 };
 
@@ -49,7 +49,7 @@ pub fn dump_slice(
             return Some(Place { part: ENTRIES, id });
         }
         let (last_id, added, max_deleted) = (stream.last_id(), stream.added(), stream.max_deleted());
-        slice.emit(&Effect::StreamSet { key, last_id, added, max_deleted }, 0);
+        slice.emit(&StreamChange::Set { last_id, added, max_deleted }.of(key), 0);
         place = Place { part: consumers_of(0), id: StreamId::MIN };
     }
     let first = (place.part - consumers_of(0)) / 2;
@@ -83,7 +83,7 @@ fn entries<E: FnMut(&Effect<'_>)>(
         let texts: Vec<_> = entry.pairs().flat_map(|(field, value)| [field, value]).collect();
         let words: Vec<&[u8]> = texts.iter().map(|text| &**text).collect();
         let fields = Pairs::write(&words, &mut scratch);
-        let effect = Effect::StreamAdd { key: slice.key, id: entry.id, fields, begins_node };
+        let effect = StreamChange::Add { id: entry.id, fields, begins_node }.of(slice.key);
         slice.emit(&effect, fields.bytes().len());
     }
     None
@@ -98,7 +98,7 @@ fn consumers<E: FnMut(&Effect<'_>)>(
 ) -> Option<usize> {
     let key = slice.key;
     if from == 0 {
-        let effect = Effect::GroupSet { key, group: name, last_id: group.last_id, read: group.read };
+        let effect = StreamChange::GroupSet { group: name, last_id: group.last_id, read: group.read }.of(key);
         slice.emit(&effect, name.len());
     }
     for (at, consumer) in (from..).zip(group.consumers_from(from)) {
@@ -108,7 +108,7 @@ fn consumers<E: FnMut(&Effect<'_>)>(
         let (seen_ms, active_ms) = (consumer.seen_ms, consumer.active_ms);
         let bytes = name.len() + consumer.name.len();
         let consumer = &*consumer.name;
-        slice.emit(&Effect::ConsumerSet { key, group: name, consumer, seen_ms, active_ms }, bytes);
+        slice.emit(&StreamChange::ConsumerSet { group: name, consumer, seen_ms, active_ms }.of(key), bytes);
     }
     None
 }
@@ -136,7 +136,7 @@ fn pending<E: FnMut(&Effect<'_>)>(
         let bytes = name.len() + consumer.len() + run.len() * ID_BYTES;
         let ids = Ids::write(run.iter().copied(), &mut scratch);
         let (time_ms, count) = (first.time_ms, first.count);
-        slice.emit(&Effect::PendingSet { key, group: name, consumer, time_ms, count, ids }, bytes);
+        slice.emit(&StreamChange::PendingSet { group: name, consumer, time_ms, count, ids }.of(key), bytes);
     }
     None
 }

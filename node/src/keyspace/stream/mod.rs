@@ -22,7 +22,7 @@ mod undo;
 
 use std::{cmp::Ordering, collections::BTreeMap, ops::Bound};
 
-use moonraft_proto::{Effect, StreamId, stream::Pairs};
+use moonraft_proto::{StreamChange, StreamId, stream::Pairs};
 
 use self::node::Node;
 pub use self::{
@@ -232,40 +232,39 @@ impl Stream {
 
     // ---- changes ----------------------------------------------------------------
 
-    /// Changes the stream as an effect on it says. Returns what takes it back.
-    pub fn apply(&mut self, effect: &Effect<'_>) -> StreamUndo {
-        match *effect {
-            Effect::StreamAdd { id, fields, begins_node, .. } => self.add(id, fields, begins_node),
-            Effect::StreamDelete { id, .. } => self.delete(id),
-            Effect::StreamTrim { count, .. } => self.trim(count),
-            Effect::StreamSet { last_id, added, max_deleted, .. } => {
+    /// Changes the stream as this says. Returns what takes it back.
+    pub fn apply(&mut self, change: StreamChange<'_>) -> StreamUndo {
+        match change {
+            StreamChange::Add { id, fields, begins_node } => self.add(id, fields, begins_node),
+            StreamChange::Delete { id } => self.delete(id),
+            StreamChange::Trim { count } => self.trim(count),
+            StreamChange::Set { last_id, added, max_deleted } => {
                 let before = (self.last_id, self.added, self.max_deleted);
                 (self.last_id, self.added, self.max_deleted) = (last_id, added, max_deleted);
                 StreamUndo::Set { last_id: before.0, added: before.1, max_deleted: before.2 }
             }
-            Effect::GroupSet { group: name, last_id, read, .. } => self.set_group(name, last_id, read),
-            Effect::GroupRemove { group: name, .. } => {
+            StreamChange::GroupSet { group: name, last_id, read } => self.set_group(name, last_id, read),
+            StreamChange::GroupRemove { group: name } => {
                 let at = self.search(name).expect("a group that is removed is there");
                 let (name, group) = self.groups.remove(at);
                 StreamUndo::GroupRemoved { name, group }
             }
-            Effect::ConsumerSet { group: name, consumer, seen_ms, active_ms, .. } => {
+            StreamChange::ConsumerSet { group: name, consumer, seen_ms, active_ms } => {
                 let before = self.group_mut(name).set_consumer(consumer, seen_ms, active_ms);
                 StreamUndo::Consumer { group: Blob::new(name), name: Blob::new(consumer), before }
             }
-            Effect::ConsumerRemove { group: name, consumer, .. } => {
+            StreamChange::ConsumerRemove { group: name, consumer } => {
                 let removed = self.group_mut(name).remove_consumer(consumer);
                 StreamUndo::ConsumerRemoved { group: Blob::new(name), removed: Box::new(removed) }
             }
-            Effect::PendingSet { group: name, consumer, time_ms, count, ids, .. } => {
+            StreamChange::PendingSet { group: name, consumer, time_ms, count, ids } => {
                 let changed = self.group_mut(name).set_pending(consumer, ids.iter(), time_ms, count);
                 StreamUndo::Pending { group: Blob::new(name), changed }
             }
-            Effect::PendingRemove { group: name, ids, .. } => {
+            StreamChange::PendingRemove { group: name, ids } => {
                 let changed = self.group_mut(name).remove_pending(ids.iter());
                 StreamUndo::Pending { group: Blob::new(name), changed }
             }
-            _ => unreachable!("{effect:?} is not about streams"),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A stream against a simple model: a list of entries.
 
-use moonraft_proto::{Effect, StreamId, stream::Pairs};
+use moonraft_proto::{StreamChange, StreamId, stream::Pairs};
 use proptest::prelude::*;
 
 use super::*;
@@ -51,7 +51,6 @@ fn rows(stream: &Stream) -> Vec<Row> {
 
 /// Takes a step on both. Returns what takes it back.
 fn take(stream: &mut Stream, model: &mut Vec<Row>, step: Step) -> Option<StreamUndo> {
-    let key = b"".as_slice();
     match step {
         Step::Add(by, fields) => {
             let last = stream.last_id();
@@ -65,11 +64,11 @@ fn take(stream: &mut Stream, model: &mut Vec<Row>, step: Step) -> Option<StreamU
             let mut scratch = Vec::new();
             let fields_of = Pairs::write(&words, &mut scratch);
             model.push((id, fields));
-            Some(stream.apply(&Effect::StreamAdd { key, id, fields: fields_of, begins_node }))
+            Some(stream.apply(StreamChange::Add { id, fields: fields_of, begins_node }))
         }
         Step::Delete(at) if !model.is_empty() => {
             let (id, _) = model.remove(at % model.len());
-            Some(stream.apply(&Effect::StreamDelete { key, id }))
+            Some(stream.apply(StreamChange::Delete { id }))
         }
         Step::Trim(at, by_nodes, limit) => {
             let length = at % (model.len() as u64 + 2);
@@ -94,7 +93,7 @@ fn trimmed(stream: &mut Stream, model: &mut Vec<Row>, trim: Trim, over: u64) -> 
         true => assert!(count <= over && (trim.limit == 0 || count <= trim.limit)),
     }
     model.drain(..count as usize);
-    stream.apply(&Effect::StreamTrim { key: b"", count })
+    stream.apply(StreamChange::Trim { count })
 }
 
 fn check(stream: &Stream, model: &[Row], from: usize, to: usize) {
@@ -154,7 +153,7 @@ fn an_entry_costs_little_more_than_its_values() {
         let fields = Pairs::write(&[b"sensor", value.as_bytes(), b"temperature", b"19"], &mut scratch);
         let id = StreamId::new(1_700_000_000_000 + number * 10, 0);
         let begins_node = stream.begins_node(30, NodeLimits::default());
-        stream.apply(&Effect::StreamAdd { key: b"", id, fields, begins_node });
+        stream.apply(StreamChange::Add { id, fields, begins_node });
     }
     // 12 + 2 bytes of values.
     assert!(stream.heap_bytes(usize::MAX) < 10_000 * 25, "{}", stream.heap_bytes(usize::MAX));

@@ -1,7 +1,7 @@
 //! Random effects that fit the state they meet.
 
 use moonraft_proto::{
-    Effect, StreamId,
+    Effect, StreamChange, StreamId,
     effect::STREAMS_FORMAT,
     stream::{Ids, Pairs},
 };
@@ -172,31 +172,35 @@ impl Choice {
                     last.ms + count % 2,
                     if count.is_multiple_of(2) { last.seq + 1 } else { number % 3 },
                 );
-                Effect::StreamAdd { key, id, fields, begins_node: number.is_multiple_of(7) }
+                StreamChange::Add { id, fields, begins_node: number.is_multiple_of(7) }.of(key)
             }
-            28 | 29 => Effect::StreamDelete { key, id: entry()?.id },
-            30 if held.is_some() => Effect::StreamTrim { key, count: number % (stream.len() as u64 + 1) },
+            28 | 29 => StreamChange::Delete { id: entry()?.id }.of(key),
+            30 if held.is_some() => StreamChange::Trim { count: number % (stream.len() as u64 + 1) }.of(key),
             31 => {
                 let last_id = StreamId::new(stream.last_id().ms + number % 3, stream.last_id().seq);
                 let max_deleted = StreamId::new(count % 9, 0);
-                Effect::StreamSet { key, last_id, added: stream.added() + count % 3, max_deleted }
+                StreamChange::Set { last_id, added: stream.added() + count % 3, max_deleted }.of(key)
             }
-            32 | 33 => Effect::GroupSet { key, group, last_id: StreamId::new(count % 9, 0), read: some },
+            32 | 33 => {
+                StreamChange::GroupSet { group, last_id: StreamId::new(count % 9, 0), read: some }.of(key)
+            }
             34 if stream.group(group).is_some() && count.is_multiple_of(4) => {
-                Effect::GroupRemove { key, group }
+                StreamChange::GroupRemove { group }.of(key)
             }
             35 | 36 if stream.group(group).is_some() => {
-                Effect::ConsumerSet { key, group, consumer, seen_ms: number % 9, active_ms: some }
+                StreamChange::ConsumerSet { group, consumer, seen_ms: number % 9, active_ms: some }.of(key)
             }
             37 if known().is_some() && number.is_multiple_of(3) => {
-                Effect::ConsumerRemove { key, group, consumer }
+                StreamChange::ConsumerRemove { group, consumer }.of(key)
             }
             38 if known().is_some() => {
                 let ids = Ids::read(&self.ids).expect("it was written");
-                Effect::PendingSet { key, group, consumer, time_ms: number % 9, count: count % 4, ids }
+                StreamChange::PendingSet { group, consumer, time_ms: number % 9, count: count % 4, ids }
+                    .of(key)
             }
             39 if stream.group(group).is_some() => {
-                Effect::PendingRemove { key, group, ids: Ids::read(&self.ids).expect("it was written") }
+                StreamChange::PendingRemove { group, ids: Ids::read(&self.ids).expect("it was written") }
+                    .of(key)
             }
             _ => return None,
         })

@@ -58,7 +58,7 @@ impl Held {
             (Held::Sorted(sorted), Effect::SortedRemove { member, .. }) => {
                 sorted.retain(|(_, other)| other != member);
             }
-            (Held::Stream(stream), effect) => stream.change(&effect),
+            (Held::Stream(stream), Effect::Stream { change, .. }) => stream.change(change),
             (held, effect) => panic!("{effect:?} does not fit {held:?}"),
         }
     }
@@ -164,9 +164,7 @@ impl Model {
             Effect::HashPut { .. } => Held::Hash(BTreeMap::new()),
             Effect::SetAdd { .. } => Held::Set(BTreeSet::new()),
             Effect::SortedPut { .. } => Held::Sorted(Vec::new()),
-            Effect::StreamAdd { .. } | Effect::StreamSet { .. } | Effect::GroupSet { .. } => {
-                Held::Stream(StreamModel::default())
-            }
+            Effect::Stream { .. } => Held::Stream(StreamModel::default()),
             _ => panic!("{effect:?} needs a key that is there"),
         };
         let (held, _) = self.keys.entry(key.to_vec()).or_insert_with(|| (empty(), None));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moonraft_proto::{Effect, StreamId};
+use moonraft_proto::{StreamChange, StreamId};
 
 use crate::keyspace::Stream;
 
@@ -64,46 +64,46 @@ impl StreamModel {
         }
     }
 
-    pub fn change(&mut self, effect: &Effect<'_>) {
-        match *effect {
-            Effect::StreamAdd { id, fields, .. } => {
+    pub fn change(&mut self, change: StreamChange<'_>) {
+        match change {
+            StreamChange::Add { id, fields, .. } => {
                 let fields = fields.iter().map(|(field, value)| (field.to_vec(), value.to_vec())).collect();
                 assert!(self.entries.insert(id, fields).is_none());
                 (self.last_id, self.added) = (id, self.added + 1);
             }
-            Effect::StreamDelete { id, .. } => {
+            StreamChange::Delete { id } => {
                 assert!(self.entries.remove(&id).is_some());
                 self.max_deleted = self.max_deleted.max(id);
             }
-            Effect::StreamTrim { count, .. } => (0..count).for_each(|_| drop(self.entries.pop_first())),
-            Effect::StreamSet { last_id, added, max_deleted, .. } => {
+            StreamChange::Trim { count } => (0..count).for_each(|_| drop(self.entries.pop_first())),
+            StreamChange::Set { last_id, added, max_deleted } => {
                 (self.last_id, self.added, self.max_deleted) = (last_id, added, max_deleted);
             }
-            Effect::GroupSet { group, last_id, read, .. } => {
+            StreamChange::GroupSet { group, last_id, read } => {
                 let group = self.groups.entry(group.to_vec()).or_default();
                 (group.last_id, group.read) = (last_id, read);
             }
-            Effect::GroupRemove { group, .. } => drop(self.groups.remove(group)),
-            _ => self.change_group(effect),
+            StreamChange::GroupRemove { group } => drop(self.groups.remove(group)),
+            _ => self.change_group(change),
         }
     }
 
-    fn change_group(&mut self, effect: &Effect<'_>) {
-        match *effect {
-            Effect::ConsumerSet { group, consumer, seen_ms, active_ms, .. } => {
+    fn change_group(&mut self, change: StreamChange<'_>) {
+        match change {
+            StreamChange::ConsumerSet { group, consumer, seen_ms, active_ms } => {
                 self.group(group).consumers.insert(consumer.to_vec(), (seen_ms, active_ms));
             }
-            Effect::ConsumerRemove { group, consumer, .. } => {
+            StreamChange::ConsumerRemove { group, consumer } => {
                 self.group(group).consumers.remove(consumer);
                 self.group(group).pending.retain(|_, (own, ..)| own != consumer);
             }
-            Effect::PendingSet { group, consumer, time_ms, count, ids, .. } => ids.iter().for_each(|id| {
+            StreamChange::PendingSet { group, consumer, time_ms, count, ids } => ids.iter().for_each(|id| {
                 self.group(group).pending.insert(id, (consumer.to_vec(), time_ms, count));
             }),
-            Effect::PendingRemove { group, ids, .. } => ids.iter().for_each(|id| {
+            StreamChange::PendingRemove { group, ids } => ids.iter().for_each(|id| {
                 self.group(group).pending.remove(&id);
             }),
-            _ => panic!("{effect:?} does not fit a stream"),
+            _ => panic!("{change:?} does not fit a stream"),
         }
     }
 
