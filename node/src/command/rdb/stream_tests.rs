@@ -13,8 +13,6 @@ use crate::keyspace::{
 /// When the recorded groups were read, Unix milliseconds.
 const RECORDED_MS: u64 = 1_795_874_943_952;
 
-const KEY: &[u8] = b"";
-
 fn add(stream: &mut Stream, id: StreamId, words: &[&[u8]]) {
     let begins_node = stream.begins_node(words.iter().map(|word| word.len()).sum(), NodeLimits::default());
     let mut scratch = Vec::new();
