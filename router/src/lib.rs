@@ -17,6 +17,6 @@ pub mod route;
 pub mod slot;
 
 pub use keys::Keys;
-pub use map::{Address, Network, ReplicaPlace, ShardPlace, SlotMap};
+pub use map::{Address, Network, ReplicaPlace, ShardId, ShardPlace, SlotMap};
 pub use route::{Redirect, single_slot};
 pub use slot::{SLOT_COUNT, slot_of};

@@ -8,7 +8,12 @@
 //! be told addresses of its own network, so it is shown a map that has no others:
 //! see [`SlotMap::seen_from`].
 
+use std::collections::BTreeMap;
+
 use crate::SLOT_COUNT;
+
+/// The name of a shard: given once, and no place in any row, so that shards may come and go.
+pub type ShardId = u32;
 
 /// Where clients reach a replica.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,15 +108,15 @@ impl ShardPlace {
 pub struct SlotMap {
     /// Grows with each change.
     pub epoch: u64,
-    /// The shards, by number.
-    pub shards: Vec<ShardPlace>,
+    /// The shards, by name.
+    pub shards: BTreeMap<ShardId, ShardPlace>,
 }
 
 impl SlotMap {
     /// The map with the addresses of one network.
     pub fn seen_from(&self, network: Network) -> Self {
         let mut map = self.clone();
-        for place in map.shards.iter_mut().flat_map(|shard| &mut shard.replicas) {
+        for place in map.shards.values_mut().flat_map(|shard| &mut shard.replicas) {
             let outside = place.outside.take();
             if let (Network::Outside, Some(outside)) = (network, outside) {
                 place.address = outside;
@@ -120,16 +125,16 @@ impl SlotMap {
         map
     }
 
-    /// The shard that serves `slot`, by number.
-    pub fn shard_of(&self, slot: u16) -> Option<usize> {
+    /// The shard that serves `slot`.
+    pub fn shard_of(&self, slot: u16) -> Option<ShardId> {
         let serves =
             |shard: &ShardPlace| shard.slots.iter().any(|&(first, last)| (first..=last).contains(&slot));
-        self.shards.iter().position(serves)
+        self.shards.iter().find(|(_, shard)| serves(shard)).map(|(&shard, _)| shard)
     }
 
     /// Takes a hint of who leads a shard. Returns whether the map changed.
-    pub fn learn_leader(&mut self, shard: usize, term: u64, replica: u64) -> bool {
-        let Some(place) = self.shards.get_mut(shard) else { return false };
+    pub fn learn_leader(&mut self, shard: ShardId, term: u64, replica: u64) -> bool {
+        let Some(place) = self.shards.get_mut(&shard) else { return false };
         let newer = place.leader.is_none_or(|(_, known)| term > known);
         if newer {
             place.leader = Some((replica, term));
@@ -141,7 +146,7 @@ impl SlotMap {
     /// Notes whether a node answers. Returns whether the map changed.
     pub fn learn_failure(&mut self, node: u64, failed: bool) -> bool {
         let mut changed = false;
-        for shard in &mut self.shards {
+        for shard in self.shards.values_mut() {
             let lives_there = shard.replicas.iter().any(|place| place.node == node);
             if lives_there && shard.failed.contains(&node) != failed {
                 shard.failed.retain(|&other| other != node);
@@ -153,12 +158,12 @@ impl SlotMap {
         changed
     }
 
-    /// The slots of `shard` when `count` shards share all slots evenly, as
+    /// The slots of the shard at `place` when `count` shards share all slots evenly, as
     /// `redis-cli --cluster create` deals them.
-    pub fn even_range(shard: usize, count: usize) -> (u16, u16) {
+    pub fn even_range(place: usize, count: usize) -> (u16, u16) {
         let share = f64::from(SLOT_COUNT) / count as f64;
-        let end = |shard: usize| ((shard as f64 * share).round() as u16).min(SLOT_COUNT);
-        (end(shard), end(shard + 1) - 1)
+        let end = |place: usize| ((place as f64 * share).round() as u16).min(SLOT_COUNT);
+        (end(place), end(place + 1) - 1)
     }
 }
 
@@ -185,11 +190,11 @@ mod tests {
     #[test]
     fn a_hint_of_an_older_term_is_ignored() {
         let shard = ShardPlace { slots: vec![], replicas: vec![], leader: None, failed: vec![] };
-        let mut map = SlotMap { epoch: 0, shards: vec![shard] };
+        let mut map = SlotMap { epoch: 0, shards: BTreeMap::from([(0, shard)]) };
         assert!(map.learn_leader(0, 5, 1));
         assert!(!map.learn_leader(0, 4, 2));
         assert!(!map.learn_leader(1, 9, 2));
-        assert_eq!(map.shards[0].leader, Some((1, 5)));
+        assert_eq!(map.shards[&0].leader, Some((1, 5)));
     }
 
     #[test]
@@ -205,11 +210,11 @@ mod tests {
         };
         let replicas = vec![place(1, Some(address(8000))), place(2, None)];
         let shard = ShardPlace { slots: vec![], replicas, leader: None, failed: vec![] };
-        let map = SlotMap { epoch: 3, shards: vec![shard] };
+        let map = SlotMap { epoch: 3, shards: BTreeMap::from([(0, shard)]) };
         let ports = |network| {
             let seen = map.seen_from(network);
             assert_eq!(seen.epoch, 3);
-            let places = seen.shards[0].replicas.iter();
+            let places = seen.shards[&0].replicas.iter();
             places.map(|place| (place.address.port, place.outside.is_none())).collect::<Vec<_>>()
         };
         assert_eq!(ports(Network::Inside), [(7000, true), (7000, true)]);
@@ -228,8 +233,8 @@ mod tests {
         };
         let replicas = vec![place(1), place(2), place(3)];
         let shard = ShardPlace { slots: vec![], replicas, leader: None, failed: vec![] };
-        let mut map = SlotMap { epoch: 0, shards: vec![shard] };
-        let master = |map: &SlotMap| map.shards[0].master_place().unwrap().replica;
+        let mut map = SlotMap { epoch: 0, shards: BTreeMap::from([(0, shard)]) };
+        let master = |map: &SlotMap| map.shards[&0].master_place().unwrap().replica;
         assert_eq!(master(&map), 1, "no hole though no leader is known");
         map.learn_leader(0, 5, 2);
         assert_eq!(master(&map), 2);

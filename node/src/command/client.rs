@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use moonraft_proto::Reply;
-use moonraft_router::{ReplicaPlace, SlotMap};
+use moonraft_router::{ReplicaPlace, ShardId, SlotMap};
 
 use super::{
     CommandError,
@@ -89,8 +89,8 @@ pub struct RunningFunction {
 /// Which replica this is, and some of its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplicaFacts {
-    /// Number of the shard.
-    pub shard: u32,
+    /// Its shard.
+    pub shard: ShardId,
     /// Its Raft id.
     pub replica: u64,
     /// The node it lives on.

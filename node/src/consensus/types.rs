@@ -7,8 +7,8 @@ use raft::eraftpb::ConfState;
 
 use crate::log::LogWrites;
 
-/// The number of a shard, and of its Raft group.
-pub type ShardId = crate::log::GroupId;
+/// The name of a shard, and of its Raft group.
+pub use moonraft_router::ShardId;
 
 /// The number of a node in the cluster, from 1. It fits 32 bits.
 pub type NodeId = u64;

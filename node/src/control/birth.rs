@@ -44,7 +44,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Topology;
-use crate::consensus::Recollection;
+use crate::consensus::{Recollection, ShardId};
 
 /// What a peer remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Memory {
     /// It knows which life of its own disk it is in.
     pub decided: bool,
     /// By shard, of those it has a replica of.
-    pub shards: BTreeMap<u32, Recollection>,
+    pub shards: BTreeMap<ShardId, Recollection>,
 }
 
 /// What a node with an empty disk makes of its peers' answers.
@@ -68,7 +68,7 @@ pub enum Verdict {
 
 impl Memory {
     /// Of a node that has not begun. It knows the whole past of its groups if it is one of their first voters.
-    pub fn before_begin(decided: Option<u32>, shards: impl IntoIterator<Item = u32>) -> Self {
+    pub fn before_begin(decided: Option<u32>, shards: impl IntoIterator<Item = ShardId>) -> Self {
         let recollection = Recollection { begun: false, voter: decided == Some(0), incarnation: 0 };
         let shards = shards.into_iter().map(|shard| (shard, recollection)).collect();
         Self { decided: decided.is_some(), shards }
@@ -168,7 +168,7 @@ pub fn awaited(topology: &Topology, me: u64, answers: &BTreeMap<u64, Memory>) ->
 
 /// What is remembered of the shards that `me` has a replica of. Others may have begun without it.
 fn shared(topology: &Topology, me: u64, answers: &BTreeMap<u64, Memory>) -> Vec<Recollection> {
-    let mine: Vec<u32> = topology.shards_of(me).collect();
+    let mine: Vec<ShardId> = topology.shards_of(me).collect();
     let shards = answers.values().flat_map(|memory| &memory.shards);
     shards.filter(|(shard, _)| mine.contains(shard)).map(|(_, recollection)| *recollection).collect()
 }

@@ -18,7 +18,7 @@ pub mod birth;
 
 use std::collections::BTreeMap;
 
-use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
+use moonraft_router::{Address, ReplicaPlace, ShardId, ShardPlace, SlotMap};
 
 use crate::config::{ClusterFile, NodeEntry};
 
@@ -39,9 +39,14 @@ impl Topology {
         &self.cluster.name
     }
 
-    /// The number of shards.
-    pub fn shards(&self) -> u32 {
-        self.cluster.shards
+    /// The shards: the cluster file counts them, and their numbers are their names.
+    pub fn shards(&self) -> std::ops::Range<ShardId> {
+        0..self.cluster.shards
+    }
+
+    /// The slots that a shard begins with.
+    pub fn born_with(&self, shard: ShardId) -> (u16, u16) {
+        SlotMap::even_range(shard as usize, self.cluster.shards as usize)
     }
 
     /// All nodes.
@@ -56,20 +61,20 @@ impl Topology {
 
     /// The nodes that hold a replica of `shard`; the first is its home, which
     /// leads it when all are well.
-    pub fn nodes_of(&self, shard: u32) -> impl Iterator<Item = &NodeEntry> {
+    pub fn nodes_of(&self, shard: ShardId) -> impl Iterator<Item = &NodeEntry> {
         let count = self.cluster.nodes.len();
         let home = shard as usize % count;
         (0..self.cluster.replicas as usize).map(move |step| &self.cluster.nodes[(home + step) % count])
     }
 
     /// The node that leads `shard` when all are well.
-    pub fn home(&self, shard: u32) -> u64 {
+    pub fn home(&self, shard: ShardId) -> u64 {
         self.cluster.nodes[shard as usize % self.cluster.nodes.len()].id
     }
 
     /// The shards that `node` holds a replica of.
-    pub fn shards_of(&self, node: u64) -> impl Iterator<Item = u32> {
-        (0..self.shards()).filter(move |&shard| self.nodes_of(shard).any(|entry| entry.id == node))
+    pub fn shards_of(&self, node: u64) -> impl Iterator<Item = ShardId> {
+        self.shards().filter(move |&shard| self.nodes_of(shard).any(|entry| entry.id == node))
     }
 
     /// The nodes that share a shard with `node` or hear of its messages: all others.
@@ -79,17 +84,16 @@ impl Topology {
 
     /// The map with no leader known yet.
     pub fn slot_map(&self) -> SlotMap {
-        let shards = (0..self.shards()).map(|shard| self.shard_place(shard)).collect();
+        let shards = self.shards().map(|shard| (shard, self.shard_place(shard))).collect();
         SlotMap { epoch: 1, shards }
     }
 
-    fn shard_place(&self, shard: u32) -> ShardPlace {
-        let range = SlotMap::even_range(shard as usize, self.shards() as usize);
+    fn shard_place(&self, shard: ShardId) -> ShardPlace {
         let replicas = self.nodes_of(shard).map(|entry| self.replica_place(entry, shard)).collect();
-        ShardPlace { slots: vec![range], replicas, leader: None, failed: Vec::new() }
+        ShardPlace { slots: vec![self.born_with(shard)], replicas, leader: None, failed: Vec::new() }
     }
 
-    fn replica_place(&self, entry: &NodeEntry, shard: u32) -> ReplicaPlace {
+    fn replica_place(&self, entry: &NodeEntry, shard: ShardId) -> ReplicaPlace {
         ReplicaPlace {
             // A node has one replica of a shard at most, and its place stays whichever life of its disk it is in.
             replica: entry.id,
@@ -105,7 +109,7 @@ impl Topology {
     }
 
     /// The 40 hexadecimal digits that name a replica in `CLUSTER NODES`.
-    pub fn replica_name(&self, node: u64, shard: u32) -> String {
+    pub fn replica_name(&self, node: u64, shard: ShardId) -> String {
         let identity = format!("{}/{node}/{shard}", self.name());
         sha1_smol::Sha1::from(identity).digest().to_string()
     }
@@ -117,7 +121,7 @@ pub struct Directory {
     me: u64,
     map: SlotMap,
     /// For each shard the term in which its leader itself said that it serves.
-    serving: BTreeMap<u32, u64>,
+    serving: BTreeMap<ShardId, u64>,
     /// When each other node was last heard; the directory's own start if never.
     heard_ns: BTreeMap<u64, u64>,
     silence_ns_max: u64,
@@ -137,14 +141,14 @@ impl Directory {
     }
 
     /// This node's own consensus says who leads. Returns whether the map changed.
-    pub fn learn_leader(&mut self, shard: u32, term: u64, replica: u64) -> bool {
-        let known = self.map.shards.get(shard as usize).is_some_and(|place| has(place, replica));
-        known && self.map.learn_leader(shard as usize, term, replica)
+    pub fn learn_leader(&mut self, shard: ShardId, term: u64, replica: u64) -> bool {
+        let known = self.map.shards.get(&shard).is_some_and(|place| has(place, replica));
+        known && self.map.learn_leader(shard, term, replica)
     }
 
     /// A leader says of itself that it leads and serves. Returns whether the map changed.
-    pub fn learn_serving(&mut self, shard: u32, term: u64, replica: u64) -> bool {
-        let Some(place) = self.map.shards.get(shard as usize).filter(|place| has(place, replica)) else {
+    pub fn learn_serving(&mut self, shard: ShardId, term: u64, replica: u64) -> bool {
+        let Some(place) = self.map.shards.get(&shard).filter(|place| has(place, replica)) else {
             return false;
         };
         if place.leader.is_some_and(|(_, known)| term < known) {
@@ -157,9 +161,9 @@ impl Directory {
     }
 
     /// This node has no replica of `shard` any more: it does not lead it. Returns whether the map changed.
-    pub fn leave(&mut self, shard: u32) -> bool {
+    pub fn leave(&mut self, shard: ShardId) -> bool {
         let me = self.me;
-        let Some(place) = self.map.shards.get_mut(shard as usize) else { return false };
+        let Some(place) = self.map.shards.get_mut(&shard) else { return false };
         let left = place.leader.take_if(|(leader, _)| *leader == me).is_some();
         if left {
             self.serving.remove(&shard);
@@ -170,16 +174,16 @@ impl Directory {
 
     /// Whether the leader of `shard`, as far as the map knows it, has said that it serves, and can:
     /// it answers, and so does a majority.
-    pub fn is_served(&self, shard: u32) -> bool {
-        let Some(place) = self.map.shards.get(shard as usize) else { return false };
+    pub fn is_served(&self, shard: ShardId) -> bool {
+        let Some(place) = self.map.shards.get(&shard) else { return false };
         let serves = place.leader.is_some_and(|(_, term)| self.serving.get(&shard) == Some(&term));
         serves && place.has_quorum() && place.leader_place().is_some_and(|leader| place.answers(leader))
     }
 
     /// Whether the replicas of `shard` on other nodes are a majority, as far as they answer: without it nobody can
     /// lead once this node is gone.
-    pub fn can_spare_me(&self, shard: u32) -> bool {
-        let Some(place) = self.map.shards.get(shard as usize) else { return false };
+    pub fn can_spare_me(&self, shard: ShardId) -> bool {
+        let Some(place) = self.map.shards.get(&shard) else { return false };
         let others =
             place.replicas.iter().filter(|replica| replica.node != self.me && place.answers(replica));
         2 * others.count() > place.replicas.len()
@@ -248,15 +252,15 @@ mod tests {
         let map = topology(3, 3, 3).slot_map();
         assert_eq!(map.shard_of(0), Some(0));
         assert_eq!(map.shard_of(16383), Some(2));
-        let place = &map.shards[1];
+        let place = &map.shards[&1];
         let addresses: Vec<String> =
             place.replicas.iter().map(|replica| replica.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.1:7102", "127.0.0.1:7202", "127.0.0.1:7002"]);
         // Written down: a change would give every replica of every cluster a new name.
-        assert_eq!(map.shards[0].replicas[0].name, "3e1c0883443197a6044aa2e87ff67b5950a5d760");
+        assert_eq!(map.shards[&0].replicas[0].name, "3e1c0883443197a6044aa2e87ff67b5950a5d760");
         let mut names: Vec<&str> = map
             .shards
-            .iter()
+            .values()
             .flat_map(|shard| &shard.replicas)
             .map(|replica| replica.name.as_str())
             .collect();
@@ -279,7 +283,7 @@ mod tests {
         assert!(!directory.is_served(0));
         assert!(!directory.learn_serving(0, 7, 99), "no replica of the shard");
         assert!(!directory.learn_serving(9, 7, 1), "no shard");
-        assert_eq!(directory.map().shards[0].leader, Some((3, 6)));
+        assert_eq!(directory.map().shards[&0].leader, Some((3, 6)));
     }
 
     #[test]
@@ -331,10 +335,10 @@ mod tests {
         assert!(!directory.check_silence(1000));
         assert!(!directory.heard(2, 900), "it was not failed");
         assert!(directory.check_silence(1500));
-        assert_eq!(directory.map().shards[0].failed, [3]);
+        assert_eq!(directory.map().shards[&0].failed, [3]);
         assert!(!directory.check_silence(1600), "no news");
         assert!(directory.heard(3, 1700));
-        assert!(directory.map().shards.iter().all(|shard| shard.failed.is_empty()));
+        assert!(directory.map().shards.values().all(|shard| shard.failed.is_empty()));
         assert!(!directory.heard(77, 1700), "no such node");
         assert!(directory.lost(2), "known at once");
         assert!(!directory.check_silence(1800) && !directory.lost(2), "no news");

@@ -42,7 +42,7 @@ pub use newer::newer_entry;
 pub use terms::TermRuns;
 
 /// Which group; the same number as its shard. One is reserved, see [`RESERVED_GROUP`].
-pub type GroupId = u32;
+pub type GroupId = moonraft_router::ShardId;
 
 /// No shard has this number: the log keeps a record of its own under it, that it has a ledger.
 pub const RESERVED_GROUP: GroupId = GroupId::MAX;

@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use moonraft_router::SlotMap;
 use tokio::{net::TcpListener, task::LocalSet};
 
 use super::{
@@ -186,7 +185,7 @@ impl Housing {
 
     fn spawn(&self, seat: Seat) -> io::Result<JoinHandle<()>> {
         let (node, shard) = (Arc::clone(&self.node), seat.replica.shard);
-        let born_with = vec![SlotMap::even_range(shard as usize, self.topology.shards() as usize)];
+        let born_with = vec![self.topology.born_with(shard)];
         let settings = ShardSettings {
             shard,
             born_with,

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use moonraft_proto::peer::{Joining, LeaderHint};
-use moonraft_router::{Network, SlotMap};
+use moonraft_router::{Network, ShardId, SlotMap};
 use tokio::sync::Notify;
 
 use super::replicas::Replicas;
@@ -71,13 +71,13 @@ impl KnownCluster {
     }
 
     /// This node's consensus says who leads `shard`.
-    pub fn learn_leader(&self, shard: u32, term: u64, replica: u64) {
+    pub fn learn_leader(&self, shard: ShardId, term: u64, replica: u64) {
         self.change(|directory| directory.learn_leader(shard, term, replica));
         self.led().retain(|hint| hint.shard != shard || hint.term == term);
     }
 
     /// This node's replica leads `shard` and serves.
-    pub fn lead(&self, shard: u32, term: u64, replica: u64) {
+    pub fn lead(&self, shard: ShardId, term: u64, replica: u64) {
         self.change(|directory| directory.learn_serving(shard, term, replica));
         let mut led = self.led();
         led.retain(|hint| hint.shard != shard);
@@ -87,12 +87,12 @@ impl KnownCluster {
     }
 
     /// This node's replica does not lead `shard` any more.
-    pub fn follow(&self, shard: u32) {
+    pub fn follow(&self, shard: ShardId) {
         self.led().retain(|hint| hint.shard != shard);
     }
 
     /// This node has no replica of `shard` any more.
-    pub fn leave(&self, shard: u32) {
+    pub fn leave(&self, shard: ShardId) {
         self.follow(shard);
         self.join(shard, None);
         self.change(|directory| directory.leave(shard));
@@ -126,7 +126,7 @@ impl KnownCluster {
     }
 
     /// This node's replica of `shard` wants to be a voter, under this id, or is one.
-    pub fn join(&self, shard: u32, replica: Option<u64>) {
+    pub fn join(&self, shard: ShardId, replica: Option<u64>) {
         let mut joining = self.joining.lock().expect("no thread panics holding it");
         match replica {
             Some(replica) => joining.insert(shard, replica),
@@ -146,20 +146,20 @@ impl KnownCluster {
     }
 
     /// Whether the leaders of these shards are known and have said that they serve.
-    pub fn all_served(&self, mut shards: impl Iterator<Item = u32>) -> bool {
+    pub fn all_served(&self, mut shards: impl Iterator<Item = ShardId>) -> bool {
         let directory = self.directory();
         shards.all(|shard| directory.is_served(shard))
     }
 
     /// Whether the leader of `shard` is known not to be `replica`, and has said that it serves.
-    pub fn is_served_by_another(&self, shard: u32, replica: u64) -> bool {
+    pub fn is_served_by_another(&self, shard: ShardId, replica: u64) -> bool {
         let directory = self.directory();
-        let leader = directory.map().shards.get(shard as usize).and_then(|place| place.leader);
+        let leader = directory.map().shards.get(&shard).and_then(|place| place.leader);
         leader.is_some_and(|(leader, _)| leader != replica) && directory.is_served(shard)
     }
 
     /// Whether other nodes could lead `shard` without this one.
-    pub fn can_spare_this_node(&self, shard: u32) -> bool {
+    pub fn can_spare_this_node(&self, shard: ShardId) -> bool {
         self.directory().can_spare_me(shard)
     }
 

@@ -63,7 +63,7 @@ impl Core {
     pub(super) fn leader_answers(&self) -> bool {
         let Standing::Following { leader: Some(leader) } = self.standing else { return false };
         let map = self.surroundings.map(Network::Inside);
-        let Some(place) = map.shards.get(self.settings.shard as usize) else { return true };
+        let Some(place) = map.shards.get(&self.settings.shard) else { return true };
         let leader = place.replicas.iter().find(|it| it.replica == leader);
         leader.is_none_or(|leader| place.answers(leader))
     }
@@ -90,7 +90,7 @@ impl Core {
         let born_with = || self.settings.born_with.first().map(|&(first, _)| first);
         let Some(slot) = slot.or_else(owned).or_else(born_with) else { return Redirect::Down };
         let shard = match map.shard_of(slot) {
-            Some(shard) => &map.shards[shard],
+            Some(shard) => &map.shards[&shard],
             None => return Redirect::NotServed,
         };
         let here = self.ownership(slot) != Ownership::Foreign;
@@ -116,7 +116,7 @@ impl Core {
 
     /// The place of this replica in the map.
     pub(super) fn place(&self, map: &SlotMap) -> Option<ReplicaPlace> {
-        let shard = map.shards.get(self.settings.shard as usize)?;
+        let shard = map.shards.get(&self.settings.shard)?;
         shard.replicas.iter().find(|place| place.replica == self.settings.replica).cloned()
     }
 }

@@ -1,6 +1,7 @@
 //! What a shard is set to.
 
 use moonraft_proto::resp;
+use moonraft_router::ShardId;
 
 use super::clock::Bounds;
 use crate::{keyspace::Limits, script};
@@ -8,8 +9,8 @@ use crate::{keyspace::Limits, script};
 /// What does not change while a shard runs.
 #[derive(Clone, Debug)]
 pub struct ShardSettings {
-    /// Number of the shard.
-    pub shard: u32,
+    /// Name of the shard.
+    pub shard: ShardId,
     /// The slots that its log begins with, both ends included, as the cluster file says.
     pub born_with: Vec<(u16, u16)>,
     /// This replica's Raft id.

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use moonraft_router::{ReplicaPlace, ShardPlace, SlotMap};
+use moonraft_router::{ReplicaPlace, ShardId, ShardPlace, SlotMap};
 
 use super::super::{Client, client::Standing};
 
 /// The cluster, seen from one replica.
 pub(in crate::command) struct ClusterView {
     map: Arc<SlotMap>,
-    /// Shard number and replica id of the one who looks.
-    me: (usize, u64),
+    /// Shard and replica id of the one who looks.
+    me: (ShardId, u64),
     /// The term it leads, if it does.
     leading: Option<u64>,
     /// The last entry it has applied.
@@ -23,8 +23,8 @@ pub(in crate::command) struct ClusterView {
 /// A shard, as it is seen.
 #[derive(Clone, Copy)]
 pub(in crate::command) struct Shard<'a> {
-    /// Its number.
-    pub number: usize,
+    /// Its name.
+    pub id: ShardId,
     /// Its slots and replicas.
     pub place: &'a ShardPlace,
     /// Id of the replica that is shown as master.
@@ -67,7 +67,7 @@ impl ClusterView {
             Standing::Leading { term, .. } => Some(term),
             Standing::Following { .. } => None,
         };
-        let me = (replica.shard as usize, replica.replica);
+        let me = (replica.shard, replica.replica);
         Self {
             map: client.map(),
             me,
@@ -77,27 +77,26 @@ impl ClusterView {
         }
     }
 
-    fn shard(&self, number: usize) -> Shard<'_> {
-        let place = &self.map.shards[number];
+    fn shard<'a>(&self, id: ShardId, place: &'a ShardPlace) -> Shard<'a> {
         let known = place.leader.map_or(0, |(_, term)| term);
         let (master, term) = match self.leading {
-            Some(term) if number == self.me.0 && (known <= term || place.leader_place().is_none()) => {
+            Some(term) if id == self.me.0 && (known <= term || place.leader_place().is_none()) => {
                 (self.me.1, term)
             }
             _ => (place.master_place().map_or(0, |master| master.replica), known),
         };
-        Shard { number, place, master, term }
+        Shard { id, place, master, term }
     }
 
-    /// All shards, by number.
+    /// All shards, by name.
     pub fn shards(&self) -> impl Iterator<Item = Shard<'_>> {
-        (0..self.map.shards.len()).map(|number| self.shard(number))
+        self.map.shards.iter().map(|(&id, place)| self.shard(id, place))
     }
 
     /// Whether, as far as is known here, a shard can serve: a majority of its replicas lives on nodes that
     /// answer, and nobody is told that it has no leader.
     pub fn is_served(&self, shard: &Shard<'_>) -> bool {
-        shard.place.has_quorum() && !(self.leaderless && shard.number == self.me.0)
+        shard.place.has_quorum() && !(self.leaderless && shard.id == self.me.0)
     }
 
     /// All replicas, shard by shard.
@@ -107,7 +106,7 @@ impl ClusterView {
 
     /// The shard of the one who looks.
     pub fn my_shard(&self) -> Option<Shard<'_>> {
-        (self.me.0 < self.map.shards.len()).then(|| self.shard(self.me.0))
+        self.map.shards.get(&self.me.0).map(|place| self.shard(self.me.0, place))
     }
 
     /// The term of its shard's leader.
@@ -117,13 +116,13 @@ impl ClusterView {
 
     /// Whether this is the one who looks.
     pub fn is_me(&self, member: &Member<'_>) -> bool {
-        (member.shard.number, member.place.replica) == self.me
+        (member.shard.id, member.place.replica) == self.me
     }
 
     /// How far a replica's log goes, as far as is known here: of its own shard a
     /// replica knows what is committed, of others nothing.
     pub fn offset(&self, member: &Member<'_>) -> u64 {
-        if member.shard.number == self.me.0 { self.applied } else { 0 }
+        if member.shard.id == self.me.0 { self.applied } else { 0 }
     }
 }
 
@@ -167,7 +166,7 @@ pub(in crate::command) fn is_ip(host: &str) -> bool {
 }
 
 /// The 40 hexadecimal digits by which tools know a shard: the same on all nodes.
-pub(in crate::command) fn shard_id(shard: u32) -> String {
+pub(in crate::command) fn shard_id(shard: ShardId) -> String {
     hexadecimal_id(&format!("shard {shard}"))
 }
 

@@ -99,7 +99,7 @@ impl Incoming {
         for &Joining { shard, replica } in joining {
             let replica = ReplicaId(replica);
             let of_shard = self.topology.nodes_of(shard).any(|entry| entry.id == sender);
-            if shard < self.topology.shards() && of_shard && replica.node() == sender {
+            if self.topology.shards().contains(&shard) && of_shard && replica.node() == sender {
                 self.driver.send(Input::JoinWanted { group: shard, replica });
             }
         }

@@ -191,13 +191,13 @@ async fn a_node_whose_streams_have_ended_counts_as_failed_until_it_is_heard_agai
     let (topology, listener) = pair().await;
     let address = listener.local_addr().unwrap();
     let ear = listen(&topology, 2, listener).await;
-    let failed = || ear.cluster.map(Network::Inside).shards[0].failed.clone();
+    let failed = || ear.cluster.map(Network::Inside).shards[&0].failed.clone();
     let mut lanes = Vec::new();
     for term in 1..=2 {
         let leaders = vec![LeaderHint { shard: 0, term, replica: 1 }];
         let hint = frames::envelope(&Envelope { leaders, ..Envelope::default() });
         lanes.push(say(address, &[frames::hello(topology.name(), 1), hint]).await);
-        until(|| ear.cluster.map(Network::Inside).shards[0].leader == Some((1, term))).await;
+        until(|| ear.cluster.map(Network::Inside).shards[&0].leader == Some((1, term))).await;
     }
     let mut last = lanes.pop().unwrap();
     last.shutdown().await.unwrap();
@@ -340,7 +340,7 @@ async fn published_messages_reach_the_shards_they_are_for_and_hints_the_view() {
     mouth.outgoing.send_raft(vec![message(1, 8)]); // in the same lane, so heard after it
     heard(&ear, 1).await;
     assert!(ear.cluster.all_served([0].into_iter()));
-    assert_eq!(ear.cluster.map(Network::Inside).shards[0].leader, Some((1, 3)));
+    assert_eq!(ear.cluster.map(Network::Inside).shards[&0].leader, Some((1, 3)));
 }
 
 /// What a build from before there were formats says first.

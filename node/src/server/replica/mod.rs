@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     config::{Reads, Settings},
-    consensus::Input,
+    consensus::{Input, ShardId},
     keyspace::{Limits, stream::NodeLimits},
     replica::Intake,
     script,
@@ -58,7 +58,7 @@ pub struct Replica {
     node: Arc<NodeShared>,
     /// Itself, as other threads see it.
     handle: Arc<ReplicaHandle>,
-    number: u32,
+    number: ShardId,
     is_turn_due: Cell<bool>,
     turn: Notify,
     /// Connections with replies that are written at the end of the turn.

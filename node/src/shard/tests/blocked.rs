@@ -215,7 +215,7 @@ fn who_waits_for_a_key_of_a_slot_that_goes_is_sent_after_it() {
     let unit = shard.shard.store_mut().end_unit();
     shard.shard.settle_unit(unit);
     for (at, slots) in [(0, (0, 7628)), (1, (7629, 7629))] {
-        shard.world.map.borrow_mut().shards[at].slots = vec![slots];
+        shard.world.map.borrow_mut().shards.get_mut(&at).unwrap().slots = vec![slots];
     }
     shard.end_turn();
     assert_eq!(shard.read(client), "", "it may be taken back");

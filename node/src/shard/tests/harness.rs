@@ -165,8 +165,8 @@ pub(crate) fn two_shards() -> SlotMap {
         leader: Some((leader, 1)),
         failed: vec![],
     };
-    let shards = vec![shard((0, LAST_OWN_SLOT), 7001, 1), shard((LAST_OWN_SLOT + 1, 16_383), 7002, 2)];
-    SlotMap { epoch: 1, shards }
+    let shards = [shard((0, LAST_OWN_SLOT), 7001, 1), shard((LAST_OWN_SLOT + 1, 16_383), 7002, 2)];
+    SlotMap { epoch: 1, shards: (0..).zip(shards).collect() }
 }
 
 impl ShardHarness {

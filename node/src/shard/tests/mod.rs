@@ -1029,7 +1029,7 @@ fn the_cluster_is_shown_from_the_leader() {
 #[test]
 fn a_shard_without_a_known_leader_leaves_no_hole() {
     let mut shard = ShardHarness::following_with(ShardSettings::default());
-    shard.world.map.borrow_mut().shards.iter_mut().for_each(|shard| shard.leader = None);
+    shard.world.map.borrow_mut().shards.values_mut().for_each(|shard| shard.leader = None);
     let client = shard.connect();
     let nodes = shard.send(client, "CLUSTER NODES");
     assert_eq!(nodes.matches("master").count(), 2);

@@ -107,8 +107,9 @@ fn a_slot_that_changes_hands_is_neither_served_nor_sent_elsewhere_until_that_is_
         assert_eq!(shard.send(client, request), "", "{request}");
         assert_eq!(shard.send(other, "GET a"), "nil", "the other slots are served");
         assert_eq!(shard.proposals.len(), 1);
-        shard.world.map.borrow_mut().shards[0].slots = vec![(0, SLOT_K - 1), (SLOT_K + 1, LAST_OWN_SLOT)];
-        shard.world.map.borrow_mut().shards[1].slots.push((SLOT_K, SLOT_K));
+        shard.world.map.borrow_mut().shards.get_mut(&0).unwrap().slots =
+            vec![(0, SLOT_K - 1), (SLOT_K + 1, LAST_OWN_SLOT)];
+        shard.world.map.borrow_mut().shards.get_mut(&1).unwrap().slots.push((SLOT_K, SLOT_K));
         shard.commit_all();
         assert_eq!(shard.read(client), "-MOVED 7629 127.0.0.1:7102", "{request}");
     }

@@ -81,7 +81,7 @@ impl World {
 
     pub(super) fn begin(&mut self, client: usize, request: Request) {
         let shard = match request.slot() {
-            Ok(slot) => self.nodes[0].map.borrow().shard_of(slot).expect("all slots are served"),
+            Ok(slot) => self.nodes[0].map.borrow().shard_of(slot).expect("all slots are served") as usize,
             Err(shard) => shard,
         };
         let node = self.rng.random_range(0..self.nodes.len());

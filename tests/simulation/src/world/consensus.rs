@@ -186,7 +186,7 @@ impl World {
                     self.note_leader(node, shard, term);
                 }
                 let mut map = SlotMap::clone(&self.nodes[node].map.borrow());
-                if map.learn_leader(shard as usize, term, leader) {
+                if map.learn_leader(shard, term, leader) {
                     *self.nodes[node].map.borrow_mut() = Arc::new(map);
                 }
             }

@@ -153,7 +153,7 @@ fn slot_map(nodes: usize, shards: usize) -> SlotMap {
         leader: None,
         failed: vec![],
     };
-    SlotMap { epoch: 0, shards: (0..shards).map(shard).collect() }
+    SlotMap { epoch: 0, shards: (0..).zip((0..shards).map(shard)).collect() }
 }
 
 fn shard_port(node: usize, shard: usize) -> u16 {
