@@ -5,6 +5,7 @@ back (`format-max`), all that is written can be read by both builds; then the sh
 the older build does not start any more.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,10 @@ pytestmark = [
     # The older server may have to be built first.
     pytest.mark.timeout(900),
 ]
+
+# What the build under test reads and writes, as it is told there.
+ENTRIES = Path(__file__).parents[3] / "proto" / "src" / "entry.rs"
+NEWEST_FORMAT = int(re.search(r"NEWEST_FORMAT: u8 = (\d+);", ENTRIES.read_text())[1])
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +89,7 @@ def test_a_cluster_goes_to_a_newer_build_and_back_and_there_again(own_cluster, o
             restart(node, loads, arguments=["--set", "format-max=1"])
         agreed(cluster, 1)
         cluster.configure("format-max", "255")
-        eventually(lambda: agreed(cluster, 3), what="the shards agree on the newer format")
+        eventually(lambda: agreed(cluster, NEWEST_FORMAT), what="the shards agree on the newer format")
         wait_for_progress(loads)
         outcomes = [load.stop() for load in loads]
     finally:
@@ -111,7 +116,7 @@ def the_older_build_is_refused(cluster, older):
     assert "build reads up to format 1. Start the build that wrote it, or a newer one" in last.process.output()
     last.directory.rename(last.directory.with_suffix(".aside"))
     last.launch()
-    refused = "the cluster has agreed on format 3, and node 3 reads up to format 1. Start a newer build there"
+    refused = f"the cluster has agreed on format {NEWEST_FORMAT}, and node 3 reads up to format 1. Start a newer build there"
     eventually(lambda: refused in last.process.output(), what="it tells why it is not heard")
     last.stop()
     last.directory.rename(last.directory.with_suffix(".empty"))
