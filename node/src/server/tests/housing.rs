@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    hint::black_box,
     net::TcpListener,
     process::Command,
     sync::{
@@ -35,14 +36,31 @@ fn is_alone(name: &str) -> bool {
     false
 }
 
-/// What a process has taken of the system: threads by name, descriptors.
-fn taken_of_the_system() -> (Vec<String>, usize) {
-    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    // One that is about to end may have no name any more.
-    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
-    let mut threads: Vec<String> = tasks.filter_map(name).collect();
-    threads.sort_unstable();
-    (threads, fs::read_dir("/proc/self/fd").unwrap().count())
+/// What a process has taken of the system.
+#[derive(Debug, PartialEq)]
+struct Taken {
+    /// By name.
+    threads: Vec<String>,
+    /// Files that are open, connections, ports.
+    descriptors: usize,
+    /// Of the node's directory: see [`files`].
+    files: BTreeSet<String>,
+}
+
+impl Taken {
+    fn now(directory: &Path) -> Self {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+        // One that is about to end may have no name any more.
+        let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+        let mut threads: Vec<String> = tasks.filter_map(name).collect();
+        threads.sort_unstable();
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
+        Self { threads, descriptors, files: files(directory) }
+    }
+
+    fn counts(&self) -> [usize; 3] {
+        [self.threads.len(), self.descriptors, self.files.len()]
+    }
 }
 
 /// The files of a node but for its log's and the first shard's snapshots, which tell of how much was written.
@@ -80,6 +98,10 @@ struct Node {
 
 /// What the threads that stay may have counted on their own.
 const UNSETTLED_BYTES: u64 = 256 << 10;
+/// What a thread frees after it has settled, its marks and its begin, is not counted: some 500 bytes.
+const BYTES_EACH: u64 = 768;
+/// A replica comes and goes so often while bytes are counted.
+const TIMES: u32 = 1000;
 /// The shard that comes and goes.
 const SHARD: u32 = 1;
 /// A key of it.
@@ -124,15 +146,25 @@ impl Node {
         assert!(page(&self.cluster, "/metrics").contains("moonraft_raft_serving{shard=\"1\"}"));
     }
 
-    /// Opens and closes it `times` times; every so often it lives in between.
-    fn come_and_go(&self, times: u32, data: &Path) {
+    /// Opens and closes it `times` times; every so often it lives in between. Each time `leak` may leave something.
+    fn come_and_go(&self, times: u32, data: &Path, leak: Leak) {
         for time in 0..times {
             self.open();
             if time % 100 == 0 {
                 self.live(data);
             }
             self.close(Data::Removed);
+            leak(data);
         }
+    }
+
+    /// How many bytes more than allowed are taken after the replica came and went.
+    fn bytes_left(&self, data: &Path, leak: Leak) -> u64 {
+        let before = moonraft_allocator::taken();
+        self.come_and_go(TIMES, data, leak);
+        let taken = moonraft_allocator::taken().saturating_sub(before);
+        eprintln!("{} bytes a time", taken / u64::from(TIMES));
+        taken.saturating_sub(u64::from(TIMES) * BYTES_EACH + UNSETTLED_BYTES)
     }
 
     /// The first shard serves writes, one after the other, from now on until it is told to end.
@@ -149,34 +181,61 @@ impl Node {
     }
 }
 
+/// Leaves something, with the node's directory at hand.
+type Leak = fn(&Path);
+
+/// Leaves nothing.
+const NOTHING: Leak = |_| {};
+
+/// A node whose second shard has gone, and what is made once is there; and its directory.
+fn settled_node(place: &Path) -> (Node, std::path::PathBuf) {
+    let (node, data) = (Node::start(place), place.join("1"));
+    node.close(Data::Removed);
+    node.come_and_go(10, &data, NOTHING);
+    (node, data)
+}
+
 #[test]
 fn a_replica_that_comes_and_goes_a_thousand_times_leaves_nothing() {
     if !is_alone("a_replica_that_comes_and_goes_a_thousand_times_leaves_nothing") {
         return;
     }
     let place = tempfile::tempdir().unwrap();
-    let data = place.path().join("1");
-    let node = Node::start(place.path());
-    node.close(Data::Removed);
+    let (node, data) = settled_node(place.path());
     assert!(!page(&node.cluster, "/metrics").contains("{shard=\"1\"}"), "its figures went with it");
-    node.come_and_go(10, &data); // what is made once is there
-    let (system, kept) = (taken_of_the_system(), files(&data));
-
-    let before = moonraft_allocator::taken();
-    node.come_and_go(300, &data);
-    let after = moonraft_allocator::taken();
-    // What a thread frees after it has settled, its marks and its begin, is not counted: some 500 bytes.
-    assert!(after < before + 300 * 1024 + UNSETTLED_BYTES, "{} bytes more", after - before);
+    let before = Taken::now(&data);
+    assert_eq!(node.bytes_left(&data, NOTHING), 0);
 
     let writes = node.begin_writes();
-    for _ in 0..7 {
+    for _ in 0..3 {
         let before = writes.count.load(Ordering::Relaxed);
-        node.come_and_go(100, &data);
+        node.come_and_go(100, &data, NOTHING);
         wait_until("the other shard serves", || writes.count.load(Ordering::Relaxed) > before);
     }
     writes.ends.store(true, Ordering::Relaxed);
-    wait_until("no thread and no descriptor is left", || taken_of_the_system() == system);
-    assert_eq!(files(&data), kept);
+    wait_until("no thread, no descriptor and no file is left", || Taken::now(&data) == before);
+    node::stop(vec![node.running]);
+}
+
+#[test]
+fn a_thread_a_file_a_port_or_bytes_that_are_left_would_be_seen() {
+    if !is_alone("a_thread_a_file_a_port_or_bytes_that_are_left_would_be_seen") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (node, data) = settled_node(place.path());
+    let leaks: [(Leak, [usize; 3]); 3] = [
+        (|_| drop(std::thread::spawn(std::thread::park)), [1, 0, 0]),
+        (|_| std::mem::forget(TcpListener::bind(("127.0.0.1", 0)).unwrap()), [0, 1, 0]),
+        (|data| fs::write(data.join("left"), "").unwrap(), [0, 0, 1]),
+    ];
+    let mut left = Taken::now(&data).counts();
+    for (leak, leaves) in leaks {
+        node.come_and_go(1, &data, leak);
+        left = std::array::from_fn(|kind| left[kind] + leaves[kind]);
+        wait_until("just that is left", || Taken::now(&data).counts() == left);
+    }
+    assert!(node.bytes_left(&data, |_| std::mem::forget(black_box(vec![0_u8; 1024]))) > 0, "a KiB a time");
     node::stop(vec![node.running]);
 }
 
