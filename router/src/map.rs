@@ -129,7 +129,7 @@ impl SlotMap {
     pub fn shard_of(&self, slot: u16) -> Option<ShardId> {
         let serves =
             |shard: &ShardPlace| shard.slots.iter().any(|&(first, last)| (first..=last).contains(&slot));
-        self.shards.iter().find(|(_, shard)| serves(shard)).map(|(&shard, _)| shard)
+        self.shards.iter().find(|&(_, shard)| serves(shard)).map(|(&shard, _)| shard)
     }
 
     /// Takes a hint of who leads a shard. Returns whether the map changed.

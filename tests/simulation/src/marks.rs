@@ -14,6 +14,7 @@ pub const ALL: &[&str] = &[
     "leadership sent home",
     "votes asked for when the connection to the leader broke",
     "leader heard though the connection to it broke",
+    "node known not to answer",
     // The log.
     "conflicting entries replaced",
     "entries read back from the disk",

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use moonraft::{
     consensus::{Consensus, GroupSettings, GroupStatus, Input, LeaseCell, ReplicaId, ShardTimes},
-    control::{Topology, birth::Birth},
+    control::{Directory, Topology, birth::Birth},
     log::{LogWrites, RecoveredGroup},
     replica::{DiskHealth, Dispatch, Install, Intake, Message, Notice, Progress},
     shard::{Busy, BusyShard, Errand, Outcome, ProcessFacts, Shard, ShardSettings, State, Surroundings},
@@ -160,6 +160,10 @@ pub struct Running {
     pub wakes_at: u64,
     /// Groups it led in this life.
     pub led: BTreeSet<u32>,
+    /// What it knows of the cluster.
+    pub directory: Directory,
+    /// The shards that it leads and serves, each with its term.
+    pub serves: BTreeMap<u32, u64>,
     /// The snapshot of each shard that is being written: its number, its chunks; none if it has failed.
     pub writing: BTreeMap<u32, (u64, Option<Vec<Bytes>>)>,
     /// When the thread that writes snapshots has done all that it was told.
@@ -209,6 +213,10 @@ pub struct Start<'a> {
     pub shard: &'a ShardSettings,
     /// Numbers of consensus.
     pub consensus: &'a moonraft::consensus::Settings,
+    /// The cluster file's word.
+    pub topology: &'a Topology,
+    /// A node that is silent for longer counts as failed.
+    pub silence_ns_max: u64,
     /// What is drawn at random, by shard.
     pub seeds: Vec<u64>,
 }
@@ -219,6 +227,8 @@ impl Node {
     pub fn start(&mut self, start: &Start<'_>) -> (bool, Vec<(usize, Install)>) {
         self.life += 1;
         let recovered = self.disk.log.recover();
+        let directory = Directory::new(start.topology, self.id, start.silence_ns_max, self.clock.boot_ns());
+        *self.map.borrow_mut() = Arc::new(directory.map().clone());
         let leases: Vec<Arc<LeaseCell>> = start.seeds.iter().map(|_| Arc::default()).collect();
         let errands: Vec<Rc<Errands>> = start.seeds.iter().map(|_| Rc::default()).collect();
         let shards = start.seeds.iter().enumerate().map(|(shard, &seed)| {
@@ -235,7 +245,7 @@ impl Node {
             };
             let settings = ShardSettings {
                 shard: group,
-                born_with: vec![SlotMap::even_range(shard, start.seeds.len())],
+                born_with: vec![start.topology.born_with(group)],
                 replica: self.id,
                 node: self.id,
                 ..start.shard.clone()
@@ -263,6 +273,8 @@ impl Node {
             syncing: None,
             wakes_at: 0,
             led: BTreeSet::new(),
+            directory,
+            serves: BTreeMap::new(),
             writing: BTreeMap::new(),
             written_at: 0,
         });

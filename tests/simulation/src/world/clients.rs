@@ -6,7 +6,7 @@ use moonraft::shard::{SessionId, Standing};
 use moonraft_router::Network;
 use rand::RngExt;
 
-use super::{CALM_PATIENCE, Event, MS, World};
+use super::{CALM_PATIENCE, Event, FIRST_PORT, MS, World};
 use crate::{
     history::{Answer, Grant, Operation, TimeReading},
     jobs::{Added, Seen},
@@ -358,7 +358,8 @@ impl World {
     }
 
     fn client_moves(&mut self, client: usize, request: &Request, port: u16) {
-        let (node, shard) = (usize::from(port - 7000) / 100, usize::from(port) % 100);
+        let place = usize::from(port - FIRST_PORT);
+        let (node, shard) = (place / 100, place % 100);
         let state = &mut self.clients[client];
         if shard != state.target.1 {
             self.wrong = Some(format!("{request:?} was redirected to shard {shard}"));

@@ -1,7 +1,5 @@
 //! The consensus thread of each node: its turns, its writes, what it tells.
 
-use std::sync::Arc;
-
 use moonraft::{
     consensus::Input,
     control::birth::Memory,
@@ -9,7 +7,6 @@ use moonraft::{
     replica::{Dispatch, Install, Message, Notice},
     shard::Event as ShardEvent,
 };
-use moonraft_router::SlotMap;
 use rand::RngExt;
 
 use super::{Event, World, network::Parcel};
@@ -185,12 +182,18 @@ impl World {
                 if leader == self.nodes[node].id {
                     self.note_leader(node, shard, term);
                 }
-                let mut map = SlotMap::clone(&self.nodes[node].map.borrow());
-                if map.learn_leader(shard, term, leader) {
-                    *self.nodes[node].map.borrow_mut() = Arc::new(map);
+                self.learn(node, |directory, _| directory.learn_leader(shard, term, leader));
+                self.follow(node, shard, Some(term));
+            }
+            Notice::Follows(shard) => self.follow(node, shard, None),
+            Notice::Serves { shard, term } => {
+                let me = self.nodes[node].id;
+                self.learn(node, |directory, _| directory.learn_serving(shard, term, me));
+                if let Some(running) = &mut self.nodes[node].running {
+                    running.serves.insert(shard, term);
+                    self.say_hints(node);
                 }
             }
-            Notice::Follows(_) | Notice::Serves { .. } => {}
             Notice::Members { group, members, joins, .. } => {
                 self.members_changed(node, group, &members, joins.is_some());
             }
@@ -216,6 +219,13 @@ impl World {
                 assert_eq!(file.term, *term, "a snapshot file is named by index and term");
             }
             Message::Event(_) => {}
+        }
+    }
+
+    /// A node serves a shard no more, unless it is in this term.
+    fn follow(&mut self, node: usize, shard: u32, but_in: Option<u64>) {
+        if let Some(running) = &mut self.nodes[node].running {
+            running.serves.retain(|&other, term| other != shard || Some(*term) == but_in);
         }
     }
 

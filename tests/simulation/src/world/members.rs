@@ -79,13 +79,20 @@ impl World {
         if self.is_paused(node) {
             return self.at(self.nodes[node].paused_until, Event::TellHints(node, life));
         }
+        self.learn(node, |directory, now| directory.check_silence(now));
+        self.say_hints(node);
+        self.after(HINT_TICKS * self.consensus.tick_ms * MS, Event::TellHints(node, life));
+    }
+
+    /// To all other nodes, now.
+    pub(super) fn say_hints(&mut self, node: usize) {
         let format = self.own_format(node);
         let replica = self.nodes[node].replica();
         let Some(running) = &self.nodes[node].running else { return };
         let is_fit = running.health.is_fit(self.nodes[node].clock.boot_ns());
         let joining = running.joining.iter().copied().collect();
-        self.send_to_all(node, &Parcel::Hints { replica, is_fit, format, joining });
-        self.after(HINT_TICKS * self.consensus.tick_ms * MS, Event::TellHints(node, life));
+        let serves = running.serves.iter().map(|(&shard, &term)| (shard, term)).collect();
+        self.send_to_all(node, &Parcel::Hints { replica, is_fit, format, joining, serves });
     }
 
     /// The members of a group changed, as a replica of it sees them.

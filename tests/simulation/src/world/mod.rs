@@ -7,6 +7,7 @@
 //! * `settings`, `weather`: what a run is made of, drawn from its seed;
 //! * `nodes`, `consensus`, `shards`, `snapshots`: the product, driven as the server
 //!   drives it;
+//! * `directory`: what each node knows of the others;
 //! * `network`, `clients`, `publications`: who talks to it, and who listens;
 //! * `faults`, `members`, `builds`: what is done to it;
 //! * `checks`: how a run ends, and what must be true then.
@@ -15,6 +16,7 @@ mod builds;
 mod checks;
 mod clients;
 mod consensus;
+mod directory;
 mod faults;
 mod members;
 mod network;
@@ -54,6 +56,8 @@ use self::{
 use crate::{disk, history::History, node::Node, workload::QUEUES};
 
 const MS: u64 = 1_000_000;
+/// Of the first shard at the first node; a node's are 100 above those of the node before.
+const FIRST_PORT: u16 = 7001;
 /// Once faults have ended, a client gives a request up after this time.
 const CALM_PATIENCE: u64 = 3000 * MS;
 /// Once faults have ended, every shard must serve within this time.
@@ -174,7 +178,7 @@ pub fn run(settings: &Settings) -> Result<Report, String> {
 
 /// The cluster file's word: every node has a replica of every shard.
 fn topology(nodes: usize, shards: usize) -> Topology {
-    Topology::new(ClusterFile::local(nodes as u32, shards as u32, 7001).expect("it is a small cluster"))
+    Topology::new(ClusterFile::local(nodes as u32, shards as u32, FIRST_PORT).expect("it is a small cluster"))
 }
 
 impl World {
@@ -198,8 +202,9 @@ impl World {
             weather.errand = [2, 20, 200][of_errands.random_range(0..3)] * MS;
         }
         let drifting = rng.random_bool(0.5);
+        let topology = topology(count, shards);
         let nodes: Vec<Node> =
-            (0..count).map(|index| nodes::new_node(&mut rng, &now, index, count, shards, drifting)).collect();
+            (0..count).map(|index| nodes::new_node(&mut rng, &now, index, &topology, drifting)).collect();
         let clients = (0..rng.random_range(2..10))
             .map(|_| Client::new(rng.random_bool(weather.stubborn), rng.random_range(0..count)));
         let clients: Vec<Client> = clients.collect();
@@ -211,7 +216,7 @@ impl World {
             weather,
             nodes,
             shards,
-            topology: topology(count, shards),
+            topology,
             cut: BTreeSet::new(),
             clients,
             waiting: BTreeMap::new(),

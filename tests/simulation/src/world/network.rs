@@ -16,8 +16,9 @@ use crate::{marks::mark, node::Told};
 pub(super) enum Parcel {
     /// To one of its groups.
     Raft(PeerMessage),
-    /// A node is fit to lead or is not, would agree on this format, and wants to be a voter of these groups.
-    Hints { replica: ReplicaId, is_fit: bool, format: u8, joining: Vec<u32> },
+    /// A node is fit to lead or is not, would agree on this format, wants to be a voter of these groups, and serves these
+    /// shards, each in this term.
+    Hints { replica: ReplicaId, is_fit: bool, format: u8, joining: Vec<u32>, serves: Vec<(u32, u64)> },
     /// Published on a shard.
     Published(u32, Vec<Publication>),
     /// A node, in this life, asks what is known of it.
@@ -79,6 +80,7 @@ impl World {
     /// It may be back by then, and the link whole: connections break without a reason too.
     pub(super) fn connection_breaks(&mut self, from: usize, to: usize) {
         let node = self.nodes[to].id;
+        self.learn(from, |directory, _| directory.lost(node));
         self.input(from, Input::Unreachable { node });
     }
 
@@ -104,7 +106,8 @@ impl World {
         }
         match *parcel {
             Parcel::Raft(message) => self.input(node, Input::Message(message)),
-            Parcel::Hints { replica, is_fit, format, joining } => {
+            Parcel::Hints { replica, is_fit, format, joining, serves } => {
+                self.hear_hints(node, replica.node(), &serves);
                 for group in joining {
                     self.input(node, Input::JoinWanted { group, replica });
                 }

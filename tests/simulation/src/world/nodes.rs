@@ -7,11 +7,11 @@ use std::{
 };
 
 use moonraft::{
+    control::Topology,
     replica::Message,
     shard::{DiskRoom, Event as ShardEvent},
 };
 use moonraft_proto::entry::FIRST_FORMAT;
-use moonraft_router::{Address, ReplicaPlace, ShardPlace, SlotMap};
 use rand::{RngExt, rngs::StdRng};
 
 use super::{Event, MS, SHARD_TICK, World};
@@ -30,7 +30,13 @@ impl World {
         self.miss(node);
         self.choose_build(node);
         let seeds = (0..self.shards).map(|_| self.rng.random()).collect();
-        let start = Start { shard: &self.shard_settings, consensus: &self.consensus, seeds };
+        let start = Start {
+            shard: &self.shard_settings,
+            consensus: &self.consensus,
+            topology: &self.topology,
+            silence_ns_max: self.silence_ns_max(),
+            seeds,
+        };
         let (has_begun, snapshots) = self.nodes[node].start(&start);
         let life = self.nodes[node].life;
         for (shard, install) in snapshots {
@@ -115,8 +121,7 @@ pub(super) fn new_node(
     rng: &mut StdRng,
     now: &Rc<Cell<u64>>,
     index: usize,
-    count: usize,
-    shards: usize,
+    topology: &Topology,
     drifting: bool,
 ) -> Node {
     // Two clocks differ by less than the 10 % that leases allow for.
@@ -131,31 +136,9 @@ pub(super) fn new_node(
         reads: FIRST_FORMAT,
         disk: Disk::default(),
         clock: Rc::new(clock),
-        map: Rc::new(RefCell::new(Arc::new(slot_map(count, shards)))),
+        map: Rc::new(RefCell::new(Arc::new(topology.slot_map()))),
         kills: Rc::default(),
         used_bytes: Rc::default(),
         running: None,
     }
-}
-
-fn slot_map(nodes: usize, shards: usize) -> SlotMap {
-    let place = |node: usize, shard: usize| ReplicaPlace {
-        replica: node as u64 + 1,
-        node: node as u64 + 1,
-        name: format!("{node:020x}{shard:020x}"),
-        address: Address { host: "sim".into(), port: shard_port(node, shard) },
-        outside: None,
-        peer_port: 1,
-    };
-    let shard = |shard: usize| ShardPlace {
-        slots: vec![SlotMap::even_range(shard, shards)],
-        replicas: (0..nodes).map(|node| place(node, shard)).collect(),
-        leader: None,
-        failed: vec![],
-    };
-    SlotMap { epoch: 0, shards: (0..).zip((0..shards).map(shard)).collect() }
-}
-
-fn shard_port(node: usize, shard: usize) -> u16 {
-    (7000 + 100 * node + shard) as u16
 }
