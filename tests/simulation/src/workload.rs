@@ -24,6 +24,8 @@ pub enum Way {
     Watch,
     /// One append, in a script that publishes the number as well.
     Announce,
+    /// One number, which is what the function of a library returns: written by loading another, read by a call.
+    Library,
 }
 
 /// A request in the making.
@@ -153,15 +155,17 @@ pub struct Mix {
 }
 
 /// Kinds of requests that [`Request::draw`] knows.
-pub const REQUEST_KINDS: usize = 18;
-/// The places of jobs, announcements, streams and queues among them.
+pub const REQUEST_KINDS: usize = 19;
+/// The places of jobs, announcements, streams, queues and libraries among them.
 pub const JOBS: usize = 12;
 /// See there.
 pub const ANNOUNCEMENTS: usize = 13;
 /// See there.
 pub const STREAMS: usize = 16;
-/// See there; the last.
+/// See there; from here on weights are not drawn with the others.
 pub const QUEUES: usize = 17;
+/// See there.
+pub const LIBRARIES: usize = 18;
 
 const COMPARE_AND_SET: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('set', KEYS[1], ARGV[2]) return 1 end return 0";
@@ -279,6 +283,7 @@ impl Request {
             STREAMS => Request::Stream(which, stream(rng, unique)),
             14 => Request::Lock(format!("lock{which}"), unique, rng.random_range(100..1500)),
             QUEUES => queue(rng, which, unique),
+            LIBRARIES => Request::Keys(Way::Library, vec![library(rng, which, unique)]),
             _ => Request::Time(rng.random_range(0..shards)),
         }
     }
@@ -405,6 +410,7 @@ impl Request {
             Way::Commands => actions.len().max(1),
             Way::Block if actions.is_empty() => 5, // a job is moved, and both lists are read
             Way::Block => actions.len() + 2,
+            Way::Library => 4, // a key is read before, which says where the block belongs
             Way::Watch if second => actions.len() - self.reads() + 2,
             Way::Watch => 1 + self.reads(),
         };
@@ -455,6 +461,42 @@ pub fn twins_of(which: u32, shards: usize) -> [String; 2] {
 /// The two lists of a pair.
 fn pair_of(pair: u32) -> [String; 2] {
     ["todo", "done"].map(|name| format!("{{tag{pair}}}{name}"))
+}
+
+/// The key beside which a library is kept: what its function returns counts as the key's value.
+pub fn library_of(which: u32) -> String {
+    format!("{{tag{which}}}library")
+}
+
+fn library(rng: &mut StdRng, which: u32, unique: u64) -> (String, Action) {
+    (library_of(which), if rng.random_bool(0.4) { Action::Write(unique) } else { Action::Read })
+}
+
+/// Loads a library or calls its function, in a block that a key sends where its shard is.
+fn library_words(key: &str, action: &Action) -> [Vec<String>; 4] {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<String>>();
+    // Names of libraries hold letters and digits only.
+    let name: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
+    let what = match action {
+        Action::Write(number) => {
+            let body = format!("callback=function() return '{number}' end, flags={{'no-writes'}}");
+            let text =
+                format!("#!lua name={name}\nredis.register_function{{function_name='{name}', {body}}}");
+            words(&["FUNCTION", "LOAD", "REPLACE", &text])
+        }
+        _ => words(&["FCALL_RO", &name, "1", key]),
+    };
+    [words(&["MULTI"]), words(&["GET", key]), what, words(&["EXEC"])]
+}
+
+/// What the block told: a library that was never loaded holds nothing.
+fn library_meaning(actions: &[(String, Action)], mut executed: Vec<Value>) -> Meaning {
+    let told = match executed.pop() {
+        Some(Value::Bulk(_)) if !actions[0].1.only_reads() => Value::Status("OK".into()),
+        Some(Value::Error(error)) if error == "ERR Function not found" => Value::Nil,
+        other => other.unwrap_or(Value::Nil),
+    };
+    answers(actions, vec![told])
 }
 
 fn queue_of(which: u32) -> String {
@@ -687,6 +729,10 @@ fn keys_bytes(way: Way, actions: &[(String, Action)], second: bool, text_bytes: 
             let all = ["EVAL", ANNOUNCE, "1", key, &words[2], CHANNEL, &n.to_string()];
             pack(&mut out, all.map(str::to_owned).into_iter());
         }
+        (Way::Library, _) => {
+            let (key, action) = &actions[0];
+            library_words(key, action).into_iter().for_each(|words| pack(&mut out, words.into_iter()));
+        }
         (Way::Listed, _) => {
             // What a script declares is removed before it looks, if it has expired.
             let declared = format!("{}-", actions[0].0);
@@ -725,6 +771,7 @@ fn keys_meaning(
             all.map_or_else(|| wrong(&replies), Meaning::Watched)
         }
         _ => match replies.pop() {
+            Some(Value::Array(all)) if way == Way::Library => library_meaning(actions, all),
             Some(Value::Array(all)) => {
                 answers(if way == Way::Watch { &actions[reads..] } else { actions }, all)
             }

@@ -10,7 +10,7 @@ use crate::{
     marks::mark,
     node::Node,
     streams::Ask,
-    workload::{Jobs, NUMBERS_EACH, Queue, Request, Way, twins_of},
+    workload::{Jobs, NUMBERS_EACH, Queue, Request, Way, library_of, twins_of},
 };
 
 impl World {
@@ -161,6 +161,7 @@ fn last_requests(keys: u32, shards: usize) -> VecDeque<Request> {
             Request::Jobs(which, Jobs::Count),
             Request::Queue(which, Queue::Look),
             Request::Stream(which, Ask::Look),
+            Request::Keys(Way::Library, vec![read(library_of(which))]),
             Request::Keys(Way::Commands, vec![read(format!("register{which}"))]),
             Request::Keys(Way::Commands, vec![read(tag("fleeting"))]),
         ]

@@ -368,7 +368,7 @@ impl World {
         if state.by_leader && !request.may_wait() {
             mark("redirect in place of a reply whose batch was overwritten");
             match request.way() {
-                Way::Block => mark("block redirected after it was executed"),
+                Way::Block | Way::Library => mark("block redirected after it was executed"),
                 Way::Script | Way::Listed => mark("script redirected after it was executed"),
                 Way::Commands | Way::Watch | Way::Announce => {}
             }

@@ -53,7 +53,12 @@ use self::{
     snapshots::{Installation, Task, Transfer},
     weather::Weather,
 };
-use crate::{disk, history::History, node::Node, workload::QUEUES};
+use crate::{
+    disk,
+    history::History,
+    node::Node,
+    workload::{LIBRARIES, QUEUES},
+};
 
 const MS: u64 = 1_000_000;
 /// Of the first shard at the first node; a node's are 100 above those of the node before.
@@ -193,6 +198,7 @@ impl World {
             &weather,
             settings.fault == Some(Fault::ServedBeforeCommit),
         );
+        weather.mix.weights[LIBRARIES] = weather::weight_of_libraries(settings.seed, &weather);
         let (consensus, mut shard_settings) = settings::product_settings(&mut rng, settings.fault, &weather);
         // Of its own, so that runs without it are what they were.
         let mut of_errands = StdRng::seed_from_u64(!settings.seed);

@@ -92,6 +92,14 @@ pub(super) fn weight_of_queues(seed: u64, weather: &Weather, always: bool) -> u3
     if always || !is_for_leases && rng.random_bool(0.35) { rng.random_range(5..25) } else { 0 }
 }
 
+/// The same of libraries of functions.
+pub(super) fn weight_of_libraries(seed: u64, weather: &Weather) -> u32 {
+    const OWN: u64 = 0x11b2_a21e;
+    let mut rng = StdRng::seed_from_u64(seed ^ OWN);
+    let is_for_leases = weather.mix.weights[JOBS] == 0 && weather.mix.weights[ANNOUNCEMENTS] == 0;
+    if !is_for_leases && rng.random_bool(0.3) { rng.random_range(5..20) } else { 0 }
+}
+
 /// Draws the weather of a run; `for_leases`: that of leases, always.
 pub(super) fn weather(rng: &mut StdRng, for_leases: bool) -> Weather {
     if rng.random_bool(0.2) || for_leases {
