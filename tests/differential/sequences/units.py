@@ -105,13 +105,27 @@ class Units:
 
     def _request(self, nested=False):
         while True:
-            if self.is_by_chance and self.draw.random() < 0.06:
-                return self.drawer.request(self.draw.choice(self.chance))
+            if self.is_by_chance and self.draw.random() < 0.08:
+                return self._undetermined()
             (group,) = self.draw.choices(self.groups, self.weights)
             name = self.draw.choice(self.rows[group])
             if self.draw.random() >= SELDOM.get(name, 1) or (nested and group == "transactions"):
                 continue
             return self.drawer.request(name)
+
+    def _undetermined(self):
+        """What chance or a clock decides."""
+        key = lambda group: self.draw.choice(KEYS[group]).encode()
+        soon = b"%d" % self.draw.randrange(1, 60)
+        of_time = (
+            (b"XADD", key("stream"), b"*", b"f", b"v"),
+            (b"SET", key("string"), b"v", b"PX", soon),
+            (b"PEXPIRE", self._own_key(), soon),
+            (b"XREADGROUP", b"GROUP", b"g", b"c", b"STREAMS", key("stream"), b">"),
+        )
+        if self.draw.random() < 0.4:
+            return self.draw.choice(of_time)
+        return self.drawer.request(self.draw.choice(self.chance))
 
     def _block(self):
         steps = [Step((b"MULTI",))]
