@@ -24,7 +24,7 @@ from collection_bytes import BATCH, start_moonraft, start_redis  # noqa: E402
 PARTS = 4
 FILLED_AT_ONCE = 500
 # Of requests that look at all elements there are fewer.
-ELEMENTS_SEEN_MAX = 20_000_000
+ELEMENTS_SEEN_MAX = 400_000
 # Above this a row is named.
 RATIO_MAX = 1.2
 
