@@ -33,12 +33,7 @@ impl Keyspace {
             | Effect::HashRemove { key, .. }
             | Effect::SetRemove { key, .. }
             | Effect::SortedRemove { key, .. } => self.watched.touch(key),
-            // Who reads as a member of a group that goes is told so.
-            Effect::Stream {
-                key,
-                change: StreamChange::Add { .. } | StreamChange::Set { .. } | StreamChange::GroupRemove { .. },
-            } => self.watched.announce(key),
-            Effect::Stream { key, .. } => self.watched.touch(key),
+            Effect::Stream { key, change } => self.hear_of_stream(key, change),
             _ => effect.key().into_iter().for_each(|key| self.watched.announce(key)),
         }
         match *effect {
@@ -211,6 +206,18 @@ impl Keyspace {
                 Undo::Function { library: library.into(), name: name.into(), before }
             }
             _ => unreachable!("only effects about libraries are passed on"),
+        }
+    }
+
+    /// What is heard of a change of a stream. As in Redis, who watches it minds its entries, not its groups nor ids; who
+    /// reads as a member of a group that goes is told so.
+    fn hear_of_stream(&mut self, key: &[u8], change: StreamChange<'_>) {
+        match change {
+            StreamChange::Add { .. } => self.watched.announce(key),
+            StreamChange::Delete { .. } | StreamChange::Trim { .. } => self.watched.touch(key),
+            StreamChange::Set { .. } if self.get(key).is_none() => self.watched.announce(key),
+            StreamChange::Set { .. } | StreamChange::GroupRemove { .. } => self.watched.tell(key),
+            _ => {}
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! This is the one place where changes are heard: executed, applied as a follower, undone, or installed by a snapshot.
 //!
-//! * Every change of a watched key counts. A client remembers the number it saw; its `EXEC` fails if it is another one
+//! * Every change of a watched key counts, but for those of a stream's groups. A client remembers the number it saw; its `EXEC` fails if it is another one
 //!   by then. Only that an expired key is removed is none: whoever saw it there sees by the clock that it is gone, and to
 //!   others nothing has changed.
 //! * Of a key that requests wait for it is news when something may have come to it, or when it may have gone. News are
@@ -106,21 +106,28 @@ impl Watched {
 
     /// `key` has changed, but nothing has come to it that was not there.
     pub fn touch(&mut self, key: &[u8]) {
-        self.hear(key, false);
+        self.hear(key, true, false);
     }
 
     /// `key` has changed: something may have come to it, or it may be gone.
     pub fn announce(&mut self, key: &[u8]) {
-        self.hear(key, true);
+        self.hear(key, true, true);
     }
 
-    fn hear(&mut self, key: &[u8], is_news: bool) {
+    /// There is news for requests that wait, and no change to who watches `key`.
+    pub fn tell(&mut self, key: &[u8]) {
+        self.hear(key, false, true);
+    }
+
+    fn hear(&mut self, key: &[u8], is_change: bool, is_news: bool) {
         if self.keys.is_empty() {
             return;
         }
         if let Some(watch) = self.keys.get_mut(key) {
-            self.changes += 1;
-            watch.changed = self.changes;
+            if is_change {
+                self.changes += 1;
+                watch.changed = self.changes;
+            }
             if is_news && watch.waiters > 0 && !std::mem::replace(&mut watch.is_news, true) {
                 self.news.push_back(Blob::new(key));
             }

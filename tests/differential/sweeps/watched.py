@@ -232,6 +232,39 @@ SITUATIONS = """
 {k}s | set {k}s 10 ex 1000 ; persist {k}s
 {k}s | setex {k}s 0 1
 {k}s | lpush {k}s 1
+{k}x | xadd {k}x 9-0 f v
+{k}x | xadd {k}x 1-0 f v
+{k}x | xadd {k}x nomkstream maxlen 1 9-0 f v
+{k}n | xadd {k}n nomkstream 9-0 f v
+{k}n | xadd {k}n 9-0 f v
+{k}x | xdel {k}x 1-0
+{k}x | xdel {k}x 9-0
+{k}x | xtrim {k}x maxlen 3
+{k}x | xtrim {k}x maxlen 2
+{k}x | xsetid {k}x 3-0
+{k}x | xsetid {k}x 5-0
+{k}x | xgroup create {k}x h 0
+{k}x | xgroup create {k}x h $ mkstream
+{k}n | xgroup create {k}n h $ mkstream
+{k}n | xgroup create {k}n h $
+{k}x | xgroup setid {k}x g 0
+{k}x | xgroup setid {k}x g 9-0 entriesread 7
+{k}x | xgroup destroy {k}x g
+{k}x | xgroup destroy {k}x nope
+{k}x | xgroup createconsumer {k}x g e
+{k}x | xgroup createconsumer {k}x g c
+{k}x | xgroup delconsumer {k}x g c
+{k}x | xgroup delconsumer {k}x g e
+{k}x | xack {k}x g 1-0
+{k}x | xack {k}x g 9-0
+{k}x | xclaim {k}x g d 0 1-0
+{k}x | xclaim {k}x g d 0 1-0 lastid 7-0
+{k}x | xautoclaim {k}x g d 0 0
+{k}x | xreadgroup group g c streams {k}x >
+{k}x | xreadgroup group g c noack streams {k}x >
+{k}x | xreadgroup group g c streams {k}x 0
+{k}x | xreadgroup group g new streams {k}x 9-0
+{k}x | xread streams {k}x 0
 {k}s | script flush
 {k}s | config set timeout 0
 """
