@@ -125,8 +125,9 @@ def main():
     for elements in map(int, arguments.elements.split(",")):
         for server in servers:
             server.client.query("FLUSHALL")
-            for words in fillers(elements):
-                server.client.query(*words)
+            requests = list(fillers(elements))
+            for start in range(0, len(requests), BATCH):
+                server.client.query_all(requests[start : start + BATCH])
         print(f"\n| µs of CPU a request, {elements} elements | Redis | Moonraft | ratio |\n| --- | ---: | ---: | ---: |")
         for kind, (words_of, seen) in kinds(elements).items():
             requests = max(min(arguments.requests, ELEMENTS_SEEN_MAX // seen), 40)
