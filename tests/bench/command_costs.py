@@ -130,7 +130,7 @@ def main():
                 server.client.query_all(requests[start : start + BATCH])
         print(f"\n| µs of CPU a request, {elements} elements | Redis | Moonraft | ratio |\n| --- | ---: | ---: | ---: |")
         for kind, (words_of, seen) in kinds(elements).items():
-            requests = max(min(arguments.requests, ELEMENTS_SEEN_MAX // seen), 40)
+            requests = max(min(arguments.requests, ELEMENTS_SEEN_MAX // seen), 2 * PARTS)
             theirs, ours = measure(servers, words_of, requests)
             ratio = ours / theirs if theirs else float("inf")
             print(f"| {kind} | {theirs:.1f} | {ours:.1f} | {ratio:.2f} |", flush=True)
