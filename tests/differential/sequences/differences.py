@@ -64,12 +64,6 @@ REASONS = (
         expected="not allowed from script",
         ends=True,
     ),
-    Reason(
-        r"SORT",
-        "BY and GET are taken where all keys are of the slot, as in 7.4",
-        expected="option of SORT denied",
-        ends=True,
-    ),
 )
 
 

@@ -3,6 +3,8 @@
 _EACH = """local out, at = {}, 1
 while at <= #ARGV do
   local n = tonumber(ARGV[at])
+  -- Arguments of another meaning, while a sequence is made shorter, must not keep it running.
+  if not n or n < 0 then break end
   out[#out + 1] = redis.%s(unpack(ARGV, at + 1, at + n))
   at = at + n + 1
 end
