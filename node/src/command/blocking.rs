@@ -14,6 +14,7 @@ use super::{
     arguments::timeout_ms,
     key_specs::uses,
     list::{self, pop_any, pop_some, popping, shift},
+    work,
     zset::pop as sorted,
 };
 use crate::keyspace::{Awaited, Tx, Wish};
@@ -52,6 +53,7 @@ pub const COMMANDS: &[Command] = &[
         keys: COUNTED,
         flags: &[Flag::Blocking],
         run: Run::Write(blmpop),
+        work: Some(work::popped),
         ..LIST
     },
     Command { name: "blpop", run: Run::Write(|tx, words| pop(tx, words, list::End::Head)), ..LIST },
@@ -63,6 +65,7 @@ pub const COMMANDS: &[Command] = &[
         keys: COUNTED,
         flags: &[Flag::Blocking],
         run: Run::Write(bzmpop),
+        work: Some(work::popped),
         ..SORTED
     },
     Command {

@@ -7,6 +7,7 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::{integer, integer32, is, room_for},
     key_specs::{KeyFlag, uses},
+    survey::Survey,
     work,
 };
 use crate::{
@@ -54,6 +55,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(2),
         keys: Keys::None,
         flags: &[Flag::Dangerous],
+        survey: Some(|words| Some(Survey::matching(words[1]))),
         run: Run::Read(keys),
         tips: &["request_policy:all_shards", "nondeterministic_output_order"],
         ..ROW
@@ -131,23 +133,14 @@ fn type_of<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     Ok(Reply::status(tx.value(words[1]).map_or("none", |value| value.type_name())))
 }
 
-/// `KEYS pattern`
-///
-/// A pattern with a hash tag looks at one slot.
+/// `KEYS pattern`, of all keys at once: see [`super::survey`].
 fn keys<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    let pattern = words[1];
-    let all = glob::is_everything(pattern);
-    let wanted = |entry: &&Entry| (all || glob::matches(pattern, &entry.key)) && tx.is_live(&entry.object);
-    let name = |entry: &'a Entry| Reply::bulk(&*entry.key);
     // One more is too many.
     let parts_max = tx.limits().reply_bytes_max / Weight::PART_BYTES;
-    let some = parts_max.saturating_add(1);
-    let names: Vec<_> = match glob::slot_of_matches(pattern) {
-        Some(slot) => tx.whole().slot_entries(slot).filter(wanted).map(name).take(some).collect(),
-        None => tx.whole().entries().filter(wanted).map(name).take(some).collect(),
-    };
-    room_for(tx, names.len())?;
-    Ok(Reply::Array(names))
+    let survey = Survey { count_max: parts_max.saturating_add(1), ..Survey::matching(words[1]) };
+    let found = survey.all(tx);
+    room_for(tx, found.len())?;
+    Ok(Reply::Array(found.into_iter().map(|entry| Reply::bulk(&*entry.key)).collect()))
 }
 
 /// What `SCAN`, `SSCAN` and their like may be asked for.
@@ -211,12 +204,15 @@ pub(super) fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
     Reply::Array(vec![Reply::text(next.to_string()), Reply::Array(found)])
 }
 
+/// Keys that one `SCAN` looks at, whatever its `COUNT`: the cursor tells that there are more.
+const SCANNED_MAX: usize = 10_000;
+
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 fn scan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let from = cursor(words[1])?;
     let options = scan_options(&words[2..], true)?;
 
-    let (entries, next) = tx.whole().scan(from, options.count);
+    let (entries, next) = tx.whole().scan(from, options.count.min(SCANNED_MAX));
     let of_type =
         |entry: &&Entry| options.type_name.is_none_or(|name| is(name, entry.object.value.type_name()));
     let wanted = entries.into_iter().filter(of_type).filter(|entry| options.matches(&entry.key));
@@ -228,6 +224,8 @@ fn scan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 fn randomkey<'a>(tx: &'a Tx, _words: &[&'a [u8]]) -> Outcome<'a> {
     /// So many expired keys are met before any key that lives will do.
     const TRIES_MAX: usize = 100;
+    /// And so many are looked at before it is as good as none: next to all have expired.
+    const LOOKED_AT_MAX: usize = 10_000;
     let keyspace = tx.whole();
     for _ in 0..TRIES_MAX {
         let Some(entry) = keyspace.draw(|end| tx.random_below(end)) else { break };
@@ -235,7 +233,7 @@ fn randomkey<'a>(tx: &'a Tx, _words: &[&'a [u8]]) -> Outcome<'a> {
             return Ok(Reply::bulk(&*entry.key));
         }
     }
-    let any = keyspace.entries().find(|entry| tx.is_live(&entry.object));
+    let any = keyspace.entries().take(LOOKED_AT_MAX).find(|entry| tx.is_live(&entry.object));
     Ok(Reply::bulk_or_null(any.map(|entry| &*entry.key)))
 }
 

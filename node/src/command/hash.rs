@@ -131,6 +131,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: &[Flag::Random],
         run: Run::Read(hscan),
+        work: Some(work::scanned),
         tips: &["nondeterministic_output"],
         ..ROW
     },

@@ -8,6 +8,7 @@ use super::{
     arguments::{integer, is},
     help::help,
     key_specs::uses,
+    work,
 };
 use crate::keyspace::{Object, Tx, entry_bytes};
 
@@ -43,6 +44,7 @@ pub const COMMANDS: &[Command] = &[
         keys: Keys::Range { first: 2, last: 2, step: 1 },
         key_flags: &[uses::LOOK],
         run: Run::Read(usage),
+        work: Some(work::sampled),
         tips: &[],
         ..ROW
     },

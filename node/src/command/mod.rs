@@ -20,6 +20,7 @@ pub mod request;
 pub mod session;
 pub mod slow_requests;
 pub mod statistics;
+pub mod survey;
 pub mod table;
 pub mod work;
 
@@ -68,6 +69,7 @@ pub use self::{
     client::Client,
     error::CommandError,
     request::{Request, Slots},
+    survey::{Survey, Surveys},
     table::{find, find_child, is_http, resolve, rows},
     work::Work,
 };
@@ -270,6 +272,8 @@ pub struct Command {
     pub narrowed_key_flags: Option<NarrowedKeyFlags>,
     /// How much a request works through. None: little, whatever its keys hold.
     pub work: Option<Work>,
+    /// What a request looks for among all keys, or those of a slot. None: it looks at no more than its own.
+    pub survey: Option<Surveys>,
     /// Whether a request with these words looks at keys that it does not name. None: it does not.
     pub forms_keys: Option<FormsKeys>,
     /// Whether a request with these words asks by an option to be blocked, which a script may not. None: by none.
@@ -298,6 +302,7 @@ impl Command {
         key_flags: &[],
         narrowed_key_flags: None,
         work: None,
+        survey: None,
         forms_keys: None,
         asks_to_block: None,
         categories: &[],

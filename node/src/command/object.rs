@@ -5,6 +5,7 @@ use moonraft_router::Keys;
 
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::parse_integer, key_specs::uses, rdb,
+    work,
 };
 use crate::keyspace::{
     Tx, Value,
@@ -63,9 +64,10 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(2),
         keys: Keys::Range { first: 2, last: -1, step: 1 },
         run: Run::Read(digest_value),
+        work: Some(work::values),
         ..DEBUG
     },
-    Command { name: "object", run: Run::Read(debug_object), ..DEBUG },
+    Command { name: "object", run: Run::Read(debug_object), work: Some(work::values), ..DEBUG },
     Command {
         parent: Some("debug"),
         family: Family::Server,

@@ -144,8 +144,8 @@ const WORDS: &[&[u8]] = &[
 const FURTHER_MAX: usize = 5;
 
 #[derive(Clone, Debug)]
-struct Request {
-    row: &'static Command,
+pub(super) struct Request {
+    pub row: &'static Command,
     words: Vec<usize>,
     keep: bool,
 }
@@ -156,7 +156,7 @@ impl std::fmt::Debug for Command {
     }
 }
 
-fn any_request() -> impl Strategy<Value = Request> {
+pub(super) fn any_request() -> impl Strategy<Value = Request> {
     let rows: Vec<&'static Command> = rows().filter(|row| is_on_data(row)).collect();
     let row = prop::sample::select(rows);
     // The word behind the name is a key, most often.
@@ -173,7 +173,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     )
 }
 
-fn words(request: &Request) -> Vec<&[u8]> {
+pub(super) fn words(request: &Request) -> Vec<&[u8]> {
     let names = request.row.parent.into_iter().chain([request.row.name]);
     names.map(str::as_bytes).chain(request.words.iter().map(|&at| WORDS[at])).collect()
 }
@@ -191,7 +191,7 @@ fn empty() -> Keyspace {
 }
 
 /// Keys of every type, each with something to find.
-fn populated() -> Keyspace {
+pub(super) fn populated() -> Keyspace {
     let mut keyspace = empty();
     populate_stream(&mut keyspace);
     keyspace.apply(&Effect::PutString { key: b"{k}a", value: b"10", expires_at: None });

@@ -20,7 +20,7 @@ const RESTORE: Command = Command {
     flags: &[Flag::DenyOom, Flag::Dangerous],
     key_flags: &[uses::STORE],
     run: Run::Write(restore),
-    work: Some(work::brought),
+    work: Some(work::read),
     ..ROW
 };
 

@@ -80,6 +80,10 @@ pub struct Queue {
     pub crosses_slots: bool,
     /// Whether one of its requests may change data or publish.
     pub writes: bool,
+    /// One of its requests may work through much, or it has many words.
+    pub may_be_large: bool,
+    /// Words of its requests.
+    pub words: usize,
     /// A request was refused: `EXEC` will be, too.
     pub broken: bool,
     /// Bytes of its words.

@@ -57,6 +57,11 @@ pub const COMMANDS: &[Command] = &[
 /// Options with words of their own behind them.
 const PATTERNS: &[(&str, usize)] = &[("by", 1), ("get", 1), ("limit", 2)];
 
+/// Keys that one request forms from patterns at most: they are looked up here and now, and each costs as much as a request.
+const FORMED_MAX: usize = 50_000;
+const TOO_MANY_FORMED: CommandError =
+    CommandError::text("ERR SORT would look up more than 50000 keys that it forms from patterns");
+
 /// By what to sort.
 #[derive(Clone, Copy)]
 enum By<'a> {
@@ -181,6 +186,10 @@ fn result<'a>(
 ) -> Result<Vec<Option<Cow<'a, [u8]>>>, CommandError> {
     let elements = sorted(tx, key, options)?;
     room_for(tx, elements.len().saturating_mul(options.get.len().max(1)))?;
+    let patterns = options.get.iter().filter(|&&pattern| pattern != b"#").count();
+    if elements.len().saturating_mul(patterns) > FORMED_MAX {
+        return Err(TOO_MANY_FORMED);
+    }
     if options.get.is_empty() {
         return Ok(elements.into_iter().map(Some).collect());
     }
@@ -227,6 +236,9 @@ fn sorted<'a>(tx: &'a Tx, key: &[u8], options: &Options<'_>) -> Result<Vec<Cow<'
         Some(_) => return Err(CommandError::WrongType),
     };
 
+    if matches!(by, By::Pattern(_)) && elements.len() > FORMED_MAX {
+        return Err(TOO_MANY_FORMED);
+    }
     let weigh: &dyn Fn(&[u8]) -> Option<&'a [u8]> = &|element| match by {
         By::Pattern(pattern) => formed(tx, pattern, element),
         By::Itself | By::Nothing => None,

@@ -36,6 +36,7 @@ pub const COMMANDS: &[Command] = &[
             if returns { uses::CHANGE } else { uses::STORE }
         }),
         run: Run::Write(set),
+        work: Some(work::brought_or_got),
         ..ROW
     },
     Command {
@@ -44,6 +45,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[&[KeyFlag::Overwrite, KeyFlag::Insert]],
         run: Run::Write(setnx),
+        work: Some(work::brought),
         ..ROW
     },
     Command {
@@ -52,6 +54,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE],
         run: Run::Write(setex),
+        work: Some(work::brought),
         ..ROW
     },
     Command {
@@ -60,6 +63,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE],
         run: Run::Write(psetex),
+        work: Some(work::brought),
         ..ROW
     },
     Command {
@@ -79,7 +83,14 @@ pub const COMMANDS: &[Command] = &[
         work: Some(work::values),
         ..ROW
     },
-    Command { name: "getex", arity: Arity::AtLeast(2), flags: &[Flag::Fast], run: Run::Write(getex), ..ROW },
+    Command {
+        name: "getex",
+        arity: Arity::AtLeast(2),
+        flags: &[Flag::Fast],
+        run: Run::Write(getex),
+        work: Some(work::values),
+        ..ROW
+    },
     Command {
         name: "mget",
         arity: Arity::AtLeast(2),
@@ -96,6 +107,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE],
         run: Run::Write(mset),
+        work: Some(work::brought),
         tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
         ..ROW
     },
@@ -106,6 +118,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[&[KeyFlag::Overwrite, KeyFlag::Insert]],
         run: Run::Write(msetnx),
+        work: Some(work::brought),
         tips: &["request_policy:multi_shard", "response_policy:agg_min"],
         ..ROW
     },
@@ -115,6 +128,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom, Flag::Fast],
         key_flags: &[uses::ADD],
         run: Run::Write(append),
+        work: Some(work::appended),
         ..ROW
     },
     Command {

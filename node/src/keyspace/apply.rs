@@ -246,8 +246,12 @@ impl Keyspace {
                 tables.push((slot, table));
             }
         }
-        self.deadlines.clear_slots(first, last);
-        Undo::Slots { tables }
+        // Of many keys one by one takes long.
+        let deadlines = (self.key_count == 0).then(|| std::mem::take(&mut self.deadlines));
+        if deadlines.is_none() {
+            self.deadlines.clear_slots(first, last);
+        }
+        Undo::Slots { tables, deadlines }
     }
 
     /// Makes `key` hold `object`, or nothing. Returns what it held.

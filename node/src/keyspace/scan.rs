@@ -23,6 +23,16 @@ pub fn position(name: &[u8]) -> u64 {
 }
 
 impl Keyspace {
+    /// About `count` entries of the cursor's slot from `cursor` on, and the cursor to go on with; 0 at the slot's end.
+    /// The cursor of a slot's first entry is the slot.
+    pub fn scan_slot(&self, cursor: u64, count: usize) -> (Vec<&Entry>, u64) {
+        let (slot, from) = (cursor % u64::from(SLOT_COUNT), cursor / u64::from(SLOT_COUNT));
+        let table = &self.tables[slot as usize];
+        let (piece, next) = table.scan(from, count, |entry| position(&entry.key));
+        let entries = piece.into_iter().map(|entry| &**entry).collect();
+        (entries, next.map_or(0, |next| next * u64::from(SLOT_COUNT) + slot))
+    }
+
     /// About `count` entries from `cursor` on, and the cursor to go on with.
     pub fn scan(&self, cursor: u64, count: usize) -> (Vec<&Entry>, u64) {
         let mut slot = (cursor % u64::from(SLOT_COUNT)) as u16;

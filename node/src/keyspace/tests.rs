@@ -270,7 +270,8 @@ impl Leader {
     }
 
     fn depose(&mut self) {
-        self.store.abandon();
+        let undos = self.store.abandon();
+        undos.into_iter().rev().for_each(|undo| self.store.keyspace_mut().undo(undo));
         for (_, _, open) in std::mem::take(&mut self.in_flight).into_iter().rev() {
             open.undos.into_iter().rev().for_each(|undo| self.store.keyspace_mut().undo(undo));
         }

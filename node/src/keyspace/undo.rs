@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    Blob, Keyspace, Object, SlotSet, SlotTable, Value,
+    Blob, Deadlines, Keyspace, Object, SlotSet, SlotTable, Value,
     libraries::{Function, Library},
     scripts::Sha1,
     stream::StreamUndo,
@@ -43,8 +43,8 @@ pub enum Undo {
     Emptied { key: Blob, expires_at: Option<u64>, last: Box<Undo>, empty: Value },
     /// What is at `to` was at `key`; `to` held this.
     Rename { key: Blob, to: Blob, before: Option<Object> },
-    /// These slots held these keys, which a walk may still have to write.
-    Slots { tables: Vec<(u16, Arc<SlotTable>)> },
+    /// These slots held these keys, which a walk may still have to write; when they expired, if no others are left.
+    Slots { tables: Vec<(u16, Arc<SlotTable>)>, deadlines: Option<Deadlines> },
     /// The shard served these slots.
     Owned { before: SlotSet },
     /// A script became known.
@@ -79,7 +79,7 @@ impl Undo {
             Self::Removed { before, .. } => before.len(),
             Self::Stream { change, .. } => change.items(),
             Self::Emptied { last, .. } => return last.is_slow_to_drop(),
-            Self::Slots { tables } => {
+            Self::Slots { tables, .. } => {
                 let entries = tables.iter().flat_map(|(_, table)| table.iter());
                 let mut sum = 0;
                 return entries.map(|entry| 1 + items(&entry.object.value)).any(|held| {
@@ -102,6 +102,17 @@ fn items(value: &Value) -> usize {
 }
 
 impl Keyspace {
+    /// The same. Returns what its key held, if that was replaced as a whole: it may be slow to drop.
+    pub fn take_back(&mut self, undo: Undo) -> Option<Object> {
+        let Undo::Object { key, before } = undo else {
+            self.undo(undo);
+            return None;
+        };
+        self.changes += 1;
+        self.watched.touch(&key);
+        self.replace(&key, before)
+    }
+
     /// Takes the newest effect back that has not been taken back yet.
     pub fn undo(&mut self, undo: Undo) {
         self.changes += 1;
@@ -126,7 +137,7 @@ impl Keyspace {
                 self.set_expiry(&key, expires_at);
                 self.undo(*last);
             }
-            Undo::Slots { tables } => self.restore_slots(tables),
+            Undo::Slots { tables, deadlines } => self.restore_slots(tables, deadlines),
             Undo::Owned { before } => self.owned = before,
             Undo::Format { before } => self.format = before,
             Undo::ScriptLoaded { name } => self.scripts.unload(&name),
@@ -177,7 +188,7 @@ impl Keyspace {
         }
     }
 
-    fn restore_slots(&mut self, tables: Vec<(u16, Arc<SlotTable>)>) {
+    fn restore_slots(&mut self, tables: Vec<(u16, Arc<SlotTable>)>, deadlines: Option<Deadlines>) {
         self.watched.announce_all();
         if tables.iter().any(|(_, table)| Arc::strong_count(table) > 1) {
             // Rare enough that the walk may begin again rather than know of tables that return.
@@ -187,7 +198,7 @@ impl Keyspace {
             let table = Arc::try_unwrap(table).expect("only a walk shares a table with an undo");
             self.pass_slot(slot);
             self.count_keys(slot, table.len() as isize);
-            for entry in &table {
+            for entry in table.iter().filter(|_| deadlines.is_none()) {
                 if let Some(at) = entry.object.deadline() {
                     let hash = self.hash(&entry.key);
                     self.deadlines.insert(at, slot, hash);
@@ -195,6 +206,9 @@ impl Keyspace {
             }
             let cleared = std::mem::replace(&mut self.tables[usize::from(slot)], table);
             assert!(cleared.is_empty(), "a cleared slot is empty when its clearing is undone");
+        }
+        if let Some(deadlines) = deadlines {
+            self.deadlines = deadlines;
         }
     }
 }

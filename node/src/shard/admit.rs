@@ -89,11 +89,11 @@ pub enum Reason {
     Loan(Blob),
     /// Something is lent.
     Loans,
-    /// It is to be executed elsewhere, where too many are.
+    /// It is to be executed elsewhere, or in steps, where too many are.
     Helper,
-    /// It is executed elsewhere.
+    /// It is executed elsewhere, or in steps.
     Errand,
-    /// A batch is applied in steps.
+    /// A batch is applied, or taken back, in steps.
     Applying,
     /// Its client leaves too many replies unread.
     Unread,
@@ -217,7 +217,7 @@ impl Core {
             && self.may_change(id, request)
         {
             Reason::InFlight
-        } else if self.applying.is_some() && self.is_on_data(id, request) {
+        } else if self.is_between_states() && self.is_on_data(id, request) {
             Reason::Applying
         } else {
             let by_loan = self.held_by_loan(id, request);

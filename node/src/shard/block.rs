@@ -1,11 +1,15 @@
 //! A `MULTI` block: its requests are queued, and `EXEC` runs them in one unit.
+//!
+//! A block that is not executed elsewhere ([`super::large_blocks`]) and goes on for longer than a script may is over its
+//! time as a script is ([`super::busy`]): between two of its requests others are told so, and who ends scripts ends it. Then
+//! nothing of it is left.
 
 use moonraft_proto::Reply;
 use moonraft_router::Redirect;
 
 use super::{
-    Core, SessionId, Shard,
-    admit::{Home, Via, keeps_to},
+    Busy, Core, SessionId, Shard,
+    admit::{Home, Reason, Via, keeps_to},
     monitors::Source,
 };
 use crate::command::{CommandError, Outcome, Request, Run, session::Queued};
@@ -40,14 +44,35 @@ impl Shard {
         if broken_watch {
             return Ok(Reply::NullArray);
         }
+        let replies = self.execute_block(id, &requests, &home);
+        self.wake(&Reason::Script); // who came meanwhile
+        replies
+    }
+
+    fn execute_block(&mut self, id: SessionId, requests: &[Request<'_>], home: &Home) -> Outcome<'static> {
+        const KILLED: CommandError =
+            CommandError::text("EXECABORT Transaction discarded because of: it was killed");
+        let started_ns = self.surroundings.boot_ns();
         let mut replies = Vec::with_capacity(requests.len());
-        for request in &requests {
+        for request in requests {
             if self.exceeded_limit().is_some() {
                 break; // it will be refused whole
             }
-            replies.push(self.execute_queued(id, request, &home));
+            if self.is_block_to_end(started_ns) {
+                self.store_mut().roll_back_unit();
+                return Err(KILLED);
+            }
+            replies.push(self.execute_queued(id, request, home));
         }
         Ok(Reply::Array(replies))
+    }
+
+    /// Lets clients be attended to if the block is over its time. Returns whether it is to end.
+    fn is_block_to_end(&mut self, started_ns: u64) -> bool {
+        let ran_ns = self.surroundings.boot_ns().saturating_sub(started_ns);
+        let is_busy = ran_ns > self.settings.busy_ms * 1_000_000;
+        let is_heard = is_busy || ran_ns > self.settings.heard_ms * 1_000_000;
+        is_heard && self.attend_clients(is_busy) == Busy::Kill
     }
 
     fn execute_queued(&mut self, id: SessionId, request: &Request<'_>, home: &Home) -> Reply<'static> {
@@ -83,12 +108,16 @@ impl Core {
         queue.crosses_slots |= request.slot().is_some_and(|slot| !keeps_to(&home, slot)) && !queue.broken;
         queue.slot = home.get();
         queue.writes |= writes;
+        queue.words += request.words.len();
+        queue.may_be_large |= request.command.work.is_some()
+            || request.command.is_read()
+            || queue.words > self.settings.large_elements;
         queue.requests.push(Queued::new(request));
         self.answer(id, &Reply::status("QUEUED"));
     }
 
     /// Whether a watched key has changed since, or its time has come.
-    fn is_watch_broken(&self, id: SessionId) -> bool {
+    pub(super) fn is_watch_broken(&self, id: SessionId) -> bool {
         let (store, watched) = (self.store(), &self.keyspace().watched);
         self.sessions[id].watches.iter().any(|it| {
             watched.last_change(&it.key) != Some(it.change) || it.was_there && !store.is_there(&it.key)

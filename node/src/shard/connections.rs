@@ -54,6 +54,7 @@ impl Core {
         self.unwatch(id);
         self.forget_wait(id);
         self.forget_blocked(id);
+        self.forget_survey(id);
         self.monitor(id, false);
         let session = self.sessions.remove(id);
         self.waiting.leave(id);

@@ -1,6 +1,6 @@
 //! A request that works through much, on its way to where it is executed, and what came of it.
 //!
-//! It is all that is needed: the request, the values of its keys, the limits. So whoever carries it out needs nothing
+//! It is all that is needed: the request, or those of a block, the values of its keys, the limits. So whoever carries it out needs nothing
 //! of the shard, which serves others meanwhile: see [`super::errands`].
 
 use bytes::BytesMut;
@@ -10,17 +10,19 @@ use moonraft_router::keys::KeyPositions;
 use super::{ShardSettings, execute::exceeded_limit};
 use crate::{
     command::{Command, Request, Slots},
-    keyspace::tx::{Borrowed, Loan},
+    keyspace::{
+        Store, Tx,
+        tx::{Borrowed, Loan},
+    },
 };
 
 /// See the module.
 pub struct Errand {
     /// Its number: the shard counts them.
     pub number: u64,
-    command: &'static Command,
-    words: Words,
-    keys: KeyPositions,
-    slots: Slots,
+    /// The request, or those of a block.
+    parts: Vec<Part>,
+    is_block: bool,
     loan: Loan,
     settings: ShardSettings,
     /// How its reply is written; `None`: its client wants none.
@@ -39,6 +41,52 @@ pub struct Outcome {
     pub weight: Weight,
     /// It again, if it is an error.
     pub error: Option<Reply<'static>>,
+    /// It has found nothing, and would wait: nothing was done.
+    pub waits: bool,
+    /// The requests of a block that were executed, each with its reply if that is an error.
+    pub called: Vec<(&'static Command, Option<Reply<'static>>)>,
+}
+
+/// One request.
+struct Part {
+    command: &'static Command,
+    words: Words,
+    keys: KeyPositions,
+    slots: Slots,
+}
+
+impl Part {
+    fn new(request: &Request<'_>) -> Self {
+        let Request { command, words, ref keys, slots } = *request;
+        Self { command, words: Words::new(words), keys: keys.clone(), slots }
+    }
+
+    fn execute<'t>(&'t self, words: &'t [&'t [u8]], tx: &'t mut Tx<'_>) -> Reply<'t> {
+        let Self { command, ref keys, slots, .. } = *self;
+        let request = Request { command, words, keys: keys.clone(), slots };
+        request.execute(tx).unwrap_or_else(Reply::from)
+    }
+}
+
+/// A reply on its way.
+#[derive(Default)]
+struct Written {
+    reply: BytesMut,
+    weight: Weight,
+    error: Option<Reply<'static>>,
+    waits: bool,
+    called: Vec<(&'static Command, Option<Reply<'static>>)>,
+}
+
+impl Written {
+    /// Puts a reply down, unless it is too large, or its client wants none.
+    fn put(&mut self, answer: &Reply<'_>, settings: &ShardSettings, protocol: Option<Protocol>) {
+        let Some(protocol) = protocol else { return };
+        self.weight = self.weight.and(answer.weight());
+        if self.weight.counted() <= settings.limits.reply_bytes_max {
+            answer.encode(protocol, &mut self.reply);
+        }
+    }
 }
 
 /// Words in one piece: there may be a million.
@@ -66,44 +114,72 @@ impl Words {
 }
 
 impl Errand {
-    /// A request with what its keys hold. Its client wants the reply written so, or none.
+    /// A request, or those of a block, with what their keys hold. Its client wants the reply written so, or none.
     pub fn new(
         number: u64,
-        request: &Request<'_>,
+        requests: &[Request<'_>],
+        is_block: bool,
         loan: Loan,
         settings: ShardSettings,
         protocol: Option<Protocol>,
     ) -> Self {
-        let Request { command, words, ref keys, slots } = *request;
-        let (words, keys) = (Words::new(words), keys.clone());
-        Self { number, command, words, keys, slots, loan, settings, protocol }
+        Self { number, parts: requests.iter().map(Part::new).collect(), is_block, loan, settings, protocol }
     }
 
     /// Carries it out.
     pub fn run(self) -> Outcome {
-        let Self { number, command, words, keys, slots, loan, settings, protocol } = self;
-        let words = words.all();
-        let request = Request { command, words: &words, keys, slots };
+        let Self { number, parts, is_block, loan, settings, protocol } = self;
         let mut borrowed = loan.open();
-        let mut tx = borrowed.store().tx();
-        let answer = request.execute(&mut tx).unwrap_or_else(Reply::from);
-        let mut error = answer.is_error().then(|| answer.clone().into_owned());
-        let mut weight = protocol.map_or(Weight::default(), |_| answer.weight());
-        let mut reply = BytesMut::new();
-        if let Some(protocol) = protocol.filter(|_| weight.counted() <= settings.limits.reply_bytes_max) {
-            answer.encode(protocol, &mut reply);
-        }
-        drop(answer);
-        if let Some(limit) = exceeded_limit(borrowed.store(), &settings, weight) {
-            borrowed.store().roll_back_unit();
+        let store = borrowed.store();
+        let mut written = match is_block {
+            true => run_block(&parts, store, &settings, protocol),
+            false => run_one(&parts[0], store, &settings, protocol),
+        };
+        if let Some(limit) = exceeded_limit(store, &settings, written.weight) {
+            store.roll_back_unit();
             let answer = Reply::from(limit);
-            reply.clear();
-            if let Some(protocol) = protocol {
-                answer.encode(protocol, &mut reply);
-            }
-            weight = answer.weight();
-            error = Some(answer);
+            written = Written { called: written.called, ..Written::default() };
+            written.put(&answer, &settings, protocol);
+            written.error = Some(answer);
         }
-        Outcome { number, borrowed, reply, weight, error }
+        let Written { reply, weight, error, waits, called } = written;
+        Outcome { number, borrowed, reply, weight, error, waits, called }
     }
+}
+
+fn run_one(part: &Part, store: &mut Store, settings: &ShardSettings, protocol: Option<Protocol>) -> Written {
+    let mut written = Written::default();
+    let words = part.words.all();
+    let mut tx = store.tx();
+    let answer = part.execute(&words, &mut tx);
+    written.put(&answer, settings, protocol);
+    let found_nothing = matches!(answer, Reply::Null | Reply::NullArray);
+    written.error = answer.is_error().then(|| answer.into_owned());
+    written.waits = found_nothing && tx.take_wish().is_some();
+    written
+}
+
+/// The requests of a block, one after the other: one that fails leaves nothing of its own.
+fn run_block(
+    parts: &[Part],
+    store: &mut Store,
+    settings: &ShardSettings,
+    protocol: Option<Protocol>,
+) -> Written {
+    let mut written = Written { weight: Reply::Array(Vec::new()).weight(), ..Written::default() };
+    written.reply.extend_from_slice(format!("*{}\r\n", parts.len()).as_bytes());
+    for part in parts {
+        if exceeded_limit(store, settings, written.weight).is_some() {
+            break; // it will be refused whole
+        }
+        let words = part.words.all();
+        let mut tx = store.tx();
+        let answer = part.execute(&words, &mut tx);
+        written.put(&answer, settings, protocol);
+        written.called.push((part.command, answer.is_error().then(|| answer.into_owned())));
+    }
+    if protocol.is_none() {
+        written.reply.clear();
+    }
+    written
 }

@@ -13,7 +13,8 @@
 //! scripts that touch what they did not declare, a pause. The request that was under way is still in its buffer, and
 //! begins anew.
 //!
-//! Blocks and scripts are not errands: their requests are executed one after the other here.
+//! A block whose requests together work through much is one errand, if each of them could be one: see
+//! [`super::large_blocks`]. Scripts are none: what they call is executed here.
 //!
 //! INVARIANTS:
 //! * A key is lent to one errand at a time, and nobody looks at it or changes it meanwhile.
@@ -22,8 +23,9 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
+use moonraft_proto::{Protocol, Reply, Weight};
 
 use super::{
     Core, Output, SessionId, ShardSettings,
@@ -35,19 +37,19 @@ use super::{
 };
 use crate::{
     command::{
-        Command, Flag, Request, Run,
-        session::{Queued, ReplyMode},
-        slow_requests::kept_words,
+        Command, CommandError, Flag, Request, Run, session::Queued, slow_requests::kept_words,
         work::STRING_BYTES,
     },
-    keyspace::Blob,
+    keyspace::{Blob, tx::Unit},
     marks,
 };
 
 /// Errands of a shard under way at once: each takes a thread.
 const ERRANDS_MAX: usize = 4;
-/// A request that names more keys is executed here: to lend each takes about as long.
-const KEYS_MAX: usize = 1_000;
+/// A request that names more keys is executed here, if it does little with each: to lend it takes about as long.
+pub(super) const KEYS_MAX: usize = 1_000;
+/// So much is worked through in the time that it takes to lend a key.
+const WORK_A_KEY: usize = 16;
 
 /// The errands of a shard.
 #[derive(Default)]
@@ -57,18 +59,41 @@ pub(super) struct Errands {
     under_way: BTreeMap<u64, Sent>,
 }
 
-/// An errand under way, as its shard remembers it.
-struct Sent {
+/// A request that is executed elsewhere, or in steps, as its shard remembers it.
+pub(super) struct Sent {
     /// Its session, and that one's number: the place may be another's by the time.
-    session: (SessionId, u64),
+    pub session: (SessionId, u64),
     command: &'static Command,
     slot: Option<u16>,
     /// The first of its words, should it be slow.
     words: Vec<Bytes>,
-    keys: Vec<Blob>,
+    pub keys: Vec<Blob>,
+    /// It runs the block that its session has queued.
+    is_block: bool,
     needs_leader: bool,
     /// When it was sent, boot clock.
     at_ns: u64,
+}
+
+/// What its client is told.
+pub(super) struct Answer {
+    /// The reply, as it is written.
+    pub reply: BytesMut,
+    /// What it weighs.
+    pub weight: Weight,
+    /// It again, if it is an error.
+    pub error: Option<Reply<'static>>,
+}
+
+impl Answer {
+    /// A reply, written so if anybody is there to read it.
+    pub fn of(error: Reply<'static>, protocol: Option<Protocol>) -> Self {
+        let mut reply = BytesMut::new();
+        if let Some(protocol) = protocol {
+            error.encode(protocol, &mut reply);
+        }
+        Self { reply, weight: error.weight(), error: error.is_error().then_some(error) }
+    }
 }
 
 impl Core {
@@ -121,24 +146,59 @@ impl Core {
 
     // ---- sending --------------------------------------------------------------------
 
+    /// Has a request executed elsewhere, or in steps, if it works through much. Returns what it waits for then; `None`: it is
+    /// executed here and now.
+    pub(super) fn begin_elsewhere(&mut self, id: SessionId, request: &Request<'_>) -> Option<Reason> {
+        let in_steps = self.survey_if_large(id, request);
+        let sent = in_steps.or_else(|| self.send_if_large(id, request));
+        sent.or_else(|| self.send_block_if_large(id, request))
+    }
+
     /// Sends a request that works through much on an errand. Returns what it waits for then; `None`: it is executed
     /// here.
     pub(super) fn send_if_large(&mut self, id: SessionId, request: &Request<'_>) -> Option<Reason> {
         let most = self.settings.large_elements;
-        let work = request.command.work;
-        let is_large =
-            request.words.len() > most || work.is_some_and(|work| work(self.keyspace(), request) > most);
-        (is_large && may_be_sent(request)).then(|| self.send(id, request))
+        let command = request.command;
+        let work = command.work.map_or(0, |work| work(self.keyspace(), request));
+        // What may wait is sent only if it will find something.
+        let has_many_words = request.words.len() > most && !command.has(Flag::Blocking);
+        let is_large = has_many_words || work > most;
+        (is_large && may_be_sent(request, work)).then(|| self.send(id, request))
+    }
+
+    /// Refuses a request that would keep others waiting for its words alone, as it can be executed nowhere else.
+    pub(super) fn too_many_words(&self, request: &Request<'_>) -> Option<CommandError> {
+        let most = self.settings.words_here_max;
+        let is_script = matches!(request.command.run, Run::Eval(_));
+        if request.words.len() <= most || is_script || may_be_sent(request, 0) {
+            return None;
+        }
+        let name = request.command.full_name();
+        let text = format!(
+            "ERR {name} with more than {most} words would keep others waiting: send it in several requests"
+        );
+        Some(CommandError::Text(text.into()))
     }
 
     /// Sends a request on an errand, or lets it wait until that can be.
     pub(super) fn send(&mut self, id: SessionId, request: &Request<'_>) -> Reason {
+        self.send_all(id, request, std::slice::from_ref(request), false)
+    }
+
+    /// Sends what a request executes on an errand: itself, or its block.
+    pub(super) fn send_all(
+        &mut self,
+        id: SessionId,
+        request: &Request<'_>,
+        parts: &[Request<'_>],
+        is_block: bool,
+    ) -> Reason {
         if !self.may_send() {
             return Reason::Helper;
         }
         let mut keys: Vec<Blob> = Vec::new();
         let mut known = HashSet::new();
-        for key in request.keys().filter(|&key| known.insert(key)) {
+        for key in parts.iter().flat_map(Request::keys).filter(|&key| known.insert(key)) {
             if !self.store_mut().keyspace_mut().prepare_change(key) {
                 self.snapshots.awaiting = true;
                 return Reason::Walk(Blob::new(key));
@@ -148,28 +208,31 @@ impl Core {
         self.begin_unit();
         let loan = self.store_mut().lend(&keys);
         self.store_mut().end_unit();
-        let (number, at_ns) = (self.errands.sent, self.surroundings.boot_ns());
-        let session = &mut self.sessions[id];
-        session.last_command = Some(request.command);
-        let is_answered = matches!(session.reply_mode, ReplyMode::On | ReplyMode::SkipNext);
-        let protocol = is_answered.then_some(session.protocol);
-        let sent = Sent {
-            session: (id, session.number),
-            command: request.command,
-            slot: request.slot(),
-            words: kept_words(request.words),
-            keys,
-            needs_leader: self.is_serving(),
-            at_ns,
-        };
-        self.errands.under_way.insert(number, sent);
+        let session = &self.sessions[id];
+        let protocol = session.is_answering().then_some(session.protocol);
+        let (number, sent) = (self.errands.sent, self.note_sent(id, request, keys));
+        let needs_leader = self.is_serving();
+        self.errands.under_way.insert(number, Sent { is_block, needs_leader, ..sent });
         self.errands.sent += 1;
-        self.note_reader(id);
         let settings = self.settings.clone();
-        self.surroundings.send(Box::new(Errand::new(number, request, loan, settings, protocol)));
-        self.tell_monitors(Source::Client(id), request.command, request.words);
+        self.surroundings.send(Box::new(Errand::new(number, parts, is_block, loan, settings, protocol)));
+        for part in parts.iter().chain(is_block.then_some(request)) {
+            self.tell_monitors(Source::Client(id), part.command, part.words);
+        }
         marks::reached("request sent on an errand");
         Reason::Errand
+    }
+
+    /// Notes a request that is executed elsewhere, or in steps, with the keys that are lent to it.
+    pub(super) fn note_sent(&mut self, id: SessionId, request: &Request<'_>, keys: Vec<Blob>) -> Sent {
+        let needs_leader = self.is_serving() && self.is_on_data(id, request);
+        let at_ns = self.surroundings.boot_ns();
+        self.note_reader(id);
+        let session = &mut self.sessions[id];
+        session.last_command = Some(request.command);
+        let (command, slot, words) = (request.command, request.slot(), kept_words(request.words));
+        let session = (id, session.number);
+        Sent { session, command, slot, words, keys, is_block: false, needs_leader, at_ns }
     }
 
     /// Whether another errand may be sent: not before those who wait for all to be back.
@@ -205,17 +268,46 @@ impl Core {
 
     /// What an errand did is part of the state, as one unit, and its client is answered.
     fn settle_errand(&mut self, sent: Sent, outcome: Outcome) {
-        let Outcome { borrowed, reply, weight, error, .. } = outcome;
-        let Sent { command, slot, keys, .. } = sent;
+        if outcome.waits {
+            return self.execute_here_instead(&sent, outcome);
+        }
+        if sent.is_block && !self.may_still_execute(sent.session) {
+            return self.give_block_up(sent, outcome);
+        }
+        let Outcome { borrowed, reply, weight, error, called, .. } = outcome;
         if borrowed.effects() > self.settings.large_elements {
             self.end_turn(); // so that its effects, a batch by themselves, are not copied
         }
         self.begin_unit();
         self.store_mut().take_back(borrowed);
         let unit = self.store_mut().end_unit();
+        self.wake_borrowers(&sent.keys);
+        if sent.is_block {
+            self.end_block_elsewhere(sent.session.0, called);
+        }
+        self.answer_sent(sent, Answer { reply, weight, error }, unit);
+        self.serve_blocked();
+        if self.store().batch_bytes() > self.settings.batch_bytes_max {
+            self.end_turn();
+        }
+    }
+
+    /// A request has found nothing elsewhere, and would wait, which it does here.
+    fn execute_here_instead(&mut self, sent: &Sent, outcome: Outcome) {
+        self.store_mut().recall(outcome.borrowed);
+        self.wake_borrowers(&sent.keys);
+        if let Some(id) = self.session_of(sent.session) {
+            self.sessions[id].stays_here = true;
+            self.wake_one(id);
+        }
+    }
+
+    /// A request that was executed elsewhere, or in steps, is answered; its unit has ended.
+    pub(super) fn answer_sent(&mut self, sent: Sent, answer: Answer, unit: Unit) {
+        let Answer { reply, weight, error } = answer;
+        let Sent { command, slot, .. } = sent;
         let wrote = unit.wrote;
         let batch = self.settle_unit(unit);
-        self.wake_borrowers(&keys);
         if let Some(error) = &error {
             self.note_error(error);
         }
@@ -228,7 +320,7 @@ impl Core {
             let bytes = self.sessions[id].outbox.len().saturating_add(weight.bytes);
             if weight.bytes > SMALL_BYTES && bytes > self.sessions[id].outbox_bytes_max(&self.settings) {
                 self.cut_off(id);
-            } else {
+            } else if self.sessions[id].is_answering() {
                 self.sessions[id].outbox.push_encoded(reply);
             }
             let end = self.sessions[id].outbox.end();
@@ -243,19 +335,15 @@ impl Core {
             self.outputs.push(Output::Flush(id));
             self.wake_one(id);
         }
-        self.serve_blocked();
-        if self.store().batch_bytes() > self.settings.batch_bytes_max {
-            self.end_turn();
-        }
     }
 
     /// The session of an errand, unless it is gone.
-    fn session_of(&self, (id, number): (SessionId, u64)) -> Option<SessionId> {
+    pub(super) fn session_of(&self, (id, number): (SessionId, u64)) -> Option<SessionId> {
         self.sessions.get(id).is_some_and(|session| session.number == number).then_some(id)
     }
 
     /// These keys are lent no more.
-    fn wake_borrowers(&mut self, keys: &[Blob]) {
+    pub(super) fn wake_borrowers(&mut self, keys: &[Blob]) {
         keys.iter().for_each(|key| self.wake(&Reason::Loan(key.clone())));
         if !self.store().has_lent() {
             self.wake(&Reason::Loans);
@@ -287,15 +375,18 @@ impl Core {
 /// Whether the reply to a request is so large that it had better be written elsewhere.
 pub(super) fn is_large_reply(settings: &ShardSettings, request: &Request<'_>, bytes: usize) -> bool {
     let is_large = bytes > settings.large_elements.saturating_mul(STRING_BYTES);
-    is_large && request.command.is_read() && may_be_sent(request)
+    is_large
+        && request.command.is_read()
+        && !request.command.has(Flag::Blocking)
+        && may_be_sent(request, bytes / STRING_BYTES)
 }
 
-/// Whether a request can be executed on nothing but what its keys hold.
-fn may_be_sent(request: &Request<'_>) -> bool {
-    let command = request.command;
+/// Whether a request that works through so much can be executed on nothing but what its keys hold.
+pub(super) fn may_be_sent(request: &Request<'_>, work: usize) -> bool {
+    let (command, keys) = (request.command, request.keys.len());
     matches!(command.run, Run::Read(_) | Run::Write(_))
-        && (1..=KEYS_MAX).contains(&request.keys.len())
+        && keys > 0
+        && keys <= KEYS_MAX.max(work / WORK_A_KEY)
         && !command.has(Flag::PubSub)
-        && !command.has(Flag::Blocking)
         && !command.forms_keys.is_some_and(|forms_keys| forms_keys(request.words))
 }

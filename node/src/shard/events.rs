@@ -86,7 +86,9 @@ impl Core {
     /// The replica leads; it serves once an entry of the term is applied.
     fn lead(&mut self, term: u64) {
         self.recall_all();
+        self.restart_surveys();
         self.step_down();
+        self.undo_all();
         if !self.held_entries.is_empty() {
             self.commit_held(false); // only a follower has time to wait
         }
@@ -117,25 +119,26 @@ impl Core {
         if self.settings.fault != Some(PlantedFault::OutcomeOfOtherTerm) {
             self.recall_all();
         }
+        self.restart_surveys();
         self.end_time();
         self.may_be_unsettled = true;
         self.wake_displaced();
         self.give_up_speculative_snapshot();
-        self.abandon_open_batch(term);
+        let open = self.abandon_open_batch(term);
         if self.settings.fault == Some(PlantedFault::UndoSkipped) {
             self.speculation.take_undos();
-            return;
+            return self.undo_in_steps(vec![open]);
         }
         self.speculation.mark_undo();
-        for undo in self.speculation.take_undos() {
-            self.store_mut().keyspace_mut().undo(undo);
-        }
+        let mut batches = self.speculation.take_undos();
+        batches.push(open);
+        self.undo_in_steps(batches);
     }
 
-    /// The open batch was never proposed: its requests had no effect.
-    fn abandon_open_batch(&mut self, term: u64) {
+    /// The open batch was never proposed: its requests had no effect. Returns what takes it back.
+    fn abandon_open_batch(&mut self, term: u64) -> Vec<Undo> {
         let sequence = self.store().open_sequence();
-        self.store_mut().abandon();
+        let undos = self.store_mut().abandon();
         self.open_publications.clear();
         self.stamp_wanted = false;
         self.round_wanted = false;
@@ -150,6 +153,7 @@ impl Core {
             waiting,
             publications: Vec::new(),
         });
+        undos
     }
 
     fn serve(&mut self) {
@@ -177,6 +181,9 @@ impl Core {
 
     /// Applies what is committed, as far as it need not wait for a snapshot, if it may.
     pub(super) fn commit_held(&mut self, may_wait: bool) {
+        if !self.undoing.is_empty() {
+            return; // it is applied when that has been taken back
+        }
         let lagged = !self.is_caught_up();
         while let Some(entry) = self.held_entries.pop_front() {
             let entry = self.join_parts(entry);
@@ -299,7 +306,7 @@ impl Core {
     }
 
     /// Frees what was displaced: elsewhere if it is much, unless the next request may need the memory.
-    fn discard(&self, undos: Vec<Undo>) {
+    pub(super) fn discard(&self, undos: Vec<Undo>) {
         let slow = match undos.len() > UNDOS_FREED_AT_ONCE {
             true => undos,
             false => undos.into_iter().filter(Undo::is_slow_to_drop).collect(),

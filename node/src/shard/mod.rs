@@ -38,6 +38,7 @@ mod errands;
 pub mod events;
 pub mod execute;
 mod formats;
+mod large_blocks;
 pub mod messages;
 mod monitors;
 pub mod outbox;
@@ -55,6 +56,8 @@ pub mod snapshot;
 pub mod speculation;
 pub mod state;
 pub mod surroundings;
+mod survey;
+mod undoing;
 mod units;
 mod waiting;
 pub mod waits;
@@ -85,6 +88,8 @@ use self::{
     session::Session,
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
+    survey::Surveys,
+    undoing::Undoing,
     waiting::{Timers, WaitingRoom},
     waits::Waits,
 };
@@ -163,6 +168,8 @@ pub struct Core {
     held_entries: VecDeque<CommittedEntry>,
     /// How far the first of them is applied, if it is applied in steps.
     applying: Option<Place>,
+    /// What takes back what is lost and is taken back in steps; see [`undoing`].
+    undoing: Undoing,
     /// Sessions with a reply that waits for the open batch.
     open_waiting: Vec<SessionId>,
     /// What the reply to the open unit weighs, as far as it is known.
@@ -184,6 +191,8 @@ pub struct Core {
     installing: Option<Installing>,
     /// Requests that are executed elsewhere.
     errands: Errands,
+    /// Requests that look at all keys, in steps.
+    surveys: Surveys,
     /// Sessions with requests left unread.
     waiting: WaitingRoom,
     /// Sessions that hear of each request.
@@ -244,11 +253,13 @@ impl Shard {
             snapshots: Snapshots::default(),
             installing: None,
             errands: Errands::default(),
+            surveys: Surveys::new(),
             applied: state.applied,
             is_born,
             parts: Vec::new(),
             held_entries: VecDeque::new(),
             applying: None,
+            undoing: Undoing::default(),
             open_waiting: Vec::new(),
             unit_reply: Weight::default(),
             open_publications: Vec::new(),
@@ -302,9 +313,9 @@ impl Core {
         !self.speculation.is_empty() || self.store().has_effects()
     }
 
-    /// Whether its data are those of no entry: values are lent, or a batch is applied in part.
+    /// Whether its data are those of no entry: values are lent, or a batch is applied, or taken back, in part.
     pub fn is_amidst(&self) -> bool {
-        self.store().has_lent() || self.applying.is_some()
+        self.store().has_lent() || self.is_between_states()
     }
 
     /// The last applied entry: index and term.

@@ -70,6 +70,11 @@ impl Shard {
                 waits_for = Some(Reason::Unread);
                 break;
             }
+            if std::mem::take(&mut self.sessions[id].is_answered) {
+                at += self.sessions[id].left_bytes; // it was executed elsewhere: it is not read again
+                self.done(id);
+                continue;
+            }
             let mut unquoted = Vec::new();
             match resp::parse(&input[at..], &mut unquoted, &self.settings.requests, &mut unfinished) {
                 Ok(Parsed::Request { words, consumed }) => {
@@ -77,6 +82,7 @@ impl Shard {
                     if !words.is_empty()
                         && let Done::Later(reason) = self.request(id, &words)
                     {
+                        self.sessions[id].left_bytes = consumed;
                         waits_for = Some(reason);
                         break;
                     }
@@ -115,9 +121,6 @@ impl Shard {
 
     /// Deals with one request.
     fn request(&mut self, id: SessionId, words: &[&[u8]]) -> Done {
-        if std::mem::take(&mut self.sessions[id].is_answered) {
-            return self.done(id); // it was an errand
-        }
         let mut request = match Request::read(words) {
             Ok(request) => request,
             Err(_) if command::is_http(words) => {
@@ -148,12 +151,16 @@ impl Shard {
     /// executed elsewhere.
     fn act(&mut self, id: SessionId, request: &Request<'_>) -> Option<Reason> {
         self.sessions[id].last_command = Some(request.command);
-        if self.is_queued(id, request.command) {
+        if let Some(error) = self.too_many_words(request) {
+            self.refuse(id, &error);
+        } else if self.is_queued(id, request.command) {
             self.queue(id, request);
         } else if self.is_busy() {
             self.run_beside_script(id, request);
         } else {
-            let elsewhere = self.send_if_large(id, request).or_else(|| self.run(id, request));
+            let stays = std::mem::take(&mut self.sessions[id].stays_here);
+            let elsewhere = if stays { None } else { self.begin_elsewhere(id, request) };
+            let elsewhere = elsewhere.or_else(|| self.run(id, request));
             if elsewhere.is_some() {
                 return elsewhere;
             }

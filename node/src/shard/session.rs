@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use moonraft_proto::resp::Unfinished;
 
 use super::{ShardSettings, outbox::Outbox};
-use crate::command::session;
+use crate::command::session::{self, ReplyMode};
 
 /// One client. It is its session, which commands know, and more, which they do not.
 pub struct Session {
@@ -14,6 +14,10 @@ pub struct Session {
     pub unfinished: Unfinished,
     /// The request at the start of its buffer was executed elsewhere, and is answered.
     pub is_answered: bool,
+    /// The request at the start of its buffer is not executed elsewhere.
+    pub stays_here: bool,
+    /// Bytes of the request that was left in the buffer last.
+    pub left_bytes: usize,
     /// Replies on their way.
     pub outbox: Outbox,
     /// Since when a reply is held that no one can settle, boot clock.
@@ -27,9 +31,16 @@ impl Session {
             session,
             unfinished: Unfinished::default(),
             is_answered: false,
+            stays_here: false,
+            left_bytes: 0,
             outbox: Outbox::default(),
             unsettled_since: None,
         }
+    }
+
+    /// Whether its client wants a reply to the request that is under way.
+    pub const fn is_answering(&self) -> bool {
+        matches!(self.session.reply_mode, ReplyMode::On | ReplyMode::SkipNext)
     }
 
     /// Bytes of replies and messages that it may leave unread.

@@ -80,7 +80,7 @@ impl Core {
         // Between parts of a batch there is no state.
         let idle = idle || !self.parts.is_empty() || !self.held_entries.is_empty();
         // What is lent is not there to be written.
-        let idle = idle || self.store().has_lent();
+        let idle = idle || self.store().has_lent() || !self.undoing.is_empty();
         if idle || self.store().has_effects() || self.surroundings.boot_ns() < snapshots.not_before_ns {
             return;
         }
@@ -231,6 +231,7 @@ impl Core {
         assert!(index > self.applied.0, "a snapshot is installed only if it is ahead");
         self.step_down();
         self.recall_all();
+        self.restart_surveys();
         if !self.speculation.is_empty() {
             marks::reached("snapshot installed with replies held");
         }
@@ -242,6 +243,7 @@ impl Core {
         self.parts.clear();
         self.held_entries.clear();
         self.applying = None;
+        self.forget_undoing();
         self.wake(&Reason::Applying);
         // Until the first chunk tells, redirects go by the slots that were owned.
         let empty = Keyspace::owning(self.keyspace().owned().clone());

@@ -125,10 +125,9 @@ impl Speculation {
         }
     }
 
-    /// What takes the batches back, newest effect first; they stay in flight.
-    pub fn take_undos(&mut self) -> Vec<crate::keyspace::Undo> {
-        let open = self.in_flight.iter_mut().rev().map(|batch| std::mem::take(&mut batch.open));
-        open.flat_map(|open| open.undos.into_iter().rev()).collect()
+    /// What takes the batches back, of each its oldest effect first, the oldest batch first; they stay in flight.
+    pub fn take_undos(&mut self) -> Vec<Vec<crate::keyspace::Undo>> {
+        self.in_flight.iter_mut().map(|batch| std::mem::take(&mut batch.open).undos).collect()
     }
 
     /// What became of a batch of ours.

@@ -132,8 +132,10 @@ pub(super) enum Timer {
     Pause,
     /// Nobody has served for so long that requests are told so.
     Leader,
-    /// A batch that is applied in steps goes on.
+    /// What is applied or taken back in steps goes on.
     Apply,
+    /// A survey goes on.
+    Survey,
     /// What a session waits for takes too long.
     Session(SessionId),
 }
@@ -184,7 +186,8 @@ impl Core {
         while let Some(timer) = self.timers.take_due(now_ns) {
             match timer {
                 Timer::Pause => self.set_pause(None),
-                Timer::Apply => self.commit_held(true),
+                Timer::Apply => self.go_on_applying(),
+                Timer::Survey => self.go_on_surveying(),
                 Timer::Leader if self.is_leaderless_for_long(now_ns) => {
                     self.wake(&Reason::Leader);
                     self.give_blocked_up();

@@ -69,7 +69,9 @@ pub const ALL: &[&str] = &[
     "request sent on an errand",
     "errand called back",
     "batch applied in steps",
+    "batch taken back in steps",
     "lent value called back by a block or a script",
+    "block executed elsewhere",
     // Disks.
     "unsynced write lost",
     "unsynced write kept",

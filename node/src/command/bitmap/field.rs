@@ -9,10 +9,11 @@ use moonraft_proto::{Effect, Reply};
 use super::offset_in;
 use crate::{
     command::{
-        CommandError, Outcome,
+        CommandError, Outcome, Request,
         arguments::{integer, is, parse_integer},
+        work::reached,
     },
-    keyspace::Tx,
+    keyspace::{Keyspace, Tx},
 };
 
 /// What becomes of a result that does not fit.
@@ -53,8 +54,7 @@ pub(super) fn bitfield<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let key = words[1];
     let operations = read(&words[2..])?;
     tx.string(key)?;
-    let writes = operations.iter().filter(|operation| !matches!(operation.action, Action::Get));
-    let reach = writes.map(|operation| operation.field.bytes().end).max();
+    let reach = reach(&operations);
 
     let mut replies = Vec::with_capacity(operations.len());
     for Operation { field, action, overflow } in operations {
@@ -94,6 +94,19 @@ pub(super) fn bitfield_ro<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let string = tx.string(words[1])?.unwrap_or_default();
     let values = operations.iter().map(|operation| Reply::Int(operation.field.get(string) as i64));
     Ok(Reply::Array(values.collect()))
+}
+
+/// What a `BITFIELD` works through: the string, as far as it grows.
+pub(super) fn work(keyspace: &Keyspace, request: &Request<'_>) -> usize {
+    let operations = read(&request.words[2..]).unwrap_or_default();
+    let reach = reach(&operations).unwrap_or(0);
+    reached(keyspace, request.words[1], reach)
+}
+
+/// How far operations write.
+fn reach(operations: &[Operation]) -> Option<usize> {
+    let writes = operations.iter().filter(|operation| !matches!(operation.action, Action::Get));
+    writes.map(|operation| operation.field.bytes().end).max()
 }
 
 /// Reads the operations of a request.

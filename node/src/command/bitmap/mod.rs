@@ -65,6 +65,7 @@ pub const COMMANDS: &[Command] = &[
             if changes { uses::CHANGE } else { uses::READ }
         }),
         run: Run::Write(field::bitfield),
+        work: Some(field::work),
         ..ROW
     },
     Command {

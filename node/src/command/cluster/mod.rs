@@ -26,7 +26,7 @@ use moonraft_router::{SLOT_COUNT, slot_of};
 use self::cluster_view::Member;
 pub(super) use self::cluster_view::{ClusterView, Health, hexadecimal_id};
 use super::{
-    Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, arguments::integer, help::help,
+    Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, Survey, arguments::integer, help::help,
 };
 
 /// A row of this family.
@@ -76,6 +76,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "getkeysinslot",
         arity: Arity::Exactly(4),
+        survey: Some(|words| keys_of_slot(words).ok()),
         run: Run::Session(getkeysinslot),
         tips: &["nondeterministic_output"],
         ..ROW
@@ -178,14 +179,19 @@ fn countkeysinslot(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static>
     Ok(Reply::count(client.store().whole().slot_len(slot)))
 }
 
-/// `CLUSTER GETKEYSINSLOT slot count`
-fn getkeysinslot(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
+/// What `CLUSTER GETKEYSINSLOT` asks for.
+fn keys_of_slot(words: &[&[u8]]) -> Result<Survey, CommandError> {
     const BAD: CommandError = CommandError::text("ERR Invalid slot or number of keys");
     let (number, count) = (integer(words[2])?, integer(words[3])?);
     let slot = slot(number).ok_or(BAD)?;
     let count = usize::try_from(count).map_err(|_| BAD)?;
-    let entries = client.store().whole().slot_entries(slot);
-    Ok(Reply::bulks(entries.take(count).map(|entry| entry.key.to_vec())))
+    Ok(Survey { slot: Some(slot), pattern: None, count_max: count, expired_too: true })
+}
+
+/// `CLUSTER GETKEYSINSLOT slot count`
+fn getkeysinslot(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
+    let survey = keys_of_slot(words)?;
+    Ok(Reply::bulks(survey.all(client.store()).into_iter().map(|entry| entry.key.to_vec())))
 }
 
 // ---- nodes -----------------------------------------------------------------

@@ -17,6 +17,7 @@ use moonraft_router::Keys;
 
 use self::{
     cell::{LATITUDE, LATITUDE_WHOLE, LONGITUDE, Place, STEPS_MAX},
+    search::Form,
     shape::distance,
 };
 use super::{
@@ -55,9 +56,16 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: STORED,
         run: Run::Write(search::georadius),
+        work: Some(|keyspace, it| search::work(keyspace, it, Form::RADIUS)),
         ..ROW
     },
-    Command { name: "georadius_ro", arity: Arity::AtLeast(6), run: Run::Read(search::georadius_ro), ..ROW },
+    Command {
+        name: "georadius_ro",
+        arity: Arity::AtLeast(6),
+        run: Run::Read(search::georadius_ro),
+        work: Some(|keyspace, it| search::work(keyspace, it, Form::RADIUS_RO)),
+        ..ROW
+    },
     Command {
         name: "georadiusbymember",
         arity: Arity::AtLeast(5),
@@ -65,15 +73,23 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: STORED,
         run: Run::Write(search::georadiusbymember),
+        work: Some(|keyspace, it| search::work(keyspace, it, Form::BY_MEMBER)),
         ..ROW
     },
     Command {
         name: "georadiusbymember_ro",
         arity: Arity::AtLeast(5),
         run: Run::Read(search::georadiusbymember_ro),
+        work: Some(|keyspace, it| search::work(keyspace, it, Form::BY_MEMBER_RO)),
         ..ROW
     },
-    Command { name: "geosearch", arity: Arity::AtLeast(7), run: Run::Read(search::geosearch), ..ROW },
+    Command {
+        name: "geosearch",
+        arity: Arity::AtLeast(7),
+        run: Run::Read(search::geosearch),
+        work: Some(|keyspace, it| search::work(keyspace, it, Form::SEARCH)),
+        ..ROW
+    },
     Command {
         name: "geosearchstore",
         arity: Arity::AtLeast(8),
@@ -81,6 +97,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE, uses::READ],
         run: Run::Write(search::geosearchstore),
+        work: Some(|keyspace, it| search::work(keyspace, it, Form::SEARCH_STORE)),
         ..ROW
     },
 ];

@@ -5,16 +5,16 @@ use moonraft_proto::Reply;
 
 use super::{
     super::{
-        CommandError, Outcome,
+        CommandError, Outcome, Request,
         arguments::{integer, is, parse_float, room_for},
         zset::range::store,
     },
-    cell::{Place, signed},
+    cell::{Cell, Place, signed},
     distance_reply, place, place_of, place_reply,
     shape::Shape,
     unit,
 };
-use crate::keyspace::{Blob, SortedSet, Tx};
+use crate::keyspace::{Blob, Keyspace, SortedSet, Tx, Value};
 
 /// Where the middle and the shape of a search are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ enum Told {
 
 /// What a command leaves to its words.
 #[derive(Clone, Copy)]
-struct Form {
+pub struct Form {
     told: Told,
     /// `STORE key` and `STOREDIST key` are options.
     may_store: bool,
@@ -37,35 +37,77 @@ struct Form {
     stores: bool,
 }
 
+impl Form {
+    /// `GEORADIUS`
+    pub const RADIUS: Form = Form { told: Told::Place, may_store: true, stores: false };
+    /// `GEORADIUS_RO`
+    pub const RADIUS_RO: Form = Form { may_store: false, ..Self::RADIUS };
+    /// `GEORADIUSBYMEMBER`
+    pub const BY_MEMBER: Form = Form { told: Told::Member, ..Self::RADIUS };
+    /// `GEORADIUSBYMEMBER_RO`
+    pub const BY_MEMBER_RO: Form = Form { told: Told::Member, ..Self::RADIUS_RO };
+    /// `GEOSEARCH`
+    pub const SEARCH: Form = Form { told: Told::Options, ..Self::RADIUS_RO };
+    /// `GEOSEARCHSTORE`
+    pub const SEARCH_STORE: Form = Form { stores: true, ..Self::SEARCH };
+
+    /// The key that is searched.
+    fn source<'a>(self, words: &[&'a [u8]]) -> &'a [u8] {
+        if self.stores { words[2] } else { words[1] }
+    }
+}
+
 /// `GEORADIUS key longitude latitude radius unit [option …]`
 pub fn georadius<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    run(tx, words, Form { told: Told::Place, may_store: true, stores: false })
+    run(tx, words, Form::RADIUS)
 }
 
 /// `GEORADIUS_RO key longitude latitude radius unit [option …]`
 pub fn georadius_ro<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    look(tx, words, Form { told: Told::Place, may_store: false, stores: false })
+    look(tx, words, Form::RADIUS_RO)
 }
 
 /// `GEORADIUSBYMEMBER key member radius unit [option …]`
 pub fn georadiusbymember<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    run(tx, words, Form { told: Told::Member, may_store: true, stores: false })
+    run(tx, words, Form::BY_MEMBER)
 }
 
 /// `GEORADIUSBYMEMBER_RO key member radius unit [option …]`
 pub fn georadiusbymember_ro<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    look(tx, words, Form { told: Told::Member, may_store: false, stores: false })
+    look(tx, words, Form::BY_MEMBER_RO)
 }
 
 /// `GEOSEARCH key FROMMEMBER member | FROMLONLAT longitude latitude BYRADIUS radius unit | BYBOX width height unit
 /// [ASC | DESC] [COUNT count [ANY]] [WITHCOORD] [WITHDIST] [WITHHASH]`
 pub fn geosearch<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    look(tx, words, Form { told: Told::Options, may_store: false, stores: false })
+    look(tx, words, Form::SEARCH)
 }
 
 /// `GEOSEARCHSTORE destination source FROMMEMBER … [STOREDIST]`
 pub fn geosearchstore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    run(tx, words, Form { told: Told::Options, may_store: false, stores: true })
+    run(tx, words, Form::SEARCH_STORE)
+}
+
+/// How many members a search looks at: those of the cells.
+pub fn work(keyspace: &Keyspace, request: &Request<'_>, form: Form) -> usize {
+    /// To find out costs as much as to look at some hundreds.
+    const FEW: usize = 1_000;
+    let Some(Value::Sorted(sorted)) = keyspace.get(form.source(request.words)).map(|object| &object.value)
+    else {
+        return 0;
+    };
+    if sorted.len() < FEW {
+        return sorted.len();
+    }
+    let query = Query::read(form, request.words, Some(sorted)).ok();
+    let cells = query.and_then(|query| query.cells()).unwrap_or_default();
+    let members = |cell: Cell| {
+        let scores = cell.scores();
+        let [first, end] =
+            [scores.start, scores.end].map(|bound| sorted.position_of_score(|score| score < bound));
+        end - first
+    };
+    cells.into_iter().map(members).sum()
 }
 
 /// Answers what is found.
@@ -77,8 +119,7 @@ fn look<'a>(tx: &'a Tx, words: &[&'a [u8]], form: Form) -> Outcome<'a> {
 
 /// Answers what is found, or stores it.
 fn run<'a>(tx: &mut Tx, words: &[&'a [u8]], form: Form) -> Outcome<'a> {
-    let source = if form.stores { words[2] } else { words[1] };
-    let sorted = tx.sorted(source)?;
+    let sorted = tx.sorted(form.source(words))?;
     let query = Query::read(form, words, sorted)?;
     let found = query.find(sorted);
     let Some(Destination { key, distances }) = query.destination else {
@@ -333,6 +374,14 @@ impl<'a> Query<'a> {
                 Shape::Box { width: width * self.meters, height: height * self.meters }
             }
         })
+    }
+
+    /// The cells that cover what is searched.
+    fn cells(&self) -> Option<Vec<Cell>> {
+        match self.middle? {
+            (Middle::Place(middle), _) => Some(self.shape()?.cells(middle)),
+            (Middle::OfNothing, _) => None,
+        }
     }
 
     /// What is inside, in order, and no more than asked for.

@@ -24,6 +24,7 @@ use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Run,
     arguments::is,
     key_specs::{KeyFlag, uses},
+    work,
 };
 use crate::keyspace::Tx;
 
@@ -47,6 +48,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::NotesResult],
         key_flags: &[&[KeyFlag::ReadWrite, KeyFlag::Access]],
         run: Run::Write(pfcount),
+        work: Some(work::counters),
         ..ROW
     },
     Command {
@@ -56,6 +58,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[&[KeyFlag::ReadWrite, KeyFlag::Access, KeyFlag::Insert], uses::READ],
         run: Run::Write(pfmerge),
+        work: Some(work::counters),
         ..ROW
     },
     Command {

@@ -109,7 +109,14 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Write(smove),
         ..ROW
     },
-    Command { name: "sscan", arity: Arity::AtLeast(3), run: Run::Read(sscan), tips: RANDOM, ..ROW },
+    Command {
+        name: "sscan",
+        arity: Arity::AtLeast(3),
+        run: Run::Read(sscan),
+        tips: RANDOM,
+        work: Some(work::scanned),
+        ..ROW
+    },
     Command { name: "sinter", run: Run::Read(algebra::sinter), work: Some(work::smallest), ..COMBINES },
     Command { name: "sunion", run: Run::Read(algebra::sunion), work: Some(work::values), ..COMBINES },
     Command { name: "sdiff", run: Run::Read(algebra::sdiff), work: Some(work::values), ..COMBINES },

@@ -113,6 +113,11 @@ fn trim_to(by_length: bool, word: &[u8]) -> Result<TrimTo, CommandError> {
     Ok(TrimTo::Length(length))
 }
 
+/// How far a request asks to trim.
+pub fn trim_of(words: &[&[u8]], adds: bool) -> Option<TrimTo> {
+    Options::read(words, adds).ok()?.to
+}
+
 /// Trims the stream of a key. Returns how many entries are gone.
 fn trim(tx: &mut Tx, key: &[u8], trim: Option<Trim>) -> Result<u64, CommandError> {
     let Some(trim) = trim else { return Ok(0) };

@@ -7,6 +7,7 @@ use super::{
     id::{id, parse, start},
     read::saw,
     reply::{Room, entry_reply, id_reply},
+    work::LOOKS,
 };
 use crate::{
     command::{
@@ -172,8 +173,6 @@ pub fn xclaim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
 /// `XAUTOCLAIM key group consumer min-idle-time start [COUNT count] [JUSTID]`
 pub fn xautoclaim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    /// Pending entries that are looked at for each that is asked for.
-    const LOOKS: usize = 10;
     let (key, name) = (words[1], words[2]);
     let idle_ms = number(words[4], "ERR Invalid min-idle-time argument for XAUTOCLAIM")?.max(0) as u64;
     let from = start(words[5])?;

@@ -11,5 +11,6 @@ mod reply;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use self::rows::COMMANDS;

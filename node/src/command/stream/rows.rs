@@ -3,7 +3,7 @@
 use moonraft_proto::effect::STREAMS_FORMAT;
 use moonraft_router::Keys;
 
-use super::{add, claim, group, info, pending, read};
+use super::{add, claim, group, info, pending, read, work};
 use crate::command::{Arity, Command, Family, Flag, Run, key_specs::uses};
 
 /// A row of this family.
@@ -30,6 +30,7 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::UPDATE],
         tips: VARIES,
         run: Run::Write(add::xadd),
+        work: Some(work::add),
         ..WRITES
     },
     Command {
@@ -40,8 +41,20 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(read::xlen),
         ..ROW
     },
-    Command { name: "xrange", arity: Arity::AtLeast(4), run: Run::Read(read::xrange), ..ROW },
-    Command { name: "xrevrange", arity: Arity::AtLeast(4), run: Run::Read(read::xrevrange), ..ROW },
+    Command {
+        name: "xrange",
+        arity: Arity::AtLeast(4),
+        run: Run::Read(read::xrange),
+        work: Some(work::range),
+        ..ROW
+    },
+    Command {
+        name: "xrevrange",
+        arity: Arity::AtLeast(4),
+        run: Run::Read(read::xrevrange),
+        work: Some(work::range_back),
+        ..ROW
+    },
     Command {
         name: "xread",
         arity: Arity::AtLeast(4),
@@ -49,6 +62,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Blocking],
         asks_to_block: Some(read::xread_asks_to_block),
         run: Run::Read(read::xread),
+        work: Some(work::read),
         ..ROW
     },
     Command {
@@ -59,6 +73,7 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::READ],
         asks_to_block: Some(read::xreadgroup_asks_to_block),
         run: Run::Write(read::xreadgroup),
+        work: Some(work::read_group),
         ..WRITES
     },
     Command {
@@ -75,6 +90,7 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::TAKE],
         tips: VARIES,
         run: Run::Write(add::xtrim),
+        work: Some(work::trim),
         ..WRITES
     },
     Command {
@@ -98,6 +114,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         tips: VARIES,
         run: Run::Read(pending::xpending),
+        work: Some(work::pending),
         ..ROW
     },
     Command {
@@ -116,16 +133,30 @@ pub const COMMANDS: &[Command] = &[
         key_flags: &[uses::TAKE],
         tips: VARIES,
         run: Run::Write(claim::xautoclaim),
+        work: Some(work::autoclaim),
         ..WRITES
     },
     Command { name: "xinfo", keys: Keys::None, arity: Arity::AtLeast(2), ..ROW },
-    Command { name: "stream", arity: Arity::AtLeast(3), run: Run::Read(info::stream), ..INFO },
-    Command { name: "groups", arity: Arity::Exactly(3), run: Run::Read(info::groups), ..INFO },
+    Command {
+        name: "stream",
+        arity: Arity::AtLeast(3),
+        run: Run::Read(info::stream),
+        work: Some(work::stream_info),
+        ..INFO
+    },
+    Command {
+        name: "groups",
+        arity: Arity::Exactly(3),
+        run: Run::Read(info::groups),
+        work: Some(work::groups_info),
+        ..INFO
+    },
     Command {
         name: "consumers",
         arity: Arity::Exactly(4),
         tips: VARIES,
         run: Run::Read(info::consumers),
+        work: Some(work::consumers_info),
         ..INFO
     },
     Command {
@@ -172,6 +203,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::Exactly(5),
         key_flags: &[uses::TAKE],
         run: Run::Write(group::delete_consumer),
+        work: Some(work::delete_consumer),
         ..GROUP
     },
     Command {

@@ -196,3 +196,122 @@ fn a_request_finds_its_row() {
         format!("ERR unknown command 'nope', with args beginning with: '{}' ", "x".repeat(128))
     );
 }
+
+/// Rows with keys that say no work, and why that is little whatever their keys hold.
+const LITTLE: &[(&str, &[&str])] = &[
+    (
+        "a value is moved or set aside as a whole, or not looked into",
+        &[
+            "del",
+            "unlink",
+            "exists",
+            "touch",
+            "type",
+            "rename",
+            "renamenx",
+            "move",
+            "expire",
+            "pexpire",
+            "expireat",
+            "pexpireat",
+            "ttl",
+            "pttl",
+            "expiretime",
+            "pexpiretime",
+            "persist",
+            "watch",
+        ],
+    ),
+    (
+        "an element is found by its name, its end or its place: by words, of which many are reason enough",
+        &[
+            "lindex",
+            "llen",
+            "lmove",
+            "blmove",
+            "lpush",
+            "lpushx",
+            "lset",
+            "rpoplpush",
+            "brpoplpush",
+            "rpush",
+            "rpushx",
+            "blpop",
+            "brpop",
+            "hset",
+            "hmset",
+            "hsetnx",
+            "hget",
+            "hmget",
+            "hdel",
+            "hlen",
+            "hexists",
+            "hstrlen",
+            "hincrby",
+            "hincrbyfloat",
+            "sadd",
+            "srem",
+            "sismember",
+            "smismember",
+            "scard",
+            "smove",
+            "zadd",
+            "zcard",
+            "zincrby",
+            "zmscore",
+            "zrem",
+            "zscore",
+            "zrank",
+            "zrevrank",
+            "zcount",
+            "zlexcount",
+            "bzpopmax",
+            "bzpopmin",
+            "geoadd",
+            "geodist",
+            "geohash",
+            "geopos",
+            "xlen",
+            "xdel",
+            "xsetid",
+            "xack",
+            "xclaim",
+            "xgroup|create",
+            "xgroup|setid",
+            "xgroup|createconsumer",
+        ],
+    ),
+    ("a group is set aside as a whole", &["xgroup|destroy"]),
+    (
+        "a string is not copied until its reply is written, which is reason enough where it is large",
+        &["get", "mget", "getrange", "substr"],
+    ),
+    (
+        "some bytes of a string are looked at, however many it has",
+        &["strlen", "incr", "decr", "incrby", "decrby", "incrbyfloat", "getbit", "bitfield_ro"],
+    ),
+    ("a counter has 16 KiB at most", &["pfadd", "pfdebug"]),
+    (
+        "some blocks or bytes of a value are looked at",
+        &["object|encoding", "object|refcount", "object|idletime", "object|freq"],
+    ),
+    ("messages, not values", &["spublish", "ssubscribe", "sunsubscribe"]),
+];
+
+#[test]
+fn every_row_with_keys_says_its_work_or_is_known_to_need_none() {
+    let has_keys = |row: &&Command| {
+        row.keys != moonraft_router::Keys::None
+            && !matches!(row.run, Run::Eval(_) | Run::Exec | Run::Container)
+    };
+    let silent = rows().filter(has_keys).filter(|row| row.work.is_none());
+    let silent: BTreeSet<String> = silent.map(|row| row.full_name().into_owned()).collect();
+    let listed = LITTLE.iter().flat_map(|(_, names)| names.iter().map(|&name| name.to_owned()));
+    let listed: BTreeSet<String> = listed.collect();
+    let missing: Vec<_> = silent.difference(&listed).collect();
+    let needless: Vec<_> = listed.difference(&silent).collect();
+    assert!(
+        missing.is_empty() && needless.is_empty(),
+        "not listed: {missing:?}; listed in vain: {needless:?}"
+    );
+}

@@ -257,6 +257,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         flags: &[Flag::Random],
         run: Run::Read(look::zscan),
+        work: Some(work::scanned),
         tips: &["nondeterministic_output"],
         ..ROW
     },

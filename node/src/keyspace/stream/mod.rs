@@ -110,6 +110,19 @@ impl Stream {
         entries.skip_while(move |entry| entry.id < from).take_while(move |entry| entry.id <= to)
     }
 
+    /// How many entries the nodes have that hold ids of a range, or KiB if those are more; counted no further than `most`.
+    pub fn count_about(&self, from: StreamId, to: StreamId, most: usize) -> usize {
+        const KIB: usize = 1 << 10;
+        let mut count = 0;
+        for (_, node) in self.nodes_between(from, to) {
+            count += node.len().max(node.heap_bytes() / KIB);
+            if count >= most {
+                break;
+            }
+        }
+        count
+    }
+
     /// The same from the last to the first.
     pub fn range_back(&self, from: StreamId, to: StreamId) -> impl Iterator<Item = Entry<'_>> {
         let (from, to) = if from <= to { (from, to) } else { (StreamId::MAX, StreamId::MIN) };

@@ -173,15 +173,14 @@ impl Store {
         self.dirty.is_any_changing_hands()
     }
 
-    /// Leadership is lost: takes back the open batch. Those in flight are taken
-    /// back after it, newest first, by whoever keeps them.
-    pub fn abandon(&mut self) {
+    /// Leadership is lost: gives up the open batch. What takes it back, oldest effect first, is whoever calls' to undo,
+    /// and after it the batches in flight, newest first.
+    #[must_use]
+    pub fn abandon(&mut self) -> Vec<Undo> {
         let open = std::mem::take(&mut self.open);
-        for undo in open.undos.into_iter().rev() {
-            self.keyspace.undo(undo);
-        }
         self.batch = BatchWriter::default();
         self.dirty.forget();
+        open.undos
     }
 
     /// A new term: batches are numbered from 1.

@@ -241,3 +241,50 @@ fn a_watch_of_an_expired_key_changes_nothing() {
         assert_eq!(shard.read(client), if removed_before { "" } else { "nil" });
     }
 }
+
+/// A client's block of some requests, over its time at once; what others are answered between them.
+fn beside_block(shard: &mut ShardHarness, asks: &[&str]) -> (Vec<String>, String) {
+    let (owner, other) = (shard.connect(), shard.connect());
+    let mut waiting: Vec<BytesMut> = asks.iter().map(|text| packet(text)).rev().collect();
+    let read = Rc::new(RefCell::new(Vec::new()));
+    let replies = Rc::clone(&read);
+    let attend: WhileBusy = Box::new(move |busy: &mut BusyShard<'_>| {
+        if let Some(mut input) = waiting.pop() {
+            busy.receive(other, &mut input);
+            let bytes = busy.writable(other).to_vec();
+            busy.written(other, bytes.len());
+            replies.borrow_mut().push(show_all(&bytes));
+        }
+        Busy::Continue
+    });
+    shard.world.while_busy.replace(Some(attend));
+    shard.world.look_ns.set(1);
+    let mut answer = shard.send(owner, "MULTI ; SET {t}a 1 ; INCR {t}a ; GET {t}a ; EXEC");
+    shard.world.look_ns.set(0);
+    shard.world.while_busy.replace(None);
+    shard.commit_all();
+    answer += &shard.read(owner);
+    (read.take(), answer)
+}
+
+#[test]
+fn a_block_over_its_time_lets_others_hear_so_and_goes_on() {
+    let mut shard = leading();
+    let (read, answer) = beside_block(&mut shard, &["GET {t}a", "PING"]);
+    assert_eq!(read, [REFUSED, REFUSED], "between its requests");
+    assert!(answer.ends_with("[+OK, :2, \"2\"]"), "{answer}");
+}
+
+#[test]
+fn a_block_over_its_time_can_be_killed_and_nothing_of_it_is_left() {
+    let mut shard = leading();
+    let (read, answer) = beside_block(&mut shard, &["GET {t}a", "SCRIPT KILL"]);
+    assert_eq!(read, [REFUSED, "+OK"]);
+    assert!(answer.ends_with("-EXECABORT Transaction discarded because of: it was killed"), "{answer}");
+    assert!(shard.shard.keyspace().is_empty());
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "SCRIPT KILL"), "-NOTBUSY No scripts in execution right now.");
+    shard.send(client, "GET {t}a");
+    shard.commit_all(); // what was rolled back stays marked
+    assert_eq!(shard.read(client), "nil");
+}

@@ -1,7 +1,7 @@
 //! Requests that are executed elsewhere while others are served.
 
 use bytes::Bytes;
-use moonraft_proto::Effect;
+use moonraft_proto::{Effect, entry::NEWEST_FORMAT};
 
 use super::{ShardHarness, of_many};
 use crate::{
@@ -168,6 +168,9 @@ fn what_was_settled_is_taken_back_with_its_batch() {
     finish(&mut shard);
     assert_ne!(shard.shard.keyspace().digest(), before);
     shard.lose_leadership(2);
+    while shard.shard.is_amidst() {
+        shard.wake();
+    }
     assert_eq!(shard.shard.keyspace().digest(), before);
 }
 
@@ -395,4 +398,52 @@ fn a_follower_holds_the_log_for_what_is_lent() {
     assert_eq!(shard.shard.applied().0, applied + 4);
     assert!(shard.read(client).len() > 30);
     assert_eq!(shard.send(other, "GET {t}s ; GET {t}small"), "\"w\" \"x\"");
+}
+
+#[test]
+fn what_can_be_executed_nowhere_else_has_so_many_words_at_most() {
+    let (mut shard, client, _) = leader_with(ShardSettings { words_here_max: 5, ..ShardSettings::default() });
+    assert!(shard.send(client, "SUBSCRIBE a b c d").contains("subscribe"));
+    let client = shard.connect();
+    let refused =
+        "-ERR subscribe with more than 5 words would keep others waiting: send it in several requests";
+    assert_eq!(shard.send(client, "SUBSCRIBE a b c d e"), refused);
+    assert_eq!(shard.send(client, "EVAL return(1) 0 a b c d"), ":1", "a script answers for itself");
+    assert_eq!(shard.send(client, "EXISTS {t}s {t}u {t}l {t}z {t}small"), ":5", "it could be sent");
+    assert!(shard.send(client, "MULTI ; SUBSCRIBE a b c d e ; EXEC").contains("EXECABORT"));
+}
+
+#[test]
+fn what_would_wait_is_executed_elsewhere_only_if_it_finds_much() {
+    let (mut shard, client, other) = leader();
+    shard.handle(Event::Readable { term: 1, format: NEWEST_FORMAT });
+    shard.pass_ms(100);
+    shard.commit_all();
+    for number in 1..=MANY {
+        shard.send(client, &format!("XADD {{t}}x {number}-0 f v"));
+    }
+    shard.commit_all();
+    shard.read(client);
+    assert_eq!(shard.send(client, "XREAD BLOCK 0 STREAMS {t}x 0"), "");
+    assert_eq!(shard.world.errands.borrow().len(), 1);
+    finish(&mut shard);
+    assert!(shard.read(client).len() > MANY);
+    // Its node holds many, of which none is new.
+    assert_eq!(shard.send(client, "XREAD BLOCK 0 STREAMS {t}x 30"), "");
+    assert!(shard.world.errands.borrow().is_empty());
+    // The last is gone: what seems to be there is not.
+    shard.send(other, "XADD {t}x 31-0 f v");
+    shard.commit_all();
+    shard.read(other);
+    assert!(shard.read(client).contains("31-0"));
+    shard.send(other, "XDEL {t}x 31-0");
+    shard.commit_all();
+    shard.read(other);
+    assert_eq!(shard.send(client, "XREAD BLOCK 0 STREAMS {t}x 30"), "");
+    assert_eq!(shard.world.errands.borrow().len(), 1, "it was sent in vain");
+    finish(&mut shard);
+    assert_eq!(shard.read(client), "", "it waits");
+    shard.send(other, "XADD {t}x 32-0 f v");
+    shard.commit_all();
+    assert!(shard.read(client).contains("32-0"));
 }

@@ -28,6 +28,8 @@ pub(crate) const LAST_OWN_SLOT: u16 = 16_000;
 pub(crate) struct TestSurroundings {
     pub unix_us: Cell<u64>,
     pub boot_ns: Cell<u64>,
+    /// So long it takes to look at that clock.
+    pub look_ns: Cell<u64>,
     pub lease: Cell<bool>,
     pub used_bytes: Cell<u64>,
     pub map: RefCell<SlotMap>,
@@ -58,6 +60,7 @@ impl Surroundings for TestSurroundings {
         self.unix_us.get()
     }
     fn boot_ns(&self) -> u64 {
+        self.boot_ns.set(self.boot_ns.get() + self.look_ns.get());
         self.boot_ns.get()
     }
     fn lease_covers(&self, _: u64) -> bool {
@@ -197,6 +200,7 @@ impl ShardHarness {
         let world = Rc::new(TestSurroundings {
             unix_us: Cell::new(1_700_000_000_000_000),
             boot_ns: Cell::new(1_000_000_000),
+            look_ns: Cell::new(0),
             used_bytes: Cell::new(1 << 30),
             lease: Cell::new(true),
             map: RefCell::new(two_shards()),

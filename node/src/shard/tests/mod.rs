@@ -9,6 +9,7 @@ mod errands;
 mod formats;
 mod functions;
 mod harness;
+mod large_blocks;
 mod monitors;
 mod networks;
 mod pause;
@@ -16,7 +17,9 @@ mod preparing;
 mod replies;
 mod scripts;
 mod slots;
+mod survey;
 mod tools;
+mod undoing;
 mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
