@@ -151,7 +151,32 @@ PLAIN = {
     "LCS of 10 kB": ["SETRANGE {t}a 9999 x", "SETRANGE {t}b 9999 x", "LCS {t}a {t}b"],
     "SADD of a million words": ["DEL {t}d", "SADD {t}d *"],
     "RPUSH of a million words": ["DEL {t}d", "RPUSH {t}d *"],
+    "MSET of 49,999 keys": ["DEL {t}d", "MSET pairs*49999"],
+    "MGET of 99,999 keys": ["MGET keys*99999"],
+    "DEL of 99,999 keys": ["DEL keys*99999"],
+    "SET of 100 MB": ["SET {t}d bytes*100000000"],
+    "SET of 500 MB": ["SET {t}d bytes*500000000"],
+    "APPEND to 100 MB": ["SETRANGE {t}d 99999999 x", "APPEND {t}d x"],
+    "HSCAN COUNT": ["DEL {t}d", "HSCAN {t}hash 0 COUNT 1000000"],
+    "GEOSEARCH": ["GEOSEARCH {t}geo FROMLONLAT 0 0 BYRADIUS 20000 km"],
+    "GEOSEARCHSTORE": ["GEOSEARCHSTORE {t}d {t}geo FROMLONLAT 0 0 BYRADIUS 20000 km"],
+    "XRANGE": ["XRANGE {t}stream - +"],
+    "XREADGROUP": ["XREADGROUP GROUP g c STREAMS {t}stream >"],
+    "XPENDING IDLE": ["XPENDING {t}stream g IDLE 100000000 - + 10"],
+    "XAUTOCLAIM": ["XAUTOCLAIM {t}stream g d 0 0 COUNT 500000"],
+    "XINFO STREAM FULL": ["XINFO STREAM {t}stream FULL COUNT 0"],
+    "XTRIM": ["COPY {t}stream {t}d REPLACE", "XTRIM {t}d MAXLEN 10"],
+    "PFCOUNT of 900 counters": ["EVAL for#i=1,900#do#redis.call('PFADD','{t}pf:'..i,unpack(ARGV))#end 0 counted*5000", "PFCOUNT counters*900"],
+    "MEMORY USAGE SAMPLES 0": ["MEMORY USAGE {t}hash SAMPLES 0"],
+    "a block of unions": ["DEL {t}d", "MULTI", "SUNIONSTORE {t}d {t}set {t}set2", "ZUNIONSTORE {t}e 2 {t}sorted {t}sorted2", "EXEC"],
+    "SCAN COUNT": ["DEL {t}d", "keys", "SCAN 0 COUNT 1000000"],
     "KEYS *": ["DEL {t}d", "keys", "KEYS *"],
+    "KEYS {t}key:99999*": ["KEYS {t}key:99999*"],
+    "CLUSTER GETKEYSINSLOT": ["CLUSTER GETKEYSINSLOT 15891 1000000"],
+    "RANDOMKEY": ["RANDOMKEY"],
+    "DBSIZE": ["DBSIZE"],
+    "INFO": ["INFO"],
+    "MEMORY STATS": ["MEMORY STATS"],
     "FLUSHALL": ["FLUSHALL"],
 }
 
@@ -232,11 +257,32 @@ def fill(node, elements):
     add(b"RPUSH", b"{t}list", [b"%d" % number for number in range(elements)], 1)
     add(b"HSET", b"{t}hash", [word for name in names[:elements] for word in (name, b"value")], 2)
     client.ask(b"SET", b"{t}small", b"v")
+    # One by one they would take minutes.
+    script = (
+        "for i = ARGV[1], ARGV[2] do redis.call('XADD', KEYS[1], '1-' .. i, 'f', i) "
+        "redis.call('GEOADD', KEYS[2], i % 360 - 180, i % 170 - 85, i) end"
+    )
+    for at in range(1, elements + 1, 20000):
+        client.ask(b"EVAL", script.encode(), b"2", b"{t}stream", b"{t}geo", b"%d" % at, b"%d" % min(at + 19999, elements))
+    client.ask(b"XGROUP", b"CREATE", b"{t}stream", b"g", b"0")
+
+
+# What a last word of this form stands for, so many times.
+MANY = {
+    b"bytes": lambda count: [b"x" * count],
+    b"keys": lambda count: [b"{t}some:%d" % number for number in range(count)],
+    b"pairs": lambda count: [word for number in range(count) for word in (b"{t}some:%d" % number, b"v")],
+    b"counters": lambda count: [b"{t}pf:%d" % number for number in range(1, count + 1)],
+    b"counted": lambda count: [b"%d" % number for number in range(count)],
+}
 
 
 def words_of(request, elements):
-    """Its words; `*` stands for as many as there are elements, `keys` for a million keys."""
-    words = request.encode().split(b" ")
+    """Its words; `*` stands for as many as there are elements, `#` for a blank in a word."""
+    words = [word.replace(b"#", b" ") for word in request.encode().split(b" ")]
+    kind, _, count = words[-1].partition(b"*")
+    if kind in MANY and count:
+        return words[:-1] + MANY[kind](int(count))
     return words[:-1] + [b"element:%d" % number for number in range(elements)] if words[-1] == b"*" and len(words) > 2 else words
 
 
