@@ -225,6 +225,8 @@ pub trait Client {
     fn is_leaderless(&self) -> bool;
     /// Bytes of batches that are proposed and not yet committed.
     fn in_flight_bytes(&self) -> usize;
+    /// These, and bytes of keys that were evicted and are not free yet.
+    fn passing_bytes(&self) -> usize;
     /// The cluster as this node knows it, with addresses that reach it from where
     /// the client is.
     fn map(&self) -> Arc<SlotMap>;

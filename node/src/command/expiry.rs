@@ -20,12 +20,12 @@ const TELLS: Command = Command {
     family: Family::Generic,
     arity: Arity::Exactly(2),
     keys: Keys::ONE,
-    flags: FAST,
+    flags: &[Flag::Fast, Flag::Untouching],
     ..Command::BASE
 };
 
 /// A row that sets one.
-const SETS: Command = Command { arity: Arity::AtLeast(3), key_flags: &[uses::UPDATE], ..TELLS };
+const SETS: Command = Command { arity: Arity::AtLeast(3), key_flags: &[uses::UPDATE], flags: FAST, ..TELLS };
 
 /// The reply shrinks while time goes by.
 const VARIES: &[&str] = &["nondeterministic_output"];
@@ -70,7 +70,7 @@ pub const COMMANDS: &[Command] = &[
         run: Run::Read(|tx, words| moment(tx, words, TimeUnit::Milliseconds)),
         ..TELLS
     },
-    Command { name: "persist", key_flags: &[uses::UPDATE], run: Run::Write(persist), ..TELLS },
+    Command { name: "persist", arity: Arity::Exactly(2), run: Run::Write(persist), ..SETS },
 ];
 
 /// On what condition a deadline is set.

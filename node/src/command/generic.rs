@@ -37,16 +37,22 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "exists",
         key_flags: &[uses::LOOK],
-        flags: &[Flag::Fast],
+        flags: &[Flag::Fast, Flag::Untouching],
         run: Run::Read(exists),
         ..MANY
     },
-    Command { name: "touch", key_flags: &[uses::LOOK], flags: &[Flag::Fast], run: Run::Read(exists), ..MANY },
+    Command {
+        name: "touch",
+        key_flags: &[uses::LOOK],
+        flags: &[Flag::Fast, Flag::Touching],
+        run: Run::Read(exists),
+        ..MANY
+    },
     Command {
         name: "type",
         arity: Arity::Exactly(2),
         key_flags: &[uses::LOOK],
-        flags: &[Flag::Fast],
+        flags: &[Flag::Fast, Flag::Untouching],
         run: Run::Read(type_of),
         ..ROW
     },

@@ -185,6 +185,10 @@ pub enum Flag {
     /// May answer differently to the same request: not a hint to scripts, which
     /// replicate effects, but to clients.
     Random,
+    /// Keys that it looks at do not count as used.
+    Untouching,
+    /// Keys that it looks at count as used, even if its client wants none to.
+    Touching,
     /// Though about the session, it works with what the shard's log holds: routed as what reads data.
     OnData,
     /// Though about the session, it changes what the shard's log holds.
@@ -322,6 +326,11 @@ impl Command {
     /// Whether the row has this flag.
     pub fn has(&self, flag: Flag) -> bool {
         self.flags.contains(&flag)
+    }
+
+    /// Whether keys that it looks at count as used, for a client that wants none to or any other.
+    pub fn touches(&self, client_untouching: bool) -> bool {
+        self.has(Flag::Touching) || !client_untouching && !self.has(Flag::Untouching)
     }
 
     /// Whether it may change data.

@@ -20,6 +20,7 @@ const LOOKS: Command = Command {
     arity: Arity::Exactly(3),
     keys: Keys::Range { first: 2, last: 2, step: 1 },
     key_flags: &[uses::LOOK],
+    flags: &[Flag::Untouching],
     ..Command::BASE
 };
 
@@ -29,8 +30,12 @@ const OBJECT: Command =
 const HELP: Command =
     Command { name: "help", arity: Arity::Exactly(2), flags: &[Flag::Stale], ..Command::BASE };
 
-const DEBUG: Command =
-    Command { parent: Some("debug"), family: Family::Server, flags: &[Flag::Admin, Flag::NoScript], ..LOOKS };
+const DEBUG: Command = Command {
+    parent: Some("debug"),
+    family: Family::Server,
+    flags: &[Flag::Admin, Flag::NoScript, Flag::Untouching],
+    ..LOOKS
+};
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
@@ -146,16 +151,26 @@ fn refcount<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     }))
 }
 
-/// `OBJECT IDLETIME key`: nothing is evicted here, so accesses are not counted and
-/// every key answers as one that was just used.
+/// `OBJECT IDLETIME key`
 fn idletime<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    Ok(if tx.exists(words[2]) { Reply::Int(0) } else { Reply::Null })
+    if !tx.exists(words[2]) {
+        return Ok(Reply::Null);
+    }
+    if tx.eviction().policy.counts_uses() {
+        return Err(CommandError::text(
+            "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
+        ));
+    }
+    Ok(tx.idle_seconds(words[2]).map_or(Reply::Null, |seconds| Reply::Int(seconds as i64)))
 }
 
 /// `OBJECT FREQ key`
 fn freq<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     if !tx.exists(words[2]) {
         return Ok(Reply::Null);
+    }
+    if tx.eviction().policy.counts_uses() {
+        return Ok(tx.use_count(words[2]).map_or(Reply::Null, |count| Reply::Int(count.into())));
     }
     Err(CommandError::text(
         "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",

@@ -99,6 +99,7 @@ impl<'a> Request<'a> {
             tx.expire(self.keys());
         }
         tx.count_lookups(command.is_read());
+        tx.touch_lookups(command.touches(tx.is_client_untouching()));
         match command.run {
             Run::Read(run) => run(tx, words),
             Run::Write(run) => {

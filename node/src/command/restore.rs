@@ -70,9 +70,10 @@ struct Options {
     replace: bool,
     /// The time to live is a deadline.
     absolute: bool,
-    /// How often, or how long ago, it was used has been told.
-    frequency: bool,
-    idle: bool,
+    /// For how many seconds it was not used.
+    idle_seconds: Option<u64>,
+    /// How often it was used: only one of the two can be told.
+    use_count: Option<u8>,
 }
 
 /// `RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]`
@@ -103,6 +104,12 @@ fn restore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     if !gone {
         let object = Object { value, expires_at: expires_at.and_then(std::num::NonZeroU64::new) };
         dump_object(key, &object, &mut |effect| tx.emit(*effect));
+        if let Some(seconds) = options.idle_seconds {
+            tx.set_idle(key, seconds);
+        }
+        if let Some(count) = options.use_count {
+            tx.set_use_count(key, count);
+        }
     }
     Ok(Reply::OK)
 }
@@ -115,19 +122,14 @@ fn options(words: &[&[u8]]) -> Result<Options, CommandError> {
             options.replace = true;
         } else if is(word, "absttl") {
             options.absolute = true;
-        } else if is(word, "idletime") && !options.frequency {
-            // Accesses are not counted here: checked and forgotten, as below. Only one of the two can be told.
-            options.idle = true;
-            let seconds = integer(words.next().ok_or(CommandError::Syntax)?)?;
-            if seconds < 0 {
-                return Err(CommandError::text("ERR Invalid IDLETIME value, must be >= 0"));
-            }
-        } else if is(word, "freq") && !options.idle {
-            options.frequency = true;
-            let frequency = integer(words.next().ok_or(CommandError::Syntax)?)?;
-            if !(0..=255).contains(&frequency) {
-                return Err(CommandError::text("ERR Invalid FREQ value, must be >= 0 and <= 255"));
-            }
+        } else if is(word, "idletime") && options.use_count.is_none() {
+            let seconds = u64::try_from(integer(words.next().ok_or(CommandError::Syntax)?)?);
+            let refused = |_| CommandError::text("ERR Invalid IDLETIME value, must be >= 0");
+            options.idle_seconds = Some(seconds.map_err(refused)?);
+        } else if is(word, "freq") && options.idle_seconds.is_none() {
+            let count = u8::try_from(integer(words.next().ok_or(CommandError::Syntax)?)?);
+            let refused = |_| CommandError::text("ERR Invalid FREQ value, must be >= 0 and <= 255");
+            options.use_count = Some(count.map_err(refused)?);
         } else {
             return Err(CommandError::Syntax);
         }

@@ -37,7 +37,7 @@ const LOG: &str = "There is no append-only file: the Raft log has every write.";
 const DUMP: &str = "There are no dumps by fork: snapshots are written while the shard serves.";
 const ENCODING: &str = "Where encodings change is fixed.";
 const FREE: &str = "What is large is freed by a thread of its own, whatever displaced it.";
-const EVICTION: &str = "Nothing is evicted yet.";
+const EVICTION: &str = "A turn of a shard evicts no more keys than it does in about a millisecond.";
 const ENGINE: &str = "Of Redis's own hash tables and timers.";
 const DEFRAGMENTATION: &str = "The allocator sees to it.";
 const FOLLOWING: &str = "Replicas follow by Raft.";
@@ -88,10 +88,7 @@ pub const ROWS: &[Row] = &[
     kept("lazyfree-lazy-user-del", YesNo, "no", FREE),
     kept("lazyfree-lazy-user-flush", YesNo, "no", FREE),
     kept("replica-lazy-flush", YesNo, "no", FREE).or("slave-lazy-flush"),
-    kept("lfu-decay-time", INT, "1", EVICTION),
-    kept("lfu-log-factor", INT, "10", EVICTION),
     kept("maxmemory-eviction-tenacity", Number(0, 100), "10", EVICTION),
-    kept("maxmemory-samples", Number(1, i32::MAX as i64), "5", EVICTION),
     kept("tracking-table-max-keys", LONG, "1000000", "Keys are not tracked yet."),
     kept("acllog-max-len", LONG, "128", "There are no users yet."),
     kept(

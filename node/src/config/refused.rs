@@ -29,18 +29,6 @@ const fn of_node(name: &'static str, change: Change, form: Form, doc: &'static s
 }
 
 const PORT: Form = Number(0, 65_535);
-/// The policies of eviction.
-const POLICIES: Form = OneOf(&[
-    "volatile-lru",
-    "volatile-lfu",
-    "volatile-random",
-    "volatile-ttl",
-    "allkeys-lru",
-    "allkeys-lfu",
-    "allkeys-random",
-    "noeviction",
-]);
-
 const ADDRESSES: &str = "The cluster file says who is told what.";
 const FILES: &str = "The node's files have names of their own, in its data directory.";
 const TLS: &str = "There is no TLS yet.";
@@ -100,7 +88,6 @@ pub const ROWS: &[Row] = &[
     settled("io-threads", "1", "Each replica has a thread of its own."),
     settled("io-threads-do-reads", "no", "Each replica has a thread of its own."),
     only("activedefrag", YesNo, "no", "Active defragmentation cannot be enabled: the allocator sees to it."),
-    only("maxmemory-policy", POLICIES, "noeviction", "Nothing acknowledged is evicted."),
     only("requirepass", Text, "", "There are no passwords yet."),
     only("protected-mode", YesNo, "no", "The node listens where the cluster file says."),
     only("notify-keyspace-events", Text, "", "Changes are not told to subscribers yet."),

@@ -15,6 +15,7 @@ use super::{
     kept, refused,
     settings::{FORMAT_LIMIT, LOG_LEVELS, Reads, Settings, Share},
 };
+use crate::keyspace::tx::Policy;
 
 /// What `reads` takes.
 const READS: &[&str] = &["lease", "read-index"];
@@ -99,6 +100,9 @@ const HOUR_MS: u64 = 3_600_000;
 /// The most seconds that Redis takes; few enough to count in nanoseconds.
 pub const SECONDS_MAX: u64 = i32::MAX as u64;
 
+/// The largest integer of Redis.
+const INT_MAX: u64 = i32::MAX as u64;
+
 /// More than any machine has.
 const BYTES_MAX: u64 = 1 << 50;
 /// Two files of the log: that which is written and the next.
@@ -176,7 +180,35 @@ const ROWS: &[Row] = &[
         "maxmemory",
         Anytime,
         Kind::Bytes((0, BYTES_MAX), |settings| &mut settings.memory_bytes_max),
-        "Bytes that the process, with all its replicas, has taken of its allocator, above which commands that need memory are refused; 0 for no limit.",
+        "Bytes that the process, with all its replicas, has taken of its allocator, above which keys are evicted, or commands that need memory are refused; 0 for no limit.",
+    ),
+    row(
+        "maxmemory-policy",
+        Anytime,
+        Kind::Choice(
+            Policy::NAMES,
+            |settings| Policy::ALL.iter().position(|&it| it == settings.eviction_policy).expect("all are there"),
+            |settings, choice| settings.eviction_policy = Policy::ALL[choice],
+        ),
+        "Which keys a shard evicts when the node it leads on is above maxmemory; noeviction: none, writes are refused.",
+    ),
+    row(
+        "maxmemory-samples",
+        Anytime,
+        Kind::Number((1, INT_MAX), |settings| &mut settings.eviction_samples),
+        "How many keys are drawn at random for each that is evicted by time or number of uses.",
+    ),
+    row(
+        "lfu-log-factor",
+        Anytime,
+        Kind::Number((0, INT_MAX), |settings| &mut settings.lfu_log_factor),
+        "How much more slowly the counter of a key's uses grows, the higher it is.",
+    ),
+    row(
+        "lfu-decay-time",
+        Anytime,
+        Kind::Number((0, INT_MAX), |settings| &mut settings.lfu_decay_minutes),
+        "Minutes after which the counter of a key's uses is one less; 0 for never.",
     ),
     row(
         "busy-reply-threshold",

@@ -1,6 +1,6 @@
 //! Every setting of a node, in one struct with documented defaults.
 
-use crate::keyspace::tx::SPARSE_BYTES_MAX;
+use crate::keyspace::tx::{Policy, SPARSE_BYTES_MAX};
 use std::collections::BTreeMap;
 
 /// The largest `format-max`: nothing is held back.
@@ -81,6 +81,14 @@ pub struct Settings {
     pub client_memory: Share,
     /// `maxmemory`, in bytes that the process has taken of its allocator; 0 for no limit
     pub memory_bytes_max: u64,
+    /// `maxmemory-policy`
+    pub eviction_policy: Policy,
+    /// `maxmemory-samples`
+    pub eviction_samples: u64,
+    /// `lfu-log-factor`
+    pub lfu_log_factor: u64,
+    /// `lfu-decay-time`, in minutes; 0 for never
+    pub lfu_decay_minutes: u64,
     /// `busy-reply-threshold`, in milliseconds; 0 for never
     pub busy_after_ms: u64,
     /// `slowlog-log-slower-than`, in microseconds; negative for never
@@ -150,6 +158,10 @@ impl Default for Settings {
             // Redis sets none. Ours is far above what clients take that read their replies.
             client_memory: Share::Bytes(2 << 30),
             memory_bytes_max: 0,
+            eviction_policy: Policy::NoEviction,
+            eviction_samples: 5,
+            lfu_log_factor: 10,
+            lfu_decay_minutes: 1,
             busy_after_ms: 5000,
             slow_us: 10_000,
             slow_log_length_max: 128,

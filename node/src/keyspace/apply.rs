@@ -265,6 +265,7 @@ impl Keyspace {
         let before = match (table.find_mut(hash, |entry| is_it(entry)), object) {
             (Some(entry), Some(object)) => {
                 entry.walked = walked;
+                self.uses.renew(&entry.used);
                 Some(std::mem::replace(&mut entry.object, object))
             }
             (Some(_), None) => {
@@ -273,9 +274,8 @@ impl Keyspace {
                 removed.map(|entry| entry.object)
             }
             (None, Some(object)) => {
-                table.insert_unique(hash, Box::new(Entry { key: Blob::new(key), object, walked }), |entry| {
-                    rehash(entry)
-                });
+                let entry = Entry { key: Blob::new(key), object, walked, used: self.uses.fresh() };
+                table.insert_unique(hash, Box::new(entry), |entry| rehash(entry));
                 self.count_keys(slot, 1);
                 None
             }

@@ -46,6 +46,12 @@ const SPARSE: usize = 8;
 /// A piece of a walk passes so many buckets for each item it is asked for, at most: as in Redis.
 const PASSED_MAX: usize = 10;
 
+/// Items of a bucket beyond which a draw does not count them: only made-up names fill a bucket so.
+const CROWD: usize = 4 * LOAD_MAX;
+
+/// A draw meets so many buckets that are too empty, before it counts items instead.
+const MISSES_MAX: usize = 256;
+
 /// Bits of a place that are the place inside a bucket; those above are a position.
 const PLACE_BITS: u32 = 32;
 
@@ -448,6 +454,23 @@ impl<T> LinearTable<T> {
             }
             None
         })
+    }
+
+    /// An item drawn at random; `below` draws a number below its argument. There is one. It costs the same however many
+    /// there are, or were: some eight draws, which meet a bucket and a place in it, until one finds it filled. Each item
+    /// is as likely, but those of a bucket that made-up names have filled are less so.
+    pub fn draw(&self, mut below: impl FnMut(usize) -> usize) -> &T {
+        let Buckets::Many(many) = &self.buckets else {
+            return self.nth(below(self.len()), &mut Spot::default());
+        };
+        for _ in 0..MISSES_MAX {
+            let (bucket, at) = (many.get(below(many.count)), below(CROWD));
+            if at < bucket.len() {
+                let at = if bucket.len() > CROWD { below(bucket.len()) } else { at };
+                return bucket.iter().nth(at).expect("a bucket has as many items as it counts");
+            }
+        }
+        self.nth(below(many.len), &mut Spot::default())
     }
 
     /// The item that has so many before it, in an order that lasts as long as the table does not change, and

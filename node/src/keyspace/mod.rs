@@ -34,12 +34,14 @@ pub mod scan;
 pub mod scripts;
 pub mod seed;
 pub mod set;
+mod slot_counts;
 pub mod slots;
 pub mod sorted;
 pub mod stream;
 pub mod table;
 pub mod tx;
 pub mod undo;
+pub mod uses;
 pub mod value;
 pub mod walk;
 pub mod watch;
@@ -51,6 +53,7 @@ mod apply;
 use moonraft_proto::entry::FIRST_FORMAT;
 use moonraft_router::{SLOT_COUNT, slot_of};
 
+use self::slot_counts::SlotCounts;
 pub use self::{
     blob::Blob,
     deadlines::Deadlines,
@@ -66,6 +69,7 @@ pub use self::{
     stream::Stream,
     tx::{Limits, Store, Tx, WrongType},
     undo::Undo,
+    uses::Uses,
     value::{Entry, Object, Value},
     walk::Walk,
     watch::Watched,
@@ -83,13 +87,6 @@ pub mod small {
     pub const BYTES_MAX: usize = 64;
 }
 
-/// Slots whose keys are counted together: so a scan passes empty slots, and a draw comes to its slot, in
-/// few steps.
-const GROUP: usize = 128;
-
-/// Groups of slots.
-const GROUPS: usize = SLOT_COUNT as usize / GROUP;
-
 /// The keys of one slot.
 type SlotTable = LinearTable<Box<Entry>>;
 
@@ -98,12 +95,12 @@ pub struct Keyspace {
     seed: Seed,
     /// One table a slot, all 16384: a slot that is not ours is empty.
     tables: Box<[SlotTable]>,
-    /// Keys in all tables.
-    key_count: usize,
-    /// Keys in the tables of each group.
-    group_counts: Box<[usize; GROUPS]>,
+    /// Keys in the tables.
+    counts: SlotCounts,
     owned: SlotSet,
     deadlines: Deadlines,
+    /// When and how often keys are used.
+    pub uses: Uses,
     scripts: Scripts,
     libraries: Libraries,
     /// The newest format that the log may hold: see [`moonraft_proto::entry`].
@@ -120,7 +117,7 @@ pub struct Keyspace {
 
 impl std::fmt::Debug for Keyspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a keyspace of {} keys", self.key_count)
+        write!(f, "a keyspace of {} keys", self.len())
     }
 }
 
@@ -129,10 +126,10 @@ impl Default for Keyspace {
         Self {
             seed: Seed::default(),
             tables: (0..SLOT_COUNT).map(|_| SlotTable::default()).collect(),
-            key_count: 0,
-            group_counts: Box::new([0; GROUPS]),
+            counts: SlotCounts::default(),
             owned: SlotSet::default(),
             deadlines: Deadlines::default(),
+            uses: Uses::default(),
             scripts: Scripts::default(),
             libraries: Libraries::default(),
             format: FIRST_FORMAT,
@@ -162,8 +159,18 @@ impl Keyspace {
 
     /// The object of a key whose hash is known.
     pub fn get_hashed(&self, hash: u64, key: &[u8]) -> Option<&Object> {
+        self.entry_hashed(hash, key).map(|entry| &entry.object)
+    }
+
+    /// The entry of a key whose hash is known.
+    pub fn entry_hashed(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
         let table = &self.tables[usize::from(slot_of(key))];
-        table.find(hash, |entry| *entry.key == *key).map(|entry| &entry.object)
+        table.find(hash, |entry| *entry.key == *key).map(|entry| &**entry)
+    }
+
+    /// The entry of a key.
+    pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
+        self.entry_hashed(self.hash(key), key)
     }
 
     /// All entries of a slot, expired or not, in no order.
@@ -183,56 +190,50 @@ impl Keyspace {
 
     /// Keys, expired or not.
     pub const fn len(&self) -> usize {
-        self.key_count
+        self.counts.total()
     }
 
     /// Whether there are no keys.
     pub const fn is_empty(&self) -> bool {
-        self.key_count == 0
+        self.len() == 0
     }
 
-    /// A key with what it holds, expired or not, drawn at random, each as likely;
-    /// `below` draws a number below its argument.
-    pub fn draw(&self, below: impl FnOnce(usize) -> usize) -> Option<&Entry> {
+    /// A key with what it holds, expired or not, drawn at random, each as likely: see [`LinearTable::draw`]. `below`
+    /// draws a number below its argument.
+    pub fn draw(&self, mut below: impl FnMut(usize) -> usize) -> Option<&Entry> {
         if self.is_empty() {
             return None;
         }
-        let mut before = below(self.key_count);
-        for (tables, &count) in self.tables.chunks(GROUP).zip(self.group_counts.iter()) {
-            if before >= count {
-                before -= count;
-                continue;
-            }
-            for table in tables {
-                if before < table.len() {
-                    return Some(table.nth(before, &mut Spot::default()));
-                }
-                before -= table.len();
-            }
-        }
-        unreachable!("the tables hold as many keys as are counted")
+        let (slot, _) = self.counts.find(below(self.len()));
+        Some(self.tables[usize::from(slot)].draw(below))
+    }
+
+    /// The same of the keys that have a deadline.
+    pub fn draw_expiring(&self, below: impl FnMut(usize) -> usize) -> Option<&Entry> {
+        let (slot, hash) = self.deadlines.draw(below)?;
+        self.expiring(slot, hash)
+    }
+
+    /// The key with a deadline that comes first but so many.
+    pub fn nth_expiring(&self, ordinal: usize) -> Option<&Entry> {
+        let (slot, hash) = self.deadlines.all().nth(ordinal)?;
+        self.expiring(slot, hash)
+    }
+
+    /// A key of this hash that has a deadline.
+    fn expiring(&self, slot: u16, hash: u64) -> Option<&Entry> {
+        let mut same_hash = self.tables[usize::from(slot)].iter_hash(hash).map(|entry| &**entry);
+        same_hash.find(|entry| entry.object.expires_at.is_some() && self.hash(&entry.key) == hash)
     }
 
     /// The first slot from `slot` on that has a key.
     fn filled_slot_from(&self, slot: u16) -> Option<u16> {
-        let mut slot = usize::from(slot);
-        while slot < self.tables.len() {
-            if slot.is_multiple_of(GROUP) && self.group_counts[slot / GROUP] == 0 {
-                slot += GROUP;
-            } else if self.tables[slot].is_empty() {
-                slot += 1;
-            } else {
-                return Some(slot as u16);
-            }
-        }
-        None
+        (usize::from(slot) < self.tables.len()).then(|| self.counts.filled_from(slot)).flatten()
     }
 
     /// Keys have come to a slot, or gone.
     fn count_keys(&mut self, slot: u16, change: isize) {
-        let group = &mut self.group_counts[usize::from(slot) / GROUP];
-        *group = group.wrapping_add_signed(change);
-        self.key_count = self.key_count.wrapping_add_signed(change);
+        self.counts.add(slot, change);
     }
 
     /// The slots the shard serves.

@@ -3,6 +3,7 @@
 //! against a replica that follows, against its dump; and that a scan misses
 //! nothing.
 
+mod draws;
 mod effects;
 mod expiry;
 mod model;
@@ -58,8 +59,11 @@ fn check(keyspace: &Keyspace) {
     assert_eq!(keyspace.len(), keyspace.entries().count());
     let in_slots: usize = (0..moonraft_router::SLOT_COUNT).map(|slot| keyspace.slot_len(slot)).sum();
     assert_eq!(keyspace.len(), in_slots);
-    for (tables, &count) in keyspace.tables.chunks(super::GROUP).zip(keyspace.group_counts.iter()) {
-        assert_eq!(tables.iter().map(super::SlotTable::len).sum::<usize>(), count);
+    let mut before = 0;
+    for (slot, table) in keyspace.tables.iter().enumerate().filter(|(_, table)| !table.is_empty()) {
+        assert_eq!(keyspace.counts.find(before), (slot as u16, 0));
+        before += table.len();
+        assert_eq!(keyspace.counts.find(before - 1), (slot as u16, table.len() - 1));
     }
     let mut mortal = 0;
     for entry in keyspace.entries() {

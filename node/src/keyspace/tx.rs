@@ -20,6 +20,7 @@
 //!   undo, messages.
 
 mod dirty;
+mod evict;
 mod loan;
 mod reading;
 mod store;
@@ -31,6 +32,7 @@ use bytes::Bytes;
 use moonraft_proto::Effect;
 
 pub use self::{
+    evict::{Evicted, Eviction, Policy},
     loan::{Borrowed, Loan},
     store::{Limits, OpenBatch, SPARSE_BYTES_MAX, Store},
     unit::{Publication, Savepoint, Unit},

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use super::{Blob, Hash, List, Set, SortedSet, Stream};
+use super::{Blob, Hash, List, Set, SortedSet, Stream, uses::Used};
 
 /// A value of one of Redis's types. Small on purpose: it stands in every entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +83,8 @@ pub struct Entry {
     pub object: Object,
     /// The walk that has nothing to write of it any more; see [`super::walk`]. 0: none.
     pub walked: u32,
+    /// When or how often it was used, as far as this replica knows: no part of the data.
+    pub used: Used,
 }
 
 #[cfg(test)]

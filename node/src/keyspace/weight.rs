@@ -5,9 +5,12 @@
 
 use super::{Blob, Entry, Object, Value};
 
-/// Bytes of an entry beside what its key holds: the entry and its place in a table
-/// that is three quarters full.
-const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<usize>() * 4 / 3;
+/// Bytes of an entry beside what its key holds: the entry and its place in a table, a pointer and a byte, of which
+/// two thirds are filled.
+const ENTRY_BYTES: usize = size_of::<Entry>() + (size_of::<usize>() + 1) * 3 / 2;
+
+/// Bytes of a deadline among all, in runs of which three quarters are filled.
+const DEADLINE_BYTES: usize = size_of::<u128>() * 4 / 3;
 
 /// Bytes of an entry of this key without its value's own.
 pub fn entry_bytes(key: &[u8]) -> usize {
@@ -25,8 +28,12 @@ pub(super) fn sampled(sizes: impl Iterator<Item = usize>, count: usize, samples:
 }
 
 impl Object {
-    /// Bytes outside of this value, `samples` elements of it looked at.
+    /// Bytes outside of this value, `samples` elements of it looked at; those that its deadline takes included.
     pub fn heap_bytes(&self, samples: usize) -> usize {
+        self.value_bytes(samples) + if self.expires_at.is_some() { DEADLINE_BYTES } else { 0 }
+    }
+
+    fn value_bytes(&self, samples: usize) -> usize {
         match &self.value {
             Value::Str(bytes) => bytes.capacity(),
             Value::List(list) => size_of_val(&**list) + list.heap_bytes(),

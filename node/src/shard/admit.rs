@@ -132,7 +132,7 @@ impl Core {
             if self.is_queued(id, request.command) || self.is_busy() {
                 return Ok(Admission::Now); // what is needed to run it is looked at then; beside a script nothing is
             }
-            self.look_at_memory();
+            self.look_at_memory(id, request);
         }
         self.check_script(request.command, via)?;
         self.check_leading(request.command)?;

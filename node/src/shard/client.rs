@@ -200,6 +200,10 @@ impl Client for Turn<'_> {
         self.shard.is_leaderless_for_long(self.shard.surroundings.boot_ns())
     }
 
+    fn passing_bytes(&self) -> usize {
+        self.shard.passing_bytes()
+    }
+
     fn in_flight_bytes(&self) -> usize {
         self.shard.speculation.bytes()
     }

@@ -60,6 +60,7 @@ impl Core {
     /// Seals what this turn executed into one batch and proposes it.
     pub fn end_turn(&mut self) {
         let Standing::Leading { term, serving: true } = self.standing else { return };
+        self.begin_evictions();
         if self.store().has_effects() || self.stamp_wanted {
             self.stamp_wanted = false;
             let stamp_ms = self.clock.stamp();
@@ -276,8 +277,14 @@ impl Core {
     fn apply(&mut self, entry: &CommittedEntry, batch: &Batch<'_>) {
         let dropped = self.settings.fault == Some(PlantedFault::EffectDropped) && entry.index % 7 == 3;
         let from = self.applying.take().unwrap_or_default();
+        self.note_time_of(batch);
         batch.effects_from(&from).skip(usize::from(dropped)).for_each(|effect| self.apply_one(entry, effect));
         self.wake(&Reason::Applying);
+    }
+
+    /// What a batch writes is used at about this time.
+    fn note_time_of(&mut self, batch: &Batch<'_>) {
+        self.store_mut().keyspace_mut().uses.set_time(batch.stamp_ms.saturating_mul(1000));
     }
 
     fn apply_one(&mut self, entry: &CommittedEntry, effect: Result<Effect<'_>, DecodeError>) {
@@ -299,6 +306,7 @@ impl Core {
         // Whoever applies it tells what is wrong with it.
         let Ok(batch) = Batch::decode(&entry.data) else { return true };
         let from = self.applying.take().unwrap_or_default();
+        self.note_time_of(&batch);
         let mut effects = batch.effects_from(&from);
         effects.by_ref().take(most).for_each(|effect| self.apply_one(entry, effect));
         self.applying = Some(batch.place(&effects));
@@ -324,7 +332,10 @@ impl Core {
     /// A batch of ours committed: what waited for it may leave.
     fn open_gate(&mut self, id: BatchId, own: InFlight) {
         self.store_mut().committed(id.sequence, &own.open.changed);
-        self.discard(own.open.undos);
+        match own.open.evicted_bytes {
+            0 => self.discard(own.open.undos),
+            bytes => self.discard_evicted(own.open.undos, bytes),
+        }
         self.publish(own.publications);
         for session in own.waiting {
             self.release(session);
@@ -400,7 +411,6 @@ impl Core {
     // ---- time and messages --------------------------------------------------------
 
     fn tick(&mut self) {
-        self.look_at_memory();
         self.tick_time();
         self.ring();
         if self.is_serving() {
@@ -418,6 +428,7 @@ impl Core {
                 self.serve_blocked();
             }
         }
+        self.evict_step();
         self.tick_formats();
         self.begin_snapshot();
         self.offer_errands();

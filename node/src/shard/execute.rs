@@ -147,6 +147,8 @@ impl Core {
             call: self.begin_call(command, !command.has(Flag::Fast)),
         };
         self.begin_unit();
+        let untouching = self.sessions[id].no_touch;
+        self.store_mut().set_client_untouching(untouching);
         self.unit_reply = Weight::default();
         if let Run::Eval(_) = command.run {
             self.tell_monitors(Source::Client(id), command, request.words);

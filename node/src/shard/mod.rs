@@ -39,6 +39,7 @@ pub mod events;
 pub mod execute;
 mod formats;
 mod large_blocks;
+mod memory;
 pub mod messages;
 mod monitors;
 pub mod outbox;
@@ -81,6 +82,7 @@ use self::{
     clock::Clock,
     errands::Errands,
     formats::Formats,
+    memory::Evictions,
     outbox::{BatchId, Fate, ReadReply},
     readers::Readers,
     room::Room,
@@ -150,6 +152,7 @@ pub struct Core {
     listeners: Subscriptions,
     /// What the node has of memory and disk.
     room: Room,
+    evictions: Evictions,
     seen_scripts: SeenScripts,
     standing: Standing,
     speculation: Speculation,
@@ -235,6 +238,7 @@ impl Shard {
         let formats = Formats::of(state.keyspace.agreed_format());
         let mut store = Store::new(state.keyspace, seed);
         store.set_limits(settings.limits);
+        store.set_eviction(settings.eviction);
         let clock = Clock::starting_at(state.stamp_ms, settings.clocks);
         let core = Core {
             settings,
@@ -242,6 +246,7 @@ impl Shard {
             store,
             listeners: Subscriptions::default(),
             room: Room::default(),
+            evictions: Evictions::default(),
             seen_scripts: SeenScripts::default(),
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),
@@ -346,6 +351,7 @@ impl Core {
         change(&mut self.settings);
         self.clock.set_bounds(self.surroundings.boot_ns(), self.settings.clocks);
         self.store.set_limits(self.settings.limits);
+        self.store.set_eviction(self.settings.eviction);
     }
 
     fn unwatch(&mut self, id: SessionId) {

@@ -65,12 +65,6 @@ impl Needs {
 }
 
 impl Core {
-    /// Notes whether memory is short.
-    pub(super) fn look_at_memory(&mut self) {
-        let limit = self.settings.memory_bytes_max;
-        self.room.out_of_memory = limit != u64::MAX && self.surroundings.used_bytes() > limit;
-    }
-
     /// What a request of a block needs: of a script that declares nothing, all that it may do.
     pub(super) fn needs_of_queued(&self, request: &Request<'_>) -> Needs {
         let Run::Eval(eval) = request.command.run else { return Needs::of(request.command) };

@@ -4,7 +4,10 @@ use moonraft_proto::resp;
 use moonraft_router::ShardId;
 
 use super::clock::Bounds;
-use crate::{keyspace::Limits, script};
+use crate::{
+    keyspace::{Limits, tx::Eviction},
+    script,
+};
 
 /// What does not change while a shard runs.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct ShardSettings {
     /// Bytes taken of the process's allocator above which commands that need memory are
     /// refused; `maxmemory`.
     pub memory_bytes_max: u64,
+    /// What goes then; `maxmemory-policy`, `maxmemory-samples`, `lfu-log-factor`, `lfu-decay-time`.
+    pub eviction: Eviction,
     /// Bytes of a snapshot that wait to be written before its walk pauses and writers wait: see
     /// [`super::snapshot`].
     pub snapshot_pending_bytes_max: u64,
@@ -97,6 +102,7 @@ impl Default for ShardSettings {
             unit_copied_bytes_max: 1 << 30,
             limits: Limits::default(),
             memory_bytes_max: u64::MAX,
+            eviction: Eviction::default(),
             // A quarter of a second at the speed of a slow disk.
             snapshot_pending_bytes_max: 16 << 20,
             // About a millisecond.
@@ -151,4 +157,6 @@ pub enum PlantedFault {
     ExpiryByWall,
     /// What was lent before leadership was lost comes back as it has become meanwhile.
     OutcomeOfOtherTerm,
+    /// What is evicted goes at the leader, and is not in its batch.
+    EvictionNotLogged,
 }

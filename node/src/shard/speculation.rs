@@ -44,6 +44,8 @@ pub struct Speculation {
     /// here until the log tells their fate.
     in_flight: VecDeque<InFlight>,
     bytes: usize,
+    /// Bytes of keys that batches in flight evict.
+    evicted_bytes: usize,
     /// For each recent term, the last own batch that committed.
     outcomes: VecDeque<(u64, u64)>,
     /// Terms before this one are closed.
@@ -54,6 +56,11 @@ impl Speculation {
     /// Bytes of entries in flight.
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that are freed once what is in flight is committed, because keys were evicted.
+    pub const fn evicted_bytes(&self) -> usize {
+        self.evicted_bytes
     }
 
     /// Whether nothing is in flight.
@@ -69,6 +76,7 @@ impl Speculation {
     /// A batch was proposed.
     pub fn push(&mut self, batch: InFlight) {
         self.bytes += batch.bytes;
+        self.evicted_bytes += batch.open.evicted_bytes;
         self.in_flight.push_back(batch);
     }
 
@@ -83,6 +91,7 @@ impl Speculation {
     pub fn commit(&mut self, batch: BatchId) -> Option<InFlight> {
         let front = self.in_flight.front().filter(|front| front.batch == batch)?;
         self.bytes -= front.bytes;
+        self.evicted_bytes -= front.open.evicted_bytes;
         match self.outcomes.back_mut() {
             Some((term, committed)) if *term == batch.term => *committed = batch.sequence,
             _ => {
@@ -111,6 +120,7 @@ impl Speculation {
     fn take(&mut self, count: usize) -> Vec<InFlight> {
         let taken: Vec<InFlight> = self.in_flight.drain(..count).collect();
         self.bytes -= taken.iter().map(|batch| batch.bytes).sum::<usize>();
+        self.evicted_bytes -= taken.iter().map(|batch| batch.open.evicted_bytes).sum::<usize>();
         taken
     }
 
@@ -127,6 +137,7 @@ impl Speculation {
 
     /// What takes the batches back, of each its oldest effect first, the oldest batch first; they stay in flight.
     pub fn take_undos(&mut self) -> Vec<Vec<crate::keyspace::Undo>> {
+        self.evicted_bytes = 0;
         self.in_flight.iter_mut().map(|batch| std::mem::take(&mut batch.open).undos).collect()
     }
 

@@ -136,6 +136,8 @@ pub(super) enum Timer {
     Apply,
     /// A survey goes on.
     Survey,
+    /// Eviction goes on.
+    Evict,
     /// What a session waits for takes too long.
     Session(SessionId),
 }
@@ -188,6 +190,7 @@ impl Core {
                 Timer::Pause => self.set_pause(None),
                 Timer::Apply => self.go_on_applying(),
                 Timer::Survey => self.go_on_surveying(),
+                Timer::Evict => self.evict_step(),
                 Timer::Leader if self.is_leaderless_for_long(now_ns) => {
                     self.wake(&Reason::Leader);
                     self.give_blocked_up();

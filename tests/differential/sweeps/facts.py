@@ -112,7 +112,10 @@ SMALL = Reason(
     r"CONFIG SET maxmemory-clients '(1|1024|00012|1b|1B|2k|2K|2kb|2KB|3m|3mb)'$",
     "so little would disconnect every client, also the one that would take it back",
 )
-TAKERS = ("maxmemory", "maxmemory-clients", "timeout", "tcp-keepalive", "slowlog-log-slower-than")
+TAKERS = (
+    *("maxmemory", "maxmemory-clients", "timeout", "tcp-keepalive", "slowlog-log-slower-than"),
+    *("maxmemory-samples", "lfu-log-factor", "lfu-decay-time"),
+)
 
 
 def settings_cases():
@@ -121,7 +124,8 @@ def settings_cases():
         for value in NUMBERS:
             yield _case(name, value)
         yield _case(name, "0")
-    yield Case("as it was", [_step("CONFIG", "SET", "slowlog-log-slower-than", "10000")])
+    before = ("slowlog-log-slower-than", "10000", "maxmemory-samples", "5", "lfu-log-factor", "10", "lfu-decay-time", "1")
+    yield Case("as it was", [_step("CONFIG", "SET", *before)])
     for words in (("CONFIG", "SET", "maxmemory"), ("CONFIG", "SET", "maxmemory", "1", "timeout")):
         yield Case(" ".join(words), [_step(*words)])
 

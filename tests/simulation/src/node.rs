@@ -117,8 +117,8 @@ impl Surroundings for SimulatedSurroundings {
     }
 }
 
-/// `maxmemory` of all nodes.
-pub const MEMORY_BYTES_MAX: u64 = 1000;
+/// `maxmemory` of all nodes: more than all that is in flight.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// What the consensus thread is told.
 pub enum Told {

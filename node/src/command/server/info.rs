@@ -170,15 +170,18 @@ fn memory(lines: &mut Lines, client: &dyn Client) {
     let scripts = client.store().keyspace().scripts().iter();
     let (script_count, script_bytes) =
         scripts.fold((0, 0), |(count, bytes), (_, text)| (count + 1, bytes + text.len()));
+    let unread_bytes = client.sessions().map(|(id, _)| client.unread_bytes(id)).sum::<usize>();
+    let overhead = (client.passing_bytes() + unread_bytes + script_bytes) as u64;
+    let dataset_share = used.saturating_sub(overhead) as f64 / used.max(1) as f64;
     lines.bytes("used_memory", used);
     lines.bytes("used_memory_rss", resident);
     lines.bytes("used_memory_peak", used);
     lines.all(&[
         ("used_memory_peak_perc", &"100.00%"),
-        ("used_memory_overhead", &0),
+        ("used_memory_overhead", &overhead),
         ("used_memory_startup", &0),
-        ("used_memory_dataset", &used),
-        ("used_memory_dataset_perc", &"100.00%"),
+        ("used_memory_dataset", &used.saturating_sub(overhead)),
+        ("used_memory_dataset_perc", &format!("{:.2}%", dataset_share * 100.0)),
         ("allocator_allocated", &used),
         ("allocator_active", &used),
         ("allocator_resident", &resident),
@@ -205,12 +208,12 @@ fn memory(lines: &mut Lines, client: &dyn Client) {
         ("rss_overhead_bytes", &0),
         ("mem_fragmentation_ratio", &format!("{:.2}", resident as f64 / used.max(1) as f64)),
         ("mem_fragmentation_bytes", &resident.saturating_sub(used)),
-        ("mem_not_counted_for_evict", &0),
+        ("mem_not_counted_for_evict", &client.passing_bytes()),
         ("mem_replication_backlog", &client.in_flight_bytes()),
         ("mem_total_replication_buffers", &client.in_flight_bytes()),
         ("mem_clients_slaves", &0),
         ("mem_cluster_links", &0),
-        ("mem_clients_normal", &client.sessions().map(|(id, _)| client.unread_bytes(id)).sum::<usize>()),
+        ("mem_clients_normal", &unread_bytes),
         ("mem_aof_buffer", &0),
         ("mem_allocator", &"mimalloc"),
         ("active_defrag_running", &0),
@@ -284,7 +287,7 @@ fn stats(lines: &mut Lines, client: &dyn Client) {
         ("expired_stale_perc", &"0.00"),
         ("expired_time_cap_reached_count", &0),
         ("expire_cycle_cpu_milliseconds", &0),
-        ("evicted_keys", &0),
+        ("evicted_keys", &client.store().evicted_keys()),
         ("evicted_clients", &0),
         ("total_eviction_exceeded_time", &0),
         ("current_eviction_exceeded_time", &0),

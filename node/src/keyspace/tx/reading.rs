@@ -16,13 +16,24 @@ use crate::keyspace::{
 pub(super) struct Lookups {
     /// A command that only reads is executing.
     counting: Cell<bool>,
+    /// Looking a key up does not count as using it: for this command, and for all of its client's.
+    untouching: Cell<bool>,
+    client_untouching: bool,
     hits: Cell<u64>,
     misses: Cell<u64>,
     /// Keys that were removed because their time had come, met or not.
     pub expired: Cell<u64>,
+    /// Keys that were removed because memory was short.
+    pub evicted: Cell<u64>,
 }
 
 impl Lookups {
+    /// Keys that are looked up count as used.
+    pub fn touch_all(&mut self) {
+        self.untouching.set(false);
+        self.client_untouching = false;
+    }
+
     pub fn add(&self, other: &Self) {
         for (own, other) in
             [(&self.hits, &other.hits), (&self.misses, &other.misses), (&self.expired, &other.expired)]
@@ -77,8 +88,13 @@ impl Store {
         debug_assert!(!self.is_lent(key), "what is lent is not looked at");
         let hash = self.keyspace.hash(key);
         self.depend_on_hash(hash);
-        let object = self.keyspace.get_hashed(hash, key);
-        let object = object.filter(|object| self.is_live(object));
+        let entry = self.keyspace.entry_hashed(hash, key).filter(|entry| self.is_live(&entry.object));
+        if let Some(entry) = entry
+            && !self.lookups.untouching.get()
+        {
+            self.keyspace.uses.note(&entry.used, || self.random.borrow_mut().random());
+        }
+        let object = entry.map(|entry| &entry.object);
         if self.lookups.counting.get() {
             let count = if object.is_some() { &self.lookups.hits } else { &self.lookups.misses };
             count.set(count.get() + 1);
@@ -107,6 +123,21 @@ impl Store {
         self.lookups.counting.set(counting);
     }
 
+    /// Whether keys that are looked up from now on count as used.
+    pub fn touch_lookups(&self, touching: bool) {
+        self.lookups.untouching.set(!touching);
+    }
+
+    /// The unit's client wants no keys to count as used: `CLIENT NO-TOUCH`.
+    pub const fn set_client_untouching(&mut self, untouching: bool) {
+        self.lookups.client_untouching = untouching;
+    }
+
+    /// Whether it does.
+    pub const fn is_client_untouching(&self) -> bool {
+        self.lookups.client_untouching
+    }
+
     /// Lookups that found their key, and those that did not.
     pub fn lookups(&self) -> (u64, u64) {
         (self.lookups.hits.get(), self.lookups.misses.get())
@@ -122,6 +153,7 @@ impl Store {
         self.lookups.hits.set(0);
         self.lookups.misses.set(0);
         self.lookups.expired.set(0);
+        self.lookups.evicted.set(0);
     }
 
     /// The value of a key that has not expired.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use moonraft_proto::entry::{BatchWriter, Head};
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::{Tx, dirty::Dirty, reading::Lookups, unit::OpenUnit};
+use super::{Eviction, Tx, dirty::Dirty, evict::Pool, reading::Lookups, unit::OpenUnit};
 use crate::keyspace::{Blob, Keyspace, Undo, stream::NodeLimits};
 
 /// The batch that a turn produced, apart from its bytes.
@@ -16,6 +16,8 @@ pub struct OpenBatch {
     pub undos: Vec<Undo>,
     /// Hashes of the keys it changed.
     pub changed: Vec<u64>,
+    /// Bytes of keys that were evicted: taken until they are freed, after its commit.
+    pub evicted_bytes: usize,
 }
 
 /// What `hll-sparse-max-bytes` is by default, as in Redis.
@@ -58,6 +60,8 @@ pub struct Store {
     pub(super) limits: Limits,
     /// Keys whose values are lent: see [`super::loan`].
     pub(super) lent: BTreeSet<Blob>,
+    pub(super) eviction: Eviction,
+    pub(super) pool: Pool,
     pub(super) random: RefCell<StdRng>,
     pub(super) lookups: Lookups,
 }
@@ -75,6 +79,8 @@ impl Store {
             keeps_expired: false,
             limits: Limits::default(),
             lent: BTreeSet::new(),
+            eviction: Eviction::default(),
+            pool: Pool::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),
             lookups: Lookups::default(),
         }
@@ -100,6 +106,7 @@ impl Store {
         assert!(!self.has_effects(), "a state is replaced with nothing speculative");
         std::mem::swap(&mut keyspace.watched, &mut self.keyspace.watched);
         keyspace.watched.announce_all();
+        keyspace.uses = self.keyspace.uses.clone();
         std::mem::replace(&mut self.keyspace, keyspace)
     }
 

@@ -84,6 +84,8 @@ impl Store {
     /// Begins a unit at this time.
     pub fn begin_unit(&mut self, now_us: u64, leading: bool) {
         let (mark, undo_count) = (self.batch.mark(), self.open.undos.len());
+        self.keyspace.uses.set_time(now_us);
+        self.lookups.touch_all();
         self.unit = OpenUnit {
             moment: Moment { now_us, shown_us: now_us, leading },
             is_open: true,
@@ -137,6 +139,11 @@ impl Store {
         self.batch.rewind(savepoint.mark);
         self.unit.publications.truncate(savepoint.publication_count);
         self.unit.copied_bytes = savepoint.copied_bytes;
+    }
+
+    /// For tests of the tests: what the unit did since then is done here, and stands in no batch.
+    pub fn lose_effects(&mut self, savepoint: Savepoint) {
+        self.batch.rewind(savepoint.mark);
     }
 
     /// Effects of the open unit so far.

@@ -37,7 +37,7 @@ use super::{
 use crate::{
     config::{Reads, Settings},
     consensus::{Input, ShardId},
-    keyspace::{Limits, stream::NodeLimits},
+    keyspace::{Limits, stream::NodeLimits, tx::Eviction, uses::Counting},
     replica::Intake,
     script,
     shard::{Output, Shard, ShardSettings, clock::Bounds},
@@ -106,6 +106,14 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
             stream_nodes: NodeLimits::of(settings.stream_node_bytes_max, settings.stream_node_entries_max),
         },
         memory_bytes_max: if settings.memory_bytes_max == 0 { u64::MAX } else { settings.memory_bytes_max },
+        eviction: Eviction {
+            policy: settings.eviction_policy,
+            samples: bytes(settings.eviction_samples),
+            counting: Counting {
+                log_factor: settings.lfu_log_factor,
+                decay_minutes: settings.lfu_decay_minutes,
+            },
+        },
         outbox_bytes_max: unlimited(settings.output_normal.hard_bytes),
         outbox_listening_bytes_max: unlimited(settings.output_pubsub.hard_bytes),
         busy_ms: if settings.busy_after_ms == 0 { u64::MAX / 1_000_000 } else { settings.busy_after_ms },

@@ -6,6 +6,7 @@ mod blocked_streams;
 mod busy;
 mod deadlines;
 mod errands;
+mod eviction;
 mod formats;
 mod functions;
 mod harness;
