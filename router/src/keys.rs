@@ -34,6 +34,11 @@ pub enum Keys {
         /// Position of a further key (a destination).
         also: Option<usize>,
     },
+    /// The word at `count` says how many keys follow it, each with its value behind it.
+    CountedPairs {
+        /// Position of the count.
+        count: usize,
+    },
     /// At `first`, and behind the last occurrence of the word `token` after it, if any.
     After {
         /// Position of the first key.
@@ -93,6 +98,13 @@ impl Keys {
                 let counted = count + 1..end.ok_or(BadCount)?;
                 Ok(also.into_iter().chain(counted).collect())
             }
+            Keys::CountedPairs { count } => {
+                let given = words.get(count).and_then(|word| std::str::from_utf8(word).ok());
+                let given: usize = given.and_then(|text| text.parse().ok()).ok_or(BadCount)?;
+                let end = given.checked_mul(2).and_then(|pairs| pairs.checked_add(count + 1));
+                let end = end.filter(|&end| end <= words.len()).ok_or(BadCount)?;
+                Ok((count + 1..end).step_by(2).collect())
+            }
             Keys::Behind { first, from, tokens } => {
                 let (mut at, mut behind) = (from, None);
                 while at + 1 < words.len() {
@@ -148,6 +160,10 @@ mod tests {
         assert_eq!(positions(behind, "c k x store d keep e y"), Some(vec![1, 6]));
         assert_eq!(positions(behind, "c k x store store d"), Some(vec![1, 4]));
         assert_eq!(positions(Keys::None, "ping x"), Some(vec![]));
+        let counted_pairs = Keys::CountedPairs { count: 1 };
+        assert_eq!(positions(counted_pairs, "c 2 a 1 b 2 x"), Some(vec![2, 4]));
+        assert_eq!(positions(counted_pairs, "c 2 a 1 b"), None);
+        assert_eq!(positions(counted_pairs, "c 18446744073709551615 a 1"), None);
         assert_eq!(positions(Keys::ONE, "get k"), Some(vec![1]));
         assert_eq!(positions(Keys::ALL, "del a b c"), Some(vec![1, 2, 3]));
         assert_eq!(positions(pairs, "mset a 1 b 2"), Some(vec![1, 3]));

@@ -5,7 +5,7 @@ its request, and some `EXEC` behind it. The script is killed, and the blocks tha
 they did is compared, too. One script serves all rows of the table.
 """
 
-from situation import END, Pair, question, rows, shown
+from situation import END, NEWER, Pair, question, rows, shown
 
 from harness.processes import eventually
 
@@ -14,9 +14,6 @@ KEY = "{busy}key"
 
 # Not sent, and why.
 LEFT_OUT = {"shutdown": "it would end both servers"}
-
-# Rows that 7.0 does not know.
-NEWER = ("client|no-touch", "client|setinfo", "cluster|myshardid", "waitaof")
 
 # What is told of a server and a session differs; only its shape counts.
 SHAPES = {"hello": "shape"}
@@ -102,7 +99,7 @@ class Session:
         if self.is_silent():
             return None  # neither says anything
         if name in NEWER:
-            return "it came with 7.2"
+            return "it is newer than 7.0"
         if name == "replconf" and is_right and state != "listening" and "block" not in state:
             return "no Redis follows by it"
         if name == "client|reply" and "block" in state and is_right:

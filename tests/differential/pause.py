@@ -1,6 +1,6 @@
 """Every command while clients are paused: which wait, which are served, and what becomes of keys meanwhile."""
 
-from situation import END, Pair, question, rows, shown
+from situation import END, NEWER, Pair, question, rows, shown
 
 from harness.processes import eventually
 
@@ -68,7 +68,9 @@ def sweep(ports, comparison):
 def _is_left_out(row):
     # Operators' words for the cluster would take a real one apart.
     is_about_cluster = row.name.startswith("cluster|") and "admin" in row.flags
-    return is_about_cluster or row.name in LEFT_OUT
+    # What 7.0 does not know it answers at once, whatever is paused.
+    is_newer = row.name in NEWER and "write" in row.flags
+    return is_about_cluster or is_newer or row.name in LEFT_OUT
 
 
 def _name(answers):

@@ -147,13 +147,13 @@ fn key_spec(spec: &KeySpec, note: Option<&'static str>) -> Reply<'static> {
         let last = ("lastkey", Reply::Int(last as i64));
         vec![last, ("keystep", Reply::count(step)), ("limit", Reply::Int(limit))]
     };
+    let keynum =
+        |step| vec![("keynumidx", Reply::Int(0)), ("firstkey", Reply::Int(1)), ("keystep", Reply::Int(step))];
     let (find, find_spec) = match spec.find {
         Find::Range { last, step } => ("range", range(last, step, 0)),
         Find::FirstHalf => ("range", range(-1, 1, 2)),
-        Find::Counted => (
-            "keynum",
-            vec![("keynumidx", Reply::Int(0)), ("firstkey", Reply::Int(1)), ("keystep", Reply::Int(1))],
-        ),
+        Find::Counted => ("keynum", keynum(1)),
+        Find::CountedPairs => ("keynum", keynum(2)),
         Find::Unknown => ("unknown", vec![]),
     };
     let place = |kind: &'static str, spec| map(vec![("type", Reply::text(kind)), ("spec", map(spec))]);

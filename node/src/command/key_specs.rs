@@ -102,6 +102,8 @@ pub enum Find {
     FirstHalf,
     /// As many as the word at the beginning says, which stand behind it.
     Counted,
+    /// The same, each followed by its value.
+    CountedPairs,
     /// Only the command itself knows.
     Unknown,
 }
@@ -182,6 +184,7 @@ impl Command {
                 let counted = spec(usize::from(also.is_some()), Begin::Index(count), Find::Counted);
                 also_spec.into_iter().chain([counted]).collect()
             }
+            Keys::CountedPairs { count } => vec![spec(0, Begin::Index(count), Find::CountedPairs)],
             Keys::Behind { first, from, tokens } => {
                 let behind = tokens.iter().zip(1..);
                 let behind = behind.map(|(token, nth)| spec(nth, Begin::Keyword(token, from), single));
@@ -205,7 +208,10 @@ impl Command {
             Keys::Counted { also: Some(at), .. }
             | Keys::After { first: at, .. }
             | Keys::Behind { first: at, .. } => (at as i64, at as i64, 1),
-            Keys::None | Keys::FirstHalf { .. } | Keys::Counted { also: None, .. } => (0, 0, 0),
+            Keys::None
+            | Keys::FirstHalf { .. }
+            | Keys::CountedPairs { .. }
+            | Keys::Counted { also: None, .. } => (0, 0, 0),
         }
     }
 
@@ -213,7 +219,11 @@ impl Command {
     pub const fn has_movable_keys(&self) -> bool {
         matches!(
             self.keys,
-            Keys::Counted { .. } | Keys::After { .. } | Keys::Behind { .. } | Keys::FirstHalf { .. }
+            Keys::Counted { .. }
+                | Keys::CountedPairs { .. }
+                | Keys::After { .. }
+                | Keys::Behind { .. }
+                | Keys::FirstHalf { .. }
         )
     }
 }

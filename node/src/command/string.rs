@@ -1,18 +1,25 @@
 //! Strings.
 
+pub mod conditional;
+mod options;
+
 use std::{borrow::Cow, ops::Range};
 
 use moonraft_proto::{Effect, Reply};
 use moonraft_router::Keys;
 
+use self::{
+    conditional::Comparison,
+    options::{Condition, Expiry, Form, Options, moment},
+};
 use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run,
-    arguments::{TimeUnit, deadline, integer, is},
+    Arity, Command, CommandError, Family, Flag, Outcome, Request, Run,
+    arguments::{TimeUnit, integer, is},
     key_specs::{KeyFlag, uses},
     long_double::LongDouble,
     work,
 };
-use crate::keyspace::{Tx, Value};
+use crate::keyspace::{Keyspace, Tx, Value};
 
 /// Bytes of a string at most: `proto-max-bulk-len`, which no request passes either.
 pub(super) const STRING_BYTES_MAX: usize = 512 << 20;
@@ -32,11 +39,15 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[&[KeyFlag::ReadWrite, KeyFlag::Access, KeyFlag::Update, KeyFlag::Variable]],
         narrowed_key_flags: Some(|words| {
-            let returns = words[3..].iter().any(|word| is(word, "get"));
-            if returns { uses::CHANGE } else { uses::STORE }
+            let options = words.get(3..).unwrap_or_default();
+            match () {
+                () if options.iter().any(|word| is(word, "get")) => uses::CHANGE,
+                () if options.iter().any(|word| Comparison::is_one(word)) => uses::UPDATE,
+                () => uses::STORE,
+            }
         }),
         run: Run::Write(set),
-        work: Some(work::brought_or_got),
+        work: Some(set_work),
         ..ROW
     },
     Command {
@@ -192,140 +203,31 @@ fn get<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     Ok(Reply::bulk_or_null(tx.string(words[1])?))
 }
 
-/// When `SET` sets.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    Absent,
-    Present,
+/// What it brings, what it asks for, and what it takes a digest of.
+fn set_work(keyspace: &Keyspace, request: &Request<'_>) -> usize {
+    work::brought_or_got(keyspace, request) + conditional::digested(keyspace, request)
 }
 
-/// What becomes of the deadline.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expiry<'a> {
-    /// `KEEPTTL`
-    Keep,
-    /// `PERSIST`
-    Clear,
-    /// `EX`, `PX`, `EXAT`, `PXAT` with its number, which is read only when all
-    /// words are known to be in order.
-    Time { unit: TimeUnit, relative: bool, number: &'a [u8] },
-}
-
-/// Whose options are read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Set,
-    GetEx,
-}
-
-/// The options of `SET` and `GETEX`.
-#[derive(Clone, Copy, Default)]
-struct Options<'a> {
-    condition: Option<Condition>,
-    expiry: Option<Expiry<'a>>,
-    get: bool,
-}
-
-impl<'a> Options<'a> {
-    /// Options that exclude each other are an error; one given twice is not, and
-    /// the last counts.
-    fn read(words: &[&'a [u8]], form: Form) -> Result<Self, CommandError> {
-        let mut options = Self::default();
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            if form == Form::Set && options.read_of_set(word) {
-                continue;
-            }
-            let expiry = match Expiry::read_time(word) {
-                Some((unit, relative)) => {
-                    Expiry::Time { unit, relative, number: words.next().ok_or(CommandError::Syntax)? }
-                }
-                None if form == Form::Set && is(word, "keepttl") => Expiry::Keep,
-                None if form == Form::GetEx && is(word, "persist") => Expiry::Clear,
-                None => return Err(CommandError::Syntax),
-            };
-            if options.expiry.is_some_and(|other| !other.is_same_option(expiry)) {
-                return Err(CommandError::Syntax);
-            }
-            options.expiry = Some(expiry);
-        }
-        Ok(options)
-    }
-
-    /// Takes an option that `SET` alone has. Returns whether it is one that may
-    /// stand here.
-    fn read_of_set(&mut self, word: &[u8]) -> bool {
-        let condition = match () {
-            () if is(word, "nx") => Condition::Absent,
-            () if is(word, "xx") => Condition::Present,
-            () => {
-                let get = is(word, "get");
-                self.get |= get;
-                return get;
-            }
-        };
-        *self.condition.get_or_insert(condition) == condition
-    }
-}
-
-impl Expiry<'_> {
-    /// The unit of an option that is followed by a time, and whether that is a
-    /// duration.
-    fn read_time(word: &[u8]) -> Option<(TimeUnit, bool)> {
-        match () {
-            () if is(word, "ex") => Some((TimeUnit::Seconds, true)),
-            () if is(word, "px") => Some((TimeUnit::Milliseconds, true)),
-            () if is(word, "exat") => Some((TimeUnit::Seconds, false)),
-            () if is(word, "pxat") => Some((TimeUnit::Milliseconds, false)),
-            () => None,
-        }
-    }
-
-    fn is_same_option(self, other: Expiry<'_>) -> bool {
-        match (self, other) {
-            (
-                Expiry::Time { unit, relative, .. },
-                Expiry::Time { unit: other_unit, relative: other_relative, .. },
-            ) => (unit, relative) == (other_unit, other_relative),
-            _ => self == other,
-        }
-    }
-}
-
-/// The deadline that a time stands for. A relative time becomes a moment here;
-/// replicas do no arithmetic.
-fn moment(
-    tx: &Tx,
-    unit: TimeUnit,
-    relative: bool,
-    number: &[u8],
-    command: &'static str,
-) -> Result<u64, CommandError> {
-    if integer(number)? <= 0 {
-        return Err(CommandError::InvalidExpire(command));
-    }
-    let at = deadline(number, unit, relative.then(|| tx.now_ms()), command)?;
-    u64::try_from(at).map_err(|_| CommandError::InvalidExpire(command))
-}
-
-/// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
+/// `SET key value [NX | XX | IFEQ v | IFNE v | IFDEQ digest | IFDNE digest] [GET]
+/// [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
 fn set<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (key, value) = (words[1], words[2]);
     let options = Options::read(&words[3..], Form::Set)?;
-    let expires_at = match options.expiry {
-        None | Some(Expiry::Clear) => None,
-        Some(Expiry::Keep) => tx.deadline(key),
-        Some(Expiry::Time { unit, relative, number }) => Some(moment(tx, unit, relative, number, "set")?),
-    };
+    let expires_at = options.deadline(tx, "set")?;
 
     let old = if options.get { tx.string(key)?.map(<[u8]>::to_vec) } else { None };
     let met = match options.condition {
         None => true,
         Some(Condition::Absent) => !tx.exists(key),
         Some(Condition::Present) => tx.exists(key),
+        Some(Condition::Compared(comparison)) => match tx.string(key)? {
+            Some(held) => comparison.holds(held)?,
+            None => !comparison.wants_equal(),
+        },
     };
 
     if met {
+        let expires_at = expires_at.of(tx, key);
         put(tx, key, value, expires_at);
     }
     Ok(match (options.get, met) {

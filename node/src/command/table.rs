@@ -35,6 +35,7 @@ const FAMILIES: &[&[Command]] = &[
     super::sort::COMMANDS,
     super::stream::COMMANDS,
     super::string::COMMANDS,
+    super::string::conditional::COMMANDS,
     super::subscribe::COMMANDS,
     super::transactions::COMMANDS,
     super::zset::COMMANDS,

@@ -20,6 +20,11 @@ const OWN: &[&str] = &[
     "client|setinfo",
     "cluster|myshardid",
     "waitaof",
+    // Of 8.4, and of Valkey 9.
+    "delex",
+    "digest",
+    "msetex",
+    "delifeq",
 ];
 
 /// Rows that differ on purpose, and why.
@@ -131,6 +136,7 @@ fn spec_text(spec: &KeySpec) -> String {
         Find::Range { last, step } => format!("range({last},{step},0)"),
         Find::FirstHalf => "range(-1,1,2)".into(),
         Find::Counted => "keynum(0,1,1)".into(),
+        Find::CountedPairs => "keynum(0,1,2)".into(),
         Find::Unknown => "unknown()".into(),
     };
     format!("{}:{begin}:{find}", flags.join(","))
