@@ -247,7 +247,7 @@ impl Keyspace {
             }
         }
         // Of many keys one by one takes long.
-        let deadlines = (self.key_count == 0).then(|| std::mem::take(&mut self.deadlines));
+        let deadlines = self.is_empty().then(|| std::mem::take(&mut self.deadlines));
         if deadlines.is_none() {
             self.deadlines.clear_slots(first, last);
         }

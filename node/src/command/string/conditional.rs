@@ -44,6 +44,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Fast],
         key_flags: &[uses::REMOVE],
         run: Run::Write(delifeq),
+        work: Some(work::passed),
         ..ROW
     },
     Command {
@@ -62,6 +63,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::DenyOom],
         key_flags: &[uses::STORE],
         run: Run::Write(msetex),
+        work: Some(work::brought),
         ..ROW
     },
 ];
