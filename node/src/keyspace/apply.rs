@@ -215,7 +215,7 @@ impl Keyspace {
         match change {
             StreamChange::Add { .. } => self.watched.announce(key),
             StreamChange::Delete { .. } | StreamChange::Trim { .. } => self.watched.touch(key),
-            StreamChange::Set { .. } if self.get(key).is_none() => self.watched.announce(key),
+            _ if self.get(key).is_none() => self.watched.announce(key),
             StreamChange::Set { .. } | StreamChange::GroupRemove { .. } => self.watched.tell(key),
             _ => {}
         }
