@@ -82,6 +82,7 @@ impl Core {
 
     /// The state is replaced: nothing needs to be taken back.
     pub(super) fn forget_undoing(&mut self) {
+        self.timers.set(Timer::Apply, None);
         let Undoing(batches) = std::mem::take(&mut self.undoing);
         batches.into_iter().for_each(|undos| self.discard(undos));
     }
