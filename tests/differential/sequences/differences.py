@@ -46,6 +46,12 @@ REASONS = (
         found="not an integer|out of range|numkeys|syntax",
     ),
     Reason(r"\bSCAN (?!0 )|\b[SHZ]SCAN \S+ (?!0 )", "cursors are Moonraft's own"),
+    Reason(
+        "XREADGROUP",
+        "keys are looked for behind the place of GROUP",
+        expected="CROSSSLOT|non local",
+        found="Missing GROUP|syntax error",
+    ),
     Reason(r"SORT(_RO)? .*BY .*LIMIT", "the elements of a set have no order to keep"),
     Reason(
         r"(BYLEX|LEXCOUNT) (?!{k}y0)|BYLEX",

@@ -133,7 +133,7 @@ class Drawer:
 
     def _maybe(self, argument):
         flags = argument.get("flags", ())
-        if self.name in ("sort", "sort_ro") and argument["name"] == "get":
+        if self.name in ("sort", "sort_ro") and argument.get("token") == "GET":
             return []  # refused by 7.0 in a cluster, whatever it names
         if "optional" in flags and self.draw.random() >= OPTIONAL:
             return []
