@@ -48,9 +48,9 @@ REASONS = (
     Reason(r"\bSCAN (?!0 )|\b[SHZ]SCAN \S+ (?!0 )", "cursors are Moonraft's own"),
     Reason(
         "XREADGROUP",
-        "keys are looked for behind the place of GROUP",
-        expected="CROSSSLOT|non local",
-        found="Missing GROUP|syntax error",
+        "keys of a request without GROUP, which is refused anyway, are looked for where GROUP would leave room for them",
+        expected="CROSSSLOT|non local|Missing GROUP|syntax error",
+        found="CROSSSLOT|non local|Missing GROUP|syntax error",
     ),
     Reason(r"SORT(_RO)? .*BY .*LIMIT", "the elements of a set have no order to keep"),
     Reason(
