@@ -16,6 +16,7 @@ import busy
 import corpus
 import monitor
 import pause
+import payloads
 import replies
 from sequences import running as sequences
 from sweeps import (
@@ -43,13 +44,14 @@ REPLY_SECONDS_MAX = 10
 CLOSED = b"<the connection was closed>"
 MISSING = b"<no reply>"
 
-# All rows of the table in a situation of the server, and several clients in one.
+# All rows of the table in a situation of the server, several clients in one, and what is carried between both.
 SITUATIONS = {
     "busy": busy,
     "monitor": monitor,
     "pause": pause,
     "blocking": blocking,
     "sequences": sequences,
+    "payloads": payloads,
 }
 
 
