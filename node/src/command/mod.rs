@@ -323,6 +323,14 @@ impl Command {
         }
     }
 
+    /// The words of a request, as they may be told: secrets are not.
+    pub fn told_words<'w>(&self, words: &'w [&'w [u8]]) -> impl Iterator<Item = &'w [u8]> {
+        /// What is shown in place of a word that is a secret.
+        const REDACTED: &[u8] = b"(redacted)";
+        let secrets = self.secrets.map_or(0..0, |secrets| secrets(words));
+        words.iter().enumerate().map(move |(at, word)| if secrets.contains(&at) { REDACTED } else { *word })
+    }
+
     /// Whether the row has this flag.
     pub fn has(&self, flag: Flag) -> bool {
         self.flags.contains(&flag)

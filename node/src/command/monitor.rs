@@ -33,16 +33,12 @@ fn monitor(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     Ok(Reply::OK)
 }
 
-/// What is shown in place of a word that is a secret.
-const REDACTED: &[u8] = b"(redacted)";
-
 /// The line about a request: when it was executed, Unix microseconds, and `host:port` of its client, or `lua`.
 pub fn line(at_us: u64, source: &str, command: &Command, words: &[&[u8]]) -> String {
     let mut line = format!("{}.{:06} [0 {source}]", at_us / 1_000_000, at_us % 1_000_000);
-    let secrets = command.secrets.map_or(0..0, |secrets| secrets(words));
-    for (at, word) in words.iter().enumerate() {
+    for word in command.told_words(words) {
         line.push(' ');
-        quote(if secrets.contains(&at) { REDACTED } else { word }, &mut line);
+        quote(word, &mut line);
     }
     line
 }

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::Command;
+
 /// Words of a request that are kept, and bytes of each; as in Redis.
 const WORDS_MAX: usize = 32;
 const WORD_BYTES_MAX: usize = 128;
@@ -64,10 +66,10 @@ impl SlowLog {
     }
 }
 
-/// What is kept of a request's words.
-pub fn kept_words(words: &[&[u8]]) -> Vec<Bytes> {
+/// What is kept of a request's words; of secrets nothing is.
+pub fn kept_words(command: &Command, words: &[&[u8]]) -> Vec<Bytes> {
     let whole = if words.len() > WORDS_MAX { WORDS_MAX - 1 } else { words.len() };
-    let mut kept: Vec<Bytes> = words[..whole].iter().map(|word| kept_word(word)).collect();
+    let mut kept: Vec<Bytes> = command.told_words(words).take(whole).map(kept_word).collect();
     if words.len() > whole {
         kept.push(format!("... ({} more arguments)", words.len() - whole).into());
     }
@@ -85,16 +87,35 @@ fn kept_word(word: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{find, resolve};
 
     #[test]
     fn long_requests_are_kept_in_part() {
         let long = vec![b'x'; 200];
         let words: Vec<&[u8]> = std::iter::repeat_n(&*long, 40).collect();
-        let kept = kept_words(&words);
+        let get = find(b"get").expect("it is known");
+        let kept = kept_words(get, &words);
         assert_eq!(kept.len(), 32);
         assert_eq!(kept[0], ["x".repeat(128).as_str(), "... (72 more bytes)"].concat());
         assert_eq!(kept[31], "... (9 more arguments)");
-        assert_eq!(kept_words(&words[..32]).len(), 32);
-        assert_eq!(kept_words(&[b"get", b"k"]), ["get", "k"]);
+        assert_eq!(kept_words(get, &words[..32]).len(), 32);
+        assert_eq!(kept_words(get, &[b"get", b"k"]), ["get", "k"]);
+    }
+
+    #[test]
+    fn secrets_are_not_kept() {
+        let kept = |line: &str| {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let kept = kept_words(resolve(&words).expect("it is known"), &words);
+            kept.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(kept("AUTH me x"), "AUTH (redacted) (redacted)");
+        assert_eq!(kept("HELLO 3 AUTH me x SETNAME n"), "HELLO 3 AUTH (redacted) (redacted) SETNAME n");
+        assert_eq!(kept("CONFIG SET requirepass x"), "CONFIG SET requirepass (redacted)");
+        assert_eq!(
+            kept("CONFIG SET timeout 1 MasterAuth x requirepass y hz 5"),
+            "CONFIG SET timeout 1 MasterAuth (redacted) (redacted) (redacted) hz 5"
+        );
+        assert_eq!(kept("CONFIG SET timeout 1"), "CONFIG SET timeout 1");
     }
 }

@@ -230,7 +230,8 @@ impl Core {
         self.note_reader(id);
         let session = &mut self.sessions[id];
         session.last_command = Some(request.command);
-        let (command, slot, words) = (request.command, request.slot(), kept_words(request.words));
+        let (command, slot, words) =
+            (request.command, request.slot(), kept_words(request.command, request.words));
         let session = (id, session.number);
         Sent { session, command, slot, words, keys, is_block: false, needs_leader, at_ns }
     }

@@ -163,7 +163,7 @@ impl Core {
         }
         let took_ns = self.end_call(request.command, running.call, failed);
         if running.call.began_ns.is_some() && took_ns / 1000 >= self.settings.slow_us {
-            self.note_slow(id, kept_words(request.words), took_ns / 1000);
+            self.note_slow(id, kept_words(request.command, request.words), took_ns / 1000);
         }
         self.settle_run(id, request.slot(), running);
         self.tell_unless_script(id, request);

@@ -69,6 +69,7 @@ pub const COMMANDS: &[Command] = &[
         name: "set",
         arity: Arity::AtLeast(4),
         run: Run::Session(config_set),
+        secrets: Some(of_config_set),
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         ..CONFIG
     },
@@ -296,6 +297,18 @@ fn config_help(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
 }
 
 // ---- LATENCY: no event is ever recorded --------------------------------------
+
+/// Settings whose values are not told, as in Redis.
+const SECRETS: &[&str] =
+    &["requirepass", "masterauth", "masteruser", "tls-key-file-pass", "tls-client-key-file-pass"];
+
+/// From the first secret of `CONFIG SET name value …` to the last; what stands between them goes with them.
+fn of_config_set(words: &[&[u8]]) -> std::ops::Range<usize> {
+    let is_secret = |at: &usize| SECRETS.iter().any(|name| is(words[*at], name));
+    let mut names = (2..words.len()).step_by(2).filter(is_secret);
+    let Some(first) = names.next() else { return 0..0 };
+    first + 1..names.next_back().unwrap_or(first) + 2
+}
 
 /// `LATENCY DOCTOR`
 fn latency_doctor(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
