@@ -88,8 +88,8 @@ impl Wire for Plain {
     }
 }
 
-/// How often a socket was written to, by its client's address: for tests, which see what arrives and not in how many pieces
-/// it left.
+/// How often a socket was written to, by both its addresses, as the client's alone comes again: for tests, which see what
+/// arrives and not in how many pieces it left.
 #[cfg(test)]
 pub mod sent {
     use std::{
@@ -98,17 +98,17 @@ pub mod sent {
         sync::{Mutex, PoisonError},
     };
 
-    static SENT: Mutex<BTreeMap<SocketAddr, usize>> = Mutex::new(BTreeMap::new());
+    static SENT: Mutex<BTreeMap<[SocketAddr; 2], usize>> = Mutex::new(BTreeMap::new());
 
     /// It is written to once more.
     pub fn count(socket: &super::TcpStream) {
-        if let Ok(client) = socket.peer_addr() {
-            *SENT.lock().unwrap_or_else(PoisonError::into_inner).entry(client).or_default() += 1;
+        if let (Ok(client), Ok(server)) = (socket.peer_addr(), socket.local_addr()) {
+            *SENT.lock().unwrap_or_else(PoisonError::into_inner).entry([client, server]).or_default() += 1;
         }
     }
 
-    /// How often the socket of this client was.
-    pub fn to(client: SocketAddr) -> usize {
-        SENT.lock().unwrap_or_else(PoisonError::into_inner).get(&client).copied().unwrap_or(0)
+    /// How often the socket of this client of this server was.
+    pub fn to(client: SocketAddr, server: SocketAddr) -> usize {
+        SENT.lock().unwrap_or_else(PoisonError::into_inner).get(&[client, server]).copied().unwrap_or(0)
     }
 }
