@@ -38,7 +38,11 @@ REASONS = (
         "a rank that cannot change its sign is refused, as in 7.2",
         found="out of range",
     ),
-    Reason(r"\bZ(REV)?RANK\b", "WITHSCORE came with 7.2", expected="wrong number"),
+    Reason(
+        r"\bZ(REV)?RANK\b",
+        "WITHSCORE came with 7.2",
+        expected="wrong number|Wrong number|EXECABORT",
+    ),
     Reason(
         "EVAL|FCALL|ZUNION|ZINTER|ZDIFF|ZMPOP|LMPOP|SINTERCARD",
         "a count of keys that is no number is not read as one",
@@ -48,9 +52,9 @@ REASONS = (
     Reason(r"\bSCAN (?!0 )|\b[SHZ]SCAN \S+ (?!0 )", "cursors are Moonraft's own"),
     Reason(
         "XREADGROUP",
-        "keys of a request without GROUP, which is refused anyway, are looked for where GROUP would leave room for them",
-        expected="CROSSSLOT|non local|Missing GROUP|syntax error",
-        found="CROSSSLOT|non local|Missing GROUP|syntax error",
+        "keys of a request without GROUP, or without an id for each, which is refused anyway, are looked for as if it were right",
+        expected="CROSSSLOT|non local|Missing GROUP|syntax error|Unbalanced",
+        found="CROSSSLOT|non local|Missing GROUP|syntax error|Unbalanced",
     ),
     Reason(
         r"XREADGROUP .*STREAMS .*({k}x\d) .*\1 ",

@@ -139,7 +139,8 @@ class Stage:
                 if MISSING in (expected, found):
                     return Difference(at, "no reply", words, expected, found), explained
                 if expected != found and not replies_of.equal(words, block, expected, found):
-                    reason = reasons.explain(words, block, expected, found)
+                    refused = queues[name].refused if replies_of.row(words) == "exec" else []
+                    reason = reasons.explain(words, [*(block or ()), *refused], expected, found)
                     if reason is None:
                         return Difference(at, replies_of.row(words), words, expected, found), explained
                     explained += 1

@@ -66,6 +66,8 @@ class Queue:
 
     def __init__(self):
         self.queued = None
+        # What was refused instead of being queued: by this `EXEC` fails.
+        self.refused = []
 
     def hears(self, words, reply):
         """Takes a request and its reply in. Which requests the reply answers: several for `EXEC`."""
@@ -74,9 +76,9 @@ class Queue:
         if name in ("exec", "discard", "reset"):
             self.queued = None
         elif name == "multi" and queued is None and reply == b"+OK\r\n":
-            self.queued = []
-        elif queued is not None and reply == b"+QUEUED\r\n":
-            queued.append(words)
+            self.queued, self.refused = [], []
+        elif queued is not None:
+            (queued if reply == b"+QUEUED\r\n" else self.refused).append(words)
         return queued if is_exec and queued else None
 
 
