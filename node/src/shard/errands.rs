@@ -36,10 +36,7 @@ use super::{
     receive::SMALL_BYTES,
 };
 use crate::{
-    command::{
-        Command, CommandError, Flag, Request, Run, session::Queued, slow_requests::kept_words,
-        work::STRING_BYTES,
-    },
+    command::{Command, Flag, Request, Run, session::Queued, slow_requests::kept_words, work::STRING_BYTES},
     keyspace::{Blob, tx::Unit},
     marks,
 };
@@ -164,20 +161,6 @@ impl Core {
         let has_many_words = request.words.len() > most && !command.has(Flag::Blocking);
         let is_large = has_many_words || work > most;
         (is_large && may_be_sent(request, work)).then(|| self.send(id, request))
-    }
-
-    /// Refuses a request that would keep others waiting for its words alone, as it can be executed nowhere else.
-    pub(super) fn too_many_words(&self, request: &Request<'_>) -> Option<CommandError> {
-        let most = self.settings.words_here_max;
-        let is_script = matches!(request.command.run, Run::Eval(_));
-        if request.words.len() <= most || is_script || may_be_sent(request, 0) {
-            return None;
-        }
-        let name = request.command.full_name();
-        let text = format!(
-            "ERR {name} with more than {most} words would keep others waiting: send it in several requests"
-        );
-        Some(CommandError::Text(text.into()))
     }
 
     /// Sends a request on an errand, or lets it wait until that can be.

@@ -151,9 +151,7 @@ impl Shard {
     /// executed elsewhere.
     fn act(&mut self, id: SessionId, request: &Request<'_>) -> Option<Reason> {
         self.sessions[id].last_command = Some(request.command);
-        if let Some(error) = self.too_many_words(request) {
-            self.refuse(id, &error);
-        } else if self.is_queued(id, request.command) {
+        if self.is_queued(id, request.command) {
             self.queue(id, request);
         } else if self.is_busy() {
             self.run_beside_script(id, request);

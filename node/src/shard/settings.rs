@@ -53,8 +53,6 @@ pub struct ShardSettings {
     /// Elements that a request works through at most, or KiB of strings, to be executed here and not elsewhere;
     /// `large-request-elements`. See [`super::errands`].
     pub large_elements: usize,
-    /// Words of a request that can be executed nowhere but on its shard, scripts apart.
-    pub words_here_max: usize,
     /// Bytes of batches in flight before no more requests are executed.
     pub in_flight_bytes_max: usize,
     /// Bytes of replies that a client may leave unread; `client-output-buffer-limit normal`.
@@ -109,7 +107,6 @@ impl Default for ShardSettings {
             snapshot_at_once_bytes_max: 256 << 10,
             // Some ten milliseconds.
             large_elements: 10_000,
-            words_here_max: 100_000,
             in_flight_bytes_max: 128 << 20,
             outbox_bytes_max: 1 << 30,
             outbox_listening_bytes_max: 32 << 20,

@@ -401,19 +401,6 @@ fn a_follower_holds_the_log_for_what_is_lent() {
 }
 
 #[test]
-fn what_can_be_executed_nowhere_else_has_so_many_words_at_most() {
-    let (mut shard, client, _) = leader_with(ShardSettings { words_here_max: 5, ..ShardSettings::default() });
-    assert!(shard.send(client, "SUBSCRIBE a b c d").contains("subscribe"));
-    let client = shard.connect();
-    let refused =
-        "-ERR subscribe with more than 5 words would keep others waiting: send it in several requests";
-    assert_eq!(shard.send(client, "SUBSCRIBE a b c d e"), refused);
-    assert_eq!(shard.send(client, "EVAL return(1) 0 a b c d"), ":1", "a script answers for itself");
-    assert_eq!(shard.send(client, "EXISTS {t}s {t}u {t}l {t}z {t}small"), ":5", "it could be sent");
-    assert!(shard.send(client, "MULTI ; SUBSCRIBE a b c d e ; EXEC").contains("EXECABORT"));
-}
-
-#[test]
 fn what_would_wait_is_executed_elsewhere_only_if_it_finds_much() {
     let (mut shard, client, other) = leader();
     shard.handle(Event::Readable { term: 1, format: NEWEST_FORMAT });
