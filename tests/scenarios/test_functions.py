@@ -72,4 +72,4 @@ def test_what_was_deleted_stays_deleted(cluster):
     for replica in cluster.replicas:
         if replica.shard == 0:
             with replica.connect() as client:
-                eventually(lambda client=client: client.function_list() == [], what="no library anywhere")
+                eventually(lambda client=client: client.function_list("versioned") == [], what="it is nowhere")
