@@ -239,6 +239,8 @@ class Drawer:
         if kind == 0:
             return words[:at] + words[at + 1 :]
         new = self.values.text()
+        if self.name in EXPIRES:
+            return words[: at + 1]
         return words[:at] + [new] + words[at + (kind == 1) :]
 
 
@@ -249,6 +251,8 @@ def _present(argument):
 # A word put elsewhere could make these wait for ever, or take an id from the clock.
 WAITS = {"blpop", "brpop", "blmove", "brpoplpush", "blmpop", "bzpopmin", "bzpopmax", "bzmpop", "xread", "xreadgroup", "wait"}
 IDS_FROM_CLOCK = {"xadd"}
+# Or let a key go in some milliseconds, which is sooner here or there.
+EXPIRES = {"expire", "pexpire", "set", "setex", "psetex", "getex", "restore"}
 
 # Usual values, rare ones, and how often those.
 OWN = {
