@@ -11,7 +11,7 @@ def equal(kind, one, other):
         return one[:1] != b"-" != other[:1]
     if kind == "exact" or not _is_reply(one) or not _is_reply(other):
         return False
-    view = {"unordered": _unordered, "shape": _shape, "numbers": _numbers}[kind]
+    view = {"unordered": unordered, "shape": shape, "numbers": _numbers}[kind]
     return view(_parse_all(one)) == view(_parse_all(other))
 
 
@@ -31,19 +31,21 @@ def _parse_all(data):
     return b"replies", trees(data)
 
 
-def _unordered(reply):
+def unordered(reply):
+    """The reply with its elements in an order of their own, but for the two of a pair."""
     kind, payload = reply
     if not isinstance(payload, list):
         return reply
-    items = [_unordered(item) for item in payload]
+    items = [unordered(item) for item in payload]
     # A pair of a map is ordered, the pairs are not.
     return kind, items if kind == b"pair" else sorted(items, key=repr)
 
 
-def _shape(reply):
+def shape(reply):
+    """Of what kind a reply is, and its elements; of an error its first word."""
     kind, payload = reply
     if isinstance(payload, list):
-        return kind, [_shape(item) for item in payload]
+        return kind, [shape(item) for item in payload]
     if kind == b"-":
         return kind, payload.split(b" ")[0]
     return kind, None

@@ -2,6 +2,7 @@
 
 import re
 
+from replies import shape, unordered
 from sequences import scripts
 
 from harness.wire import trees
@@ -109,18 +110,18 @@ def _equal(words, block, one, other):
         if name == "xpending":
             return _pending(one) == _pending(other)
     if rows & SHAPE:
-        return _shape(one) == _shape(other)
+        return shape(one) == shape(other)
     views = [_idle] if rows & IDLE else []
     if rows & NUMBERS or any(name in SCRIPT_ROWS for name in rows):
         views.append(_numbers)
     if rows & UNORDERED:
-        views.append(_unordered)
+        views.append(unordered)
     for view in views:
         one, other = view(one), view(other)
     if one == other:
         return True
     if len(rows) > 1 and rows & (set(TIMES) | {"object|encoding"}):
-        return _shape(one) == _shape(other)
+        return shape(one) == shape(other)
     return False
 
 
@@ -170,21 +171,6 @@ def _asked_only(item):
     if names[:1] != [b"name"] or b"consumers" in names:
         return False
     return any(half[1] in (b"pending", b"pel-count") and flat[at + 1][1] == b"0" for at, half in enumerate(flat[:-1]))
-
-
-def _unordered(reply):
-    kind, payload = reply
-    if not isinstance(payload, list):
-        return reply
-    items = [_unordered(item) for item in payload]
-    return kind, items if kind == b"pair" else sorted(items, key=repr)
-
-
-def _shape(reply):
-    kind, payload = reply
-    if isinstance(payload, list):
-        return kind, [_shape(item) for item in payload]
-    return kind, payload.split(b" ")[0] if kind == b"-" else None
 
 
 def _numbers(reply):
