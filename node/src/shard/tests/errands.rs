@@ -33,7 +33,7 @@ fn leader_with(settings: ShardSettings) -> (ShardHarness, SessionId, SessionId) 
 }
 
 /// All errands have been carried out.
-fn finish(shard: &mut ShardHarness) {
+pub(super) fn finish(shard: &mut ShardHarness) {
     shard.world.holds_errands.set(false);
     shard.end_turn();
     shard.world.holds_errands.set(true);

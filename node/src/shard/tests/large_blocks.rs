@@ -1,6 +1,6 @@
 //! Blocks that work through much are executed elsewhere, each as one.
 
-use super::{ShardHarness, of_many};
+use super::{ShardHarness, errands::finish, of_many};
 use crate::{
     keyspace::seed,
     shard::{SessionId, ShardSettings},
@@ -25,13 +25,6 @@ fn leader_with(settings: ShardSettings) -> (ShardHarness, SessionId, SessionId) 
     shard.read(client);
     shard.world.holds_errands.set(true);
     (shard, client, other)
-}
-
-/// All errands have been carried out.
-fn finish(shard: &mut ShardHarness) {
-    shard.world.holds_errands.set(false);
-    shard.end_turn();
-    shard.world.holds_errands.set(true);
 }
 
 const BLOCK: &str = "MULTI ; SUNIONSTORE {t}d {t}s {t}u ; INCR {t}small ; SCARD {t}d ; INCR {t}n ; EXEC";
