@@ -241,7 +241,7 @@ mod tests {
                 return Ok(());
             }
             store.begin_unit(1_000_000_000_000, true);
-            let most = PASSED * (words.len() + work + 2);
+            let most = PASSED.saturating_mul(work.saturating_add(words.len() + 2));
             let bytes = it.execute(&mut store.tx()).map_or(0, |reply| reply.weight().counted());
             prop_assert!(bytes / moonraft_proto::Weight::PART_BYTES <= most, "{words:?} told {bytes} bytes, work {work}");
             prop_assert!(store.unit_effects() <= most, "{words:?} did {}, work {work}", store.unit_effects());
@@ -292,6 +292,7 @@ mod tests {
             ("BLMPOP 0 1 {k}b LEFT COUNT 1000", MANY, MANY + 4),
             ("BZMPOP 0 1 {k}e MIN COUNT 7", 7, 7),
             ("SET {k}a v GET", 0, 0),
+            ("SRANDMEMBER {k}c -9223372036854775807", usize::MAX >> 1, usize::MAX >> 1),
         ] {
             let reckoned = work(request);
             assert!((least..=most).contains(&reckoned), "{request}: {reckoned} is not {least} to {most}");

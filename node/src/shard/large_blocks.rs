@@ -128,8 +128,8 @@ fn work_of(keyspace: &Keyspace, parts: &[Request<'_>], most: usize) -> usize {
     let mut total = 0_usize;
     for part in parts {
         let command = part.command;
-        let own =
-            part.words.len() + command.work.map_or_else(|| told(keyspace, part), |work| work(keyspace, part));
+        let work = command.work.map_or_else(|| told(keyspace, part), |work| work(keyspace, part));
+        let own = work.saturating_add(part.words.len());
         let narrowed = command.narrowed_key_flags.map(|narrowed| narrowed(part.words));
         let is_read =
             |nth: usize| !narrowed.unwrap_or_else(|| command.key_flags_of(nth)).contains(&KeyFlag::Overwrite);
