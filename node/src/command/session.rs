@@ -1,6 +1,7 @@
 //! The state of one client connection, as far as commands know of it.
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use moonraft_proto::Protocol;
 use moonraft_router::{Network, keys::KeyPositions};
 
@@ -90,10 +91,8 @@ pub struct Queue {
     pub bytes: usize,
 }
 
-/// A key that a session watches.
+/// What a session has seen of a key that it watches.
 pub struct WatchedKey {
-    /// The key.
-    pub key: Blob,
     /// The number of its last change.
     pub change: u64,
     /// It was there, and had not expired.
@@ -137,7 +136,7 @@ pub struct Session {
     /// `MULTI`
     pub queue: Option<Queue>,
     /// `WATCH`
-    pub watches: Vec<WatchedKey>,
+    pub watches: HashMap<Blob, WatchedKey>,
     /// What it subscribed to.
     pub listening: Listening,
     /// Bytes it has sent that are not executed, with the request that is, and that there is room for beyond.
@@ -173,7 +172,7 @@ impl Session {
             reply_mode: ReplyMode::default(),
             last_command: None,
             queue: None,
-            watches: Vec::new(),
+            watches: HashMap::new(),
             listening: Listening::default(),
             query_bytes: (0, 0),
             closing: false,

@@ -7,6 +7,9 @@ use super::{
     Arity, Client, Command, CommandError, Family, Flag, Outcome, Run, key_specs::uses, session::Queue,
 };
 
+/// Keys that a client may watch at once.
+const WATCHED_KEYS_MAX: usize = 100_000;
+
 /// A row of this family.
 const ROW: Command = Command {
     family: Family::Transactions,
@@ -70,6 +73,9 @@ fn watch(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
         return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
     }
     let keys = &words[1..];
+    if client.session().watches.len() + keys.len() > WATCHED_KEYS_MAX {
+        return Err(CommandError::text("ERR too many watched keys"));
+    }
     keys.iter().for_each(|key| client.watch(key));
     Ok(Reply::OK)
 }

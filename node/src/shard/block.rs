@@ -119,8 +119,8 @@ impl Core {
     /// Whether a watched key has changed since, or its time has come.
     pub(super) fn is_watch_broken(&self, id: SessionId) -> bool {
         let (store, watched) = (self.store(), &self.keyspace().watched);
-        self.sessions[id].watches.iter().any(|it| {
-            watched.last_change(&it.key) != Some(it.change) || it.was_there && !store.is_there(&it.key)
+        self.sessions[id].watches.iter().any(|(key, seen)| {
+            watched.last_change(key) != Some(seen.change) || seen.was_there && !store.is_there(key)
         })
     }
 }

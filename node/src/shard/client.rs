@@ -115,11 +115,10 @@ impl Client for Turn<'_> {
     }
 
     fn watch(&mut self, key: &[u8]) {
-        let known = self.session().watches.iter().any(|watched| *watched.key == *key);
-        if !known {
+        if !self.session().watches.contains_key(key) {
             let was_there = self.store().is_there(key);
             let change = self.shard.store_mut().keyspace_mut().watched.watch(key);
-            self.session_mut().watches.push(WatchedKey { key: key.into(), change, was_there });
+            self.session_mut().watches.insert(key.into(), WatchedKey { change, was_there });
         }
     }
 

@@ -109,7 +109,6 @@ pub use crate::subscriptions::SessionId;
 use crate::{
     command::{
         client::Pause,
-        session::WatchedKey,
         slow_requests::SlowLog,
         statistics::{Details, Rates, Statistics},
     },
@@ -356,8 +355,8 @@ impl Core {
 
     fn unwatch(&mut self, id: SessionId) {
         let watches = std::mem::take(&mut self.sessions[id].watches);
-        for WatchedKey { key, .. } in watches {
-            self.store_mut().keyspace_mut().watched.unwatch(&key);
+        for key in watches.keys() {
+            self.store_mut().keyspace_mut().watched.unwatch(key);
         }
     }
 

@@ -122,3 +122,22 @@ fn who_watches_hears_of_changes_that_redis_tells_of() {
     assert!(!is_broken("{k}none", "FLUSHALL"), "what is not there is not flushed");
     assert!(!is_broken("{k}s", "FLUSHALL"), "nor what is gone");
 }
+
+#[test]
+fn a_client_watches_as_many_keys_as_it_may() {
+    let mut shard = ShardHarness::leading();
+    let (watcher, other) = (shard.connect(), shard.connect());
+    let keys: Vec<String> = (0..100_000).map(|number| format!("{{k}}{number}")).collect();
+    let request: Vec<&[u8]> =
+        std::iter::once("WATCH").chain(keys.iter().map(String::as_str)).map(str::as_bytes).collect();
+    assert_eq!(shard.send_words(watcher, &request), "+OK");
+    assert_eq!(shard.send(watcher, "WATCH {k}more"), "-ERR too many watched keys");
+    shard.send(other, "SET {k}more 1");
+    shard.commit_all();
+    assert_eq!(shard.send(watcher, "MULTI ; PING ; EXEC"), "+OK +QUEUED [+PONG]", "that one is not watched");
+    shard.send_words(watcher, &request);
+    shard.send(other, "SET {k}99999 1");
+    shard.commit_all();
+    assert_eq!(shard.send(watcher, "MULTI ; PING ; EXEC"), "+OK +QUEUED nil", "the last of them is");
+    assert_eq!(shard.send(watcher, "WATCH {k}more"), "+OK", "EXEC has ended that");
+}
