@@ -48,6 +48,7 @@ impl Loan {
         let mut store = Store::new(keyspace, self.random_seed);
         (store.keeps_expired, store.limits) = (self.keeps_expired, self.limits);
         store.begin_unit(self.moment.now_us, self.moment.leading);
+        store.show_time(self.moment.shown_us);
         Borrowed { store, keys }
     }
 }
@@ -143,7 +144,9 @@ impl Store {
             false => self.open.undos.append(&mut from.open.undos),
         }
         self.batch.append(std::mem::take(&mut from.batch));
-        let (unit, theirs) = (&mut self.unit, &from.unit);
+        let (unit, theirs) = (&mut self.unit, &mut from.unit);
+        unit.publications.append(&mut theirs.publications);
+        unit.showed_time.set(unit.showed_time.get() || theirs.showed_time.get());
         unit.copied_bytes = unit.copied_bytes.saturating_add(theirs.copied_bytes);
         unit.found_expired.set(unit.found_expired.get() || theirs.found_expired.get());
         self.lookups.add(&from.lookups);
@@ -158,5 +161,21 @@ impl Store {
             let object = from.keyspace.replace(&key, None);
             self.keyspace.replace(&key, object);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_executed_elsewhere_shows_the_time_that_its_unit_shows() {
+        let mut store = Store::new(Keyspace::default(), 1);
+        store.begin_unit(1_000_000, true);
+        store.show_time(1_200_000);
+        let mut borrowed = store.lend(&[Blob::new(b"k")]).open();
+        assert_eq!(borrowed.store().shown_us(), 1_200_000);
+        store.take_back(borrowed);
+        assert!(store.end_unit().showed_time, "the reply waits until no leader can show an earlier one");
     }
 }
