@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::Builder,
+    time::Duration,
 };
 
 use super::replicas::ReplicaHandle;
@@ -53,6 +54,13 @@ impl Errands {
             }
             done = self.came.wait(done).expect("no thread panics holding it");
         }
+    }
+
+    /// The same, but no longer than so long.
+    pub fn wait_for(&self, number: u64, wait: Duration) -> Option<Outcome> {
+        let is_under_way = |done: &mut BTreeMap<u64, Outcome>| !done.contains_key(&number);
+        let waited = self.came.wait_timeout_while(self.done(), wait, is_under_way);
+        waited.expect("no thread panics holding it").0.remove(&number)
     }
 
     fn done(&self) -> MutexGuard<'_, BTreeMap<u64, Outcome>> {

@@ -4,6 +4,7 @@ use std::{
     net::IpAddr,
     rc::Rc,
     sync::{Arc, LazyLock, atomic::Ordering, mpsc},
+    time::Duration,
 };
 
 use moonraft_router::{Network, SlotMap};
@@ -122,6 +123,10 @@ impl Surroundings for NodeSurroundings {
 
     fn await_outcome(&self, number: u64) -> Outcome {
         self.errands.wait(number)
+    }
+
+    fn outcome_within(&self, number: u64, wait: Duration) -> Option<Outcome> {
+        self.errands.wait_for(number, wait)
     }
 
     fn shut_down(&self) {

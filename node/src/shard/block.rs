@@ -1,8 +1,10 @@
 //! A `MULTI` block: its requests are queued, and `EXEC` runs them in one unit.
 //!
 //! A block that is not executed elsewhere ([`super::large_blocks`]) and goes on for longer than a script may is over its
-//! time as a script is ([`super::busy`]): between two of its requests others are told so, and who ends scripts ends it. Then
+//! time as a script is ([`super::busy`]): between two of its requests, and while a large one is executed elsewhere, others are told so, and who ends scripts ends it. Then
 //! nothing of it is left.
+
+use std::rc::Rc;
 
 use moonraft_proto::Reply;
 use moonraft_router::Redirect;
@@ -10,6 +12,7 @@ use moonraft_router::Redirect;
 use super::{
     Busy, Core, SessionId, Shard,
     admit::{Home, Reason, Via, keeps_to},
+    large_calls::await_call,
     monitors::Source,
 };
 use crate::command::{CommandError, Outcome, Request, Run, session::Queued};
@@ -58,11 +61,13 @@ impl Shard {
             if self.exceeded_limit().is_some() {
                 break; // it will be refused whole
             }
-            if self.is_block_to_end(started_ns) {
+            let goes_on = !self.is_block_to_end(started_ns);
+            let reply = goes_on.then(|| self.execute_queued(id, request, home, started_ns)).flatten();
+            let Some(reply) = reply else {
                 self.store_mut().roll_back_unit();
                 return Err(KILLED);
-            }
-            replies.push(self.execute_queued(id, request, home));
+            };
+            replies.push(reply);
         }
         Ok(Reply::Array(replies))
     }
@@ -75,12 +80,23 @@ impl Shard {
         is_heard && self.attend_clients(is_busy) == Busy::Kill
     }
 
-    fn execute_queued(&mut self, id: SessionId, request: &Request<'_>, home: &Home) -> Reply<'static> {
+    /// Executes one request of the block. `None`: the block is to end.
+    fn execute_queued(
+        &mut self,
+        id: SessionId,
+        request: &Request<'_>,
+        home: &Home,
+        started_ns: u64,
+    ) -> Option<Reply<'static>> {
         let call = self.begin_call(request.command, false);
         if let Run::Eval(_) = request.command.run {
             self.tell_monitors(Source::Client(id), request.command, request.words);
         }
-        let reply = match self.execute(id, request, Via::Block(home)) {
+        let outcome = match self.is_large_call(request) {
+            true => self.call_from_block(request, started_ns)?,
+            false => self.execute(id, request, Via::Block(home)),
+        };
+        let reply = match outcome {
             // Several replies in the place of one would break the frame of the array.
             Ok(Reply::Several(replies)) if replies.len() != 1 => Reply::Array(replies),
             Ok(reply) => reply,
@@ -89,7 +105,19 @@ impl Shard {
         self.note_error(&reply);
         self.end_call(request.command, call, matches!(reply, Reply::Error(_)));
         self.tell_unless_script(id, request);
-        reply
+        Some(reply)
+    }
+
+    /// Executes a large request of the block elsewhere. `None`: the block is to end.
+    fn call_from_block(&mut self, request: &Request<'_>, started_ns: u64) -> Option<Outcome<'static>> {
+        let number = self.send_call(request);
+        let surroundings = Rc::clone(&self.surroundings);
+        let (outcome, ends) = await_call(&*surroundings, number, || self.is_block_to_end(started_ns));
+        if ends {
+            self.recall_call(outcome);
+            return None;
+        }
+        Some(self.take_call(outcome, true))
     }
 }
 

@@ -9,9 +9,9 @@ use moonraft_router::keys::KeyPositions;
 
 use super::{ShardSettings, execute::exceeded_limit};
 use crate::{
-    command::{Command, Request, Slots},
+    command::{self, Command, Request, Slots},
     keyspace::{
-        Store, Tx,
+        Store,
         tx::{Borrowed, Loan},
     },
 };
@@ -25,8 +25,16 @@ pub struct Errand {
     is_block: bool,
     loan: Loan,
     settings: ShardSettings,
-    /// How its reply is written; `None`: its client wants none.
-    protocol: Option<Protocol>,
+    asker: Asker,
+}
+
+/// Who asks for an errand.
+#[derive(Clone, Copy)]
+pub enum Asker {
+    /// A client, for whom the reply is written; `None`: it wants none.
+    Client(Option<Protocol>),
+    /// A block or a script, which goes on with the reply.
+    Call,
 }
 
 /// What came of an errand.
@@ -39,6 +47,8 @@ pub struct Outcome {
     pub reply: BytesMut,
     /// What it weighs.
     pub weight: Weight,
+    /// The reply to a call, unless it is too large.
+    pub value: Option<command::Outcome<'static>>,
     /// It again, if it is an error.
     pub error: Option<Reply<'static>>,
     /// It has found nothing, and would wait: nothing was done.
@@ -61,10 +71,9 @@ impl Part {
         Self { command, words: Words::new(words), keys: keys.clone(), slots }
     }
 
-    fn execute<'t>(&'t self, words: &'t [&'t [u8]], tx: &'t mut Tx<'_>) -> Reply<'t> {
+    fn request<'t>(&self, words: &'t [&'t [u8]]) -> Request<'t> {
         let Self { command, ref keys, slots, .. } = *self;
-        let request = Request { command, words, keys: keys.clone(), slots };
-        request.execute(tx).unwrap_or_else(Reply::from)
+        Request { command, words, keys: keys.clone(), slots }
     }
 }
 
@@ -73,6 +82,7 @@ impl Part {
 struct Written {
     reply: BytesMut,
     weight: Weight,
+    value: Option<command::Outcome<'static>>,
     error: Option<Reply<'static>>,
     waits: bool,
     called: Vec<(&'static Command, Option<Reply<'static>>)>,
@@ -114,44 +124,68 @@ impl Words {
 }
 
 impl Errand {
-    /// A request, or those of a block, with what their keys hold. Its client wants the reply written so, or none.
+    /// A request, or those of a block, with what their keys hold.
     pub fn new(
         number: u64,
         requests: &[Request<'_>],
         is_block: bool,
         loan: Loan,
         settings: ShardSettings,
-        protocol: Option<Protocol>,
+        asker: Asker,
     ) -> Self {
-        Self { number, parts: requests.iter().map(Part::new).collect(), is_block, loan, settings, protocol }
+        Self { number, parts: requests.iter().map(Part::new).collect(), is_block, loan, settings, asker }
     }
 
     /// Carries it out.
     pub fn run(self) -> Outcome {
-        let Self { number, parts, is_block, loan, settings, protocol } = self;
+        let Self { number, parts, is_block, loan, settings, asker } = self;
         let mut borrowed = loan.open();
         let store = borrowed.store();
-        let mut written = match is_block {
-            true => run_block(&parts, store, &settings, protocol),
-            false => run_one(&parts[0], store, &settings, protocol),
+        let written = match asker {
+            Asker::Call => call(&parts[0], store, &settings),
+            Asker::Client(protocol) => answer(&parts, is_block, store, &settings, protocol),
         };
-        if let Some(limit) = exceeded_limit(store, &settings, written.weight) {
-            store.roll_back_unit();
-            let answer = Reply::from(limit);
-            written = Written { called: written.called, ..Written::default() };
-            written.put(&answer, &settings, protocol);
-            written.error = Some(answer);
-        }
-        let Written { reply, weight, error, waits, called } = written;
-        Outcome { number, borrowed, reply, weight, error, waits, called }
+        let Written { reply, weight, value, error, waits, called } = written;
+        Outcome { number, borrowed, reply, weight, value, error, waits, called }
     }
+}
+
+/// What a block or a script has called. Its limits are those of all that it does.
+fn call(part: &Part, store: &mut Store, settings: &ShardSettings) -> Written {
+    let words = part.words.all();
+    let mut tx = store.tx();
+    let outcome = part.request(&words).execute(&mut tx);
+    let weight = outcome.as_ref().map_or_else(|_| Weight::default(), Reply::weight);
+    let fits = weight.counted() <= settings.limits.reply_bytes_max;
+    Written { weight, value: fits.then(|| outcome.map(Reply::into_owned)), ..Written::default() }
+}
+
+/// What a client has asked for, unless it does too much at once.
+fn answer(
+    parts: &[Part],
+    is_block: bool,
+    store: &mut Store,
+    settings: &ShardSettings,
+    protocol: Option<Protocol>,
+) -> Written {
+    let written = match is_block {
+        true => run_block(parts, store, settings, protocol),
+        false => run_one(&parts[0], store, settings, protocol),
+    };
+    let Some(limit) = exceeded_limit(store, settings, written.weight) else { return written };
+    store.roll_back_unit();
+    let answer = Reply::from(limit);
+    let mut refused = Written { called: written.called, ..Written::default() };
+    refused.put(&answer, settings, protocol);
+    refused.error = Some(answer);
+    refused
 }
 
 fn run_one(part: &Part, store: &mut Store, settings: &ShardSettings, protocol: Option<Protocol>) -> Written {
     let mut written = Written::default();
     let words = part.words.all();
     let mut tx = store.tx();
-    let answer = part.execute(&words, &mut tx);
+    let answer = part.request(&words).execute(&mut tx).unwrap_or_else(Reply::from);
     written.put(&answer, settings, protocol);
     let found_nothing = matches!(answer, Reply::Null | Reply::NullArray);
     written.error = answer.is_error().then(|| answer.into_owned());
@@ -174,7 +208,7 @@ fn run_block(
         }
         let words = part.words.all();
         let mut tx = store.tx();
-        let answer = part.execute(&words, &mut tx);
+        let answer = part.request(&words).execute(&mut tx).unwrap_or_else(Reply::from);
         written.put(&answer, settings, protocol);
         written.called.push((part.command, answer.is_error().then(|| answer.into_owned())));
     }

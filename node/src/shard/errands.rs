@@ -14,7 +14,8 @@
 //! begins anew.
 //!
 //! A block whose requests together work through much is one errand, if each of them could be one: see
-//! [`super::large_blocks`]. Scripts are none: what they call is executed here.
+//! [`super::large_blocks`]. Any other block, and a script, is executed here, and what it calls may be an errand:
+//! see [`super::large_calls`].
 //!
 //! INVARIANTS:
 //! * A key is lent to one errand at a time, and nobody looks at it or changes it meanwhile.
@@ -30,7 +31,7 @@ use moonraft_proto::{Protocol, Reply, Weight};
 use super::{
     Core, Output, SessionId, ShardSettings,
     admit::Reason,
-    errand::{Errand, Outcome},
+    errand::{Asker, Errand, Outcome},
     monitors::Source,
     outbox::{Instead, ReadReply},
     receive::SMALL_BYTES,
@@ -192,18 +193,23 @@ impl Core {
         let loan = self.store_mut().lend(&keys);
         self.store_mut().end_unit();
         let session = &self.sessions[id];
-        let protocol = session.is_answering().then_some(session.protocol);
-        let (number, sent) = (self.errands.sent, self.note_sent(id, request, keys));
+        let asker = Asker::Client(session.is_answering().then_some(session.protocol));
+        let (number, sent) = (self.number_errand(), self.note_sent(id, request, keys));
         let needs_leader = self.is_serving();
         self.errands.under_way.insert(number, Sent { is_block, needs_leader, ..sent });
-        self.errands.sent += 1;
         let settings = self.settings.clone();
-        self.surroundings.send(Box::new(Errand::new(number, parts, is_block, loan, settings, protocol)));
+        self.surroundings.send(Box::new(Errand::new(number, parts, is_block, loan, settings, asker)));
         for part in parts.iter().chain(is_block.then_some(request)) {
             self.tell_monitors(Source::Client(id), part.command, part.words);
         }
         marks::reached("request sent on an errand");
         Reason::Errand
+    }
+
+    /// The number of one more errand.
+    pub(super) fn number_errand(&mut self) -> u64 {
+        self.errands.sent += 1;
+        self.errands.sent
     }
 
     /// Notes a request that is executed elsewhere, or in steps, with the keys that are lent to it.

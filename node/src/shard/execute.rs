@@ -74,6 +74,28 @@ pub(super) fn exceeded_limit(store: &Store, settings: &ShardSettings, reply: Wei
     too_much.then_some(CommandError::ChangesTooLarge("max-unit-copied-bytes", copied_bytes_max))
 }
 
+/// Adds what the reply to a call weighs to its unit's. Returns whether it is copied: one that is too large, with those of
+/// the block before it, is not, for the unit will be refused whole.
+///
+/// # Errors
+/// It is too large for a script, which ends.
+pub(super) fn weigh_call(
+    unit_reply: &mut Weight,
+    reply: Weight,
+    in_block: bool,
+    settings: &ShardSettings,
+) -> Result<bool, CommandError> {
+    let weight = if in_block { unit_reply.and(reply) } else { reply };
+    let is_too_large = weight.counted() > settings.limits.reply_bytes_max;
+    if in_block || is_too_large {
+        *unit_reply = weight;
+    }
+    match is_too_large && !in_block {
+        true => Err(CommandError::ReplyTooLarge(settings.limits.reply_bytes_max)),
+        false => Ok(!is_too_large),
+    }
+}
+
 impl Shard {
     /// Executes a client's request here and now, as one unit, and after it those that waited for what it brought. Returns
     /// what it waits for if it is executed elsewhere instead.
@@ -257,23 +279,15 @@ impl Core {
         Ran::Answered { failed }
     }
 
-    /// Executes what a block or a script has called, on data. A reply that is too large, with those of the block
-    /// before it, is not copied: the unit will be refused whole.
+    /// Executes what a block or a script has called, on data.
     fn execute_on_data(&mut self, request: &Request<'_>, via: Via<'_>) -> Outcome<'static> {
         let Self { store, listeners, unit_reply, settings, .. } = self;
         let mut tx = store.tx().heard_by(listeners);
         let reply = request.execute(&mut tx)?;
         let in_block = matches!(via, Via::Block(_));
-        let weight = if in_block { unit_reply.and(reply.weight()) } else { reply.weight() };
-        let is_too_large = weight.counted() > settings.limits.reply_bytes_max;
-        if in_block || is_too_large {
-            *unit_reply = weight;
-        }
-        match is_too_large {
-            true if in_block => Ok(Reply::Nothing),
-            // It ends the script.
-            true => Err(CommandError::ReplyTooLarge(settings.limits.reply_bytes_max)),
-            false => Ok(reply.into_owned()),
+        match weigh_call(unit_reply, reply.weight(), in_block, settings)? {
+            true => Ok(reply.into_owned()),
+            false => Ok(Reply::Nothing),
         }
     }
 

@@ -39,6 +39,7 @@ pub mod events;
 pub mod execute;
 mod formats;
 mod large_blocks;
+mod large_calls;
 mod memory;
 pub mod messages;
 mod monitors;

@@ -5,7 +5,7 @@
 //! even after it wrote, is undone whole; one that fails keeps what it did, as in
 //! Redis. So a lack of memory or disk stops a script only before its first write.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use moonraft_proto::{Protocol, Reply, Text};
 use moonraft_router::single_slot;
@@ -14,6 +14,7 @@ use super::{
     Busy, Core, SessionId, Shard,
     admit::{Home, Reason, Terms, Via},
     busy::Called,
+    large_calls::await_call,
     monitors::Source,
     room::{Needs, READ_ONLY},
 };
@@ -186,8 +187,10 @@ impl Shard {
         let terms = Terms { reads_stale, ..terms };
         let mut engine = self.engine.take().expect("a script does not run inside a script");
         let shard = Shard { core: self.core.take(), engine: None };
-        let (host, value) =
-            run(&mut engine, ScriptHost { shard, id, terms, last_error: None, started_ns, busy_ns, ends_ns });
+        let (host, value) = run(
+            &mut engine,
+            ScriptHost { shard, id, terms, last_error: None, started_ns, busy_ns, ends_ns, ends: None },
+        );
         (self.core, self.engine) = (host.shard.core, Some(engine));
         self.wake(&Reason::Script);
         // A script that calls `READONLY` changes it for itself only.
@@ -266,6 +269,8 @@ struct ScriptHost {
     started_ns: u64,
     busy_ns: u64,
     ends_ns: Option<u64>,
+    /// It was told that it is to end.
+    ends: Option<KillReason>,
 }
 
 impl ScriptHost {
@@ -279,10 +284,45 @@ impl ScriptHost {
         }
         self.terms.wrote.set(self.terms.wrote.get() || command.changes_data());
         let call = self.shard.begin_call(command, false);
-        let outcome = self.shard.execute(self.id, &request, via);
+        let outcome = match self.shard.is_large_call(&request) {
+            true => self.call_elsewhere(&request),
+            false => self.shard.execute(self.id, &request, via),
+        };
         self.shard.end_call(command, call, outcome.is_err());
         self.shard.tell_monitors(Source::Script, command, words);
         outcome
+    }
+
+    /// Whether the script may go on; clients are attended to if it is over its time.
+    fn look_around(&mut self) -> Verdict {
+        if self.shard.exceeded_limit().is_some() || self.shard.surroundings.ends_scripts() {
+            return Verdict::Kill(KillReason::Host);
+        }
+        let now_ns = self.shard.surroundings.boot_ns();
+        if self.ends_ns.is_some_and(|ends_ns| now_ns >= ends_ns) {
+            return Verdict::Kill(KillReason::Time);
+        }
+        let ran_ns = now_ns.saturating_sub(self.started_ns);
+        let is_busy = ran_ns >= self.busy_ns;
+        let is_heard = is_busy || ran_ns >= self.shard.settings.heard_ms * 1_000_000;
+        if !is_heard || self.shard.attend_clients(is_busy) == Busy::Continue {
+            Verdict::Continue
+        } else {
+            Verdict::Kill(KillReason::User)
+        }
+    }
+
+    /// Executes a large call elsewhere. If the script is to end meanwhile, it is when it asks next.
+    fn call_elsewhere(&mut self, request: &Request<'_>) -> Outcome<'static> {
+        const ENDED: CommandError = CommandError::text("ERR the script is to end");
+        let number = self.shard.send_call(request);
+        let surroundings = Rc::clone(&self.shard.surroundings);
+        let (outcome, ends) = await_call(&*surroundings, number, || self.poll() != Verdict::Continue);
+        if ends {
+            self.shard.recall_call(outcome);
+            return Err(ENDED);
+        }
+        self.shard.take_call(outcome, false)
     }
 }
 
@@ -313,21 +353,11 @@ impl Host for ScriptHost {
     }
 
     fn poll(&mut self) -> Verdict {
-        if self.shard.exceeded_limit().is_some() || self.shard.surroundings.ends_scripts() {
-            return Verdict::Kill(KillReason::Host);
+        let verdict = self.ends.map_or_else(|| self.look_around(), Verdict::Kill);
+        if let Verdict::Kill(reason) = verdict {
+            self.ends = Some(reason);
         }
-        let now_ns = self.shard.surroundings.boot_ns();
-        if self.ends_ns.is_some_and(|ends_ns| now_ns >= ends_ns) {
-            return Verdict::Kill(KillReason::Time);
-        }
-        let ran_ns = now_ns.saturating_sub(self.started_ns);
-        let is_busy = ran_ns >= self.busy_ns;
-        let is_heard = is_busy || ran_ns >= self.shard.settings.heard_ms * 1_000_000;
-        if !is_heard || self.shard.attend_clients(is_busy) == Busy::Continue {
-            Verdict::Continue
-        } else {
-            Verdict::Kill(KillReason::User)
-        }
+        verdict
     }
 
     fn clock_ns(&self) -> u64 {

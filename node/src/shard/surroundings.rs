@@ -1,6 +1,6 @@
 //! The world around a shard, as it sees it: clocks, the lease, the cluster, the process.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use moonraft_router::{Network, SlotMap};
 
@@ -51,6 +51,8 @@ pub trait Surroundings {
     fn outcomes(&self) -> Vec<Outcome>;
     /// Waits for what comes of this errand, which is under way.
     fn await_outcome(&self, number: u64) -> Outcome;
+    /// The same, but no longer than so long.
+    fn outcome_within(&self, number: u64, wait: Duration) -> Option<Outcome>;
     /// The node is to end as it does when it is told to by a signal.
     fn shut_down(&self);
 }

@@ -67,6 +67,7 @@ pub const ALL: &[&str] = &[
     "snapshot installed with replies held",
     // Large requests.
     "request sent on an errand",
+    "call executed elsewhere",
     "errand called back",
     "batch applied in steps",
     "batch taken back in steps",

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -111,6 +112,9 @@ impl Surroundings for SimulatedSurroundings {
                 come.remove(at)
             }
         }
+    }
+    fn outcome_within(&self, number: u64, _: Duration) -> Option<Outcome> {
+        Some(self.await_outcome(number))
     }
     fn shut_down(&self) {
         // The faults of a plan end nodes, not clients.

@@ -17,7 +17,7 @@ fn leader() -> (ShardHarness, SessionId, SessionId) {
     leader_with(ShardSettings::default())
 }
 
-fn leader_with(settings: ShardSettings) -> (ShardHarness, SessionId, SessionId) {
+pub(super) fn leader_with(settings: ShardSettings) -> (ShardHarness, SessionId, SessionId) {
     seed::fix(7);
     let mut shard = ShardHarness::leading_with(ShardSettings { large_elements: FEW, ..settings });
     let (client, other) = (shard.connect(), shard.connect());

@@ -11,6 +11,7 @@ mod formats;
 mod functions;
 mod harness;
 mod large_blocks;
+mod large_calls;
 mod monitors;
 mod networks;
 mod pause;
