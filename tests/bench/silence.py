@@ -104,6 +104,14 @@ REQUESTS = {
         "n = n + 1 t[n] = h .. n .. h", "local h, n, t = ('x'):rep(200), 100000, {} "
     ),
     "GET of 10 MB": ["EVAL", "redis.call('SET', KEYS[1], ('x'):rep(10000000)) while true do redis.call('GET', KEYS[1]) end", "1", "k"],
+    "calls of SUNIONSTORE": [
+        "EVAL",
+        TABLE + "for i = 1, 1000000, 5000 do redis.call('SADD', KEYS[1], unpack(t, i, i + 4999)) end "
+        "while true do redis.call('SUNIONSTORE', KEYS[2], KEYS[1], KEYS[2]) end",
+        "2",
+        "{t}s",
+        "{t}d",
+    ],
     "return a million values": ["EVAL", "local t = {} for i = 1, 1000000 do t[i] = i end return t", "0"],
     "a million arguments": ["EVAL", "while true do end", "0"] + ["a%d" % number for number in range(1000000)],
 }
@@ -154,6 +162,15 @@ PLAIN = {
     "MSET of 49,999 keys": ["DEL {t}d", "MSET pairs*49999"],
     "MGET of 99,999 keys": ["MGET keys*99999"],
     "DEL of 99,999 keys": ["DEL keys*99999"],
+    "MSET of a million keys": ["DEL {t}d", "MSET pairs*1000000"],
+    "MGET of a million keys": ["MGET keys*1000000"],
+    "EXISTS of a million keys": ["EXISTS keys*1000000"],
+    "UNLINK of a million keys": ["UNLINK keys*1000000"],
+    "SUNION of a million keys": ["SUNION keys*1000000"],
+    "WATCH of 100,000 keys": ["WATCH keys*100000"],
+    "SUBSCRIBE to a million channels": ["SSUBSCRIBE keys*1000000"],
+    "SCRIPT EXISTS of a million": ["SCRIPT EXISTS keys*1000000"],
+    "COMMAND INFO of a million": ["COMMAND INFO get*1000000"],
     "SET of 100 MB": ["SET {t}d bytes*100000000"],
     "SET of 500 MB": ["SET {t}d bytes*500000000"],
     "APPEND to 100 MB": ["SETRANGE {t}d 99999999 x", "APPEND {t}d x"],
@@ -271,6 +288,7 @@ def fill(node, elements):
 MANY = {
     b"bytes": lambda count: [b"x" * count],
     b"keys": lambda count: [b"{t}some:%d" % number for number in range(count)],
+    b"get": lambda count: [b"get"] * count,
     b"pairs": lambda count: [word for number in range(count) for word in (b"{t}some:%d" % number, b"v")],
     b"counters": lambda count: [b"{t}pf:%d" % number for number in range(1, count + 1)],
     b"counted": lambda count: [b"%d" % number for number in range(count)],

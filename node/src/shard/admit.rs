@@ -219,6 +219,8 @@ impl Core {
             Reason::InFlight
         } else if self.is_between_states() && self.is_on_data(id, request) {
             Reason::Applying
+        } else if self.is_gathered(id, request) {
+            return Ok(None); // it waits for each of its keys when it is lent
         } else {
             let by_loan = self.held_by_loan(id, request);
             return Ok(by_loan.or_else(|| self.held_by_walk(id, request).map(Reason::Walk)));

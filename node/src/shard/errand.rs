@@ -57,8 +57,8 @@ pub struct Outcome {
     pub called: Vec<(&'static Command, Option<Reply<'static>>)>,
 }
 
-/// One request.
-struct Part {
+/// One request, with words of its own.
+pub struct Part {
     command: &'static Command,
     words: Words,
     keys: KeyPositions,
@@ -66,9 +66,15 @@ struct Part {
 }
 
 impl Part {
-    fn new(request: &Request<'_>) -> Self {
+    /// A copy of a request.
+    pub fn new(request: &Request<'_>) -> Self {
         let Request { command, words, ref keys, slots } = *request;
         Self { command, words: Words::new(words), keys: keys.clone(), slots }
+    }
+
+    /// Its keys from this one on, as they come.
+    pub fn keys_from(&self, nth: usize) -> impl Iterator<Item = &[u8]> {
+        self.keys[nth..].iter().map(|&position| self.words.get(position))
     }
 
     fn request<'t>(&self, words: &'t [&'t [u8]]) -> Request<'t> {
@@ -116,6 +122,11 @@ impl Words {
         Self { text, ends }
     }
 
+    fn get(&self, nth: usize) -> &[u8] {
+        let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[start..self.ends[nth]]
+    }
+
     fn all(&self) -> Vec<&[u8]> {
         let mut start = 0;
         let word = |&end: &usize| &self.text[std::mem::replace(&mut start, end)..end];
@@ -127,13 +138,13 @@ impl Errand {
     /// A request, or those of a block, with what their keys hold.
     pub fn new(
         number: u64,
-        requests: &[Request<'_>],
+        parts: Vec<Part>,
         is_block: bool,
         loan: Loan,
         settings: ShardSettings,
         asker: Asker,
     ) -> Self {
-        Self { number, parts: requests.iter().map(Part::new).collect(), is_block, loan, settings, asker }
+        Self { number, parts, is_block, loan, settings, asker }
     }
 
     /// Carries it out.
@@ -145,6 +156,7 @@ impl Errand {
             Asker::Call => call(&parts[0], store, &settings),
             Asker::Client(protocol) => answer(&parts, is_block, store, &settings, protocol),
         };
+        borrowed.close();
         let Written { reply, weight, value, error, waits, called } = written;
         Outcome { number, borrowed, reply, weight, value, error, waits, called }
     }

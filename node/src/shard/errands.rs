@@ -13,6 +13,8 @@
 //! scripts that touch what they did not declare, a pause. The request that was under way is still in its buffer, and
 //! begins anew.
 //!
+//! Of a request that names very many keys they are lent some at a time: see [`super::gathering`].
+//!
 //! A block whose requests together work through much is one errand, if each of them could be one: see
 //! [`super::large_blocks`]. Any other block, and a script, is executed here, and what it calls may be an errand:
 //! see [`super::large_calls`].
@@ -25,27 +27,24 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use hashbrown::HashSet;
 use moonraft_proto::{Protocol, Reply, Weight};
 
 use super::{
     Core, Output, SessionId, ShardSettings,
     admit::Reason,
-    errand::{Asker, Errand, Outcome},
+    errand::{Asker, Errand, Outcome, Part},
     monitors::Source,
     outbox::{Instead, ReadReply},
     receive::SMALL_BYTES,
 };
 use crate::{
     command::{Command, Flag, Request, Run, session::Queued, slow_requests::kept_words, work::STRING_BYTES},
-    keyspace::{Blob, tx::Unit},
+    keyspace::{Blob, Store, tx::Unit},
     marks,
 };
 
 /// Errands of a shard under way at once: each takes a thread.
 const ERRANDS_MAX: usize = 4;
-/// A request that names more keys is executed here, if it does little with each: to lend it takes about as long.
-pub(super) const KEYS_MAX: usize = 1_000;
 /// So much is worked through in the time that it takes to lend a key.
 const WORK_A_KEY: usize = 16;
 
@@ -65,10 +64,9 @@ pub(super) struct Sent {
     slot: Option<u16>,
     /// The first of its words, should it be slow.
     words: Vec<Bytes>,
-    pub keys: Vec<Blob>,
     /// It runs the block that its session has queued.
     is_block: bool,
-    needs_leader: bool,
+    pub needs_leader: bool,
     /// When it was sent, boot clock.
     at_ns: u64,
 }
@@ -103,6 +101,9 @@ impl Core {
         if !self.store().has_lent() || self.is_queued(id, command) {
             return None;
         }
+        if self.gathering.is_returning() && needs_whole_state(request) {
+            return Some(Reason::Loans);
+        }
         match (command.run, &self.sessions[id].queue) {
             (Run::Exec, Some(queue)) => {
                 let held = |it: &Queued| self.loan_for(&it.request(&it.words()));
@@ -135,7 +136,7 @@ impl Core {
                 None => return,
                 Some(Reason::Loan(key)) => {
                     marks::reached("lent value called back by a block or a script");
-                    self.recall_where(|sent| sent.keys.contains(&key));
+                    self.recall_where(|store, number| store.is_lent_to(number, &key));
                 }
                 Some(_) => self.recall_all(),
             }
@@ -155,18 +156,33 @@ impl Core {
     /// Sends a request that works through much on an errand. Returns what it waits for then; `None`: it is executed
     /// here.
     pub(super) fn send_if_large(&mut self, id: SessionId, request: &Request<'_>) -> Option<Reason> {
+        self.is_sent(request).map(|work| self.send(id, request, work))
+    }
+
+    /// How much a request works through, if it is sent on an errand.
+    pub(super) fn is_sent(&self, request: &Request<'_>) -> Option<usize> {
         let most = self.settings.large_elements;
         let command = request.command;
         let work = command.work.map_or(0, |work| work(self.keyspace(), request));
         // What may wait is sent only if it will find something.
         let has_many_words = request.words.len() > most && !command.has(Flag::Blocking);
         let is_large = has_many_words || work > most;
-        (is_large && may_be_sent(request, work)).then(|| self.send(id, request))
+        (is_large && may_be_sent(request)).then_some(work)
     }
 
-    /// Sends a request on an errand, or lets it wait until that can be.
-    pub(super) fn send(&mut self, id: SessionId, request: &Request<'_>) -> Reason {
-        self.send_all(id, request, std::slice::from_ref(request), false)
+    /// Sends a request that works through so much on an errand, or lets it wait until that can be.
+    pub(super) fn send(&mut self, id: SessionId, request: &Request<'_>, work: usize) -> Reason {
+        match self.lends_at_once(request, work) {
+            true => self.send_all(id, request, std::slice::from_ref(request), false),
+            false => self.gather(id, request),
+        }
+    }
+
+    /// Whether the keys of a request that works through so much are lent in one go: they are few, or to lend them takes
+    /// little of the time that it does.
+    pub(super) fn lends_at_once(&self, request: &Request<'_>, work: usize) -> bool {
+        let keys = request.keys.len();
+        keys <= self.settings.lent_at_once_max || keys <= work / WORK_A_KEY
     }
 
     /// Sends what a request executes on an errand: itself, or its block.
@@ -180,30 +196,40 @@ impl Core {
         if !self.may_send() {
             return Reason::Helper;
         }
-        let mut keys: Vec<Blob> = Vec::new();
-        let mut known = HashSet::new();
-        for key in parts.iter().flat_map(Request::keys).filter(|&key| known.insert(key)) {
-            if !self.store_mut().keyspace_mut().prepare_change(key) {
-                self.snapshots.awaiting = true;
-                return Reason::Walk(Blob::new(key));
-            }
-            keys.push(Blob::new(key));
+        let unwritten = |key: &&[u8]| !self.store_mut().keyspace_mut().prepare_change(key);
+        if let Some(key) = parts.iter().flat_map(Request::keys).find(unwritten) {
+            self.snapshots.awaiting = true;
+            return Reason::Walk(Blob::new(key));
         }
+        let number = self.number_errand();
         self.begin_unit();
-        let loan = self.store_mut().lend(&keys);
+        let keys = parts.iter().map(|part| part.keys.len()).sum();
+        let mut loan = self.store_mut().begin_loan(number, keys);
+        for key in parts.iter().flat_map(Request::keys) {
+            self.store_mut().lend(&mut loan, Blob::new(key));
+        }
         self.store_mut().end_unit();
-        let session = &self.sessions[id];
-        let asker = Asker::Client(session.is_answering().then_some(session.protocol));
-        let (number, sent) = (self.number_errand(), self.note_sent(id, request, keys));
-        let needs_leader = self.is_serving();
-        self.errands.under_way.insert(number, Sent { is_block, needs_leader, ..sent });
-        let settings = self.settings.clone();
-        self.surroundings.send(Box::new(Errand::new(number, parts, is_block, loan, settings, asker)));
+        let (sent, asker) = (self.note_sent(id, request), self.asker(id));
+        let owned = parts.iter().map(Part::new).collect();
+        let errand = Errand::new(number, owned, is_block, loan, self.settings.clone(), asker);
+        self.send_errand(errand, Sent { is_block, needs_leader: self.is_serving(), ..sent });
         for part in parts.iter().chain(is_block.then_some(request)) {
             self.tell_monitors(Source::Client(id), part.command, part.words);
         }
-        marks::reached("request sent on an errand");
         Reason::Errand
+    }
+
+    /// An errand is on its way.
+    pub(super) fn send_errand(&mut self, errand: Errand, sent: Sent) {
+        marks::reached("request sent on an errand");
+        self.errands.under_way.insert(errand.number, sent);
+        self.surroundings.send(Box::new(errand));
+    }
+
+    /// A client, and how its reply is written.
+    pub(super) fn asker(&self, id: SessionId) -> Asker {
+        let session = &self.sessions[id];
+        Asker::Client(session.is_answering().then_some(session.protocol))
     }
 
     /// The number of one more errand.
@@ -212,8 +238,8 @@ impl Core {
         self.errands.sent
     }
 
-    /// Notes a request that is executed elsewhere, or in steps, with the keys that are lent to it.
-    pub(super) fn note_sent(&mut self, id: SessionId, request: &Request<'_>, keys: Vec<Blob>) -> Sent {
+    /// Notes a request that is executed elsewhere, or in steps.
+    pub(super) fn note_sent(&mut self, id: SessionId, request: &Request<'_>) -> Sent {
         let needs_leader = self.is_serving() && self.is_on_data(id, request);
         let at_ns = self.surroundings.boot_ns();
         self.note_reader(id);
@@ -222,12 +248,12 @@ impl Core {
         let (command, slot, words) =
             (request.command, request.slot(), kept_words(request.command, request.words));
         let session = (id, session.number);
-        Sent { session, command, slot, words, keys, is_block: false, needs_leader, at_ns }
+        Sent { session, command, slot, words, is_block: false, needs_leader, at_ns }
     }
 
     /// Whether another errand may be sent: not before those who wait for all to be back.
-    fn may_send(&self) -> bool {
-        self.errands.under_way.len() < ERRANDS_MAX
+    pub(super) fn may_send(&self) -> bool {
+        self.errands.under_way.len() + self.gathering.len() < ERRANDS_MAX
             && self.waiting.count(&Reason::Loans) == 0
             && !self.is_snapshot_due()
     }
@@ -264,14 +290,23 @@ impl Core {
         if sent.is_block && !self.may_still_execute(sent.session) {
             return self.give_block_up(sent, outcome);
         }
-        let Outcome { borrowed, reply, weight, error, called, .. } = outcome;
+        if outcome.borrowed.keys_out() > self.settings.lent_at_once_max && !sent.is_block {
+            return self.begin_return(sent, outcome);
+        }
+        self.settle_outcome(sent, outcome);
+    }
+
+    /// The same once its keys are back, or few are not.
+    pub(super) fn settle_outcome(&mut self, sent: Sent, outcome: Outcome) {
+        let Outcome { number, mut borrowed, reply, weight, error, called, .. } = outcome;
         if borrowed.effects() > self.settings.large_elements {
             self.end_turn(); // so that its effects, a batch by themselves, are not copied
         }
         self.begin_unit();
-        self.store_mut().take_back(borrowed);
+        self.store_mut().take_back(&mut borrowed);
         let unit = self.store_mut().end_unit();
-        self.wake_borrowers(&sent.keys);
+        self.end_loan(number);
+        self.surroundings.free(Box::new(borrowed));
         if sent.is_block {
             self.end_block_elsewhere(sent.session.0, called);
         }
@@ -283,9 +318,9 @@ impl Core {
     }
 
     /// A request has found nothing elsewhere, and would wait, which it does here.
-    fn execute_here_instead(&mut self, sent: &Sent, outcome: Outcome) {
-        self.store_mut().recall(outcome.borrowed);
-        self.wake_borrowers(&sent.keys);
+    fn execute_here_instead(&mut self, sent: &Sent, mut outcome: Outcome) {
+        self.store_mut().recall(&mut outcome.borrowed);
+        self.end_loan(outcome.number);
         if let Some(id) = self.session_of(sent.session) {
             self.sessions[id].stays_here = true;
             self.wake_one(id);
@@ -332,28 +367,33 @@ impl Core {
         self.sessions.get(id).is_some_and(|session| session.number == number).then_some(id)
     }
 
-    /// These keys are lent no more.
-    pub(super) fn wake_borrowers(&mut self, keys: &[Blob]) {
-        keys.iter().for_each(|key| self.wake(&Reason::Loan(key.clone())));
+    /// The keys of this loan are lent no more: who waits for one of them is looked at again.
+    pub(super) fn end_loan(&mut self, number: u64) {
+        let keys = self.store_mut().end_loan(number);
+        self.wake_borrowers(&keys);
         if !self.store().has_lent() {
             self.wake(&Reason::Loans);
+        }
+        if keys.len() > self.settings.lent_at_once_max {
+            self.surroundings.free(Box::new(keys));
         }
     }
 
     /// All that is lent comes back as it was.
     pub(super) fn recall_all(&mut self) {
-        self.recall_where(|_| true);
+        self.recall_where(|_, _| true);
     }
 
-    fn recall_where(&mut self, is_meant: impl Fn(&Sent) -> bool) {
-        let meant = self.errands.under_way.iter().filter(|(_, sent)| is_meant(sent));
-        let meant: Vec<u64> = meant.map(|(&number, _)| number).collect();
+    fn recall_where(&mut self, is_meant: impl Fn(&Store, u64) -> bool) {
+        self.recall_gathered(&is_meant);
+        let numbers = self.errands.under_way.keys().copied();
+        let meant: Vec<u64> = numbers.filter(|&number| is_meant(self.store(), number)).collect();
         for number in meant {
             let sent = self.errands.under_way.remove(&number).expect("it is under way");
-            let outcome = self.surroundings.await_outcome(number);
-            self.store_mut().recall(outcome.borrowed);
+            let mut outcome = self.surroundings.await_outcome(number);
+            self.store_mut().recall(&mut outcome.borrowed);
             marks::reached("errand called back");
-            self.wake_borrowers(&sent.keys);
+            self.end_loan(number);
             if let Some(id) = self.session_of(sent.session) {
                 self.wake_one(id);
             }
@@ -362,21 +402,26 @@ impl Core {
     }
 }
 
+/// Whether a request may look at any key, or settles what others may do: while some keys of an errand are back and
+/// others are not, it waits.
+fn needs_whole_state(request: &Request<'_>) -> bool {
+    let command = request.command;
+    let is_on_all =
+        request.keys.is_empty() && (command.reads_data() || command.is_write() || command.survey.is_some());
+    is_on_all || matches!(command.run, Run::Eval(_) | Run::Exec) || command.has(Flag::Admin)
+}
+
 /// Whether the reply to a request is so large that it had better be written elsewhere.
 pub(super) fn is_large_reply(settings: &ShardSettings, request: &Request<'_>, bytes: usize) -> bool {
     let is_large = bytes > settings.large_elements.saturating_mul(STRING_BYTES);
-    is_large
-        && request.command.is_read()
-        && !request.command.has(Flag::Blocking)
-        && may_be_sent(request, bytes / STRING_BYTES)
+    is_large && request.command.is_read() && !request.command.has(Flag::Blocking) && may_be_sent(request)
 }
 
-/// Whether a request that works through so much can be executed on nothing but what its keys hold.
-pub(super) fn may_be_sent(request: &Request<'_>, work: usize) -> bool {
-    let (command, keys) = (request.command, request.keys.len());
+/// Whether a request can be executed on nothing but what its keys hold.
+pub(super) fn may_be_sent(request: &Request<'_>) -> bool {
+    let command = request.command;
     matches!(command.run, Run::Read(_) | Run::Write(_))
-        && keys > 0
-        && keys <= KEYS_MAX.max(work / WORK_A_KEY)
+        && !request.keys.is_empty()
         && !command.has(Flag::PubSub)
         && !command.forms_keys.is_some_and(|forms_keys| forms_keys(request.words))
 }

@@ -104,7 +104,7 @@ impl Shard {
             Run::Read(_) | Run::Write(_) => match self.run_on_data(id, request) {
                 After::Answered => {}
                 After::Waits(wish) => self.block(id, request, wish),
-                After::Elsewhere => return Some(self.send(id, request)),
+                After::Elsewhere => return Some(self.send(id, request, 0)),
             },
             // A session's command changes no data; the unit is for those that look at it.
             _ => {

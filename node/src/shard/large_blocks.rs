@@ -16,7 +16,7 @@ use moonraft_proto::Reply;
 use super::{
     Core, Outcome, SessionId,
     admit::{Admission, Home, Reason, Via},
-    errands::{Answer, KEYS_MAX, Sent, may_be_sent},
+    errands::{Answer, Sent, may_be_sent},
 };
 use crate::{
     command::{
@@ -51,7 +51,7 @@ impl Core {
             queue.requests.iter().zip(&words).map(|(queued, words)| queued.request(words)).collect();
         let most = self.settings.large_elements;
         let keys: usize = parts.iter().map(|part| part.keys.len()).sum();
-        if keys > KEYS_MAX || !parts.iter().all(|part| may_be_sent(part, 0)) {
+        if keys > self.settings.lent_at_once_max || !parts.iter().all(may_be_sent) {
             return None;
         }
         if work_of(self.keyspace(), &parts, most) <= most {
@@ -91,9 +91,9 @@ impl Core {
     }
 
     /// A block was executed elsewhere in vain: nothing of it is left.
-    pub(super) fn give_block_up(&mut self, sent: Sent, outcome: Outcome) {
-        self.store_mut().recall(outcome.borrowed);
-        self.wake_borrowers(&sent.keys);
+    pub(super) fn give_block_up(&mut self, sent: Sent, mut outcome: Outcome) {
+        self.store_mut().recall(&mut outcome.borrowed);
+        self.end_loan(outcome.number);
         self.begin_unit();
         let unit = self.store_mut().end_unit();
         let session = self.session_of(sent.session);

@@ -12,7 +12,7 @@ use moonraft_proto::Reply;
 
 use super::{
     Core, Surroundings,
-    errand::{Asker, Errand, Outcome},
+    errand::{Asker, Errand, Outcome, Part},
     errands::may_be_sent,
     execute::weigh_call,
 };
@@ -30,20 +30,18 @@ impl Core {
     pub(super) fn is_large_call(&mut self, request: &Request<'_>) -> bool {
         let Some(work) = request.command.work else { return false };
         let work = work(self.keyspace(), request);
-        let is_large = work > self.settings.large_elements && may_be_sent(request, work);
+        let is_large =
+            work > self.settings.large_elements && may_be_sent(request) && self.lends_at_once(request, work);
         // Who cannot wait has a snapshot's part of them written when they change.
         is_large && request.keys().all(|key| self.store_mut().keyspace_mut().prepare_change(key))
     }
 
     /// Sends a call of the open unit on an errand. Returns its number.
     pub(super) fn send_call(&mut self, request: &Request<'_>) -> u64 {
-        let mut keys: Vec<Blob> = request.keys().map(Blob::new).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let loan = self.store_mut().lend(&keys);
         let number = self.number_errand();
-        let settings = self.settings.clone();
-        let parts = std::slice::from_ref(request);
+        let mut loan = self.store_mut().begin_loan(number, request.keys.len());
+        request.keys().for_each(|key| self.store_mut().lend(&mut loan, Blob::new(key)));
+        let (parts, settings) = (vec![Part::new(request)], self.settings.clone());
         self.surroundings.send(Box::new(Errand::new(number, parts, false, loan, settings, Asker::Call)));
         marks::reached("call executed elsewhere");
         number
@@ -54,17 +52,19 @@ impl Core {
     /// # Errors
     /// As the command's.
     pub(super) fn take_call(&mut self, outcome: Outcome, in_block: bool) -> command::Outcome<'static> {
-        let Outcome { borrowed, weight, value, .. } = outcome;
-        self.store_mut().take_back(borrowed);
+        let Outcome { number, mut borrowed, weight, value, .. } = outcome;
+        self.store_mut().take_back(&mut borrowed);
+        self.store_mut().end_loan(number);
         let Self { unit_reply, settings, .. } = self;
         let fits = weigh_call(unit_reply, weight, in_block, settings)?;
         value.filter(|_| fits).unwrap_or(Ok(Reply::Nothing))
     }
 
     /// Who called is to end: nothing of the call is left.
-    pub(super) fn recall_call(&mut self, outcome: Outcome) {
+    pub(super) fn recall_call(&mut self, mut outcome: Outcome) {
         marks::reached("call ended with who called");
-        self.store_mut().recall(outcome.borrowed);
+        self.store_mut().recall(&mut outcome.borrowed);
+        self.store_mut().end_loan(outcome.number);
     }
 }
 

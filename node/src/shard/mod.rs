@@ -38,6 +38,7 @@ mod errands;
 pub mod events;
 pub mod execute;
 mod formats;
+mod gathering;
 mod large_blocks;
 mod large_calls;
 mod memory;
@@ -83,6 +84,7 @@ use self::{
     clock::Clock,
     errands::Errands,
     formats::Formats,
+    gathering::Gathering,
     memory::Evictions,
     outbox::{BatchId, Fate, ReadReply},
     readers::Readers,
@@ -196,6 +198,7 @@ pub struct Core {
     errands: Errands,
     /// Requests that look at all keys, in steps.
     surveys: Surveys,
+    gathering: Gathering,
     /// Sessions with requests left unread.
     waiting: WaitingRoom,
     /// Sessions that hear of each request.
@@ -259,6 +262,7 @@ impl Shard {
             installing: None,
             errands: Errands::default(),
             surveys: Surveys::new(),
+            gathering: Gathering::default(),
             applied: state.applied,
             is_born,
             parts: Vec::new(),

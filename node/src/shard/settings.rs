@@ -53,6 +53,8 @@ pub struct ShardSettings {
     /// Elements that a request works through at most, or KiB of strings, to be executed here and not elsewhere;
     /// `large-request-elements`. See [`super::errands`].
     pub large_elements: usize,
+    /// Keys that are lent, or come back, in one go.
+    pub lent_at_once_max: usize,
     /// Bytes of batches in flight before no more requests are executed.
     pub in_flight_bytes_max: usize,
     /// Bytes of replies that a client may leave unread; `client-output-buffer-limit normal`.
@@ -107,6 +109,8 @@ impl Default for ShardSettings {
             snapshot_at_once_bytes_max: 256 << 10,
             // Some ten milliseconds.
             large_elements: 10_000,
+            // About a millisecond.
+            lent_at_once_max: 1_000,
             in_flight_bytes_max: 128 << 20,
             outbox_bytes_max: 1 << 30,
             outbox_listening_bytes_max: 32 << 20,

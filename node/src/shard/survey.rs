@@ -70,7 +70,7 @@ impl Core {
         }
         self.tell_monitors(Source::Client(id), request.command, request.words);
         let underway = Underway {
-            sent: self.note_sent(id, request, Vec::new()),
+            sent: self.note_sent(id, request),
             cursor: u64::from(survey.slot.unwrap_or(0)),
             survey,
             found: BytesMut::zeroed(HEAD_BYTES),
@@ -91,6 +91,7 @@ impl Core {
     /// One of the surveys goes on by a step.
     pub(super) fn go_on_surveying(&mut self) {
         if !self.is_between_states()
+            && !self.gathering.is_returning()
             && let Some(mut underway) = self.surveys.pop_front()
         {
             self.begin_unit();

@@ -23,10 +23,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::{Core, Output, SessionId, admit::Reason};
-use crate::command::client::Pause;
+use crate::{command::client::Pause, keyspace::Blob};
 
 /// Sessions that wait for room in flight and are called together: about what executes in one turn.
 const CALLED_AT_ONCE: usize = 64;
@@ -136,6 +136,8 @@ pub(super) enum Timer {
     Apply,
     /// A survey goes on.
     Survey,
+    /// What is lent, or comes back, some at a time.
+    Gather,
     /// Eviction goes on.
     Evict,
     /// What a session waits for takes too long.
@@ -190,6 +192,7 @@ impl Core {
                 Timer::Pause => self.set_pause(None),
                 Timer::Apply => self.go_on_applying(),
                 Timer::Survey => self.go_on_surveying(),
+                Timer::Gather => self.go_on_gathering(),
                 Timer::Evict => self.evict_step(),
                 Timer::Leader if self.is_leaderless_for_long(now_ns) => {
                     self.wake(&Reason::Leader);
@@ -217,6 +220,13 @@ impl Core {
     /// Whether a session's last request is answered later.
     pub(super) fn is_blocked(&self, id: SessionId) -> bool {
         matches!(self.waiting.reason(id), Some(Reason::Followers | Reason::Key))
+    }
+
+    /// Those who wait for one of these keys, which were lent, are looked at again.
+    pub(super) fn wake_borrowers(&mut self, keys: &HashSet<Blob>) {
+        let is_back = |reason: &&Reason| matches!(reason, Reason::Loan(key) if keys.contains(key));
+        let keyed: Vec<Reason> = self.waiting.queues.keys().filter(is_back).cloned().collect();
+        keyed.iter().for_each(|reason| self.wake(reason));
     }
 
     /// All who wait for values of the walk are looked at again.

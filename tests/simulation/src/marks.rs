@@ -68,6 +68,11 @@ pub const ALL: &[&str] = &[
     // Large requests.
     "request sent on an errand",
     "call executed elsewhere",
+    "keys lent some at a time",
+    "keys came back some at a time",
+    "gathered keys called back",
+    "returning keys called back",
+    "gathering waited for a key",
     "errand called back",
     "batch applied in steps",
     "batch taken back in steps",

@@ -16,6 +16,8 @@ pub enum Way {
     Commands,
     /// In one `MULTI` block.
     Block,
+    /// Of numbers: all written by one `MSET`, or read by one `MGET`.
+    Together,
     /// In one script.
     Script,
     /// Read in one script, each if it is found among all keys of the shard.
@@ -257,6 +259,7 @@ impl Request {
         let register = format!("register{which}");
         let fleeting = tag("fleeting");
         match crate::pick(rng, &mix.weights) {
+            0 | 1 if (unique / NUMBERS_EACH).is_multiple_of(4) => together(which, unique),
             0 => one(register, Action::Write(unique)),
             1 => one(register, Action::Read),
             2 => {
@@ -406,7 +409,7 @@ impl Request {
     pub fn meaning(&self, second: bool, bytes: &[u8]) -> Option<Meaning> {
         let actions = self.actions();
         let count = match self.way() {
-            Way::Script | Way::Listed | Way::Announce => 1,
+            Way::Script | Way::Listed | Way::Announce | Way::Together => 1,
             Way::Commands => actions.len().max(1),
             Way::Block if actions.is_empty() => 5, // a job is moved, and both lists are read
             Way::Block => actions.len() + 2,
@@ -687,6 +690,18 @@ fn pipeline(rng: &mut StdRng, which: u32, unique: u64) -> Request {
     Request::Keys(Way::Commands, (0..count).map(action).collect())
 }
 
+/// Writes numbers to keys of one tag, or reads them, in one request.
+fn together(which: u32, unique: u64) -> Request {
+    let is_read = (unique / NUMBERS_EACH).is_multiple_of(8);
+    let action = |at| if is_read { Action::Read } else { Action::Write(unique + at) };
+    Request::Keys(Way::Together, (0..4).map(|at| (member_of(which, at), action(at))).collect())
+}
+
+/// One of the keys that are written together.
+pub fn member_of(which: u32, at: u64) -> String {
+    format!("{{tag{which}}}member{at}")
+}
+
 /// Moves something from one account to the other, or reads both: the sum is always 0.
 fn accounts(rng: &mut StdRng, which: u32) -> Request {
     let [a, b] = ["account0", "account1"].map(|name| format!("{{tag{which}}}{name}"));
@@ -707,6 +722,13 @@ fn keys_bytes(way: Way, actions: &[(String, Action)], second: bool, text_bytes: 
     let (reads, writes): (Vec<_>, Vec<_>) = actions.iter().partition(|(_, action)| action.only_reads());
     match (way, second) {
         (Way::Commands, _) => actions.iter().for_each(|action| command(&mut out, action)),
+        (Way::Together, _) => {
+            let is_read = writes.is_empty();
+            let all =
+                actions.iter().flat_map(|(key, action)| words(key, action, text_bytes).into_iter().skip(1));
+            let name = if is_read { "MGET" } else { "MSET" };
+            pack(&mut out, std::iter::once(name.to_owned()).chain(all).collect::<Vec<_>>().into_iter());
+        }
         (Way::Block, _) => {
             plain(&mut out, "MULTI");
             actions.iter().for_each(|action| command(&mut out, action));
@@ -769,6 +791,10 @@ fn keys_meaning(
             let all: Option<Vec<Answer>> =
                 actions.iter().zip(&replies).map(|((_, action), value)| answer(action, value)).collect();
             all.map_or_else(|| wrong(&replies), Meaning::Watched)
+        }
+        (Way::Together, _) if matches!(replies[0], Value::Status(_)) => {
+            let all: Vec<Value> = actions.iter().map(|_| replies[0].clone()).collect();
+            answers(actions, all)
         }
         _ => match replies.pop() {
             Some(Value::Array(all)) if way == Way::Library => library_meaning(actions, all),

@@ -4,13 +4,16 @@
 //! time and nothing else. What has no key, or all of them, has a number of its own. A number of 0 means that nothing is
 //! in flight.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::keyspace::SlotSet;
 
 /// Hashes are already well spread: no second hashing.
 #[derive(Clone, Copy, Default)]
-struct Identity(u64);
+pub(super) struct Identity(u64);
+
+/// Hashes of keys.
+pub(super) type Hashes = HashSet<u64, std::hash::BuildHasherDefault<Identity>>;
 
 impl std::hash::Hasher for Identity {
     fn finish(&self) -> u64 {
@@ -28,6 +31,8 @@ impl std::hash::Hasher for Identity {
 pub(super) struct Dirty {
     /// The newest uncommitted batch that changed a key, by the key's hash.
     keys: HashMap<u64, u64, std::hash::BuildHasherDefault<Identity>>,
+    /// Batches that changed so many keys that to mark each would take long, with these.
+    large: Vec<(u64, Hashes)>,
     /// The newest batch in flight, or the open one if it has effects.
     pub newest: u64,
     /// The newest that cleared slots: all keys are changed, and marking each would take long.
@@ -44,10 +49,17 @@ pub(super) struct Dirty {
 impl Dirty {
     /// The newest that changed what has this hash.
     pub fn of(&self, hash: u64) -> u64 {
-        match self.keys.is_empty() {
+        let newest = match self.keys.is_empty() {
             true => 0,
             false => self.keys.get(&hash).copied().unwrap_or(0),
-        }
+        };
+        let large = self.large.iter().filter(|(_, hashes)| hashes.contains(&hash));
+        large.fold(newest, |newest, &(sequence, _)| newest.max(sequence))
+    }
+
+    /// Batch `sequence` changes all of these.
+    pub fn mark_many(&mut self, hashes: Hashes, sequence: u64) {
+        self.large.push((sequence, hashes));
     }
 
     /// Batch `sequence` changes the key with this hash. Returns whether that is the first time it does.
@@ -81,6 +93,7 @@ impl Dirty {
                 entry.remove();
             }
         }
+        self.large.retain(|&(of, _)| of != sequence);
         if self.newest == sequence && is_last {
             self.newest = 0;
         }
@@ -97,6 +110,7 @@ impl Dirty {
     /// Nothing is in flight any more. The table keeps its room.
     pub fn forget(&mut self) {
         self.keys.clear();
+        self.large.clear();
         (self.newest, self.cleared, self.flushed, self.unlinked) = (0, 0, 0, 0);
         self.settle_hands();
     }

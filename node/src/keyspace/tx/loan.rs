@@ -7,17 +7,26 @@
 //! values come back as they have become, and what the unit did is part of the open unit ([`Store::take_back`]), as if it
 //! had been executed here; or they come back as they were ([`Store::recall`]), and nothing was done.
 //!
+//! Of very many keys each takes its time, so they may be lent some at a time, and come back so
+//! ([`Store::take_some_back`]): then none of them is looked at before the last is back.
+//!
 //! INVARIANTS, which whoever lends sees to:
 //! * Nobody looks at a lent value, or changes it. A walk that has to write one has done so before it is lent, and none
 //!   begins before it is back.
 //! * A loan comes back before the leadership under which it was given is lost.
 //! * A unit touches no key beside those that were lent to it.
 
-use super::{Limits, Store, unit::Moment};
+use hashbrown::HashSet;
+
+use super::{Limits, Store, dirty::Hashes, unit::Moment};
 use crate::keyspace::{Blob, Keyspace, Object, Seed, Value};
+
+/// A unit that changes more keys has them marked together.
+const MARKED_EACH_MAX: usize = 10_000;
 
 /// Keys with their values, on their way to where a unit is executed on them.
 pub struct Loan {
+    number: u64,
     seed: Seed,
     format: u8,
     moment: Moment,
@@ -29,9 +38,12 @@ pub struct Loan {
 
 /// Values that are lent, as a store of their own. Its unit has begun.
 pub struct Borrowed {
+    number: u64,
     store: Store,
-    /// The keys, each with the number of its last change before the unit.
+    /// The keys that are not back yet, each with the number of its last change before the unit.
     keys: Vec<(Blob, u64)>,
+    /// What the unit changed, if that is much.
+    changed: Option<Hashes>,
 }
 
 impl Loan {
@@ -49,7 +61,7 @@ impl Loan {
         (store.keeps_expired, store.limits) = (self.keeps_expired, self.limits);
         store.begin_unit(self.moment.now_us, self.moment.leading);
         store.show_time(self.moment.shown_us);
-        Borrowed { store, keys }
+        Borrowed { number: self.number, store, keys, changed: None }
     }
 }
 
@@ -62,6 +74,19 @@ impl Borrowed {
     /// Effects of the unit.
     pub fn effects(&self) -> usize {
         self.store.unit_effects()
+    }
+
+    /// Keys that are not back yet.
+    pub const fn keys_out(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The unit is over: what can be done before it comes back is done here.
+    pub fn close(&mut self) {
+        let changed = &mut self.store.open.changed;
+        if changed.len() > MARKED_EACH_MAX {
+            self.changed = Some(changed.drain(..).collect());
+        }
     }
 }
 
@@ -91,23 +116,43 @@ impl Value {
 }
 
 impl Store {
-    /// Lends what these keys hold, for a unit at the time of the open one. No key is named twice.
-    pub fn lend(&mut self, keys: &[Blob]) -> Loan {
-        self.lent.extend(keys.iter().cloned());
+    /// Begins a loan of about so many keys, for a unit at the time of the open one. No number is used again.
+    pub fn begin_loan(&mut self, number: u64, keys: usize) -> Loan {
+        self.lent.insert(number, HashSet::with_capacity(keys));
         Loan {
+            number,
             seed: self.keyspace.seed.clone(),
             format: self.keyspace.format,
             moment: self.unit.moment,
             keeps_expired: self.keeps_expired,
             limits: self.limits,
             random_seed: self.random_seed(),
-            values: keys.iter().map(|key| (key.clone(), self.keyspace.lend(key))).collect(),
+            values: Vec::with_capacity(keys),
         }
+    }
+
+    /// Lends what this key holds, too, unless it is lent to this loan already. It is to no other.
+    pub fn lend(&mut self, loan: &mut Loan, key: Blob) {
+        let lent = self.lent.get_mut(&loan.number).expect("a loan that has begun has not ended");
+        if lent.insert(key.clone()) {
+            let object = self.keyspace.lend(&key);
+            loan.values.push((key, object));
+        }
+    }
+
+    /// A loan whose keys were lent at other times is for a unit at the time of the open one.
+    pub const fn set_time(&self, loan: &mut Loan) {
+        loan.moment = self.unit.moment;
     }
 
     /// Whether what this key holds, or does not, is lent.
     pub fn is_lent(&self, key: &[u8]) -> bool {
-        !self.lent.is_empty() && self.lent.contains(key)
+        self.lent.values().any(|lent| lent.contains(key))
+    }
+
+    /// Whether it is lent to this loan.
+    pub fn is_lent_to(&self, number: u64, key: &[u8]) -> bool {
+        self.lent.get(&number).is_some_and(|lent| lent.contains(key))
     }
 
     /// Whether anything is.
@@ -115,25 +160,45 @@ impl Store {
         !self.lent.is_empty()
     }
 
-    /// A loan comes back with what its unit did, which is part of the open unit now.
-    pub fn take_back(&mut self, borrowed: Borrowed) {
-        let Borrowed { store: mut from, keys } = borrowed;
-        for (key, seen) in keys {
-            self.lent.remove(&key);
-            self.depend_on_key(&key);
-            let has_changed = from.keyspace.watched.last_change(&key) != Some(seen);
-            let object = from.keyspace.replace(&key, None);
+    /// The keys of a loan that is back: they are lent no more.
+    pub fn end_loan(&mut self, number: u64) -> HashSet<Blob> {
+        self.lent.remove(&number).unwrap_or_default()
+    }
+
+    /// Some keys of a loan come back with what they have become; they are lent until all are back, and the open unit
+    /// does not know of them before.
+    pub fn take_some_back(&mut self, borrowed: &mut Borrowed, most: usize) {
+        let from = &mut borrowed.store.keyspace;
+        for (key, seen) in borrowed.keys.drain(borrowed.keys.len().saturating_sub(most)..) {
+            let has_changed = from.watched.last_change(&key) != Some(seen);
+            let object = from.replace(&key, None);
             self.keyspace.replace(&key, object);
             if has_changed {
                 self.keyspace.watched.touch(&key);
             }
         }
+    }
+
+    /// A loan comes back with what its unit did, which is part of the open unit now.
+    pub fn take_back(&mut self, borrowed: &mut Borrowed) {
+        match self.lent.get(&borrowed.number) {
+            Some(lent) if lent.len() == borrowed.keys.len() => {
+                borrowed.keys.iter().for_each(|(key, _)| self.depend_on_key(key));
+            }
+            // Those that are back are not looked through again.
+            _ => self.unit.depend_on(self.dirty.newest),
+        }
+        self.take_some_back(borrowed, usize::MAX);
+        let Borrowed { store: from, changed, .. } = borrowed;
         while let Some(key) = from.keyspace.watched.take_news() {
             self.keyspace.watched.announce(&key);
         }
         self.keyspace.changes += from.keyspace.changes;
         for hash in from.open.changed.drain(..) {
             self.mark_hash_changed(hash);
+        }
+        if let Some(changed) = changed.take() {
+            self.dirty.mark_many(changed, self.sequence);
         }
         if !from.open.undos.is_empty() {
             self.dirty.newest = self.sequence;
@@ -153,12 +218,17 @@ impl Store {
     }
 
     /// A loan comes back as it was: its unit never happened.
-    pub fn recall(&mut self, borrowed: Borrowed) {
-        let Borrowed { store: mut from, keys } = borrowed;
-        from.roll_back_unit();
-        for (key, _) in keys {
-            self.lent.remove(&key);
-            let object = from.keyspace.replace(&key, None);
+    pub fn recall(&mut self, borrowed: &mut Borrowed) {
+        borrowed.store.roll_back_unit();
+        for (key, _) in borrowed.keys.drain(..) {
+            let object = borrowed.store.keyspace.replace(&key, None);
+            self.keyspace.replace(&key, object);
+        }
+    }
+
+    /// The same of one that was not opened.
+    pub fn recall_loan(&mut self, loan: Loan) {
+        for (key, object) in loan.values {
             self.keyspace.replace(&key, object);
         }
     }
@@ -173,9 +243,11 @@ mod tests {
         let mut store = Store::new(Keyspace::default(), 1);
         store.begin_unit(1_000_000, true);
         store.show_time(1_200_000);
-        let mut borrowed = store.lend(&[Blob::new(b"k")]).open();
+        let mut loan = store.begin_loan(1, 1);
+        store.lend(&mut loan, Blob::new(b"k"));
+        let mut borrowed = loan.open();
         assert_eq!(borrowed.store().shown_us(), 1_200_000);
-        store.take_back(borrowed);
+        store.take_back(&mut borrowed);
         assert!(store.end_unit().showed_time, "the reply waits until no leader can show an earlier one");
     }
 }

@@ -1,8 +1,9 @@
 //! What a shard's transactions are executed on, for as long as the shard lives.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{cell::RefCell, collections::BTreeMap};
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use moonraft_proto::entry::{BatchWriter, Head};
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -58,8 +59,8 @@ pub struct Store {
     /// Expired keys stay, though no one sees them, until something writes them: `CLIENT PAUSE`.
     pub(super) keeps_expired: bool,
     pub(super) limits: Limits,
-    /// Keys whose values are lent: see [`super::loan`].
-    pub(super) lent: BTreeSet<Blob>,
+    /// Keys whose values are lent, by the number of their loan: see [`super::loan`].
+    pub(super) lent: BTreeMap<u64, HashSet<Blob>>,
     pub(super) eviction: Eviction,
     pub(super) pool: Pool,
     pub(super) random: RefCell<StdRng>,
@@ -78,7 +79,7 @@ impl Store {
             unit: OpenUnit::default(),
             keeps_expired: false,
             limits: Limits::default(),
-            lent: BTreeSet::new(),
+            lent: BTreeMap::new(),
             eviction: Eviction::default(),
             pool: Pool::default(),
             random: RefCell::new(StdRng::seed_from_u64(seed)),

@@ -9,6 +9,7 @@ mod errands;
 mod eviction;
 mod formats;
 mod functions;
+mod gathering;
 mod harness;
 mod large_blocks;
 mod large_calls;

@@ -10,7 +10,7 @@ use crate::{
     marks::mark,
     node::Node,
     streams::Ask,
-    workload::{Jobs, NUMBERS_EACH, Queue, Request, Way, library_of, twins_of},
+    workload::{Jobs, NUMBERS_EACH, Queue, Request, Way, library_of, member_of, twins_of},
 };
 
 impl World {
@@ -157,6 +157,7 @@ fn last_requests(keys: u32, shards: usize) -> VecDeque<Request> {
             ),
             Request::Keys(Way::Script, lists().collect()),
             Request::Keys(Way::Block, vec![read(tag("account0")), read(tag("account1"))]),
+            Request::Keys(Way::Together, (0..4).map(|at| read(member_of(which, at))).collect()),
             Request::Twins(twins_of(which, shards)),
             Request::Jobs(which, Jobs::Count),
             Request::Queue(which, Queue::Look),

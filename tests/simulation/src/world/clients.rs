@@ -370,7 +370,7 @@ impl World {
             match request.way() {
                 Way::Block | Way::Library => mark("block redirected after it was executed"),
                 Way::Script | Way::Listed => mark("script redirected after it was executed"),
-                Way::Commands | Way::Watch | Way::Announce => {}
+                Way::Commands | Way::Together | Way::Watch | Way::Announce => {}
             }
         }
         state.target.0 = node;

@@ -206,6 +206,9 @@ impl World {
         if fault_of_errands || of_errands.random_bool(0.3) {
             shard_settings.large_elements = of_errands.random_range(0..5);
             weather.errand = [2, 20, 200][of_errands.random_range(0..3)] * MS;
+            if !fault_of_errands {
+                shard_settings.lent_at_once_max = [1, 2, 1000][of_errands.random_range(0..3)];
+            }
         }
         let drifting = rng.random_bool(0.5);
         let topology = topology(count, shards);
