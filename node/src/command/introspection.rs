@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{glob, keyspace::Tx};
 
+/// Names that `COMMAND INFO` and `COMMAND DOCS` describe at once.
+const NAMES_MAX: usize = 10_000;
+
 /// A row of this family.
 const ROW: Command = Command {
     family: Family::Server,
@@ -166,8 +169,17 @@ fn key_spec(spec: &KeySpec, note: Option<&'static str>) -> Reply<'static> {
     map(facts)
 }
 
+/// Refuses more names than are described in a moment.
+const fn check_names(words: &[&[u8]]) -> Result<(), CommandError> {
+    match words.len() > NAMES_MAX {
+        true => Err(CommandError::text("ERR too many names")),
+        false => Ok(()),
+    }
+}
+
 /// `COMMAND INFO [name …]`: null for a name that is none.
 fn info<'a>(_tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    check_names(words)?;
     if words.len() == 2 {
         return Ok(Reply::Array(top().map(described).collect()));
     }
@@ -177,6 +189,7 @@ fn info<'a>(_tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
 /// `COMMAND DOCS [name …]`: nothing for a name that is none.
 fn docs<'a>(_tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    check_names(words)?;
     let documented = |row: &'static Command| (name_of(row), documentation::of(row));
     Ok(Reply::Map(match words.len() {
         2 => top().map(documented).collect(),

@@ -19,7 +19,9 @@ use std::cell::Cell;
 use bstr::BStr;
 use moonraft_router::Redirect;
 
-use super::{Core, PlantedFault, SessionId, place::Place, room::Needs, slots::Ownership};
+use super::{
+    Core, PlantedFault, SessionId, errands::may_be_sent, place::Place, room::Needs, slots::Ownership,
+};
 use crate::{
     command::{Command, CommandError, Flag, Request, Run, Slots},
     keyspace::Blob,
@@ -103,6 +105,9 @@ pub enum Reason {
     Key,
 }
 
+/// Words of a request that cannot be executed elsewhere.
+const WORDS_MAX: usize = 100_000;
+
 const NOT_IN_SCRIPT: CommandError = CommandError::text("ERR This Redis command is not allowed from script");
 const NOT_LOCAL: CommandError =
     CommandError::text("ERR Script attempted to access a non local key in a cluster node");
@@ -118,6 +123,7 @@ impl Core {
         check_arity(request, via)?;
         if let Via::Client = via {
             check_protected(request.command)?;
+            check_words(request)?;
         }
         self.check_mode(id, request.command, via)?;
         // Here a user's rights will be asked for.
@@ -357,6 +363,18 @@ fn check_not_blocking(request: &Request<'_>, via: Via<'_>) -> Result<(), Command
 /// Refuses what is refused whoever asks, before all that depends on the shard's state.
 fn check_protected(command: &Command) -> Result<(), CommandError> {
     if command.has(Flag::Protected) { Err(CommandError::ModulesNotAllowed) } else { Ok(()) }
+}
+
+/// Refuses what has so many words that it would keep others waiting, as it can only be executed here and now. Scripts
+/// answer for themselves.
+fn check_words(request: &Request<'_>) -> Result<(), CommandError> {
+    const TOO_MANY: CommandError = CommandError::text("ERR too many words in one request of this command");
+    let command = request.command;
+    let stays_here = !may_be_sent(request) || command.has(Flag::Blocking);
+    match stays_here && request.words.len() > WORDS_MAX && !matches!(command.run, Run::Eval(_)) {
+        true => Err(TOO_MANY),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a wrong number of words.

@@ -141,3 +141,25 @@ fn a_client_watches_as_many_keys_as_it_may() {
     assert_eq!(shard.send(watcher, "MULTI ; PING ; EXEC"), "+OK +QUEUED nil", "the last of them is");
     assert_eq!(shard.send(watcher, "WATCH {k}more"), "+OK", "EXEC has ended that");
 }
+
+#[test]
+fn what_can_only_be_executed_here_has_no_more_words_than_it_may() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let mut told = |name: &str, count: usize| {
+        let words: Vec<&[u8]> = name.split(' ').map(str::as_bytes).collect();
+        let words: Vec<&[u8]> = words.into_iter().chain((0..count).map(|_| b"{k}1".as_slice())).collect();
+        let at_once = shard.send_words(client, &words);
+        shard.end_turn();
+        shard.commit_all();
+        at_once + &shard.read(client)
+    };
+    let refused = "-ERR too many words in one request of this command";
+    for name in ["SUBSCRIBE", "SSUBSCRIBE", "SCRIPT EXISTS", "BLPOP", "PUBSUB NUMSUB", "WATCH", "CLIENT KILL"]
+    {
+        assert_eq!(told(name, 100_000), refused, "{name}");
+    }
+    assert_eq!(told("COMMAND INFO", 9_999), "-ERR too many names");
+    assert_eq!(told("SADD {k}s", 100_000), ":1", "this can be executed elsewhere");
+    assert_eq!(told("EVAL return(#ARGV) 0", 100_000), ":100000", "a script answers for itself");
+}
