@@ -4,7 +4,7 @@
 
 use moonraft_proto::StreamId;
 
-use super::IdMap;
+use super::{IdMap, put_exactly};
 use crate::keyspace::Blob;
 
 /// The place of a consumer in its group.
@@ -173,12 +173,13 @@ impl Group {
     fn add_consumer(&mut self, consumer: Consumer) -> Place {
         let at = self.search(&consumer.name).expect_err("a consumer is added once");
         if self.by_name.len() == self.consumers.len() {
-            self.consumers.push(None);
+            let end = self.consumers.len();
+            put_exactly(&mut self.consumers, end, None);
         }
         let free = self.consumers.iter().rposition(Option::is_none);
         let place = free.expect("there are more places than consumers");
         self.consumers[place] = Some(Box::new(consumer));
-        self.by_name.insert(at, place as Place);
+        put_exactly(&mut self.by_name, at, place as Place);
         place as Place
     }
 

@@ -349,12 +349,20 @@ impl Stream {
             }
             Err(at) => {
                 let group = Group::new(last_id, read);
-                self.groups.insert(at, (Blob::new(name), Box::new(group)));
+                put_exactly(&mut self.groups, at, (Blob::new(name), Box::new(group)));
                 None
             }
         };
         StreamUndo::Group { name: Blob::new(name), before }
     }
+}
+
+/// Puts an item into a row that mostly has few: it grows by halves, from one on, where a `Vec` begins with four.
+fn put_exactly<T>(row: &mut Vec<T>, at: usize, item: T) {
+    if row.len() == row.capacity() {
+        row.reserve_exact(row.len() / 2 + 1);
+    }
+    row.insert(at, item);
 }
 
 impl PartialEq for Stream {

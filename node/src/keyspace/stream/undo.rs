@@ -6,6 +6,7 @@ use super::{
     Group, Node, Stream,
     group::{Changed, Removed},
     node::Pushed,
+    put_exactly,
     trim::Trimmed,
 };
 use crate::keyspace::Blob;
@@ -93,7 +94,7 @@ impl Stream {
             }
             StreamUndo::GroupRemoved { name, group } => {
                 let at = self.search(&name).expect_err("a group that went is not there");
-                self.groups.insert(at, (name, group));
+                put_exactly(&mut self.groups, at, (name, group));
             }
             StreamUndo::Consumer { group, name, before: Some((seen_ms, active_ms)) } => {
                 self.group_mut(&group).set_consumer(&name, seen_ms, active_ms);
