@@ -30,6 +30,11 @@ const EXPIRED_PER_TICK: usize = 500;
 impl Core {
     /// Takes an event in.
     pub fn handle(&mut self, event: Event) {
+        self.take_in(event);
+        self.read_ns = None;
+    }
+
+    fn take_in(&mut self, event: Event) {
         match event {
             Event::Lead { term } => self.lead(term),
             Event::Follow { leader } => self.follow(leader),

@@ -1,5 +1,7 @@
 //! Execution of a request that was admitted, as one unit or as a part of one, and what is noted of it.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use moonraft_proto::{Reply, Weight};
 
@@ -116,6 +118,7 @@ impl Shard {
         self.serve_blocked();
         if self.store().batch_bytes() > self.settings.batch_bytes_max {
             self.end_turn();
+            self.read_ns = None;
         }
         None
     }
@@ -162,13 +165,14 @@ impl Core {
 
     fn begin_run(&mut self, id: SessionId, request: &Request<'_>) -> Running {
         let command = request.command;
+        let boot_ns = self.read_ns.take().unwrap_or_else(|| self.surroundings.boot_ns());
         let running = Running {
             start: self.sessions[id].outbox.end(),
             // Messages are published and heard at any replica: leadership has nothing to do with them.
             needs_leader: self.is_serving() && self.is_on_data(id, request) && !command.has(Flag::PubSub),
-            call: self.begin_call(command, !command.has(Flag::Fast)),
+            call: self.begin_call_at(command, !command.has(Flag::Fast), || boot_ns),
         };
-        self.begin_unit();
+        self.begin_unit_at(boot_ns);
         let untouching = self.sessions[id].no_touch;
         self.store_mut().set_client_untouching(untouching);
         self.unit_reply = Weight::default();
@@ -312,15 +316,27 @@ impl Core {
     /// A command is called: as a request, in a block, or by a script. It is timed now and then, or if it may be
     /// slow and slow ones are to be noted.
     pub(super) fn begin_call(&mut self, command: &'static Command, may_be_slow: bool) -> Call {
+        let surroundings = Rc::clone(&self.surroundings);
+        self.begin_call_at(command, may_be_slow, || surroundings.boot_ns())
+    }
+
+    /// The same, where the boot clock can be told.
+    fn begin_call_at(
+        &mut self,
+        command: &'static Command,
+        may_be_slow: bool,
+        boot_ns: impl FnOnce() -> u64,
+    ) -> Call {
         let (place, is_sample) = self.details.begin(command);
         let is_timed = is_sample || may_be_slow && self.settings.slow_us != u64::MAX;
-        Call { place, is_sample, began_ns: is_timed.then(|| self.surroundings.boot_ns()) }
+        Call { place, is_sample, began_ns: is_timed.then(boot_ns) }
     }
 
     /// A call has ended. Returns how long it took; 0 if it was not timed.
     pub(super) fn end_call(&mut self, command: &'static Command, call: Call, failed: bool) -> u64 {
-        let now_ns = || self.surroundings.boot_ns();
-        let took_ns = call.began_ns.map_or(0, |began_ns| now_ns().saturating_sub(began_ns));
+        // When one request has ended, the next one of its client begins.
+        self.read_ns = call.began_ns.map(|_| self.surroundings.boot_ns());
+        let took_ns = call.began_ns.zip(self.read_ns).map_or(0, |(began, ended)| ended.saturating_sub(began));
         self.statistics.requests += 1;
         self.details.end(command, call.place, failed, call.is_sample.then_some(took_ns));
         took_ns

@@ -159,6 +159,9 @@ pub struct Core {
     standing: Standing,
     speculation: Speculation,
     clock: Clock,
+    /// The boot clock, if a request that was timed has just ended: the next one of those that are received together
+    /// begins then. It is forgotten after the last of them.
+    read_ns: Option<u64>,
     formats: Formats,
     sessions: Slab<Session>,
     sessions_ever: u64,
@@ -254,6 +257,7 @@ impl Shard {
             standing: Standing::Following { leader: None },
             speculation: Speculation::default(),
             clock,
+            read_ns: None,
             formats,
             sessions: Slab::new(),
             sessions_ever: 0,

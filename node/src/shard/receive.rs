@@ -102,6 +102,7 @@ impl Shard {
                 }
             }
         }
+        self.read_ns = None;
         self.statistics.bytes_in += at as u64;
         input.advance(at);
         let session = &mut self.sessions[id];

@@ -10,7 +10,12 @@ use crate::{
 impl Core {
     /// Begins a unit at the shard's present time.
     pub(super) fn begin_unit(&mut self) {
-        let Reading { now_us, shown_us } = self.read_clock();
+        self.begin_unit_at(self.surroundings.boot_ns());
+    }
+
+    /// The same, where the boot clock has just been read.
+    pub(super) fn begin_unit_at(&mut self, boot_ns: u64) {
+        let Reading { now_us, shown_us } = self.read_clock_at(boot_ns);
         let leading = self.is_serving();
         self.store_mut().begin_unit(now_us, leading);
         self.store_mut().show_time(shown_us);
@@ -18,12 +23,16 @@ impl Core {
 
     /// The shard's present time.
     pub(super) fn read_clock(&mut self) -> Reading {
+        self.read_clock_at(self.surroundings.boot_ns())
+    }
+
+    fn read_clock_at(&mut self, boot_ns: u64) -> Reading {
         let surroundings = &self.surroundings;
         if self.settings.fault == Some(PlantedFault::ClockBackwards) {
             let now_us = surroundings.unix_us();
             return Reading { now_us, shown_us: now_us };
         }
-        let reading = self.clock.read(surroundings.boot_ns(), || surroundings.unix_us());
+        let reading = self.clock.read(boot_ns, || surroundings.unix_us());
         match self.settings.fault {
             Some(PlantedFault::ExpiryByWall) => Reading { now_us: surroundings.unix_us(), ..reading },
             _ => reading,
