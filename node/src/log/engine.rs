@@ -136,6 +136,8 @@ pub struct Log {
     directory: PathBuf,
     identity: Identity,
     batch: LogBatch,
+    /// The number of the file that was written last, and where it is.
+    newest: (u64, Arc<Path>),
 }
 
 struct RaftEntry;
@@ -181,7 +183,8 @@ impl Log {
             RecoverError::Misfit(detail) => refused(detail),
         })?;
         let directory = directory.to_owned();
-        let log = Log { engine, files: log_files, directory, identity, batch: LogBatch::default() };
+        let newest = (0, Path::new("").into());
+        let log = Log { engine, files: log_files, directory, identity, batch: LogBatch::default(), newest };
         Ok((log, groups))
     }
 
@@ -207,7 +210,7 @@ impl Log {
             }
         }
         // A failed fsync panics inside the engine, anything else it returns.
-        let _writing = failure::writing(&self.newest_file());
+        let _writing = failure::writing(self.newest_file());
         if let Err(error) = self.engine.write(&mut self.batch, true) {
             disk_failed(format!("{} cannot be written: {}", self.newest_file().display(), explain(&error)));
         }
@@ -235,10 +238,14 @@ impl Log {
         self.files.on_piece(told);
     }
 
-    /// The file that is written now.
-    fn newest_file(&self) -> PathBuf {
+    /// The file that is written now. Asked before each write: its name is made once.
+    fn newest_file(&mut self) -> Arc<Path> {
         let (_, newest) = self.engine.file_span(LogQueue::Append);
-        Path::new(self.engine.path()).join(inspect::file_name((Kind::Append, newest)))
+        if self.newest.0 != newest {
+            let name = inspect::file_name((Kind::Append, newest));
+            self.newest = (newest, Path::new(self.engine.path()).join(name).into());
+        }
+        Arc::clone(&self.newest.1)
     }
 
     fn add(&mut self, write: &GroupWrite) -> raft_engine::Result<()> {
@@ -270,7 +277,7 @@ impl Log {
     /// Gives up old files if there are too many. Returns the groups that hold much of them: they should take a
     /// snapshot (`Input::CompactWanted`). To be called every few seconds.
     pub fn purge(&mut self) -> Vec<GroupId> {
-        let _writing = failure::writing(Path::new(self.engine.path()));
+        let _writing = failure::writing(Path::new(self.engine.path()).into());
         let regions = match self.engine.purge_expired_files() {
             Ok(regions) => regions,
             Err(error) => {

@@ -11,11 +11,12 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 thread_local! {
     /// The file of the log that this thread is writing.
-    static WRITING: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+    static WRITING: RefCell<Option<Arc<Path>>> = const { RefCell::new(None) };
 }
 
 /// Why the node cannot go on, with the line for the user.
@@ -74,8 +75,8 @@ pub fn cannot_go_on(line: String) -> ! {
 }
 
 /// Notes which file this thread writes until the guard goes: the engine's own panics do not name it.
-pub(super) fn writing(file: &Path) -> Writing {
-    WRITING.with(|writing| *writing.borrow_mut() = Some(file.to_owned()));
+pub(super) fn writing(file: Arc<Path>) -> Writing {
+    WRITING.with(|writing| *writing.borrow_mut() = Some(file));
     Writing
 }
 
@@ -108,7 +109,7 @@ mod tests {
     fn a_panic_of_the_engine_is_told_with_the_file_it_wrote() {
         let payload: Box<dyn Any + Send> = Box::new("EIO".to_owned());
         assert_eq!(Fatal::of(&*payload), None, "this thread writes nothing");
-        let guard = writing(Path::new("/data/log/0000000000000001.raftlog"));
+        let guard = writing(Path::new("/data/log/0000000000000001.raftlog").into());
         let line = "/data/log/0000000000000001.raftlog cannot be written: EIO".to_owned();
         assert_eq!(Fatal::of(&*payload), Some(Fatal::Disk(line)));
         let own: Box<dyn Any + Send> = Box::new(Fatal::Newer("a line".to_owned()));
