@@ -21,6 +21,9 @@ pub struct OpenBatch {
     pub evicted_bytes: usize,
 }
 
+/// Room that is made for a batch at once: for so many effects.
+const EFFECTS_AHEAD_MAX: usize = 256;
+
 /// What `hll-sparse-max-bytes` is by default, as in Redis.
 pub const SPARSE_BYTES_MAX: usize = 3000;
 
@@ -161,7 +164,14 @@ impl Store {
         self.dirty.newest = sequence;
         let head = Head { stamp_ms, sequence };
         let data = self.batch.seal(head, self.keyspace.agreed_format());
-        (sequence, data, std::mem::take(&mut self.open))
+        // The next batch is about as large: its rows need not grow step by step.
+        let ahead = |length: usize| length.min(EFFECTS_AHEAD_MAX);
+        let next = OpenBatch {
+            undos: Vec::with_capacity(ahead(self.open.undos.len())),
+            changed: Vec::with_capacity(ahead(self.open.changed.len())),
+            evicted_bytes: 0,
+        };
+        (sequence, data, std::mem::replace(&mut self.open, next))
     }
 
     /// Batch `sequence` is committed: what it changed is clean, unless a later
