@@ -74,6 +74,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The bytes end, or it does not fit 64 bits.
     pub fn uint(&mut self) -> Result<u64, DecodeError> {
+        // Most are short: lengths, tags, differences.
+        if let [byte @ ..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

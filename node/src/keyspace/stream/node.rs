@@ -259,11 +259,10 @@ impl Node {
         if self.bytes.is_empty() {
             self.begin(fields);
         }
-        let count = fields.iter().count();
-        let (mut known, known_count, _) = self.parts();
-        let shares = count == known_count && fields.iter().all(|(field, _)| *take_text(&mut known) == *field);
+        let (count, shares) = self.compare(fields);
 
         let start = self.bytes.len();
+        self.bytes.push(0); // its length, which mostly takes one byte
         let ms = id.ms - base.ms;
         wire::put_uint(&mut self.bytes, ms);
         wire::put_uint(&mut self.bytes, if ms == 0 { id.seq - base.seq } else { id.seq });
@@ -283,13 +282,34 @@ impl Node {
             put_text(&mut self.bytes, value);
             weight += listpack_size::text(value);
         }
-        let mut length = Vec::with_capacity(5);
-        wire::put_uint(&mut length, (self.bytes.len() - start) as u64);
-        self.bytes.splice(start..start, length);
+        self.put_length(start);
         self.add_weight(weight + listpack_size::integer(parts));
         self.count += 1;
         self.given += 1;
         pushed
+    }
+
+    /// How many fields these are, and whether they are those of the head.
+    fn compare(&self, fields: Pairs<'_>) -> (usize, bool) {
+        let (mut known, known_count, _) = self.parts();
+        let (mut count, mut shares) = (0, true);
+        for (field, _) in fields.iter() {
+            shares = shares && count < known_count && *take_text(&mut known) == *field;
+            count += 1;
+        }
+        (count, shares && count == known_count)
+    }
+
+    /// Puts the length of the body that ends the block before it, where one byte was left at `start`.
+    fn put_length(&mut self, start: usize) {
+        let length = self.bytes.len() - start - 1;
+        if length < 0x80 {
+            self.bytes[start] = length as u8;
+            return;
+        }
+        let mut bytes = Vec::with_capacity(5);
+        wire::put_uint(&mut bytes, length as u64);
+        self.bytes.splice(start..=start, bytes);
     }
 
     fn begin(&mut self, fields: Pairs<'_>) {
