@@ -92,9 +92,12 @@ def start_moonraft(name, binary, directory):
     return Filled(name, Process(words, directory / f"{name}.log"), port)
 
 
-def start_redis(directory):
+def start_redis(directory, durable=False):
+    """One without files, or one whose log is on the disk before a write is acknowledged."""
     port = free_ports(1)
     words = ["redis-server", "--port", port, "--save", "", "--cluster-enabled", "yes", "--dir", directory]
+    if durable:
+        words += ["--appendonly", "yes", "--appendfsync", "always"]
     return Filled("Redis", Process(words, directory / "redis.log"), port)
 
 

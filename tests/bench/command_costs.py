@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What commands cost at collections of several sizes, beside redis-server, in one run.
 
-    tests/bench/command_costs.py BINARY [--elements 1000,100000] [--requests 20000] [--dir DIR]
+    tests/bench/command_costs.py BINARY [--elements 1000,100000] [--requests 20000] [--rows SET,XADD] [--durable] [--dir DIR]
     tests/bench/run --commands [--elements …]
 
 Fills a key of each type of one node of one shard and of a redis-server (cluster mode, all slots, no file) with so many elements, then asks
 both for the same in pipelines of 50, alternately. Prints microseconds of CPU a request, user and system time of the whole process, and
-names the rows above 1.2 times. What writes is made durable by Moonraft, and not by redis-server. Standard library only.
+names the rows above 1.2 times. What writes is made durable by Moonraft, and by redis-server with `--durable` only, which syncs its log
+before it answers then. `--rows`: those whose names begin so. Standard library only.
 """
 
 import argparse
@@ -116,11 +117,13 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--elements", default="1000,100000")
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--rows", default="", help="begins of names; all by default")
+    parser.add_argument("--durable", action="store_true", help="Redis with appendfsync always")
     parser.add_argument("--dir")
     arguments = parser.parse_args()
     directory = pathlib.Path(tempfile.mkdtemp(prefix="commands-", dir=arguments.dir))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    servers = [start_redis(directory), start_moonraft("Moonraft", arguments.binary, directory)]
+    servers = [start_redis(directory, arguments.durable), start_moonraft("Moonraft", arguments.binary, directory)]
     dear = []
     for elements in map(int, arguments.elements.split(",")):
         for server in servers:
@@ -130,6 +133,8 @@ def main():
                 server.client.query_all(requests[start : start + BATCH])
         print(f"\n| µs of CPU a request, {elements} elements | Redis | Moonraft | ratio |\n| --- | ---: | ---: | ---: |")
         for kind, (words_of, seen) in kinds(elements).items():
+            if not kind.startswith(tuple(arguments.rows.split(","))):
+                continue
             requests = max(min(arguments.requests, ELEMENTS_SEEN_MAX // seen), 2 * PARTS)
             theirs, ours = measure(servers, words_of, requests)
             ratio = ours / theirs if theirs else float("inf")

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What requests to a large stream cost, beside redis-server, in one run.
 
-    tests/bench/stream_costs.py BINARY [--entries 10000000] [--requests 50000] [--dir DIR]
+    tests/bench/stream_costs.py BINARY [--entries 10000000] [--requests 50000] [--durable] [--dir DIR]
 
 Fills a stream of one node of one shard and of a redis-server (cluster mode, all slots) with so many entries, by scripts, gives all but a
 tenth to a group, and then asks each for the same in pipelines of 50, and alternately: XADD, XREADGROUP of ten entries, XACK of one and of
 ten, XRANGE of ten in the midst, XDEL in the midst. Prints microseconds of CPU a request, user and system time of the whole process, and
-bytes an entry. Standard library only.
+bytes an entry, of as many such streams as have a hundred thousand entries: what a server takes for its first script, or for its log, would else
+count for them. With `--durable` redis-server syncs its log before it answers, as Moonraft does. Standard library only.
 """
 
 import argparse
@@ -29,23 +30,38 @@ DELIVER = "redis.call('XREADGROUP', 'GROUP', 'g', ARGV[1], 'COUNT', ARGV[2], 'ST
 FILLED_AT_ONCE = 5000
 DELIVERED_AT_ONCE = 1000
 PARTS = 5
+# Entries of which the bytes are measured, in one stream or in several.
+MEASURED = 100_000
 
 
 def fill(server, entries):
-    """Entries, of which all but a tenth are pending."""
-    begun, before = time.time(), server.used()
-    for start in range(0, entries, FILLED_AT_ONCE):
-        server.client.query("EVAL", FILL, 1, KEY, start, min(start + FILLED_AT_ONCE, entries))
-    server.client.query("WAIT", 0, 0)
-    filled = server.used()
-    server.client.query("XGROUP", "CREATE", KEY, "g", "0")
+    """Streams of entries, of which all but a tenth are pending."""
+    begun, count = time.time(), max(MEASURED // entries, 1)
+    keys = [KEY, *(f"{KEY}:{number}" for number in range(1, count))]
     delivered = entries * 9 // 10
-    for number in range(0, delivered, DELIVERED_AT_ONCE):
-        server.client.query("EVAL", DELIVER, 1, KEY, f"worker:{number // DELIVERED_AT_ONCE % 10}", DELIVERED_AT_ONCE)
-    server.client.query("WAIT", 0, 0)
+
+    def ask_all(*words):
+        server.client.query(*words)
+        server.client.query("WAIT", 0, 0)
+
+    # Both scripts are known before.
+    ask_all("EVAL", FILL, 1, KEY, 0, 0)
+    ask_all("XGROUP", "CREATE", KEY, "g", "0", "MKSTREAM")
+    ask_all("EVAL", DELIVER, 1, KEY, "none", 1)
+    ask_all("DEL", KEY)
+    before = server.used()
+    for key in keys:
+        for start in range(0, entries, FILLED_AT_ONCE):
+            ask_all("EVAL", FILL, 1, key, start, min(start + FILLED_AT_ONCE, entries))
+    filled = server.used()
+    for key in keys:
+        ask_all("XGROUP", "CREATE", key, "g", "0")
+        for start in range(0, delivered, DELIVERED_AT_ONCE):
+            at_once = min(DELIVERED_AT_ONCE, delivered - start)
+            ask_all("EVAL", DELIVER, 1, key, f"worker:{start // DELIVERED_AT_ONCE % 10}", at_once)
     print(
-        f"{server.name}: {(filled - before) / entries:.1f} bytes an entry, "
-        f"{(server.used() - filled) / delivered:.1f} a pending one; filled in {time.time() - begun:.0f} s",
+        f"{server.name}: {(filled - before) / entries / count:.1f} bytes an entry, "
+        f"{(server.used() - filled) / delivered / count:.1f} a pending one; filled in {time.time() - begun:.0f} s",
         flush=True,
     )
 
@@ -71,11 +87,12 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--entries", type=int, default=10_000_000)
     parser.add_argument("--requests", type=int, default=50_000)
+    parser.add_argument("--durable", action="store_true", help="Redis with appendfsync always")
     parser.add_argument("--dir")
     arguments = parser.parse_args()
     directory = pathlib.Path(tempfile.mkdtemp(prefix="streams-", dir=arguments.dir))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    servers = [start_redis(directory), start_moonraft("Moonraft", arguments.binary, directory)]
+    servers = [start_redis(directory, arguments.durable), start_moonraft("Moonraft", arguments.binary, directory)]
     for server in servers:
         # What a server keeps of its log whatever it is asked, so that the entries do not pay for it.
         server.measure(lambda _: ["SET", "{a}once", "x" * 1000], 2 * LOG_KEPT_BYTES // 1000)
