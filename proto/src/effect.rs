@@ -47,10 +47,12 @@ pub enum Effect<'a> {
     /// These bytes stand at `offset` of the string, which is created and grows
     /// with zero bytes as needed.
     PatchString { key: &'a [u8], offset: u64, bytes: &'a [u8] },
-    /// The hash has this field with this value.
+    /// The hash has this field with this value, and without a deadline.
     HashPut { key: &'a [u8], field: &'a [u8], value: &'a [u8] },
     /// The hash lacks this field.
     HashRemove { key: &'a [u8], field: &'a [u8] },
+    /// The field of the hash, which is there, has this deadline, or none.
+    HashExpire { key: &'a [u8], field: &'a [u8], expires_at: Option<u64> },
     /// The set has this member.
     SetAdd { key: &'a [u8], member: &'a [u8] },
     /// The set lacks this member.
@@ -116,6 +118,7 @@ mod tag {
     pub const LIBRARY_PUT: u8 = 48;
     pub const FUNCTION_PUT: u8 = 49;
     pub const LIBRARY_REMOVE: u8 = 50;
+    pub const HASH_EXPIRE: u8 = 51;
     /// Set on a tag whose key is that of the effect before.
     pub const SAME_KEY: u8 = 0x80;
 }
@@ -124,6 +127,8 @@ mod tag {
 pub const STREAMS_FORMAT: u8 = 3;
 /// The [format](crate::entry) that came with libraries of functions.
 pub const LIBRARIES_FORMAT: u8 = 3;
+/// The [format](crate::entry) that came with deadlines of fields.
+pub const FIELD_DEADLINES_FORMAT: u8 = 4;
 
 impl<'a> Effect<'a> {
     /// The key that it changes; the source of a rename or copy. `None` if it is
@@ -136,6 +141,7 @@ impl<'a> Effect<'a> {
             | Effect::PatchString { key, .. }
             | Effect::HashPut { key, .. }
             | Effect::HashRemove { key, .. }
+            | Effect::HashExpire { key, .. }
             | Effect::SetAdd { key, .. }
             | Effect::SetRemove { key, .. }
             | Effect::SortedPut { key, .. }
@@ -158,6 +164,7 @@ impl<'a> Effect<'a> {
             Effect::PatchString { .. } => tag::PATCH_STRING,
             Effect::HashPut { .. } => tag::HASH_PUT,
             Effect::HashRemove { .. } => tag::HASH_REMOVE,
+            Effect::HashExpire { .. } => tag::HASH_EXPIRE,
             Effect::SetAdd { .. } => tag::SET_ADD,
             Effect::SetRemove { .. } => tag::SET_REMOVE,
             Effect::SortedPut { .. } => tag::SORTED_PUT,
@@ -189,6 +196,7 @@ impl<'a> Effect<'a> {
                 LIBRARIES_FORMAT
             }
             Effect::Stream { .. } => STREAMS_FORMAT,
+            Effect::HashExpire { .. } => FIELD_DEADLINES_FORMAT,
             _ => FIRST_FORMAT,
         }
     }
@@ -217,6 +225,10 @@ impl<'a> Effect<'a> {
             Effect::HashPut { field, value, .. } => {
                 wire::put_bytes(out, field);
                 wire::put_bytes(out, value);
+            }
+            Effect::HashExpire { field, expires_at, .. } => {
+                put_deadline(out, expires_at);
+                wire::put_bytes(out, field);
             }
             Effect::HashRemove { field: name, .. }
             | Effect::SetAdd { member: name, .. }
@@ -294,7 +306,9 @@ impl<'a> Effects<'a> {
     fn decode(&mut self) -> Result<Effect<'a>, DecodeError> {
         let byte = self.reader.byte()?;
         let kind = byte & !tag::SAME_KEY;
-        let keyed = (tag::PUT_STRING..=tag::COPY).contains(&kind) || stream::is_of_stream(kind);
+        let keyed = (tag::PUT_STRING..=tag::COPY).contains(&kind)
+            || kind == tag::HASH_EXPIRE
+            || stream::is_of_stream(kind);
         if !keyed {
             return self.decode_unkeyed(byte);
         }
@@ -319,6 +333,10 @@ impl<'a> Effects<'a> {
             tag::PATCH_STRING => Effect::PatchString { key, offset: reader.uint()?, bytes: reader.bytes()? },
             tag::HASH_PUT => Effect::HashPut { key, field: reader.bytes()?, value: reader.bytes()? },
             tag::HASH_REMOVE => Effect::HashRemove { key, field: reader.bytes()? },
+            tag::HASH_EXPIRE => {
+                let expires_at = deadline(reader)?;
+                Effect::HashExpire { key, field: reader.bytes()?, expires_at }
+            }
             tag::SET_ADD => Effect::SetAdd { key, member: reader.bytes()? },
             tag::SET_REMOVE => Effect::SetRemove { key, member: reader.bytes()? },
             tag::SORTED_PUT => Effect::SortedPut { key, member: reader.bytes()?, score: reader.double()? },
@@ -458,6 +476,7 @@ pub(crate) mod tests {
                     Effect::FunctionPut { library: key, name: a, flags: *m as u8, description }
                 }
                 33 => Effect::LibraryRemove { name: a },
+                34 => Effect::HashExpire { key, field: a, expires_at },
                 _ => self.effect_of_stream(sequences),
             }
         }
@@ -488,7 +507,7 @@ pub(crate) mod tests {
         let bytes = || prop::collection::vec(any::<u8>(), 0..20);
         let key = prop_oneof![Just(b"k".to_vec()), bytes()];
         let number = prop_oneof![0_u64..3, any::<u64>()];
-        (0_u8..34, key, bytes(), bytes(), number, any::<u64>(), -1e9..1e9).prop_map(
+        (0_u8..35, key, bytes(), bytes(), number, any::<u64>(), -1e9..1e9).prop_map(
             |(kind, key, a, b, n, m, score)| {
                 let (mut fields, mut ids) = (Vec::new(), Vec::new());
                 Pairs::write(&[&*a, &*b], &mut fields);

@@ -29,7 +29,8 @@ pub const FIRST_FORMAT: u8 = 1;
 ///
 /// * 2: [`Effect::AgreeFormat`].
 /// * 3: streams, [`Effect::Stream`]; libraries of functions.
-pub const NEWEST_FORMAT: u8 = 3;
+/// * 4: deadlines of fields, [`Effect::HashExpire`].
+pub const NEWEST_FORMAT: u8 = 4;
 
 /// How far a stamp lies ahead of the shard's time, in milliseconds.
 pub const AHEAD_MS: u64 = 200;

@@ -9,7 +9,7 @@ from harness.wire import Wire, WireError
 
 REPLY_SECONDS_MAX = 10
 
-# Rows that 7.0 does not know: of Redis 7.2 and 8.4, and of Valkey 9.
+# Rows that 7.0 does not know: of Redis 7.2, 7.4, 8.0 and 8.4, and of Valkey 9.
 NEWER = (
     "client|no-touch",
     "client|setinfo",
@@ -17,6 +17,18 @@ NEWER = (
     "delex",
     "delifeq",
     "digest",
+    "hexpire",
+    "hexpireat",
+    "hexpiretime",
+    "hgetdel",
+    "hgetex",
+    "hpersist",
+    "hpexpire",
+    "hpexpireat",
+    "hpexpiretime",
+    "hpttl",
+    "hsetex",
+    "httl",
     "msetex",
     "waitaof",
 )

@@ -1,4 +1,9 @@
-//! Hashes.
+//! Hashes. What sets and tells the deadlines of their fields stands in [`expiry`].
+//!
+//! A field whose deadline has passed is not there, and a request that writes it removes what is left of it. Only `HLEN`
+//! counts it until it is removed, and its key is there as long, as in Redis.
+
+pub mod expiry;
 
 use std::borrow::Cow;
 
@@ -14,7 +19,7 @@ use super::{
     string::INFINITE,
     work,
 };
-use crate::keyspace::{Hash, Tx};
+use crate::keyspace::{LiveHash, Tx};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Hash, keys: Keys::ONE, ..Command::BASE };
@@ -148,12 +153,15 @@ fn put(tx: &mut Tx, words: &[&[u8]], command: &'static str) -> Result<usize, Com
     let (pairs, []) = words[2..].as_chunks() else {
         return Err(CommandError::Arity(Cow::Borrowed(command)));
     };
-    let before = tx.hash(key)?.map_or(0, Hash::len);
+    let hash = tx.hash(key)?;
+    let (before, has_gone) = (hash.map_or(0, LiveHash::total), hash.is_some_and(LiveHash::has_gone));
 
+    let mut renewed = 0;
     for &[field, value] in pairs {
+        renewed += usize::from(has_gone && tx.hash(key)?.is_some_and(|hash| hash.is_gone(field)));
         tx.emit(Effect::HashPut { key, field, value });
     }
-    Ok(tx.hash(key)?.map_or(0, Hash::len) - before)
+    Ok(tx.hash(key)?.map_or(0, LiveHash::total) - before + renewed)
 }
 
 /// `HSET key field value [field value …]`
@@ -195,8 +203,8 @@ fn pairs<'t>(
     parts: usize,
 ) -> Result<impl Iterator<Item = (&'t [u8], &'t [u8])>, CommandError> {
     let hash = tx.hash(key)?;
-    room_for(tx, hash.map_or(0, Hash::len).saturating_mul(parts))?;
-    Ok(hash.into_iter().flat_map(Hash::iter))
+    room_for(tx, hash.map_or(0, LiveHash::total).saturating_mul(parts))?;
+    Ok(hash.into_iter().flat_map(LiveHash::iter))
 }
 
 /// `HGETALL key`
@@ -212,17 +220,34 @@ fn hdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     let mut removed = 0;
     for &field in &words[2..] {
-        if value(tx, key, field)?.is_some() {
-            tx.emit(Effect::HashRemove { key, field });
-            removed += 1;
-        }
+        removed += i64::from(take(tx, key, field)?);
     }
     Ok(Reply::Int(removed))
 }
 
+/// Removes a field. Returns whether it was there: one that is gone was not, but it is removed.
+fn take(tx: &mut Tx, key: &[u8], field: &[u8]) -> Result<bool, CommandError> {
+    let Some(hash) = tx.hash(key)? else { return Ok(false) };
+    let is_there = hash.get(field).is_some();
+    if is_there || hash.is_gone(field) {
+        tx.emit(Effect::HashRemove { key, field });
+    }
+    Ok(is_there)
+}
+
+/// Sets a field and leaves it the deadline that it has.
+fn alter(tx: &mut Tx, key: &[u8], field: &[u8], value: &[u8]) -> Result<(), CommandError> {
+    let expires_at = tx.hash(key)?.and_then(|hash| hash.deadline(field));
+    tx.emit(Effect::HashPut { key, field, value });
+    if expires_at.is_some() {
+        tx.emit(Effect::HashExpire { key, field, expires_at });
+    }
+    Ok(())
+}
+
 /// `HLEN key`
 fn hlen<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    Ok(Reply::count(tx.hash(words[1])?.map_or(0, Hash::len)))
+    Ok(Reply::count(tx.hash(words[1])?.map_or(0, LiveHash::total)))
 }
 
 /// `HKEYS key`
@@ -256,7 +281,7 @@ fn hincrby<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
     let after = before.checked_add(delta).ok_or(CommandError::Overflow)?;
 
-    tx.emit(Effect::HashPut { key, field, value: itoa::Buffer::new().format(after).as_bytes() });
+    alter(tx, key, field, itoa::Buffer::new().format(after).as_bytes())?;
     Ok(Reply::Int(after))
 }
 
@@ -273,7 +298,7 @@ fn hincrbyfloat<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
     let after = before.add(delta).ok_or(INFINITE)?.text();
 
-    tx.emit(Effect::HashPut { key, field, value: after.as_bytes() });
+    alter(tx, key, field, after.as_bytes())?;
     Ok(Reply::text(after))
 }
 

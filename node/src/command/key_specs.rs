@@ -129,6 +129,7 @@ const NOTES: &[(&str, usize, &str)] = &[
     ("fcall", 0, "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE"),
     ("fcall_ro", 0, "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS"),
     ("getex", 0, "RW and UPDATE because it changes the TTL"),
+    ("hgetex", 0, "RW and UPDATE because it changes the TTL"),
     (
         "pfcount",
         0,

@@ -131,6 +131,7 @@ fn encoding_name(value: &Value) -> &'static str {
         Value::Str(_) => "raw",
         Value::List(list) if rdb::fits_listpack(list.iter()) => "listpack",
         Value::List(_) => "quicklist",
+        Value::Hash(hash) if hash.is_small() && hash.has_deadlines() => "listpackex",
         Value::Hash(hash) if hash.is_small() => "listpack",
         Value::Hash(_) => "hashtable",
         Value::Set(set) => set.encoding(),

@@ -1,6 +1,10 @@
 //! `DUMP` and `RESTORE`: a value as bytes, to be carried to another server.
 
-use moonraft_proto::{Reply, Weight, effect::STREAMS_FORMAT};
+use moonraft_proto::{
+    Reply, Weight,
+    effect::{FIELD_DEADLINES_FORMAT, STREAMS_FORMAT},
+    entry::FIRST_FORMAT,
+};
 use moonraft_router::Keys;
 
 use super::{
@@ -89,8 +93,13 @@ fn restore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         Refusal::Footer => CommandError::text("ERR DUMP payload version or checksum are wrong"),
         Refusal::Content => CommandError::text("ERR Bad data format"),
     })?;
-    if matches!(value, Value::Stream(_)) && tx.keyspace().agreed_format() < STREAMS_FORMAT {
-        return Err(CommandError::FormatNotAgreed(STREAMS_FORMAT));
+    let needed = match &value {
+        Value::Stream(_) => STREAMS_FORMAT,
+        Value::Hash(hash) if hash.has_deadlines() => FIELD_DEADLINES_FORMAT,
+        _ => FIRST_FORMAT,
+    };
+    if tx.keyspace().agreed_format() < needed {
+        return Err(CommandError::FormatNotAgreed(needed));
     }
 
     let expires_at = match ttl {

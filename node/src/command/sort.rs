@@ -304,7 +304,7 @@ fn formed<'a>(tx: &'a Tx, pattern: &[u8], element: &[u8]) -> Option<&'a [u8]> {
     let key = [before, element, after].concat();
     match (tx.value(&key)?, field) {
         (Value::Str(string), None) => Some(string),
-        (Value::Hash(hash), Some(field)) => hash.get(field),
+        (Value::Hash(hash), Some(field)) => tx.live(hash).get(field),
         _ => None,
     }
 }

@@ -19,6 +19,7 @@ const FAMILIES: &[&[Command]] = &[
     super::generic::COMMANDS,
     super::geo::COMMANDS,
     super::hash::COMMANDS,
+    super::hash::expiry::COMMANDS,
     super::hyperloglog::COMMANDS,
     super::object::COMMANDS,
     super::introspection::COMMANDS,

@@ -28,6 +28,7 @@ impl Keyspace {
             Effect::Copy { to, .. } => self.watched.announce(to),
             // These take from what is there, or alter it.
             Effect::SetExpiry { key, .. }
+            | Effect::HashExpire { key, .. }
             | Effect::ListSet { key, .. }
             | Effect::ListRemove { key, .. }
             | Effect::HashRemove { key, .. }
@@ -60,6 +61,7 @@ impl Keyspace {
             | Effect::SortedPut { .. }
             | Effect::ListInsert { .. } => self.apply_growing(effect),
             Effect::HashRemove { .. }
+            | Effect::HashExpire { .. }
             | Effect::SetRemove { .. }
             | Effect::SortedRemove { .. }
             | Effect::ListRemove { .. }
@@ -138,6 +140,12 @@ impl Keyspace {
             Effect::HashRemove { key, field } => self.or_remove(key, |key, object| {
                 let Value::Hash(hash) = object else { panic!("{UNFIT}") };
                 Undo::Field { key, field: Blob::new(field), before: hash.remove(field) }
+            }),
+            Effect::HashExpire { key, field, expires_at } => self.or_remove(key, |key, object| {
+                let Value::Hash(hash) = object else { panic!("{UNFIT}") };
+                assert!(hash.get(field).is_some(), "a field whose deadline changes is there");
+                let before = hash.set_deadline(field, expires_at.and_then(NonZeroU64::new));
+                Undo::FieldExpiry { key, field: Blob::new(field), before }
             }),
             Effect::SetRemove { key, member } => self.or_remove(key, |key, object| {
                 let Value::Set(set) = object else { panic!("{UNFIT}") };
@@ -247,10 +255,14 @@ impl Keyspace {
             }
         }
         // Of many keys one by one takes long.
-        let deadlines = self.is_empty().then(|| std::mem::take(&mut self.deadlines));
-        if deadlines.is_none() {
-            self.deadlines.clear_slots(first, last);
-        }
+        let all = [&mut self.deadlines, &mut self.field_deadlines];
+        let deadlines = match self.counts.total() {
+            0 => Some(all.map(std::mem::take)),
+            _ => {
+                all.into_iter().for_each(|deadlines| deadlines.clear_slots(first, last));
+                None
+            }
+        };
         Undo::Slots { tables, deadlines }
     }
 
@@ -259,6 +271,7 @@ impl Keyspace {
         let (hash, slot) = (self.hash(key), slot_of(key));
         let walked = self.preserve(hash, slot, key);
         let after = object.as_ref().and_then(Object::deadline);
+        let field_after = object.as_ref().and_then(|object| object.value.soonest_field());
         let table = &mut self.tables[usize::from(slot)];
         let is_it = |entry: &Entry| *entry.key == *key;
         let rehash = |entry: &Entry| self.seed.hash(&entry.key);
@@ -282,20 +295,26 @@ impl Keyspace {
             (None, None) => None,
         };
         let was = before.as_ref().and_then(Object::deadline);
-        self.move_deadline(hash, slot, was, after);
+        self.deadlines.replace(slot, hash, was, after);
+        let field_was = before.as_ref().and_then(|object| object.value.soonest_field());
+        self.field_deadlines.replace(slot, hash, field_was, field_after);
         before
     }
 
-    fn move_deadline(&mut self, hash: u64, slot: u16, was: Option<u64>, is: Option<u64>) {
-        if was == is {
-            return;
+    /// Changes a value of a key by `change`, and notes when the first of its fields goes.
+    /// If there is no such key, `change` comes back.
+    fn change_value<T, F>(&mut self, key: &[u8], change: F) -> Result<T, F>
+    where
+        F: FnOnce(&mut Value) -> T,
+    {
+        let Some(value) = self.value_mut(key) else { return Err(change) };
+        let was = value.soonest_field();
+        let changed = change(value);
+        let is = value.soonest_field();
+        if was != is {
+            self.field_deadlines.replace(slot_of(key), self.hash(key), was, is);
         }
-        if let Some(at) = was {
-            self.deadlines.remove(at, slot, hash);
-        }
-        if let Some(at) = is {
-            self.deadlines.insert(at, slot, hash);
-        }
+        Ok(changed)
     }
 
     /// Sets the deadline of a key that is there. Returns the one before.
@@ -309,7 +328,7 @@ impl Keyspace {
         let object = &mut entry.object;
         let was = object.deadline();
         object.expires_at = expires_at.and_then(NonZeroU64::new);
-        self.move_deadline(hash, slot, was, expires_at);
+        self.deadlines.replace(slot, hash, was, expires_at);
         was
     }
 
@@ -328,20 +347,23 @@ impl Keyspace {
         empty: impl FnOnce() -> Value,
         change: impl FnOnce(Blob, &mut Value) -> Undo,
     ) -> Undo {
-        if let Some(value) = self.value_mut(key) {
-            return change(Blob::new(key), value);
-        }
+        let change = match self.change_value(key, |value| change(Blob::new(key), value)) {
+            Ok(undo) => return undo,
+            Err(change) => change,
+        };
         let mut value = empty();
-        change(Blob::new(key), &mut value);
+        change(&mut value);
         self.replace(key, Some(Object { value, expires_at: None }));
         Undo::Object { key: Blob::new(key), before: None }
     }
 
     /// Changes the value of `key`, which is there and goes if it becomes empty.
     fn or_remove(&mut self, key: &[u8], change: impl FnOnce(Blob, &mut Value) -> Undo) -> Undo {
-        let value = self.value_mut(key).expect("what is taken from is there");
-        let undo = change(Blob::new(key), value);
-        if !value.is_empty() {
+        let change = |value: &mut Value| (change(Blob::new(key), value), value.is_empty());
+        let Ok((undo, is_empty)) = self.change_value(key, change) else {
+            panic!("what is taken from is there")
+        };
+        if !is_empty {
             return undo;
         }
         let object = self.replace(key, None).expect("it was changed just now");
@@ -357,8 +379,11 @@ impl Keyspace {
 
     pub(super) fn change_hash(&mut self, key: &[u8], change: impl FnOnce(&mut Hash)) {
         self.watched.touch(key);
-        let Some(Value::Hash(hash)) = self.value_mut(key) else { panic!("{UNFIT}") };
-        change(hash);
+        let changed = self.change_value(key, |value| match value {
+            Value::Hash(hash) => change(hash),
+            _ => panic!("{UNFIT}"),
+        });
+        assert!(changed.is_ok(), "{UNFIT}");
     }
 
     pub(super) fn change_set(&mut self, key: &[u8], change: impl FnOnce(&mut Set)) {

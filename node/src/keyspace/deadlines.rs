@@ -70,6 +70,19 @@ impl Deadlines {
         }
     }
 
+    /// What expires is of this slot and hash as before, but at another time.
+    pub fn replace(&mut self, slot: u16, hash: u64, was: Option<u64>, is: Option<u64>) {
+        if was == is {
+            return;
+        }
+        if let Some(at) = was {
+            self.remove(at, slot, hash);
+        }
+        if let Some(at) = is {
+            self.insert(at, slot, hash);
+        }
+    }
+
     /// The run that has this element, if one has it.
     fn run_of(&self, packed: u128) -> usize {
         self.runs.partition_point(|run| run[0] <= packed).saturating_sub(1)

@@ -113,6 +113,10 @@ fn dump_elements(
         }
         Value::Hash(hash) => room.fill(hash.iter_from(place), |(next, (field, value))| {
             emit(&Effect::HashPut { key, field, value });
+            let expires_at = hash.deadline(field);
+            if expires_at.is_some() {
+                emit(&Effect::HashExpire { key, field, expires_at });
+            }
             (next, field.len() + value.len())
         }),
         Value::Set(set) => room.fill(set.iter_from(place), |(next, member)| {

@@ -57,7 +57,7 @@ use self::slot_counts::SlotCounts;
 pub use self::{
     blob::Blob,
     deadlines::Deadlines,
-    hash::Hash,
+    hash::{Hash, LiveHash},
     libraries::Libraries,
     linear::{LinearTable, Spot},
     list::List,
@@ -99,6 +99,8 @@ pub struct Keyspace {
     counts: SlotCounts,
     owned: SlotSet,
     deadlines: Deadlines,
+    /// Hashes by the soonest deadline of their fields.
+    field_deadlines: Deadlines,
     /// When and how often keys are used.
     pub uses: Uses,
     scripts: Scripts,
@@ -129,6 +131,7 @@ impl Default for Keyspace {
             counts: SlotCounts::default(),
             owned: SlotSet::default(),
             deadlines: Deadlines::default(),
+            field_deadlines: Deadlines::default(),
             uses: Uses::default(),
             scripts: Scripts::default(),
             libraries: Libraries::default(),
@@ -280,6 +283,17 @@ impl Keyspace {
         }
         keys.truncate(limit);
         keys
+    }
+
+    /// Keys of hashes that have fields which are gone at `now_ms`, in the order of the soonest of each, at most `limit`.
+    pub fn keys_of_expired_fields(&self, now_ms: u64, limit: usize) -> Vec<Blob> {
+        let entries = self.field_deadlines.due(now_ms).flat_map(|(slot, hash)| {
+            let same_hash = self.tables[usize::from(slot)].iter_hash(hash);
+            same_hash.filter(move |entry| self.hash(&entry.key) == hash)
+        });
+        let is_due = |at: Option<u64>| at.is_some_and(|at| at < now_ms);
+        let with_gone = entries.filter(|entry| is_due(entry.object.value.soonest_field()));
+        with_gone.map(|entry| entry.key.clone()).take(limit).collect()
     }
 }
 

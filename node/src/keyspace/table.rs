@@ -75,6 +75,16 @@ impl<T: Named> Table<T> {
         self.items.find(self.seed.hash(name), |item| item.name() == name)
     }
 
+    /// The hash of a name in this table.
+    pub fn hash(&self, name: &[u8]) -> u64 {
+        self.seed.hash(name)
+    }
+
+    /// The items of this hash, and perhaps some of others.
+    pub fn iter_hash(&self, hash: u64) -> impl Iterator<Item = &T> {
+        self.items.iter_hash(hash)
+    }
+
     /// The item of this name, to be changed; its name stays.
     pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut T> {
         self.items.find_mut(self.seed.hash(name), |item| item.name() == name)

@@ -6,6 +6,7 @@
 mod draws;
 mod effects;
 mod expiry;
+mod field_expiry;
 mod model;
 mod scan;
 mod stream_model;
@@ -68,16 +69,19 @@ fn check(keyspace: &Keyspace) {
         before += table.len();
         assert_eq!(keyspace.counts.find(before - 1), (slot as u16, table.len() - 1));
     }
-    let mut mortal = 0;
+    let (mut mortal, mut with_mortal_fields) = (0, 0);
     for entry in keyspace.entries() {
         assert!(keyspace.slot_entries(slot_of(&entry.key)).any(|other| other.key == entry.key));
         assert!(keyspace.get(&entry.key).is_some(), "{:?} is not found", entry.key);
         let may_be_empty = matches!(entry.object.value, super::Value::Str(_) | super::Value::Stream(_));
         assert!(may_be_empty || !entry.object.value.is_empty(), "{:?} is empty", entry.key);
         mortal += usize::from(entry.object.expires_at.is_some());
+        with_mortal_fields += usize::from(entry.object.value.soonest_field().is_some());
     }
     assert_eq!(keyspace.deadlines().len(), mortal);
     assert_eq!(keyspace.expired(u64::MAX, usize::MAX).len(), mortal);
+    assert_eq!(keyspace.field_deadlines.len(), with_mortal_fields);
+    assert_eq!(keyspace.keys_of_expired_fields(u64::MAX, usize::MAX).len(), with_mortal_fields);
 }
 
 fn digests(keyspace: &Keyspace) -> (String, String) {

@@ -161,13 +161,34 @@ impl Tx<'_> {
         }
     }
 
-    /// Removes keys whose time has come, at most `limit`. Returns how many. One that a snapshot has to hold and
-    /// that is large stays until it has been written.
+    /// Removes keys and fields whose time has come, at most `limit`. Returns how many. One that a snapshot has to hold
+    /// and that is large stays until it has been written.
     pub fn remove_expired(&mut self, limit: usize) -> usize {
         let mut keys: Vec<Blob> = self.store.keyspace.expired(self.now_ms(), limit);
         keys.retain(|key| !self.is_lent(key) && self.store.keyspace.prepare_change(key));
         keys.iter().for_each(|key| self.remove_dead(key));
-        keys.len()
+        keys.len() + self.remove_expired_fields(limit - keys.len())
+    }
+
+    /// Removes fields whose time has come, at most `limit`. Returns how many. As in Redis, who watches the key hears of it.
+    fn remove_expired_fields(&mut self, limit: usize) -> usize {
+        let now_ms = self.now_ms();
+        let mut left = limit;
+        for key in self.store.keyspace.keys_of_expired_fields(now_ms, limit) {
+            if left == 0 {
+                break;
+            }
+            if self.is_lent(&key) || !self.store.keyspace.prepare_change(&key) {
+                continue;
+            }
+            let Some(Value::Hash(hash)) = self.keyspace.get(&key).map(|object| &object.value) else {
+                continue;
+            };
+            let fields: Vec<Blob> = hash.due(now_ms).take(left).map(Blob::new).collect();
+            fields.iter().for_each(|field| self.emit(Effect::HashRemove { key: &key, field }));
+            left -= fields.len();
+        }
+        limit - left
     }
 
     fn remove_dead(&mut self, key: &[u8]) {

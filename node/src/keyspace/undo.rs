@@ -4,10 +4,11 @@
 //! it is dropped. Undoing is done newest first, so each finds the state just as
 //! its effect left it.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
     Blob, Deadlines, Keyspace, Object, SlotSet, SlotTable, Value,
+    hash::Former,
     libraries::{Function, Library},
     scripts::Sha1,
     stream::StreamUndo,
@@ -26,7 +27,9 @@ pub enum Undo {
     /// The string was this long and had these bytes at `offset`.
     Patch { key: Blob, length: usize, offset: usize, before: Vec<u8> },
     /// The field had this value, or was not there.
-    Field { key: Blob, field: Blob, before: Option<Blob> },
+    Field { key: Blob, field: Blob, before: Option<Former> },
+    /// The field had this deadline, or none.
+    FieldExpiry { key: Blob, field: Blob, before: Option<NonZeroU64> },
     /// The member was there, or not.
     Member { key: Blob, member: Blob, before: bool },
     /// The member had this score, or was not there.
@@ -43,8 +46,9 @@ pub enum Undo {
     Emptied { key: Blob, expires_at: Option<u64>, last: Box<Undo>, empty: Value },
     /// What is at `to` was at `key`; `to` held this.
     Rename { key: Blob, to: Blob, before: Option<Object> },
-    /// These slots held these keys, which a walk may still have to write; when they expired, if no others are left.
-    Slots { tables: Vec<(u16, Arc<SlotTable>)>, deadlines: Option<Deadlines> },
+    /// These slots held these keys, which a walk may still have to write; when they and their fields expired, if no
+    /// others are left.
+    Slots { tables: Vec<(u16, Arc<SlotTable>)>, deadlines: Option<[Deadlines; 2]> },
     /// The shard served these slots.
     Owned { before: SlotSet },
     /// A script became known.
@@ -159,9 +163,11 @@ impl Keyspace {
                 string.truncate(length);
                 string[offset..offset + before.len()].copy_from_slice(&before);
             }),
-            Undo::Field { key, field, before } => self.change_hash(&key, |hash| match before {
-                Some(value) => drop(hash.put(&field, &value)),
-                None => drop(hash.remove(&field)),
+            Undo::Field { key, field, before } => {
+                self.change_hash(&key, |hash| hash.restore(&field, before));
+            }
+            Undo::FieldExpiry { key, field, before } => self.change_hash(&key, |hash| {
+                hash.set_deadline(&field, before);
             }),
             Undo::Member { key, member, before } => self.change_set(&key, |set| {
                 if before {
@@ -188,7 +194,7 @@ impl Keyspace {
         }
     }
 
-    fn restore_slots(&mut self, tables: Vec<(u16, Arc<SlotTable>)>, deadlines: Option<Deadlines>) {
+    fn restore_slots(&mut self, tables: Vec<(u16, Arc<SlotTable>)>, deadlines: Option<[Deadlines; 2]>) {
         self.watched.announce_all();
         if tables.iter().any(|(_, table)| Arc::strong_count(table) > 1) {
             // Rare enough that the walk may begin again rather than know of tables that return.
@@ -199,16 +205,18 @@ impl Keyspace {
             self.pass_slot(slot);
             self.count_keys(slot, table.len() as isize);
             for entry in table.iter().filter(|_| deadlines.is_none()) {
-                if let Some(at) = entry.object.deadline() {
-                    let hash = self.hash(&entry.key);
-                    self.deadlines.insert(at, slot, hash);
+                let (at, field_at) = (entry.object.deadline(), entry.object.value.soonest_field());
+                if at.or(field_at).is_some() {
+                    let hash = self.seed.hash(&entry.key);
+                    self.deadlines.replace(slot, hash, None, at);
+                    self.field_deadlines.replace(slot, hash, None, field_at);
                 }
             }
             let cleared = std::mem::replace(&mut self.tables[usize::from(slot)], table);
             assert!(cleared.is_empty(), "a cleared slot is empty when its clearing is undone");
         }
         if let Some(deadlines) = deadlines {
-            self.deadlines = deadlines;
+            [self.deadlines, self.field_deadlines] = deadlines;
         }
     }
 }

@@ -46,6 +46,14 @@ impl Value {
         }
     }
 
+    /// When the first of its fields goes, Unix milliseconds; `None` if no field has a deadline.
+    pub fn soonest_field(&self) -> Option<u64> {
+        match self {
+            Value::Hash(hash) => hash.soonest(),
+            _ => None,
+        }
+    }
+
     /// Whether it has no element. An empty string or stream is a value all the same.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -2,8 +2,9 @@
 //! snapshot files, then the format's version and a checksum.
 //!
 //! Written are the forms that Redis 7.0 writes, so that it and all that came after
-//! can restore them; nothing is compressed. Read is what Redis wrote for strings,
-//! lists, sets, hashes, sorted sets and streams since version 2.6, compressed or not.
+//! can restore them, but of a hash whose fields have deadlines, which came with 7.4; nothing is compressed. Read is what Redis wrote for strings,
+//! lists, sets, hashes, sorted sets and streams since version 2.6, compressed or not; of hashes whose fields have
+//! deadlines what 7.4 and 8 write.
 //!
 //! Libraries of functions are texts in the same format, one after the other.
 //!
@@ -32,8 +33,10 @@ pub const FOOTER_BYTES: usize = 10;
 /// The version that is written: that of Redis 7.0.
 const VERSION_WRITTEN: u16 = 10;
 
-/// The newest version that is read: that of Redis 7.4 and 8. Forms that came with it
-/// are refused one by one.
+/// The version that is written of a hash whose fields have deadlines: that of Redis 7.4.
+const VERSION_OF_DEADLINES: u16 = 12;
+
+/// The newest version that is read: that of Redis 7.4 and 8.
 const VERSION_READ_MAX: u16 = 12;
 
 /// Bytes of a list in the form that Redis calls `listpack`;
@@ -64,6 +67,10 @@ mod kind {
     /// A library of functions: its text.
     pub const LIBRARY: u8 = 245;
     pub const STREAM_3: u8 = 21;
+    /// A hash whose fields have deadlines.
+    pub const HASH_DEADLINES: u8 = 24;
+    /// The same as a listpack.
+    pub const HASH_DEADLINES_LISTPACK: u8 = 25;
 }
 
 /// Why a payload was refused.
@@ -125,8 +132,13 @@ pub fn restore_libraries(payload: &[u8]) -> Result<Vec<Vec<u8>>, BadLibraries> {
 
 /// What makes a payload of its content: version and checksum.
 pub fn seal(content: &mut Vec<u8>) {
+    seal_as(content, VERSION_WRITTEN);
+}
+
+/// The same, of a version.
+fn seal_as(content: &mut Vec<u8>, version: u16) {
     content.reserve_exact(FOOTER_BYTES);
-    content.extend_from_slice(&VERSION_WRITTEN.to_le_bytes());
+    content.extend_from_slice(&version.to_le_bytes());
     let sum = checksum::crc64(content);
     content.extend_from_slice(&sum.to_le_bytes());
 }

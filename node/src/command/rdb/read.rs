@@ -1,8 +1,13 @@
 //! Reading a value.
 
+use std::num::NonZeroU64;
+
 use super::{bytes::Bytes, kind, listpack, stream::stream};
 use crate::{
-    command::arguments::parse_float,
+    command::{
+        arguments::{parse_float, parse_integer},
+        hash::expiry::FIELD_DEADLINE_MAX,
+    },
     keyspace::{Hash, List, Set, SortedSet, Value},
 };
 
@@ -18,6 +23,9 @@ pub fn value(content: &[u8]) -> Option<Value> {
         kind::SET | kind::SET_INTEGERS | kind::SET_LISTPACK => Value::Set(Box::new(set(kind, &mut bytes)?)),
         kind::HASH | kind::HASH_ZIPLIST | kind::HASH_LISTPACK => {
             Value::Hash(Box::new(hash(kind, &mut bytes)?))
+        }
+        kind::HASH_DEADLINES | kind::HASH_DEADLINES_LISTPACK => {
+            Value::Hash(Box::new(mortal_hash(kind, &mut bytes)?))
         }
         kind::SORTED_TEXT | kind::SORTED | kind::SORTED_ZIPLIST | kind::SORTED_LISTPACK => {
             Value::Sorted(Box::new(sorted(kind, &mut bytes)?))
@@ -124,6 +132,32 @@ fn hash(kind: u8, bytes: &mut Bytes<'_>) -> Option<Hash> {
     } else {
         let block = bytes.string()?;
         pairs(&block_elements(&block, kind == kind::HASH_ZIPLIST)?, put)?;
+    }
+    Some(hash)
+}
+
+/// A hash whose fields have deadlines. One that says that it has, and none of whose fields does, is a hash like others.
+fn mortal_hash(kind: u8, bytes: &mut Bytes<'_>) -> Option<Hash> {
+    let mut hash = Hash::default();
+    let mut put = |field: &[u8], value: &[u8], at: u64| {
+        let is_new = hash.put(field, value).is_none();
+        hash.set_deadline(field, NonZeroU64::new(at));
+        (is_new && at <= FIELD_DEADLINE_MAX).then_some(())
+    };
+    let soonest = bytes.little(8)?;
+    if kind == kind::HASH_DEADLINES {
+        counted(bytes, |bytes| {
+            let later = bytes.length()?;
+            let at = if later == 0 { 0 } else { soonest.checked_add(later - 1)? };
+            let field = bytes.string()?;
+            put(&field, &bytes.string()?, at)
+        })?;
+    } else {
+        let block = bytes.string()?;
+        listpack::listpack(&block)?.chunks(3).try_for_each(|parts| match parts {
+            [field, value, at] => put(field, value, u64::try_from(parse_integer(at)?).ok()?),
+            _ => None,
+        })?;
     }
     Some(hash)
 }

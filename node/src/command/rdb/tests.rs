@@ -1,3 +1,5 @@
+use std::num::NonZeroU64;
+
 use proptest::prelude::*;
 
 use super::{stream_tests, *};
@@ -224,6 +226,43 @@ fn any_string() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// What Redis 8.2 wrote of hashes whose fields have deadlines.
+#[test]
+fn deadlines_of_fields_are_read_and_written_as_redis_does() {
+    let with_deadlines = |fields: &[(&[u8], &[u8], u64)]| {
+        let mut hash = Hash::default();
+        for (field, value, at) in fields {
+            hash.put(field, value);
+            hash.set_deadline(field, NonZeroU64::new(*at));
+        }
+        Value::Hash(Box::new(hash))
+    };
+    let table = "18 d46b4ca62c1e0000 03 01 0178 c001 40c9 017a c003 00 0179 c002 0c00 95f6c3153df79643";
+    let fields: [(&[u8], &[u8], u64); 4] = [
+        (b"z", b"33", 33_177_117_420_400),
+        (b"x", b"1", 33_177_117_420_500),
+        (b"y", b"2", 0),
+        (b"w", b"abc", 0),
+    ];
+    let expected = with_deadlines(&[fields[1], (b"y", b"2", 0), (b"z", b"3", 33_177_117_420_700)]);
+    assert_eq!(restore(&bytes(table)), Ok(expected));
+    let pack = "19 d46b4ca62c1e0000 36 36000000 0c00 817a02 2101 f4 706b4ca62c1e0000 09 817802 0101 f4 d46b4ca62c1e0000 \
+                09 817902 0201 0001 817702 83616263 04 0001 ff 0c00 ba5e5eecce794f78";
+    // Redis leaves there what it knew of the soonest before a sooner one came.
+    let written = dump(&with_deadlines(&fields));
+    assert_eq!(restore(&bytes(pack)), Ok(with_deadlines(&fields)));
+    assert_eq!(written[9..written.len() - 8], bytes(pack)[9..written.len() - 8]);
+    assert_eq!(written[1..9], 33_177_117_420_400_u64.to_le_bytes());
+
+    // A deadline that no command sets, and a field twice.
+    let at = |at: u64| payload(&[&[24][..], &at.to_le_bytes(), &[1, 1, 1, b'f', 1, b'v']].concat());
+    assert!(restore(&at((1 << 46) - 1)).is_ok());
+    assert_eq!(restore(&at(1 << 46)), Err(Refusal::Content));
+    assert_eq!(restore(&at(u64::MAX)), Err(Refusal::Content));
+    let twice = payload(&[&[24][..], &[1; 8], &[2, 1, 1, b'f', 1, b'v', 0, 1, b'f', 1, b'v']].concat());
+    assert_eq!(restore(&twice), Err(Refusal::Content));
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let strings = || prop::collection::vec(any_string(), 1..200);
     let pairs = prop::collection::vec((any_string(), any_string()), 1..200);
@@ -238,6 +277,10 @@ fn any_value() -> impl Strategy<Value = Value> {
         pairs.prop_map(|all| {
             let mut hash = Hash::default();
             all.iter().for_each(|(field, value)| drop(hash.put(field, value)));
+            // Some have deadlines, where the first value says so.
+            for (field, value) in all.iter().filter(|_| all[0].1.len().is_multiple_of(2)) {
+                hash.set_deadline(field, NonZeroU64::new(value.len() as u64 * 1_000_003));
+            }
             Value::Hash(Box::new(hash))
         }),
         scored.prop_map(|all| {

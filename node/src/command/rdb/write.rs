@@ -2,7 +2,10 @@
 
 use moonraft_proto::reply::double_text;
 
-use super::{LISTPACK_BYTES_MAX, kind, listpack, seal, stream::put_stream};
+use super::{
+    LISTPACK_BYTES_MAX, VERSION_OF_DEADLINES, VERSION_WRITTEN, kind, listpack, seal, seal_as,
+    stream::put_stream,
+};
 use crate::keyspace::{Hash, List, Set, SortedSet, Value, integer::parse_integer};
 
 /// The payload of a value.
@@ -19,7 +22,7 @@ pub fn dump(value: &Value) -> Vec<u8> {
         Value::Sorted(sorted) => put_sorted(&mut out, sorted),
         Value::Stream(stream) => put_stream(&mut out, stream),
     }
-    seal(&mut out);
+    seal_as(&mut out, if value.soonest_field().is_some() { VERSION_OF_DEADLINES } else { VERSION_WRITTEN });
     out
 }
 
@@ -112,7 +115,38 @@ fn put_set(out: &mut Vec<u8>, set: &Set) {
     put_bytes(out, &block);
 }
 
+/// A hash whose fields have deadlines, the soonest of which is this.
+fn put_mortal_hash(out: &mut Vec<u8>, hash: &Hash, soonest: u64) {
+    let deadline = |field| hash.deadline(field);
+    if hash.is_small() {
+        // Redis looks for them in this order: the soonest first, those that stay last.
+        let mut fields: Vec<_> = hash.iter().collect();
+        fields.sort_by_key(|(field, _)| deadline(field).unwrap_or(u64::MAX));
+        let mut pack = listpack::Writer::default();
+        for (field, value) in fields {
+            pack.push(field);
+            pack.push(value);
+            pack.push(itoa::Buffer::new().format(deadline(field).unwrap_or(0)).as_bytes());
+        }
+        out.push(kind::HASH_DEADLINES_LISTPACK);
+        out.extend_from_slice(&soonest.to_le_bytes());
+        return put_bytes(out, &pack.finish());
+    }
+    out.push(kind::HASH_DEADLINES);
+    out.extend_from_slice(&soonest.to_le_bytes());
+    put_length(out, hash.len());
+    for (field, value) in hash.iter() {
+        // One more than what it is later, for 0 is none.
+        put_length(out, deadline(field).map_or(0, |at| at - soonest + 1) as usize);
+        put_string(out, field);
+        put_string(out, value);
+    }
+}
+
 fn put_hash(out: &mut Vec<u8>, hash: &Hash) {
+    if let Some(soonest) = hash.soonest() {
+        return put_mortal_hash(out, hash, soonest);
+    }
     if hash.is_small() {
         let mut pack = listpack::Writer::default();
         for (field, value) in hash.iter() {

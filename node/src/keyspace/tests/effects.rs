@@ -2,7 +2,7 @@
 
 use moonraft_proto::{
     Effect, StreamChange, StreamId,
-    effect::STREAMS_FORMAT,
+    entry::NEWEST_FORMAT,
     stream::{Ids, Pairs},
 };
 use moonraft_router::SLOT_COUNT;
@@ -31,7 +31,7 @@ pub struct Choice {
 }
 
 /// Kinds of effects, as [`Choice::fit`] numbers them.
-const KINDS: u8 = 43;
+const KINDS: u8 = 46;
 
 pub fn any_choice() -> impl Strategy<Value = Choice> {
     // Few names, so that they are met again; numbers make sets of integers, and
@@ -96,14 +96,20 @@ impl Choice {
             }
             18 => Effect::ScriptLoad { text: name },
             19 if self.count.is_multiple_of(4) => Effect::ScriptFlush,
-            20 => Effect::AgreeFormat { format: STREAMS_FORMAT },
-            21.. if keyspace.agreed_format() < STREAMS_FORMAT => {
-                Effect::AgreeFormat { format: STREAMS_FORMAT }
-            }
+            20 => Effect::AgreeFormat { format: NEWEST_FORMAT },
+            21.. if keyspace.agreed_format() < NEWEST_FORMAT => Effect::AgreeFormat { format: NEWEST_FORMAT },
+            43.. => return self.fit_field(key, held),
             40.. => return self.fit_libraries(keyspace),
             21.. => return self.fit_stream(key, held),
             _ => return None,
         })
+    }
+
+    /// The deadline of a field.
+    fn fit_field<'a>(&'a self, key: &'a [u8], held: Option<&Value>) -> Option<Effect<'a>> {
+        let Some(Value::Hash(hash)) = held else { return None };
+        let (field, expires_at) = (self.name.as_slice(), Some(self.number % 9).filter(|&at| at != 0));
+        hash.get(field).map(|_| Effect::HashExpire { key, field, expires_at })
     }
 
     /// Effects on libraries: of each name one function that no other library has, in two cases.

@@ -12,7 +12,8 @@ use crate::keyspace::{Keyspace, Value, libraries::Library};
 enum Held {
     Str(Vec<u8>),
     List(Vec<Vec<u8>>),
-    Hash(BTreeMap<Vec<u8>, Vec<u8>>),
+    /// Fields with their values and deadlines.
+    Hash(BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>),
     Set(BTreeSet<Vec<u8>>),
     /// In order: by score, then by member.
     Sorted(Vec<(f64, Vec<u8>)>),
@@ -45,7 +46,10 @@ impl Held {
                 list.drain(index as usize..(index + count) as usize);
             }
             (Held::Hash(hash), Effect::HashPut { field, value, .. }) => {
-                hash.insert(field.to_vec(), value.to_vec());
+                hash.insert(field.to_vec(), (value.to_vec(), None));
+            }
+            (Held::Hash(hash), Effect::HashExpire { field, expires_at, .. }) => {
+                hash.get_mut(field).expect("it is there").1 = expires_at;
             }
             (Held::Hash(hash), Effect::HashRemove { field, .. }) => drop(hash.remove(field)),
             (Held::Set(set), Effect::SetAdd { member, .. }) => drop(set.insert(member.to_vec())),
@@ -91,7 +95,9 @@ impl Model {
             Value::Str(string) => Held::Str(string.to_vec()),
             Value::List(list) => Held::List(list.iter().map(|element| element.to_vec()).collect()),
             Value::Hash(hash) => {
-                Held::Hash(hash.iter().map(|(field, value)| (field.to_vec(), value.to_vec())).collect())
+                let of =
+                    |(field, value): (&[u8], &[u8])| (field.to_vec(), (value.to_vec(), hash.deadline(field)));
+                Held::Hash(hash.iter().map(of).collect())
             }
             Value::Set(set) => Held::Set(set.iter().map(|member| member.to_vec()).collect()),
             Value::Sorted(sorted) => {

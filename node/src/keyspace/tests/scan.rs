@@ -1,12 +1,15 @@
 //! A scan returns whatever is there from its first call to its last, whatever
 //! else comes and goes meanwhile and whichever replica is asked, and it ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use moonraft_proto::Effect;
 use proptest::prelude::*;
 
-use crate::keyspace::{Keyspace, Value};
+use crate::keyspace::{Keyspace, LiveHash, Value};
 
 /// What is scanned.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +97,8 @@ impl Replica {
                 (entries.iter().map(|entry| entry.key.to_vec()).collect(), next)
             }
             Some(Value::Hash(hash)) => {
-                let (pairs, next) = hash.scan(cursor, count);
+                let found = Cell::new(false);
+                let (pairs, next) = LiveHash::new(hash, 0, &found).scan(cursor, count);
                 (pairs.iter().map(|(field, _)| field.to_vec()).collect(), next)
             }
             Some(Value::Set(set)) => {

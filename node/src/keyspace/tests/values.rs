@@ -1,11 +1,11 @@
 //! Values against the standard collections.
 
-use std::{collections::BTreeMap, hash::BuildHasher};
+use std::{cell::Cell, collections::BTreeMap, hash::BuildHasher};
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::keyspace::{Blob, Hash, List, small};
+use crate::keyspace::{Blob, Hash, List, LiveHash, small};
 
 /// Around the length up to which a blob is inline, and short.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -50,9 +50,9 @@ proptest! {
             if put {
                 let before = hash.put(&field, &value);
                 was_large |= field.len().max(value.len()) > small::BYTES_MAX;
-                prop_assert_eq!(before.map(|value| value.to_vec()), model.insert(field, value));
+                prop_assert_eq!(before.map(|former| former.value.to_vec()), model.insert(field, value));
             } else {
-                prop_assert_eq!(hash.remove(&field).map(|value| value.to_vec()), model.remove(&field));
+                prop_assert_eq!(hash.remove(&field).map(|former| former.value.to_vec()), model.remove(&field));
             }
             was_large |= model.len() > small::FIELDS_MAX;
             prop_assert_eq!(hash.is_small(), !was_large);
@@ -67,6 +67,8 @@ proptest! {
 
         let mut random = StdRng::seed_from_u64(seed);
         let mut below = |end| random.random_range(0..end);
+        let found = Cell::new(false);
+        let hash = LiveHash::new(&hash, 0, &found);
         let drawn: BTreeMap<Vec<u8>, Vec<u8>> = hash
             .draw_distinct(count, &mut below)
             .into_iter()

@@ -80,6 +80,7 @@ fn build(chunks: &[bytes::Bytes]) -> Keyspace {
             let effect = effect.expect("it was written just so");
             match copy.apply(&effect) {
                 Undo::Object { before: None, .. } | Undo::Field { before: None, .. } => {}
+                Undo::FieldExpiry { before: None, .. } => {}
                 Undo::Member { before: false, .. } | Undo::Score { before: None, .. } => {}
                 Undo::Inserted { .. } | Undo::Patch { .. } | Undo::Expiry { .. } => {}
                 Undo::Owned { .. } | Undo::ScriptLoaded { .. } | Undo::Format { before: 1 } => {}

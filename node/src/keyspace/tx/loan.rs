@@ -17,6 +17,7 @@
 //! * A unit touches no key beside those that were lent to it.
 
 use hashbrown::HashSet;
+use moonraft_router::slot_of;
 
 use super::{Limits, Store, dirty::Hashes, unit::Moment};
 use crate::keyspace::{Blob, Keyspace, Object, Seed, Value};
@@ -93,10 +94,12 @@ impl Borrowed {
 impl Keyspace {
     /// Takes the value of a key out and leaves an empty one.
     fn lend(&mut self, key: &[u8]) -> Option<Object> {
-        let hash = self.hash(key);
-        let table = &mut self.tables[usize::from(moonraft_router::slot_of(key))];
+        let (hash, slot) = (self.hash(key), slot_of(key));
+        let table = &mut self.tables[usize::from(slot)];
         let object = &mut table.find_mut(hash, |entry| *entry.key == *key)?.object;
         let empty = object.value.empty_like();
+        // Its fields go with it.
+        self.field_deadlines.replace(slot, hash, object.value.soonest_field(), None);
         Some(Object { value: std::mem::replace(&mut object.value, empty), expires_at: object.expires_at })
     }
 }

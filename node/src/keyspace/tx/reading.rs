@@ -8,7 +8,8 @@ use rand::RngExt;
 
 use super::{Store, WrongType};
 use crate::keyspace::{
-    Hash, Keyspace, List, Object, Set, SortedSet, Stream, Value, Wish, libraries::Found, scripts::Sha1,
+    Hash, Keyspace, List, LiveHash, Object, Set, SortedSet, Stream, Value, Wish, libraries::Found,
+    scripts::Sha1,
 };
 
 /// How often a reader found its key.
@@ -191,8 +192,15 @@ impl Store {
     ///
     /// # Errors
     /// It holds another type.
-    pub fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, WrongType> {
-        self.typed(key, |value| if let Value::Hash(hash) = value { Some(&**hash) } else { None })
+    pub fn hash(&self, key: &[u8]) -> Result<Option<LiveHash<'_>>, WrongType> {
+        let hash =
+            self.typed(key, |value| if let Value::Hash(hash) = value { Some(&**hash) } else { None })?;
+        Ok(hash.map(|hash| self.live(hash)))
+    }
+
+    /// A hash of this keyspace, without the fields that have expired.
+    pub const fn live<'a>(&'a self, hash: &'a Hash) -> LiveHash<'a> {
+        LiveHash::new(hash, self.now_ms(), &self.unit.found_expired)
     }
 
     /// The set a key holds.

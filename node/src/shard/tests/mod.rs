@@ -7,6 +7,7 @@ mod busy;
 mod deadlines;
 mod errands;
 mod eviction;
+mod field_deadlines;
 mod formats;
 mod functions;
 mod gathering;
