@@ -57,12 +57,15 @@ pub enum Keys {
         /// The words before a further key, in lower case.
         tokens: &'static [&'static str],
     },
-    /// The first half of the words behind the first `token` that stands at `from` or later.
+    /// The first half of the words behind `token`, which stands behind nothing but options. None if the other half is not
+    /// as large.
     FirstHalf {
         /// The word before them, in lower case.
         token: &'static str,
-        /// Where it may stand first.
+        /// Where `COMMAND` says that it is looked for from.
         from: usize,
+        /// Options, in lower case, each with the number of words that belong to it.
+        options: &'static [(&'static str, usize)],
     },
 }
 
@@ -77,6 +80,19 @@ impl Keys {
     pub const TWO: Keys = Keys::Range { first: 1, last: 2, step: 1 };
     /// All words after the command's name.
     pub const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+
+    /// The positions that who knows nothing but the places that `COMMAND` tells takes for those of keys: the same, but
+    /// that no word before `token` counts, and that one may be left over.
+    ///
+    /// # Errors
+    /// As of [`Keys::positions`].
+    pub fn positions_by_place(self, words: &[&[u8]]) -> Result<KeyPositions, BadCount> {
+        let Keys::FirstHalf { token, from, .. } = self else { return self.positions(words) };
+        let is_token = |word: &&[u8]| word.eq_ignore_ascii_case(token.as_bytes());
+        let found = words.iter().skip(from).position(is_token);
+        let Some(first) = found.map(|at| from + at + 1) else { return Ok(KeyPositions::new()) };
+        Ok((first..first + (words.len() - first) / 2).collect())
+    }
 
     /// The positions of the keys of `words`, whose number the command's arity
     /// allows.
@@ -128,11 +144,17 @@ impl Keys {
                 }
                 Ok(std::iter::once(first).chain(behind).collect())
             }
-            Keys::FirstHalf { token, from } => {
-                let is_token = |word: &&[u8]| word.eq_ignore_ascii_case(token.as_bytes());
-                let found = words.iter().skip(from).position(is_token);
-                let Some(first) = found.map(|at| from + at + 1) else { return Ok(KeyPositions::new()) };
-                Ok((first..first + (words.len() - first) / 2).collect())
+            Keys::FirstHalf { token, options, .. } => {
+                let is = |word: &[u8], other: &str| word.eq_ignore_ascii_case(other.as_bytes());
+                let mut at = 1;
+                while let Some((_, count)) =
+                    words.get(at).and_then(|word| options.iter().find(|(option, _)| is(word, option)))
+                {
+                    at += 1 + count;
+                }
+                let behind = words.get(at).filter(|word| is(word, token)).map_or(0, |_| words.len() - at - 1);
+                let count = if behind.is_multiple_of(2) { behind / 2 } else { 0 };
+                Ok((at + 1..at + 1 + count).collect())
             }
         }
     }
@@ -177,10 +199,25 @@ mod tests {
         assert_eq!(positions(sort, "sort k store"), Some(vec![1]));
         assert_eq!(positions(sort, "sort k store c STORE d"), Some(vec![1, 5]));
         assert_eq!(positions(sort, "sort k by store x limit store d"), Some(vec![1]));
-        let streams = |from| Keys::FirstHalf { token: "streams", from };
-        assert_eq!(positions(streams(1), "xread count 1 Streams a b 0 0"), Some(vec![4, 5]));
-        assert_eq!(positions(streams(1), "xread streams a b 0"), Some(vec![2]));
-        assert_eq!(positions(streams(1), "xread count 1"), Some(vec![]));
-        assert_eq!(positions(streams(4), "xreadgroup group streams c streams a 0"), Some(vec![5]));
+        let options = &[("block", 1), ("count", 1), ("group", 2), ("noack", 0)];
+        let streams = |from| Keys::FirstHalf { token: "streams", from, options };
+        for (from, request, keys, by_place) in [
+            (1, "xread count 1 Streams a b 0 0", &[4, 5][..], &[4, 5][..]),
+            (1, "xread streams a b 0", &[], &[2]),
+            (1, "xread streams a", &[], &[]),
+            (1, "xread streams", &[], &[]),
+            (1, "xread count 1", &[], &[]),
+            (1, "xread count", &[], &[]),
+            (1, "xread count streams streams a 0", &[4], &[3]),
+            (1, "xread more streams a 0", &[], &[3]),
+            (1, "xread streams a streams 0 0", &[2, 3], &[2, 3]),
+            (4, "xreadgroup group streams c NoAck streams a 0", &[6], &[6]),
+            (4, "xreadgroup streams a b c 0 0 0", &[2, 3, 4], &[]),
+        ] {
+            assert_eq!(positions(streams(from), request).as_deref(), Some(keys), "{request}");
+            let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            let found = streams(from).positions_by_place(&words);
+            assert_eq!(found.as_deref(), Ok(by_place), "{request}");
+        }
     }
 }

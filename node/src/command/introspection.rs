@@ -224,7 +224,7 @@ fn get_keys<'a>(words: &[&'a [u8]], with_flags: bool) -> Outcome<'a> {
     }
     row.check_arity(request)
         .map_err(|_| CommandError::text("ERR Invalid number of arguments specified for command"))?;
-    let positions = match (row.keys.positions(request), row.run) {
+    let positions = match (row.keys.positions_by_place(request), row.run) {
         (Ok(positions), _) if !positions.is_empty() || !matches!(row.keys, Keys::FirstHalf { .. }) => {
             positions
         }

@@ -51,12 +51,6 @@ REASONS = (
     ),
     Reason(r"\bSCAN (?!0 )|\b[SHZ]SCAN \S+ (?!0 )", "cursors are Moonraft's own"),
     Reason(
-        "XREADGROUP",
-        "keys of a request without GROUP, or without an id for each, which is refused anyway, are looked for as if it were right",
-        expected="CROSSSLOT|non local|Missing GROUP|syntax error|Unbalanced",
-        found="CROSSSLOT|non local|Missing GROUP|syntax error|Unbalanced",
-    ),
-    Reason(
         r"XREADGROUP .*STREAMS .*({k}x\d) .*\1 ",
         "a stream that is named twice is read as it was before the request",
         expected=r"\*",

@@ -21,6 +21,9 @@ const GROUP: Command = Command { parent: Some("xgroup"), format: STREAMS_FORMAT,
 
 const VARIES: &[&str] = &["nondeterministic_output"];
 
+/// What may stand before `STREAMS`, with the number of words that belong to each.
+const READ_OPTIONS: &[(&str, usize)] = &[("block", 1), ("count", 1), ("group", 2), ("noack", 0)];
+
 /// The commands of this family.
 pub const COMMANDS: &[Command] = &[
     Command {
@@ -58,7 +61,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "xread",
         arity: Arity::AtLeast(4),
-        keys: Keys::FirstHalf { token: "streams", from: 1 },
+        keys: Keys::FirstHalf { token: "streams", from: 1, options: READ_OPTIONS },
         flags: &[Flag::Blocking],
         asks_to_block: Some(read::xread_asks_to_block),
         run: Run::Read(read::xread),
@@ -68,7 +71,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "xreadgroup",
         arity: Arity::AtLeast(7),
-        keys: Keys::FirstHalf { token: "streams", from: 4 },
+        keys: Keys::FirstHalf { token: "streams", from: 4, options: READ_OPTIONS },
         flags: &[Flag::Blocking],
         key_flags: &[uses::READ],
         asks_to_block: Some(read::xreadgroup_asks_to_block),
