@@ -74,6 +74,11 @@ impl Subscriptions {
         exact + matching.map(|(_, sessions)| sessions.len()).sum::<usize>()
     }
 
+    /// Whether anybody may hear what happens to keys.
+    pub fn may_hear_events(&self) -> bool {
+        !self.channels.is_empty() || !self.patterns.is_empty()
+    }
+
     /// A session has ended.
     pub fn forget(&mut self, id: SessionId, listening: &Listening) {
         listening.channels.iter().for_each(|name| remove(&mut self.channels, name, id));

@@ -11,7 +11,7 @@ use super::{
     arguments::{TimeUnit, deadline, is},
     key_specs::uses,
 };
-use crate::keyspace::Tx;
+use crate::keyspace::{Class, Tx};
 
 const FAST: &[Flag] = &[Flag::Fast];
 
@@ -139,6 +139,7 @@ fn expire<'a>(
             Some(_) => Effect::SetExpiry { key, expires_at: future },
             None => Effect::Remove { key },
         });
+        tx.notify(Class::Generic, if future.is_some() { "expire" } else { "del" }, key);
     }
     Ok(Reply::flag(met))
 }
@@ -178,6 +179,7 @@ fn persist<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     if expires {
         tx.emit(Effect::SetExpiry { key, expires_at: None });
+        tx.notify(Class::Generic, "persist", key);
     }
     Ok(Reply::flag(expires))
 }

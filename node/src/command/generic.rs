@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     glob,
-    keyspace::{Entry, Tx},
+    keyspace::{Class, Entry, Tx},
 };
 
 /// A row of this family.
@@ -124,7 +124,7 @@ pub const COMMANDS: &[Command] = &[
 fn del<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let mut count = 0;
     for key in &words[1..] {
-        count += usize::from(tx.remove(key));
+        count += usize::from(tx.remove_telling("del", key));
     }
     Ok(Reply::count(count))
 }
@@ -251,7 +251,7 @@ fn rename<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     }
 
     if key != to {
-        tx.emit(Effect::Rename { key, to });
+        move_to(tx, key, to);
     }
     Ok(Reply::OK)
 }
@@ -265,9 +265,15 @@ fn renamenx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     let free = !tx.exists(to);
     if free {
-        tx.emit(Effect::Rename { key, to });
+        move_to(tx, key, to);
     }
     Ok(Reply::flag(free))
+}
+
+fn move_to(tx: &mut Tx, key: &[u8], to: &[u8]) {
+    tx.emit(Effect::Rename { key, to });
+    tx.notify(Class::Generic, "rename_from", key);
+    tx.notify(Class::Generic, "rename_to", to);
 }
 
 /// `COPY source destination [DB destination-db] [REPLACE]`
@@ -278,9 +284,11 @@ fn copy<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         return Err(CommandError::text("ERR source and destination objects are the same"));
     }
 
+    tx.tell_misses([key]);
     let copies = tx.exists(key) && (replace || !tx.exists(to));
     if copies {
         tx.emit(Effect::Copy { key, to });
+        tx.notify(Class::Generic, "copy_to", to);
     }
     Ok(Reply::flag(copies))
 }

@@ -19,7 +19,7 @@ use super::{
     string::INFINITE,
     work,
 };
-use crate::keyspace::{LiveHash, Tx};
+use crate::keyspace::{Class, LiveHash, Tx};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Hash, keys: Keys::ONE, ..Command::BASE };
@@ -161,6 +161,7 @@ fn put(tx: &mut Tx, words: &[&[u8]], command: &'static str) -> Result<usize, Com
         renewed += usize::from(has_gone && tx.hash(key)?.is_some_and(|hash| hash.is_gone(field)));
         tx.emit(Effect::HashPut { key, field, value });
     }
+    tx.notify(Class::Hash, "hset", key);
     Ok(tx.hash(key)?.map_or(0, LiveHash::total) - before + renewed)
 }
 
@@ -180,6 +181,7 @@ fn hsetnx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let absent = value(tx, key, field)?.is_none();
     if absent {
         tx.emit(Effect::HashPut { key, field, value: words[3] });
+        tx.notify(Class::Hash, "hset", key);
     }
     Ok(Reply::flag(absent))
 }
@@ -221,6 +223,9 @@ fn hdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let mut removed = 0;
     for &field in &words[2..] {
         removed += i64::from(take(tx, key, field)?);
+    }
+    if removed > 0 {
+        tx.notify_taken(Class::Hash, "hdel", key);
     }
     Ok(Reply::Int(removed))
 }
@@ -282,6 +287,7 @@ fn hincrby<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let after = before.checked_add(delta).ok_or(CommandError::Overflow)?;
 
     alter(tx, key, field, itoa::Buffer::new().format(after).as_bytes())?;
+    tx.notify(Class::Hash, "hincrby", key);
     Ok(Reply::Int(after))
 }
 
@@ -299,6 +305,7 @@ fn hincrbyfloat<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let after = before.add(delta).ok_or(INFINITE)?.text();
 
     alter(tx, key, field, after.as_bytes())?;
+    tx.notify(Class::Hash, "hincrbyfloat", key);
     Ok(Reply::text(after))
 }
 

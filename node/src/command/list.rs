@@ -13,7 +13,7 @@ use super::{
     key_specs::uses,
     work,
 };
-use crate::keyspace::{List, Tx};
+use crate::keyspace::{Class, List, Tx};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::List, keys: Keys::ONE, ..Command::BASE };
@@ -158,6 +158,24 @@ pub(super) enum End {
     Tail,
 }
 
+impl End {
+    /// The event of an element put in at this end.
+    const fn pushed(self) -> &'static str {
+        match self {
+            End::Head => "lpush",
+            End::Tail => "rpush",
+        }
+    }
+
+    /// The event of an element taken from this end.
+    const fn popped(self) -> &'static str {
+        match self {
+            End::Head => "lpop",
+            End::Tail => "rpop",
+        }
+    }
+}
+
 /// `LEFT` or `RIGHT`.
 pub(super) fn end(word: &[u8]) -> Result<End, CommandError> {
     match () {
@@ -210,6 +228,7 @@ fn push<'a>(tx: &mut Tx, words: &[&'a [u8]], at: End, create: bool) -> Outcome<'
         let index = if at == End::Head { 0 } else { length + offset };
         tx.emit(Effect::ListInsert { key, index: index as u64, value });
     }
+    tx.notify(Class::List, at.pushed(), key);
     Ok(Reply::count(length + elements.len()))
 }
 
@@ -226,6 +245,7 @@ fn linsert<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let Some(at) = list.iter().position(|element| element == pivot) else { return Ok(Reply::Int(-1)) };
 
     tx.emit(Effect::ListInsert { key, index: (at + behind) as u64, value });
+    tx.notify(Class::List, "linsert", key);
     Ok(Reply::count(length + 1))
 }
 
@@ -276,6 +296,7 @@ pub(super) fn pop_some(
 
     if count > 0 {
         tx.emit(Effect::ListRemove { key, index: index as u64, count: count as u64 });
+        tx.notify_taken(Class::List, from.popped(), key);
     }
     Ok(popped)
 }
@@ -374,6 +395,8 @@ pub(super) fn shift(
         tx.emit(Effect::ListRemove { key: source, index: taken as u64, count: 1 });
         tx.emit(Effect::ListInsert { key: destination, index: put as u64, value: &element });
     }
+    tx.notify(Class::List, to.pushed(), destination);
+    tx.notify_taken(Class::List, from.popped(), source);
     Ok(Some(Reply::bulk(element)))
 }
 
@@ -475,6 +498,7 @@ fn lset<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let at = position(integer(words[2])?, length).ok_or(CommandError::IndexOutOfRange)?;
 
     tx.emit(Effect::ListSet { key, index: at as u64, value });
+    tx.notify(Class::List, "lset", key);
     Ok(Reply::OK)
 }
 
@@ -487,6 +511,7 @@ fn ltrim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     if kept.is_empty() {
         tx.emit(Effect::Remove { key });
+        tx.notify_taken(Class::List, "ltrim", key);
         return Ok(Reply::OK);
     }
     tx.touch(key);
@@ -497,6 +522,7 @@ fn ltrim<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     if before > 0 {
         tx.emit(Effect::ListRemove { key, index: 0, count: before });
     }
+    tx.notify(Class::List, "ltrim", key);
     Ok(Reply::OK)
 }
 
@@ -523,6 +549,9 @@ fn lrem<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
             let index = *run.last().expect("a run has an element") as u64;
             tx.emit(Effect::ListRemove { key, index, count: run.len() as u64 });
         }
+    }
+    if !found.is_empty() {
+        tx.notify_taken(Class::List, "lrem", key);
     }
     Ok(Reply::count(found.len()))
 }

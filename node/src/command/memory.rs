@@ -43,7 +43,7 @@ pub const COMMANDS: &[Command] = &[
         arity: Arity::AtLeast(3),
         keys: Keys::Range { first: 2, last: 2, step: 1 },
         key_flags: &[uses::LOOK],
-        flags: &[Flag::Untouching],
+        flags: &[Flag::Untouching, Flag::Unheard],
         run: Run::Read(usage),
         work: Some(work::sampled),
         tips: &[],

@@ -187,6 +187,8 @@ pub enum Flag {
     Random,
     /// Keys that it looks at do not count as used.
     Untouching,
+    /// A key that it looks for and that is not there is told to nobody: see [`crate::keyspace::tx`].
+    Unheard,
     /// Keys that it looks at count as used, even if its client wants none to.
     Touching,
     /// Though about the session, it works with what the shard's log holds: routed as what reads data.

@@ -20,7 +20,7 @@ const LOOKS: Command = Command {
     arity: Arity::Exactly(3),
     keys: Keys::Range { first: 2, last: 2, step: 1 },
     key_flags: &[uses::LOOK],
-    flags: &[Flag::Untouching],
+    flags: &[Flag::Untouching, Flag::Unheard],
     ..Command::BASE
 };
 
@@ -33,7 +33,7 @@ const HELP: Command =
 const DEBUG: Command = Command {
     parent: Some("debug"),
     family: Family::Server,
-    flags: &[Flag::Admin, Flag::NoScript, Flag::Untouching],
+    flags: &[Flag::Admin, Flag::NoScript, Flag::Untouching, Flag::Unheard],
     ..LOOKS
 };
 

@@ -5,7 +5,7 @@
 
 use moonraft_router::{SLOT_COUNT, keys::KeyPositions, slot_of};
 
-use super::{Client, Command, CommandError, Outcome, Run, table};
+use super::{Client, Command, CommandError, Flag, Outcome, Run, table};
 use crate::keyspace::{Store, Tx};
 
 /// The slots of a request's keys.
@@ -95,10 +95,12 @@ impl<'a> Request<'a> {
     {
         let (command, words) = (self.command, self.words);
         self.check_format(tx)?;
+        tx.begin_command();
         if command.is_write() || tx.removes_expired() {
             tx.expire(self.keys());
         }
         tx.count_lookups(command.is_read());
+        tx.tell_lookups(command.is_read() && !command.has(Flag::Unheard));
         tx.touch_lookups(command.touches(tx.is_client_untouching()));
         match command.run {
             Run::Read(run) => run(tx, words),

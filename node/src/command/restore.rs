@@ -14,7 +14,7 @@ use super::{
     rdb::{self, Refusal},
     work,
 };
-use crate::keyspace::{Object, Tx, Value, dump::dump_object};
+use crate::keyspace::{Class, Object, Tx, Value, dump::dump_object};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Command::BASE };
@@ -109,10 +109,18 @@ fn restore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
     let gone = expires_at.is_some_and(|at| at <= tx.now_ms());
 
-    tx.remove(key);
+    let was_there = tx.remove(key);
+    if gone && was_there {
+        tx.notify(Class::Generic, "del", key);
+    }
     if !gone {
         let object = Object { value, expires_at: expires_at.and_then(std::num::NonZeroU64::new) };
         dump_object(key, &object, &mut |effect| tx.emit(*effect));
+        // What was there is removed first, as Redis does it.
+        if was_there {
+            tx.notify(Class::New, "new", key);
+        }
+        tx.notify(Class::Generic, "restore", key);
         if let Some(seconds) = options.idle_seconds {
             tx.set_idle(key, seconds);
         }

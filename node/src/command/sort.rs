@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     glob,
-    keyspace::{Tx, Value},
+    keyspace::{Class, Tx, Value},
 };
 
 /// A row of this family.
@@ -87,6 +87,7 @@ struct Options<'a> {
 /// `SORT key [BY pattern] [LIMIT offset count] [GET pattern …] [ASC | DESC] [ALPHA] [STORE destination]`
 fn sort<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let options = options(words, true)?;
+    tx.tell_misses([words[1]]);
     let found = result(tx, words[1], &options)?;
     if options.store.is_none() {
         room_for_all(tx, &found)?;
@@ -95,11 +96,12 @@ fn sort<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let found: Vec<Option<Cow<'a, [u8]>>> = found.into_iter().map(owned).collect();
 
     let Some(key) = options.store else { return Ok(reply(found)) };
-    tx.remove(key);
+    let was_there = tx.remove(key);
     for (index, value) in found.iter().enumerate() {
         let value = value.as_deref().unwrap_or_default();
         tx.emit(Effect::ListInsert { key, index: index as u64, value });
     }
+    tx.notify_stored(Class::List, "sortstore", key, was_there);
     Ok(Reply::count(found.len()))
 }
 

@@ -10,7 +10,7 @@ use moonraft_router::Keys;
 
 use self::{
     conditional::Comparison,
-    options::{Condition, Expiry, Form, Options, moment},
+    options::{Condition, Deadline, Expiry, Form, Options, moment},
 };
 use super::{
     Arity, Command, CommandError, Family, Flag, Outcome, Request, Run,
@@ -19,7 +19,7 @@ use super::{
     long_double::LongDouble,
     work,
 };
-use crate::keyspace::{Keyspace, Tx, Value};
+use crate::keyspace::{Class, Keyspace, Tx, Value};
 
 /// Bytes of a string at most: `proto-max-bulk-len`, which no request passes either.
 pub(super) const STRING_BYTES_MAX: usize = 512 << 20;
@@ -215,6 +215,9 @@ fn set<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let options = Options::read(&words[3..], Form::Set)?;
     let expires_at = options.deadline(tx, "set")?;
 
+    if options.get {
+        tx.tell_misses([key]);
+    }
     let old = if options.get { tx.string(key)?.map(<[u8]>::to_vec) } else { None };
     let met = match options.condition {
         None => true,
@@ -227,7 +230,6 @@ fn set<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
 
     if met {
-        let expires_at = expires_at.of(tx, key);
         put(tx, key, value, expires_at);
     }
     Ok(match (options.get, met) {
@@ -237,12 +239,22 @@ fn set<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     })
 }
 
-/// Makes `key` hold `value`, unless it would be gone at once.
-fn put(tx: &mut Tx, key: &[u8], value: &[u8], expires_at: Option<u64>) {
-    if expires_at.is_some_and(|at| at <= tx.now_ms()) {
-        tx.remove(key);
-    } else {
+/// Makes `key` hold `value`, unless it would be gone at once: then it is told to have been there, as it is in Redis until
+/// somebody looks.
+fn put(tx: &mut Tx, key: &[u8], value: &[u8], deadline: Deadline) {
+    let expires_at = deadline.of(tx, key);
+    let is_over = expires_at.is_some_and(|at| at <= tx.now_ms());
+    if !is_over {
         tx.emit(Effect::PutString { key, value, expires_at });
+    } else if !tx.remove(key) {
+        tx.notify(Class::New, "new", key);
+    }
+    tx.notify(Class::String, "set", key);
+    if deadline.is_new() {
+        tx.notify(Class::Generic, "expire", key);
+    }
+    if is_over {
+        tx.notify(Class::Expired, "expired", key);
     }
 }
 
@@ -251,7 +263,7 @@ fn setnx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (key, value) = (words[1], words[2]);
     let absent = !tx.exists(key);
     if absent {
-        tx.emit(Effect::PutString { key, value, expires_at: None });
+        put(tx, key, value, Deadline::Is(None));
     }
     Ok(Reply::flag(absent))
 }
@@ -259,19 +271,20 @@ fn setnx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `SETEX key seconds value`
 fn setex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let expires_at = moment(tx, TimeUnit::Seconds, true, words[2], "setex")?;
-    put(tx, words[1], words[3], Some(expires_at));
+    put(tx, words[1], words[3], Deadline::Is(Some(expires_at)));
     Ok(Reply::OK)
 }
 
 /// `PSETEX key milliseconds value`
 fn psetex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let expires_at = moment(tx, TimeUnit::Milliseconds, true, words[2], "psetex")?;
-    put(tx, words[1], words[3], Some(expires_at));
+    put(tx, words[1], words[3], Deadline::Is(Some(expires_at)));
     Ok(Reply::OK)
 }
 
 /// The string a key holds, as a reply that outlives a change of it.
 fn old_value(tx: &Tx, key: &[u8]) -> Outcome<'static> {
+    tx.tell_misses([key]);
     Ok(tx.string(key)?.map_or(Reply::Null, |old| Reply::bulk(old.to_vec())))
 }
 
@@ -279,14 +292,14 @@ fn old_value(tx: &Tx, key: &[u8]) -> Outcome<'static> {
 fn getset<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (key, value) = (words[1], words[2]);
     let old = old_value(tx, key)?;
-    tx.emit(Effect::PutString { key, value, expires_at: None });
+    put(tx, key, value, Deadline::Is(None));
     Ok(old)
 }
 
 /// `GETDEL key`
 fn getdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let old = old_value(tx, words[1])?;
-    tx.remove(words[1]);
+    tx.remove_telling("del", words[1]);
     Ok(old)
 }
 
@@ -306,9 +319,16 @@ fn getex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
 
     if expires_at.is_some_and(|at| at <= tx.now_ms()) {
-        tx.remove(key);
-    } else if expires_at != before {
-        tx.emit(Effect::SetExpiry { key, expires_at });
+        tx.remove_telling("del", key);
+    } else {
+        if expires_at != before {
+            tx.emit(Effect::SetExpiry { key, expires_at });
+        }
+        match options.expiry {
+            Some(Expiry::Time { .. }) => tx.notify(Class::Generic, "expire", key),
+            Some(Expiry::Clear) if before.is_some() => tx.notify(Class::Generic, "persist", key),
+            _ => {}
+        }
     }
     Ok(old)
 }
@@ -333,7 +353,7 @@ fn pairs<'w, 'a>(words: &'w [&'a [u8]], command: &'static str) -> Result<&'w [[&
 /// `MSET key value [key value …]`
 fn mset<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     for &[key, value] in pairs(&words[1..], "mset")? {
-        tx.emit(Effect::PutString { key, value, expires_at: None });
+        put(tx, key, value, Deadline::Is(None));
     }
     Ok(Reply::OK)
 }
@@ -345,7 +365,7 @@ fn msetnx<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         return Ok(Reply::Int(0));
     }
     for &[key, value] in pairs {
-        tx.emit(Effect::PutString { key, value, expires_at: None });
+        put(tx, key, value, Deadline::Is(None));
     }
     Ok(Reply::Int(1))
 }
@@ -363,6 +383,7 @@ fn append<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         Some(_) if bytes.is_empty() => tx.touch(key),
         _ => tx.emit(Effect::PatchString { key, offset: before.unwrap_or(0) as u64, bytes }),
     }
+    tx.notify(Class::String, "append", key);
     Ok(Reply::count(length))
 }
 
@@ -408,6 +429,7 @@ fn add<'a>(tx: &mut Tx, key: &[u8], delta: i64) -> Outcome<'a> {
     let after = before.checked_add(delta).ok_or(CommandError::Overflow)?;
 
     tx.emit(Effect::PutString { key, value: itoa::Buffer::new().format(after).as_bytes(), expires_at });
+    tx.notify(Class::String, "incrby", key);
     Ok(Reply::Int(after))
 }
 
@@ -420,6 +442,7 @@ fn incrbyfloat<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let after = before.add(number(words[2])?).ok_or(INFINITE)?.text();
 
     tx.emit(Effect::PutString { key, value: after.as_bytes(), expires_at });
+    tx.notify(Class::String, "incrbyfloat", key);
     Ok(Reply::text(after))
 }
 
@@ -459,5 +482,6 @@ fn setrange<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     }
 
     tx.emit(Effect::PatchString { key, offset: offset as u64, bytes });
+    tx.notify(Class::String, "setrange", key);
     Ok(Reply::count(length.max(end)))
 }

@@ -8,7 +8,7 @@ use super::{
     settings::{OutputLimit, Settings, Share},
 };
 
-use crate::glob;
+use crate::{glob, keyspace::tx::Events};
 
 /// Why a setting was refused. `Display` writes what follows `ERR ` on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +81,7 @@ impl Settings {
                 let (normal, pubsub) = (shown(&self.output_normal), shown(&self.output_pubsub));
                 format!("normal {normal} slave 0 0 0 pubsub {pubsub}")
             }
+            Kind::Events => self.events.to_string(),
             Kind::Kept(_, default) => self.kept.get(row.name).cloned().unwrap_or_else(|| default.to_owned()),
             Kind::Only(_, value) => value.to_owned(),
             Kind::OfNode(_) => String::new(),
@@ -156,6 +157,10 @@ impl Settings {
                 write(self, one_of(choices, value)?);
             }
             Kind::OutputLimits => self.assign_output_limits(value)?,
+            Kind::Events => {
+                const UNKNOWN: &str = "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
+                self.events = Events::parse(value).ok_or(UNKNOWN)?;
+            }
             Kind::Kept(form, _) => drop(self.kept.insert(row.name, form.shown(value)?)),
             Kind::Only(form, only) => {
                 if form.shown(value)? != only {
@@ -251,6 +256,7 @@ mod tests {
                 Kind::OutputLimits => {
                     vec!["normal 1048578 1048577 1 slave 0 0 0 pubsub 1048580 1048579 4".to_owned()]
                 }
+                Kind::Events => vec!["AKEm".to_owned(), "g$lshzxedn".to_owned()],
                 Kind::Kept(..) | Kind::Only(..) | Kind::OfNode(_) => continue,
             };
             for value in other {

@@ -90,7 +90,6 @@ pub const ROWS: &[Row] = &[
     only("activedefrag", YesNo, "no", "Active defragmentation cannot be enabled: the allocator sees to it."),
     only("requirepass", Text, "", "There are no passwords yet."),
     only("protected-mode", YesNo, "no", "The node listens where the cluster file says."),
-    only("notify-keyspace-events", Text, "", "Changes are not told to subscribers yet."),
     only(
         "latency-monitor-threshold",
         Number(0, i64::MAX),

@@ -62,6 +62,8 @@ pub enum Kind {
     Choice(&'static [&'static str], fn(&Settings) -> usize, fn(&mut Settings, usize)),
     /// `client-output-buffer-limit`.
     OutputLimits,
+    /// `notify-keyspace-events`.
+    Events,
     /// Any such value, which changes nothing; and what it is at first. See [`super::kept`].
     Kept(Form, &'static str),
     /// Always this; see [`super::refused`].
@@ -209,6 +211,12 @@ const ROWS: &[Row] = &[
         Anytime,
         Kind::Number((0, INT_MAX), |settings| &mut settings.lfu_decay_minutes),
         "Minutes after which the counter of a key's uses is one less; 0 for never.",
+    ),
+    row(
+        "notify-keyspace-events",
+        Anytime,
+        Kind::Events,
+        "Which changes of keys are told to subscribers of __keyspace@0__:* (K) and __keyevent@0__:* (E), by the letters of their classes; empty for none.",
     ),
     row(
         "busy-reply-threshold",

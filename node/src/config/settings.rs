@@ -1,6 +1,6 @@
 //! Every setting of a node, in one struct with documented defaults.
 
-use crate::keyspace::tx::{Policy, SPARSE_BYTES_MAX};
+use crate::keyspace::tx::{Events, Policy, SPARSE_BYTES_MAX};
 use std::collections::BTreeMap;
 
 /// The largest `format-max`: nothing is held back.
@@ -89,6 +89,8 @@ pub struct Settings {
     pub lfu_log_factor: u64,
     /// `lfu-decay-time`, in minutes; 0 for never
     pub lfu_decay_minutes: u64,
+    /// `notify-keyspace-events`
+    pub events: Events,
     /// `busy-reply-threshold`, in milliseconds; 0 for never
     pub busy_after_ms: u64,
     /// `slowlog-log-slower-than`, in microseconds; negative for never
@@ -162,6 +164,7 @@ impl Default for Settings {
             eviction_samples: 5,
             lfu_log_factor: 10,
             lfu_decay_minutes: 1,
+            events: Events::default(),
             busy_after_ms: 5000,
             slow_us: 10_000,
             slow_log_length_max: 128,

@@ -67,7 +67,7 @@ pub use self::{
     slots::SlotSet,
     sorted::SortedSet,
     stream::Stream,
-    tx::{Limits, Store, Tx, WrongType},
+    tx::{Class, Limits, Store, Tx, WrongType},
     undo::Undo,
     uses::Uses,
     value::{Entry, Object, Value},

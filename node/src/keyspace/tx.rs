@@ -20,6 +20,7 @@
 //!   undo, messages.
 
 mod dirty;
+mod events;
 mod evict;
 mod loan;
 mod reading;
@@ -32,10 +33,11 @@ use bytes::Bytes;
 use moonraft_proto::Effect;
 
 pub use self::{
+    events::{Class, Events},
     evict::{Evicted, Eviction, Policy},
     loan::{Borrowed, Loan},
     store::{Limits, OpenBatch, SPARSE_BYTES_MAX, Store},
-    unit::{Publication, Savepoint, Unit},
+    unit::{Audience, Publication, Savepoint, Unit},
 };
 use super::{Blob, Value, scripts::sha1};
 use crate::{marks, subscriptions::Subscriptions};
@@ -72,12 +74,16 @@ impl Tx<'_> {
     pub fn emit(&mut self, effect: Effect<'_>) {
         assert!(self.is_leading(), "only a leader emits effects");
         self.mark(&effect);
+        let was_there = self.is_brought_there(&effect);
         let copied = self.copied_bytes(&effect);
         let store = &mut *self.store;
         store.unit.copied_bytes = store.unit.copied_bytes.saturating_add(copied);
         store.batch.push(&effect);
         let undo = store.keyspace.apply(&effect);
         store.open.undos.push(undo);
+        if let Some(was_there) = was_there {
+            self.tell_if_new(&effect, was_there);
+        }
     }
 
     /// Notes what the open batch changes.
@@ -120,12 +126,22 @@ impl Tx<'_> {
         self.store.keyspace.watched.touch(key);
     }
 
+    /// Removes a key if it is there, and tells this event of it. Returns whether it was.
+    pub fn remove_telling(&mut self, event: &str, key: &[u8]) -> bool {
+        let there = self.remove(key);
+        if there {
+            self.notify(Class::Generic, event, key);
+        }
+        there
+    }
+
     /// Sends a message when this unit commits. Returns how many sessions of this
     /// replica will hear it.
     pub fn publish(&mut self, channel: &[u8], message: &[u8], sharded: bool) -> usize {
+        let audience = if sharded { Audience::Shard } else { Audience::Cluster };
         let listeners = self.listeners.map_or(0, |all| all.count(channel, sharded));
         let (channel, message) = (Bytes::copy_from_slice(channel), Bytes::copy_from_slice(message));
-        self.store.unit.publications.push(Publication { channel, message, sharded });
+        self.store.unit.publications.get_mut().push(Publication { channel, message, audience });
         listeners
     }
 
@@ -194,6 +210,7 @@ impl Tx<'_> {
     fn remove_dead(&mut self, key: &[u8]) {
         let last_change = self.keyspace.watched.last_change(key);
         self.emit(Effect::Remove { key });
+        self.notify(Class::Expired, "expired", key);
         if let Some(change) = last_change {
             self.store.keyspace.watched.take_back(key, change);
         }

@@ -1,10 +1,19 @@
-//! Who hears a published message: all subscribers of the cluster, or with `SPUBLISH` those at replicas of its shard.
+//! Who hears a published message: all subscribers of the cluster, with `SPUBLISH` those at replicas of its shard, and of what
+//! happens to a key those at the replica where it does.
 
-use crate::{consensus::ShardId, keyspace::tx::Publication};
+use crate::{
+    consensus::ShardId,
+    keyspace::tx::{Audience, Publication},
+};
+
+/// The messages that other nodes hear.
+pub fn for_others(publications: &[Publication]) -> impl Iterator<Item = &Publication> {
+    publications.iter().filter(|message| message.audience != Audience::Replica)
+}
 
 /// Whose subscribers a message of `shard` is for; `None`: for all.
 pub fn meant_for(message: &Publication, shard: ShardId) -> Option<ShardId> {
-    message.sharded.then_some(shard)
+    (message.audience != Audience::Cluster).then_some(shard)
 }
 
 /// Whether subscribers at a replica of `shard` hear a message that is for those of `only`, or for all.
@@ -23,9 +32,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sharded_message_is_heard_at_its_shard_only() {
-        let message = |sharded| Publication { channel: "c".into(), message: "m".into(), sharded };
-        let heard = |shard| heard_at(shard, 1, &[message(true), message(false)]).len();
-        assert_eq!([heard(0), heard(1), heard(2)], [1, 2, 1]);
+    fn a_message_is_heard_by_those_for_whom_it_is() {
+        let message = |audience| Publication { channel: "c".into(), message: "m".into(), audience };
+        let all = [Audience::Cluster, Audience::Shard, Audience::Replica].map(message);
+        let heard = |shard| heard_at(shard, 1, &all).len();
+        assert_eq!([heard(0), heard(1), heard(2)], [1, 3, 1]);
+        let told: Vec<Audience> = for_others(&all).map(|message| message.audience).collect();
+        assert_eq!(told, [Audience::Cluster, Audience::Shard]);
     }
 }

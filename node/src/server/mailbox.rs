@@ -293,9 +293,14 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::keyspace::tx::Audience;
 
     fn publication(bytes: usize) -> Vec<Publication> {
-        vec![Publication { channel: "c".into(), message: Bytes::from(vec![0; bytes]), sharded: false }]
+        vec![Publication {
+            channel: "c".into(),
+            message: Bytes::from(vec![0; bytes]),
+            audience: Audience::Cluster,
+        }]
     }
 
     #[tokio::test]

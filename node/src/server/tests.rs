@@ -180,6 +180,7 @@ fn no_setting_locks_its_owner_out() {
                 format!("normal {least} {least} 0 pubsub {least} {least} 0"),
                 format!("normal 0 0 0 pubsub {0} {0} {1}", u64::MAX, SECONDS_MAX),
             ],
+            Kind::Events => vec!["AKEnm".to_owned(), "xK".to_owned()],
             Kind::Kept(..) | Kind::Only(..) | Kind::OfNode(_) => continue,
         };
         let default = Settings::default().value(row);

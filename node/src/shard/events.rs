@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     glob,
-    keyspace::{Undo, tx::Publication, undo::UNDOS_FREED_AT_ONCE},
+    keyspace::{
+        Undo,
+        tx::{Audience, Publication},
+        undo::UNDOS_FREED_AT_ONCE,
+    },
     log::{Fatal, cannot_go_on, newer_entry},
     marks,
 };
@@ -479,14 +483,14 @@ impl Core {
     fn deliver(&mut self, message: &Publication) {
         let bulk = |bytes: &Bytes| Reply::Bulk(bytes.to_vec().into());
         let (channel, text) = (&message.channel, &message.message);
-        let kind = if message.sharded { "smessage" } else { "message" };
+        let sharded = message.audience == Audience::Shard;
+        let kind = if sharded { "smessage" } else { "message" };
         let plain = Reply::Push(vec![Reply::text(kind), bulk(channel), bulk(text)]);
-        let listeners =
-            if message.sharded { &self.listeners.shard_channels } else { &self.listeners.channels };
+        let listeners = if sharded { &self.listeners.shard_channels } else { &self.listeners.channels };
         for id in listeners.get(channel).cloned().unwrap_or_default() {
             self.push_message(id, &plain);
         }
-        if message.sharded {
+        if sharded {
             return;
         }
         let matching = self.listeners.patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel));

@@ -20,7 +20,7 @@ use crate::{
         session::ReplyMode,
         slow_requests::{SlowRequest, kept_words},
     },
-    keyspace::{Store, Wish},
+    keyspace::{Store, Wish, tx::Publication},
 };
 
 /// A call of a command that is under way.
@@ -205,7 +205,7 @@ impl Core {
     /// Ends the unit: what its reply waits for is known.
     fn settle_run(&mut self, id: SessionId, slot: Option<u16>, running: &Running) {
         let unit = self.store_mut().end_unit();
-        let (wrote, published) = (unit.wrote, !unit.publications.is_empty());
+        let (wrote, published) = (unit.wrote, unit.publications.iter().any(Publication::is_of_client));
         // The shard's time is data too: a later leader may have shown a later one.
         let needs_leader = running.needs_leader || (unit.showed_time && self.is_serving());
         let batch = self.settle_unit(unit);

@@ -245,6 +245,7 @@ impl Shard {
         let mut store = Store::new(state.keyspace, seed);
         store.set_limits(settings.limits);
         store.set_eviction(settings.eviction);
+        store.set_events(settings.events);
         let clock = Clock::starting_at(state.stamp_ms, settings.clocks);
         let core = Core {
             settings,
@@ -360,6 +361,7 @@ impl Core {
         self.clock.set_bounds(self.surroundings.boot_ns(), self.settings.clocks);
         self.store.set_limits(self.settings.limits);
         self.store.set_eviction(self.settings.eviction);
+        self.store.set_events(self.settings.events);
     }
 
     fn unwatch(&mut self, id: SessionId) {

@@ -5,7 +5,10 @@ use moonraft_router::ShardId;
 
 use super::clock::Bounds;
 use crate::{
-    keyspace::{Limits, tx::Eviction},
+    keyspace::{
+        Limits,
+        tx::{Events, Eviction},
+    },
     script,
 };
 
@@ -44,6 +47,8 @@ pub struct ShardSettings {
     pub memory_bytes_max: u64,
     /// What goes then; `maxmemory-policy`, `maxmemory-samples`, `lfu-log-factor`, `lfu-decay-time`.
     pub eviction: Eviction,
+    /// What is told of keys; `notify-keyspace-events`.
+    pub events: Events,
     /// Bytes of a snapshot that wait to be written before its walk pauses and writers wait: see
     /// [`super::snapshot`].
     pub snapshot_pending_bytes_max: u64,
@@ -103,6 +108,7 @@ impl Default for ShardSettings {
             limits: Limits::default(),
             memory_bytes_max: u64::MAX,
             eviction: Eviction::default(),
+            events: Events::default(),
             // A quarter of a second at the speed of a slow disk.
             snapshot_pending_bytes_max: 16 << 20,
             // About a millisecond.

@@ -13,7 +13,7 @@ use crate::{
         arguments::{integer, is, parse_integer},
         work::reached,
     },
-    keyspace::{Keyspace, Tx},
+    keyspace::{Class, Keyspace, Tx},
 };
 
 /// What becomes of a result that does not fit.
@@ -55,6 +55,10 @@ pub(super) fn bitfield<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let operations = read(&words[2..])?;
     tx.string(key)?;
     let reach = reach(&operations);
+    if reach.is_none() {
+        tx.tell_misses([key]);
+    }
+    let before = tx.unit_effects();
 
     let mut replies = Vec::with_capacity(operations.len());
     for Operation { field, action, overflow } in operations {
@@ -80,6 +84,9 @@ pub(super) fn bitfield<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let length = tx.string(key)?.map_or(0, <[u8]>::len);
     if let Some(reach) = reach.filter(|&reach| reach > length) {
         tx.emit(Effect::PatchString { key, offset: reach as u64 - 1, bytes: &[0] });
+    }
+    if tx.unit_effects() > before {
+        tx.notify(Class::String, "setbit", key);
     }
     Ok(Reply::Array(replies))
 }

@@ -13,7 +13,7 @@ use super::{
     string::{STRING_BYTES_MAX, clamp},
     work,
 };
-use crate::keyspace::Tx;
+use crate::keyspace::{Class, Tx};
 
 mod field;
 
@@ -112,6 +112,7 @@ fn setbit<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     if longer || after != before {
         tx.emit(Effect::PatchString { key, offset: at as u64, bytes: &[after] });
+        tx.notify(Class::String, "setbit", key);
     }
     Ok(Reply::flag(before & bit != 0))
 }
@@ -245,6 +246,7 @@ fn bitop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         return Err(CommandError::text("ERR BITOP NOT must be called with a single source key."));
     }
 
+    tx.tell_misses(sources.iter().copied());
     let strings = sources.iter().map(|key| Ok(tx.string(key)?.unwrap_or_default()));
     let strings = strings.collect::<Result<Vec<&[u8]>, CommandError>>()?;
     let result = match operation {
@@ -255,9 +257,10 @@ fn bitop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
 
     if result.is_empty() {
-        tx.remove(destination);
+        tx.remove_telling("del", destination);
     } else {
         tx.emit(Effect::PutString { key: destination, value: &result, expires_at: None });
+        tx.notify(Class::String, "set", destination);
     }
     Ok(Reply::count(result.len()))
 }

@@ -51,6 +51,11 @@ impl Form {
     /// `GEOSEARCHSTORE`
     pub const SEARCH_STORE: Form = Form { stores: true, ..Self::SEARCH };
 
+    /// The event of a result that is stored.
+    const fn event(self) -> &'static str {
+        if self.stores { "geosearchstore" } else { "georadiusstore" }
+    }
+
     /// The key that is searched.
     fn source<'a>(self, words: &[&'a [u8]]) -> &'a [u8] {
         if self.stores { words[2] } else { words[1] }
@@ -119,6 +124,7 @@ fn look<'a>(tx: &'a Tx, words: &[&'a [u8]], form: Form) -> Outcome<'a> {
 
 /// Answers what is found, or stores it.
 fn run<'a>(tx: &mut Tx, words: &[&'a [u8]], form: Form) -> Outcome<'a> {
+    tx.tell_misses([form.source(words)]);
     let sorted = tx.sorted(form.source(words))?;
     let query = Query::read(form, words, sorted)?;
     let found = query.find(sorted);
@@ -128,7 +134,7 @@ fn run<'a>(tx: &mut Tx, words: &[&'a [u8]], form: Form) -> Outcome<'a> {
 
     let score = |found: &Found<'_>| if distances { found.distance / query.meters } else { found.score };
     let pairs: Vec<(f64, Blob)> = found.iter().map(|found| (score(found), Blob::new(found.member))).collect();
-    store(tx, key, &pairs);
+    store(tx, key, &pairs, form.event());
     Ok(Reply::count(pairs.len()))
 }
 

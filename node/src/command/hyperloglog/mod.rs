@@ -26,7 +26,7 @@ use super::{
     key_specs::{KeyFlag, uses},
     work,
 };
-use crate::keyspace::Tx;
+use crate::keyspace::{Class, Tx};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::HyperLogLog, keys: Keys::ONE, ..Command::BASE };
@@ -112,6 +112,7 @@ fn pfadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         form::forget_estimate(after.to_mut());
         let after = after.into_owned();
         put(tx, key, &after);
+        tx.notify(Class::String, "pfadd", key);
     }
     Ok(Reply::flag(raised))
 }
@@ -119,9 +120,11 @@ fn pfadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// `PFCOUNT key [key …]`
 fn pfcount<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     if let keys @ [_, _, ..] = &words[1..] {
+        tx.tell_misses(keys.iter().copied());
         let ranks = union(tx, keys)?.ranks;
         return Ok(Reply::Int(estimate::of(&ranks.histogram()) as i64));
     }
+    tx.tell_misses([words[1]]);
     let Some(counter) = counter(tx, words[1])? else { return Ok(Reply::Int(0)) };
     if let Some(estimate) = form::estimate(counter) {
         return Ok(Reply::Int(estimate as i64));
@@ -155,6 +158,7 @@ fn union(tx: &Tx, keys: &[&[u8]]) -> Result<Union, CommandError> {
 
 /// `PFMERGE destination [source …]`
 fn pfmerge<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    tx.tell_misses(words[1..].iter().copied());
     let Union { ranks, is_dense } = union(tx, &words[1..])?;
     let key = words[1];
     let mut after = counter(tx, key)?.map_or_else(|| Cow::Owned(form::empty()), Cow::Borrowed);
@@ -168,6 +172,7 @@ fn pfmerge<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     form::forget_estimate(after.to_mut());
     let after = after.into_owned();
     put(tx, key, &after);
+    tx.notify(Class::String, "pfadd", key);
     Ok(Reply::OK)
 }
 

@@ -8,7 +8,7 @@ use super::super::{
     arguments::{is, parse_integer},
 };
 use crate::keyspace::{
-    Blob, Seed, Set, Tx, WrongType,
+    Blob, Class, Seed, Set, Tx, WrongType,
     set::{Iter, Member},
 };
 
@@ -41,20 +41,23 @@ fn reply<'a>(members: impl Iterator<Item = Member<'a>>) -> Reply<'a> {
 
 /// `SINTERSTORE destination key [key …]`
 pub fn sinterstore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    tx.tell_misses(words[2..].iter().copied());
     let members = owned(intersection(tx, &words[2..])?);
-    Ok(store(tx, words[1], &members))
+    Ok(store(tx, words[1], &members, "sinterstore"))
 }
 
 /// `SUNIONSTORE destination key [key …]`
 pub fn sunionstore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    tx.tell_misses(words[2..].iter().copied());
     let members = owned(union(tx, &words[2..])?);
-    Ok(store(tx, words[1], &members))
+    Ok(store(tx, words[1], &members, "sunionstore"))
 }
 
 /// `SDIFFSTORE destination key [key …]`
 pub fn sdiffstore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    tx.tell_misses(words[2..].iter().copied());
     let members = owned(difference(tx, &words[2..])?);
-    Ok(store(tx, words[1], &members))
+    Ok(store(tx, words[1], &members, "sdiffstore"))
 }
 
 /// The destination may be one of the sources, so the result stands by itself
@@ -63,11 +66,12 @@ fn owned<'a>(members: impl Iterator<Item = Member<'a>>) -> Vec<Blob> {
     members.map(|member| Blob::new(&member)).collect()
 }
 
-fn store(tx: &mut Tx, key: &[u8], members: &[Blob]) -> Reply<'static> {
-    tx.remove(key);
+fn store(tx: &mut Tx, key: &[u8], members: &[Blob], event: &str) -> Reply<'static> {
+    let was_there = tx.remove(key);
     for member in members {
         tx.emit(Effect::SetAdd { key, member });
     }
+    tx.notify_stored(Class::Set, event, key, was_there);
     Reply::count(members.len())
 }
 

@@ -7,7 +7,7 @@ use super::super::{
     CommandError, Outcome,
     arguments::{Draw, parse_integer, room_for},
 };
-use crate::keyspace::{Blob, Tx};
+use crate::keyspace::{Blob, Class, Tx};
 
 /// `SPOP key [count]`
 pub fn spop<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
@@ -23,6 +23,7 @@ fn pop_one<'a>(tx: &mut Tx, key: &[u8]) -> Outcome<'a> {
     let Some(member) = drawn.map(|member| member.to_vec()) else { return Ok(Reply::Null) };
 
     tx.emit(Effect::SetRemove { key, member: &member });
+    tx.notify_taken(Class::Set, "spop", key);
     Ok(Reply::bulk(member))
 }
 
@@ -40,6 +41,9 @@ fn pop_many<'a>(tx: &mut Tx, key: &[u8], count: &[u8]) -> Outcome<'a> {
         for member in &drawn {
             tx.emit(Effect::SetRemove { key, member });
         }
+    }
+    if !drawn.is_empty() {
+        tx.notify_taken(Class::Set, "spop", key);
     }
     Ok(Reply::Set(drawn.iter().map(|member| Reply::bulk(member.to_vec())).collect()))
 }

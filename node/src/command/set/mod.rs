@@ -13,7 +13,7 @@ use super::{
     key_specs::uses,
     work,
 };
-use crate::keyspace::Tx;
+use crate::keyspace::{Class, Tx};
 
 /// A row of this family.
 const ROW: Command = Command { family: Family::Set, keys: Keys::ONE, ..Command::BASE };
@@ -157,6 +157,9 @@ fn sadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
             added += 1;
         }
     }
+    if added > 0 {
+        tx.notify(Class::Set, "sadd", key);
+    }
     Ok(Reply::count(added))
 }
 
@@ -171,6 +174,9 @@ fn srem<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
             tx.emit(Effect::SetRemove { key, member });
             removed += 1;
         }
+    }
+    if removed > 0 {
+        tx.notify_taken(Class::Set, "srem", key);
     }
     Ok(Reply::count(removed))
 }
@@ -208,8 +214,10 @@ fn smove<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
     if there && source != destination {
         tx.emit(Effect::SetRemove { key: source, member });
+        tx.notify_taken(Class::Set, "srem", source);
         if !already {
             tx.emit(Effect::SetAdd { key: destination, member });
+            tx.notify(Class::Set, "sadd", destination);
         }
     }
     Ok(Reply::flag(there))

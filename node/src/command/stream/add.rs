@@ -14,7 +14,7 @@ use crate::{
         arguments::{integer, is},
     },
     keyspace::{
-        Stream, Tx,
+        Class, Stream, Tx,
         stream::{NodeLimits, Trim, TrimTo},
     },
 };
@@ -124,6 +124,7 @@ fn trim(tx: &mut Tx, key: &[u8], trim: Option<Trim>) -> Result<u64, CommandError
     let count = tx.stream(key)?.map_or(0, |stream| stream.trimmed_by(trim));
     if count > 0 {
         tx.emit(StreamChange::Trim { count }.of(key));
+        tx.notify(Class::Stream, "xtrim", key);
     }
     Ok(count)
 }
@@ -156,6 +157,7 @@ pub fn xadd<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let mut scratch = Vec::new();
     let fields = Pairs::write(pairs, &mut scratch);
     tx.emit(StreamChange::Add { id, fields, begins_node }.of(key));
+    tx.notify(Class::Stream, "xadd", key);
     trim(tx, key, options.trim(limits))?;
     Ok(id_reply(id))
 }
@@ -197,6 +199,9 @@ pub fn xdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
             count += 1;
         }
     }
+    if count > 0 {
+        tx.notify(Class::Stream, "xdel", key);
+    }
     Ok(Reply::Int(count))
 }
 
@@ -221,6 +226,7 @@ pub fn xsetid<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let added = added.unwrap_or(stream.added());
     let max_deleted = deleted.filter(|&id| id != StreamId::MIN).unwrap_or(stream.max_deleted());
     tx.emit(StreamChange::Set { last_id, added, max_deleted }.of(key));
+    tx.notify(Class::Stream, "xsetid", key);
     Ok(Reply::OK)
 }
 

@@ -22,6 +22,7 @@ use crate::{
 
 /// The group of a stream, which must be there.
 fn existing<'t>(tx: &'t Tx, key: &[u8], group: &[u8]) -> Result<(&'t Stream, &'t Group), CommandError> {
+    tx.tell_misses([key]);
     let stream = tx.stream(key)?;
     let found = stream.and_then(|stream| Some((stream, stream.group(group)?)));
     found.ok_or_else(|| no_key_or_group(key, group))

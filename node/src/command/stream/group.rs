@@ -9,7 +9,7 @@ use crate::{
         arguments::{integer, is},
         help::{help as help_of, unknown_form},
     },
-    keyspace::{Stream, Tx, stream::Group},
+    keyspace::{Class, Stream, Tx, stream::Group},
 };
 
 const NO_KEY: CommandError = CommandError::text(
@@ -97,6 +97,7 @@ pub fn create<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         tx.emit(StreamChange::Set { last_id: none, added: 0, max_deleted: none }.of(key));
     }
     tx.emit(StreamChange::GroupSet { group, last_id, read }.of(key));
+    tx.notify(Class::Stream, "xgroup-create", key);
     Ok(Reply::OK)
 }
 
@@ -111,6 +112,7 @@ pub fn set_id<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
 
     tx.emit(StreamChange::GroupSet { group, last_id, read }.of(key));
+    tx.notify(Class::Stream, "xgroup-setid", key);
     Ok(Reply::OK)
 }
 
@@ -120,6 +122,7 @@ pub fn destroy<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let is_there = tx.stream(key)?.ok_or(NO_KEY)?.group(group).is_some();
     if is_there {
         tx.emit(StreamChange::GroupRemove { group }.of(key));
+        tx.notify(Class::Stream, "xgroup-destroy", key);
     }
     Ok(Reply::flag(is_there))
 }
@@ -131,6 +134,7 @@ pub fn create_consumer<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     if is_new {
         let seen_ms = tx.now_ms();
         tx.emit(StreamChange::ConsumerSet { group, consumer, seen_ms, active_ms: None }.of(key));
+        tx.notify(Class::Stream, "xgroup-createconsumer", key);
     }
     Ok(Reply::flag(is_new))
 }
@@ -142,12 +146,14 @@ pub fn delete_consumer<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         return Ok(Reply::Int(0));
     };
     tx.emit(StreamChange::ConsumerRemove { group, consumer }.of(key));
+    tx.notify(Class::Stream, "xgroup-delconsumer", key);
     Ok(Reply::count(pending))
 }
 
 /// `XACK key group id [id …]`
 pub fn xack<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (key, group) = (words[1], words[2]);
+    tx.tell_misses([key]);
     let Some(pending) = tx.stream(key)?.and_then(|stream| stream.group(group)).map(Group::pending) else {
         return Ok(Reply::Int(0));
     };

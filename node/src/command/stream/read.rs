@@ -15,7 +15,7 @@ use crate::{
         arguments::{integer, is},
     },
     keyspace::{
-        Awaited, Stream, Tx, Wish,
+        Awaited, Class, Stream, Tx, Wish,
         stream::{Group, Pending},
     },
 };
@@ -173,6 +173,8 @@ pub fn xread<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
     );
     let asked = Asked::read(tx, words, false)?;
+    // Redis looks each up to see what it is, and again to read it.
+    tx.tell_misses(asked.streams.iter().map(|(key, _)| *key));
     let (mut read, mut ids) = (Vec::new(), Vec::new());
     for (at, &(key, word)) in (asked.keys.end..).zip(&asked.streams) {
         let stream = tx.stream(key)?;
@@ -274,6 +276,7 @@ fn delivery<'w>(tx: &Tx, key: &'w [u8], group: &[u8], word: &[u8]) -> Result<Del
         "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by \
          specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set.",
     );
+    tx.tell_misses([key]);
     if tx.stream(key)?.and_then(|stream| stream.group(group)).is_none() {
         return Err(no_group(key, group));
     }
@@ -385,8 +388,12 @@ pub fn saw(tx: &mut Tx, key: &[u8], (group, consumer): (&[u8], &[u8]), got: bool
     let known =
         stream.and_then(|stream| stream.group(group)).and_then(|group: &Group| group.consumer(consumer));
     let active_ms = if got { Some(seen_ms) } else { known.and_then(|known| known.active_ms) };
+    let is_new = known.is_none();
     let is_told = known.is_some_and(|known| (known.seen_ms, known.active_ms) == (seen_ms, active_ms));
     if !is_told {
         tx.emit(StreamChange::ConsumerSet { group, consumer, seen_ms, active_ms }.of(key));
+    }
+    if is_new {
+        tx.notify(Class::Stream, "xgroup-createconsumer", key);
     }
 }

@@ -150,7 +150,7 @@ fn delex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         CommandError::text("ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE");
     let key = words[1];
     let (option, other) = match words[2..] {
-        [] => return Ok(Reply::flag(tx.remove(key))),
+        [] => return Ok(Reply::flag(tx.remove_telling("del", key))),
         [option, other] => (option, other),
         _ => return Err(CommandError::Arity(Cow::Borrowed("delex"))),
     };
@@ -161,13 +161,13 @@ fn delex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
     let met = Comparison::read(option, other).ok_or(NO_CONDITION)?.holds(held)?;
 
-    Ok(Reply::flag(met && tx.remove(key)))
+    Ok(Reply::flag(met && tx.remove_telling("del", key)))
 }
 
 /// `DELIFEQ key value`
 fn delifeq<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let met = tx.string(words[1])? == Some(words[2]);
-    Ok(Reply::flag(met && tx.remove(words[1])))
+    Ok(Reply::flag(met && tx.remove_telling("del", words[1])))
 }
 
 /// `DIGEST key`
@@ -195,7 +195,6 @@ fn msetex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     });
     if met {
         for &[key, value] in pairs {
-            let expires_at = expires_at.of(tx, key);
             put(tx, key, value, expires_at);
         }
     }

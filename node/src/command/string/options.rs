@@ -127,6 +127,11 @@ pub enum Deadline {
 }
 
 impl Deadline {
+    /// Whether it is set anew.
+    pub const fn is_new(self) -> bool {
+        matches!(self, Deadline::Is(Some(_)))
+    }
+
     /// The deadline of this key from now on.
     pub fn of(self, tx: &Tx, key: &[u8]) -> Option<u64> {
         match self {

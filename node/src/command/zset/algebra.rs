@@ -259,10 +259,11 @@ fn answer<'a>(tx: &'a Tx, words: &[&'a [u8]], operation: Operation, name: &str) 
 
 fn answer_stored<'a>(tx: &mut Tx, words: &[&'a [u8]], operation: Operation, name: &str) -> Outcome<'a> {
     let query = Query::parse(tx, operation, &words[2..], name, true)?;
+    tx.tell_misses(words[3..].iter().copied().take(query.inputs.len()));
     let result = query.result().into_iter();
     let pairs: Vec<(f64, Vec<u8>)> = result.map(|(score, member)| (score, member.into_owned())).collect();
 
-    store(tx, words[1], &pairs);
+    store(tx, words[1], &pairs, name);
     Ok(Reply::count(pairs.len()))
 }
 

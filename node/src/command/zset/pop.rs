@@ -10,7 +10,7 @@ use super::super::{
     arguments::{count_or, is, room_for},
     list::{Popping, popping},
 };
-use crate::keyspace::Tx;
+use crate::keyspace::{Class, Tx};
 
 /// An end of the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,9 @@ pub fn pop_some(
         tx.emit(Effect::Remove { key });
     } else {
         popped.iter().for_each(|(member, _)| tx.emit(Effect::SortedRemove { key, member }));
+    }
+    if count > 0 {
+        tx.notify_taken(Class::Sorted, if from == End::Least { "zpopmin" } else { "zpopmax" }, key);
     }
     Ok(popped.into_iter().map(|(member, score)| (Reply::bulk(member), Reply::Double(score))).collect())
 }

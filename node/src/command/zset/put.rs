@@ -6,7 +6,7 @@ use super::super::{
     CommandError, Outcome,
     arguments::{float, is},
 };
-use crate::keyspace::{SortedSet, Tx};
+use crate::keyspace::{Class, SortedSet, Tx};
 
 const NOT_A_NUMBER: CommandError = CommandError::text("ERR resulting score is not a number (NaN)");
 
@@ -89,6 +89,9 @@ pub fn add(tx: &mut Tx, key: &[u8], options: AddOptions, pairs: &[(f64, &[u8])])
             emit_put(tx, key, member, score);
         }
     }
+    if changed > 0 {
+        tx.notify(Class::Sorted, if options.increment { "zincr" } else { "zadd" }, key);
+    }
     Ok(match options {
         AddOptions { increment: true, .. } => latest.map_or(Reply::Null, Reply::Double),
         AddOptions { count_changed: true, .. } => Reply::count(changed),
@@ -131,6 +134,9 @@ pub fn zrem<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
             removed += 1;
             left -= 1;
         }
+    }
+    if removed > 0 {
+        tx.notify_taken(Class::Sorted, "zrem", key);
     }
     Ok(Reply::count(removed))
 }

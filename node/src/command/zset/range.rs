@@ -12,7 +12,7 @@ use super::{
     members_reply,
     put::emit_put,
 };
-use crate::keyspace::{Blob, Keyspace, SortedSet, Tx, Value};
+use crate::keyspace::{Blob, Class, Keyspace, SortedSet, Tx, Value};
 
 /// A bound of scores.
 #[derive(Clone, Copy, Debug)]
@@ -252,6 +252,7 @@ pub fn zrevrangebylex<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 pub fn zrangestore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let (destination, source) = (words[1], words[2]);
     let query = RangeQuery::parse(Form { by: None, reverse: None, stores: true }, &words[3..])?;
+    tx.tell_misses([source]);
     let pairs: Vec<(f64, Blob)> = match tx.sorted(source)? {
         None => Vec::new(),
         Some(sorted) => {
@@ -260,16 +261,17 @@ pub fn zrangestore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         }
     };
 
-    store(tx, destination, &pairs);
+    store(tx, destination, &pairs, "zrangestore");
     Ok(Reply::count(pairs.len()))
 }
 
-/// Makes `key` hold these members, in order, or nothing if there are none.
-pub fn store(tx: &mut Tx, key: &[u8], pairs: &[(f64, impl AsRef<[u8]>)]) {
-    tx.remove(key);
+/// Makes `key` hold these members, in order, or nothing if there are none. `event` tells of it.
+pub fn store(tx: &mut Tx, key: &[u8], pairs: &[(f64, impl AsRef<[u8]>)], event: &str) {
+    let was_there = tx.remove(key);
     for (score, member) in pairs {
         emit_put(tx, key, member.as_ref(), *score);
     }
+    tx.notify_stored(Class::Sorted, event, key, was_there);
 }
 
 // ---- how much that is ---------------------------------------------------------
@@ -323,20 +325,20 @@ fn count<'a>(tx: &'a Tx, words: &[&'a [u8]], by: By) -> Outcome<'a> {
 
 /// `ZREMRANGEBYRANK key start stop`
 pub fn zremrangebyrank<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    remove(tx, words, By::Rank)
+    remove(tx, words, By::Rank, "zremrangebyrank")
 }
 
 /// `ZREMRANGEBYSCORE key min max`
 pub fn zremrangebyscore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    remove(tx, words, By::Score)
+    remove(tx, words, By::Score, "zremrangebyscore")
 }
 
 /// `ZREMRANGEBYLEX key min max`
 pub fn zremrangebylex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
-    remove(tx, words, By::Name)
+    remove(tx, words, By::Name, "zremrangebylex")
 }
 
-fn remove<'a>(tx: &mut Tx, words: &[&'a [u8]], by: By) -> Outcome<'a> {
+fn remove<'a>(tx: &mut Tx, words: &[&'a [u8]], by: By, event: &str) -> Outcome<'a> {
     let key = words[1];
     let interval = Interval::parse(by, words[2], words[3])?;
     let Some(sorted) = tx.sorted(key)? else { return Ok(Reply::Int(0)) };
@@ -348,6 +350,9 @@ fn remove<'a>(tx: &mut Tx, words: &[&'a [u8]], by: By) -> Outcome<'a> {
         let members = sorted.range(positions.start, positions.end);
         let members: Vec<Blob> = members.map(|(member, _)| Blob::new(member)).collect();
         members.iter().for_each(|member| tx.emit(Effect::SortedRemove { key, member }));
+    }
+    if !positions.is_empty() {
+        tx.notify_taken(Class::Sorted, event, key);
     }
     Ok(Reply::count(positions.len()))
 }

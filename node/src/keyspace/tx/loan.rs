@@ -19,7 +19,7 @@
 use hashbrown::HashSet;
 use moonraft_router::slot_of;
 
-use super::{Limits, Store, dirty::Hashes, unit::Moment};
+use super::{Events, Limits, Store, dirty::Hashes, unit::Moment};
 use crate::keyspace::{Blob, Keyspace, Object, Seed, Value};
 
 /// A unit that changes more keys has them marked together.
@@ -33,6 +33,7 @@ pub struct Loan {
     moment: Moment,
     keeps_expired: bool,
     limits: Limits,
+    events: Events,
     random_seed: u64,
     values: Vec<(Blob, Option<Object>)>,
 }
@@ -59,7 +60,7 @@ impl Loan {
             keys.push((key, seen));
         }
         let mut store = Store::new(keyspace, self.random_seed);
-        (store.keeps_expired, store.limits) = (self.keeps_expired, self.limits);
+        (store.keeps_expired, store.limits, store.events) = (self.keeps_expired, self.limits, self.events);
         store.begin_unit(self.moment.now_us, self.moment.leading);
         store.show_time(self.moment.shown_us);
         Borrowed { number: self.number, store, keys, changed: None }
@@ -129,6 +130,7 @@ impl Store {
             moment: self.unit.moment,
             keeps_expired: self.keeps_expired,
             limits: self.limits,
+            events: self.events,
             random_seed: self.random_seed(),
             values: Vec::with_capacity(keys),
         }
@@ -213,10 +215,10 @@ impl Store {
         }
         self.batch.append(std::mem::take(&mut from.batch));
         let (unit, theirs) = (&mut self.unit, &mut from.unit);
-        unit.publications.append(&mut theirs.publications);
         unit.showed_time.set(unit.showed_time.get() || theirs.showed_time.get());
         unit.copied_bytes = unit.copied_bytes.saturating_add(theirs.copied_bytes);
         unit.found_expired.set(unit.found_expired.get() || theirs.found_expired.get());
+        unit.publications.get_mut().append(theirs.publications.get_mut());
         self.lookups.add(&from.lookups);
     }
 

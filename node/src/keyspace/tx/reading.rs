@@ -17,6 +17,8 @@ use crate::keyspace::{
 pub(super) struct Lookups {
     /// A command that only reads is executing.
     counting: Cell<bool>,
+    /// A key that is not there is told.
+    telling: Cell<bool>,
     /// Looking a key up does not count as using it: for this command, and for all of its client's.
     untouching: Cell<bool>,
     client_untouching: bool,
@@ -29,8 +31,9 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
-    /// Keys that are looked up count as used.
-    pub fn touch_all(&mut self) {
+    /// Keys that are looked up count as used, and nobody is told of those that are not there.
+    pub fn begin_unit(&mut self) {
+        self.telling.set(false);
         self.untouching.set(false);
         self.client_untouching = false;
     }
@@ -100,6 +103,9 @@ impl Store {
             let count = if object.is_some() { &self.lookups.hits } else { &self.lookups.misses };
             count.set(count.get() + 1);
         }
+        if object.is_none() && self.lookups.telling.get() {
+            self.tell_missed(key);
+        }
         object
     }
 
@@ -122,6 +128,11 @@ impl Store {
     /// of commands that only read do.
     pub fn count_lookups(&self, counting: bool) {
         self.lookups.counting.set(counting);
+    }
+
+    /// Whether keys that are looked up from now on, and are not there, are told to who listens.
+    pub fn tell_lookups(&self, telling: bool) {
+        self.lookups.telling.set(telling);
     }
 
     /// Whether keys that are looked up from now on count as used.

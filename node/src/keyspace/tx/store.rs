@@ -7,7 +7,7 @@ use hashbrown::HashSet;
 use moonraft_proto::entry::{BatchWriter, Head};
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::{Eviction, Tx, dirty::Dirty, evict::Pool, reading::Lookups, unit::OpenUnit};
+use super::{Events, Eviction, Tx, dirty::Dirty, evict::Pool, reading::Lookups, unit::OpenUnit};
 use crate::keyspace::{Blob, Keyspace, Undo, stream::NodeLimits};
 
 /// The batch that a turn produced, apart from its bytes.
@@ -62,6 +62,8 @@ pub struct Store {
     /// Expired keys stay, though no one sees them, until something writes them: `CLIENT PAUSE`.
     pub(super) keeps_expired: bool,
     pub(super) limits: Limits,
+    /// What is told of keys.
+    pub(super) events: Events,
     /// Keys whose values are lent, by the number of their loan: see [`super::loan`].
     pub(super) lent: BTreeMap<u64, HashSet<Blob>>,
     pub(super) eviction: Eviction,
@@ -82,6 +84,7 @@ impl Store {
             unit: OpenUnit::default(),
             keeps_expired: false,
             limits: Limits::default(),
+            events: Events::default(),
             lent: BTreeMap::new(),
             eviction: Eviction::default(),
             pool: Pool::default(),

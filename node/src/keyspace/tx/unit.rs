@@ -6,7 +6,18 @@ use bytes::Bytes;
 use moonraft_proto::entry::Mark;
 
 use super::Store;
-use crate::keyspace::Wish;
+use crate::keyspace::{Blob, Wish};
+
+/// Who hears a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// All subscribers of the cluster: `PUBLISH`.
+    Cluster,
+    /// Those at replicas of the shard: `SPUBLISH`.
+    Shard,
+    /// Those at the replica where it happened: an event of a key.
+    Replica,
+}
 
 /// A message that leaves when its unit commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +26,15 @@ pub struct Publication {
     pub channel: Bytes,
     /// The message.
     pub message: Bytes,
-    /// Published with `SPUBLISH`: heard by this shard's subscribers only.
-    pub sharded: bool,
+    /// Who hears it.
+    pub audience: Audience,
+}
+
+impl Publication {
+    /// Whether a client has published it: it is not told again, as what happens to a key would be.
+    pub fn is_of_client(&self) -> bool {
+        self.audience != Audience::Replica
+    }
 }
 
 /// What a finished unit did and saw.
@@ -64,7 +82,9 @@ pub(super) struct OpenUnit {
     pub depends_on: Cell<u64>,
     pub showed_time: Cell<bool>,
     pub found_expired: Cell<bool>,
-    pub publications: Vec<Publication>,
+    pub publications: RefCell<Vec<Publication>>,
+    /// Keys that the command has removed so far, if that matters to whether they are new later on: see [`super::events`].
+    pub displaced: Vec<Blob>,
     /// Bytes of effects that the open batch had before.
     bytes_before: usize,
     /// Bytes that were added to memory and stand in no effect.
@@ -85,7 +105,7 @@ impl Store {
     pub fn begin_unit(&mut self, now_us: u64, leading: bool) {
         let (mark, undo_count) = (self.batch.mark(), self.open.undos.len());
         self.keyspace.uses.set_time(now_us);
-        self.lookups.touch_all();
+        self.lookups.begin_unit();
         self.unit = OpenUnit {
             moment: Moment { now_us, shown_us: now_us, leading },
             is_open: true,
@@ -109,7 +129,7 @@ impl Store {
             depends_on: if wrote { self.sequence } else { self.unit.depends_on.get() },
             showed_time: self.unit.showed_time.get(),
             found_expired: self.unit.found_expired.get(),
-            publications: std::mem::take(&mut self.unit.publications),
+            publications: std::mem::take(self.unit.publications.get_mut()),
         }
     }
 
@@ -124,7 +144,7 @@ impl Store {
         Savepoint {
             mark: self.batch.mark(),
             undo_count: self.open.undos.len(),
-            publication_count: self.unit.publications.len(),
+            publication_count: self.unit.publications.borrow().len(),
             copied_bytes: self.unit.copied_bytes,
         }
     }
@@ -137,7 +157,7 @@ impl Store {
         }
         // A key that was changed stays marked: that costs a wait, no more.
         self.batch.rewind(savepoint.mark);
-        self.unit.publications.truncate(savepoint.publication_count);
+        self.unit.publications.get_mut().truncate(savepoint.publication_count);
         self.unit.copied_bytes = savepoint.copied_bytes;
     }
 

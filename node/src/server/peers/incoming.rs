@@ -19,7 +19,7 @@ use super::{outgoing::from_wire, transfer};
 use crate::{
     consensus::{Input, Recollection, ReplicaId},
     control::{Topology, birth::Memory},
-    keyspace::tx::Publication,
+    keyspace::tx::{Audience, Publication},
     replica::publications::is_heard_at,
     server::{
         clock, known_cluster::KnownCluster, mailbox::DriverMailbox, replicas::Replicas,
@@ -112,7 +112,7 @@ impl Incoming {
                 .map(|message| Publication {
                     channel: message.channel.clone(),
                     message: message.message.clone(),
-                    sharded: message.shard.is_some(),
+                    audience: if message.shard.is_some() { Audience::Shard } else { Audience::Cluster },
                 })
                 .collect();
             if !publications.is_empty() {

@@ -17,7 +17,7 @@ use crate::{
     consensus::{Input, NodeId, PeerMessage, ReplicaId, ShardId},
     control::Topology,
     keyspace::tx::Publication,
-    replica::publications::meant_for,
+    replica::publications::{for_others, meant_for},
     server::{
         clock,
         mailbox::DriverMailbox,
@@ -143,7 +143,7 @@ impl Outgoing {
         };
         for (&node, peer) in &self.peers {
             let of_shard = self.topology.nodes_of(shard).any(|entry| entry.id == node);
-            let heard = publications.iter().filter(|message| of_shard || !message.sharded);
+            let heard = for_others(publications).filter(|it| of_shard || meant_for(it, shard).is_none());
             let publications: Vec<_> = heard.map(wire).collect();
             if !publications.is_empty() {
                 let envelope = Envelope { publications, ..Envelope::default() };

@@ -30,7 +30,7 @@ use crate::{
     config::ClusterFile,
     consensus::{Input, PeerMessage, ReplicaId, Settings},
     control::{Directory, Topology},
-    keyspace::tx::Publication,
+    keyspace::tx::{Audience, Publication},
     replica::Message,
     replica::Progress,
     server::{
@@ -318,12 +318,19 @@ async fn published_messages_reach_the_shards_they_are_for_and_hints_the_view() {
     let (topology, listener) = pair().await;
     let mut ear = listen(&topology, 2, listener).await;
     let mouth = speak(outgoing(&topology, 1, SILENCE));
-    let publication = |text: &'static str, sharded| Publication {
+    let publication = |text: &'static str, audience| Publication {
         channel: Bytes::from("c"),
         message: Bytes::from(text),
-        sharded,
+        audience,
     };
-    mouth.outgoing.send_publications(1, &[publication("all", false), publication("one", true)]);
+    mouth.outgoing.send_publications(
+        1,
+        &[
+            publication("all", Audience::Cluster),
+            publication("one", Audience::Shard),
+            publication("none", Audience::Replica),
+        ],
+    );
     let mut texts = Vec::new();
     for inbox in &mut ear.shards {
         let mut messages = Vec::new();

@@ -114,6 +114,7 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
                 decay_minutes: settings.lfu_decay_minutes,
             },
         },
+        events: settings.events,
         outbox_bytes_max: unlimited(settings.output_normal.hard_bytes),
         outbox_listening_bytes_max: unlimited(settings.output_pubsub.hard_bytes),
         busy_ms: if settings.busy_after_ms == 0 { u64::MAX / 1_000_000 } else { settings.busy_after_ms },

@@ -6,6 +6,7 @@ mod blocked_streams;
 mod busy;
 mod deadlines;
 mod errands;
+mod events;
 mod eviction;
 mod field_deadlines;
 mod formats;

@@ -5,7 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use moonraft::{keyspace::tx::Publication, replica::publications::heard_at, shard::Event as ShardEvent};
+use moonraft::{
+    keyspace::tx::Publication,
+    replica::publications::{for_others, heard_at},
+    shard::Event as ShardEvent,
+};
 use moonraft_router::Network;
 use rand::RngExt;
 
@@ -48,7 +52,7 @@ impl World {
         for to in (0..self.nodes.len()).filter(|&to| to != node) {
             if !self.cut.contains(&(node, to)) && !self.draw(self.weather.drop) {
                 let delay = self.draw_delay();
-                let parcel = Parcel::Published(shard, publications.clone());
+                let parcel = Parcel::Published(shard, for_others(&publications).cloned().collect());
                 self.after(delay, Event::Deliver(to, Box::new(parcel)));
             }
         }
