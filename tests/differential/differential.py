@@ -22,6 +22,7 @@ from sequences import running as sequences
 from sweeps import (
     cases,
     drawn,
+    events,
     facts,
     libraries,
     number_forms,
@@ -50,6 +51,7 @@ SITUATIONS = {
     "monitor": monitor,
     "pause": pause,
     "blocking": blocking,
+    "events": events,
     "sequences": sequences,
     "payloads": payloads,
 }

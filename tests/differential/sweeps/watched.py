@@ -292,7 +292,8 @@ OWN = """
 """
 
 
-def _situations(text):
+def situations(text):
+    """Lines with their keys and their requests."""
     for line in text.strip().splitlines():
         keys, requests = line.split(" | ")
         yield line, keys.split(), [_words(request) for request in requests.split(" ; ")]
@@ -321,7 +322,7 @@ def cases():
     reset = [Step(words=words, connection="other", compare="nothing") for words in RESET]
     for by in ("other", "watcher"):
         texts = SITUATIONS if by == "other" else SITUATIONS + OWN.strip()
-        for line, keys, requests in _situations(texts):
+        for line, keys, requests in situations(texts):
             steps = [*reset, Step(words=("WATCH", *keys), connection="watcher")]
             steps += [_step(words, by) for words in requests]
             yield Case(f"{by}: {line}", steps + _exec("watcher"))
