@@ -10,7 +10,7 @@ use moonraft_router::{ReplicaPlace, ShardId, SlotMap};
 
 use super::{
     CommandError,
-    session::Session,
+    session::{Session, Tracking},
     slow_requests::SlowLog,
     statistics::{Details, Rates, Statistics},
 };
@@ -62,6 +62,19 @@ pub struct Waiters {
     pub keys: usize,
     /// Of the clients, those that do not wait for ever.
     pub with_timeout: usize,
+}
+
+/// What is known of clients that keep copies: `CLIENT TRACKING`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackingFigures {
+    /// Clients.
+    pub clients: usize,
+    /// Keys that one of them has read.
+    pub keys: usize,
+    /// Readers of these, all together.
+    pub readers: usize,
+    /// Beginnings of keys of which some hear.
+    pub prefixes: usize,
 }
 
 /// What came of `SCRIPT KILL` or `FUNCTION KILL`.
@@ -157,6 +170,10 @@ pub trait Client {
     fn unblock(&mut self, id: SessionId, with_error: bool) -> bool;
     /// The session hears of each request that is executed from now on, or does no longer.
     fn monitor(&mut self, listens: bool);
+    /// The session keeps copies in this way from now on; `None`: it keeps none.
+    fn track(&mut self, tracking: Option<Tracking>);
+    /// What is known of those who do.
+    fn tracking_figures(&self) -> TrackingFigures;
     /// Requests are left unread for a while, or are read again.
     fn pause(&mut self, pause: Option<Pause>);
     /// The pause that lasts, if any.

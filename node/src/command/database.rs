@@ -72,6 +72,7 @@ fn flush<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     for (first, last) in ranges {
         tx.emit(Effect::ClearSlots { first, last });
     }
+    tx.touch_all(); // as in Redis, whether or not there was anything
     Ok(Reply::OK)
 }
 

@@ -390,6 +390,7 @@ pub(super) fn shift(
 
     // Where nothing changes, a list of one would be gone for a moment, and its
     // deadline for good.
+    tx.touch(destination);
     tx.touch(source);
     if source != destination || taken != put {
         tx.emit(Effect::ListRemove { key: source, index: taken as u64, count: 1 });

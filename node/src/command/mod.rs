@@ -189,6 +189,8 @@ pub enum Flag {
     Untouching,
     /// A key that it looks for and that is not there is told to nobody: see [`crate::keyspace::tx`].
     Unheard,
+    /// What `CLIENT CACHING` has said is not about it, but about the request after it.
+    KeepsCaching,
     /// Keys that it looks at count as used, even if its client wants none to.
     Touching,
     /// Though about the session, it works with what the shard's log holds: routed as what reads data.

@@ -1,12 +1,17 @@
 //! The state of one client connection, as far as commands know of it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use hashbrown::HashMap;
 use moonraft_proto::Protocol;
 use moonraft_router::{Network, keys::KeyPositions};
 
 use super::{Command, Request, Slots};
-use crate::{keyspace::Blob, subscriptions::Listening};
+use crate::{
+    keyspace::Blob,
+    subscriptions::{Listening, SessionId},
+};
 
 /// What `CLIENT REPLY` asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +51,11 @@ impl Queued {
         let mut queued = Self::new(request);
         others.iter().for_each(|(at, word)| queued.words[*at] = word.clone());
         queued
+    }
+
+    /// Its row.
+    pub const fn command(&self) -> &'static Command {
+        self.command
     }
 
     /// One of its words.
@@ -99,6 +109,36 @@ pub struct WatchedKey {
     pub was_there: bool,
 }
 
+/// Of what a client keeps copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// Of all that it reads.
+    All,
+    /// Of what it says before that it will: `OPTIN`.
+    OptIn,
+    /// Of all but what it says before that it will not: `OPTOUT`.
+    OptOut,
+    /// Of keys that begin in some ways, read here or not: `BCAST`.
+    Broadcast,
+}
+
+/// `CLIENT TRACKING ON`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracking {
+    /// Of what it keeps copies.
+    pub copies: Copies,
+    /// It does not hear of what it changes itself: `NOLOOP`.
+    pub no_loop: bool,
+    /// Who hears it in its place, with that session's number.
+    pub redirect: Option<(SessionId, u64)>,
+    /// How keys begin of which it hears; for [`Copies::Broadcast`] only.
+    pub prefixes: BTreeSet<Bytes>,
+    /// `CLIENT CACHING` was about the next request.
+    pub caching: bool,
+    /// Who would have heard something in its place was gone.
+    pub is_broken: bool,
+}
+
 /// One client.
 pub struct Session {
     /// What `CLIENT ID` answers: unique in this process.
@@ -129,6 +169,8 @@ pub struct Session {
     pub no_touch: bool,
     /// `MONITOR`
     pub monitors: bool,
+    /// `CLIENT TRACKING`; `None` while it is off. Only the shard changes it: see [`super::Client::track`].
+    pub tracking: Option<Box<Tracking>>,
     /// `CLIENT REPLY`
     pub reply_mode: ReplyMode,
     /// The row of its last request.
@@ -169,6 +211,7 @@ impl Session {
             no_evict: false,
             no_touch: false,
             monitors: false,
+            tracking: None,
             reply_mode: ReplyMode::default(),
             last_command: None,
             queue: None,

@@ -89,7 +89,6 @@ pub const ROWS: &[Row] = &[
     kept("lazyfree-lazy-user-flush", YesNo, "no", FREE),
     kept("replica-lazy-flush", YesNo, "no", FREE).or("slave-lazy-flush"),
     kept("maxmemory-eviction-tenacity", Number(0, 100), "10", EVICTION),
-    kept("tracking-table-max-keys", LONG, "1000000", "Keys are not tracked yet."),
     kept("acllog-max-len", LONG, "128", "There are no users yet."),
     kept(
         "acl-pubsub-default",

@@ -213,6 +213,12 @@ const ROWS: &[Row] = &[
         "Minutes after which the counter of a key's uses is one less; 0 for never.",
     ),
     row(
+        "tracking-table-max-keys",
+        Anytime,
+        Kind::Number((0, i64::MAX as u64), |settings| &mut settings.tracked_keys_max),
+        "Keys of which a replica remembers who has read them, for CLIENT TRACKING: of others, their readers are told to forget them; 0 for no limit.",
+    ),
+    row(
         "notify-keyspace-events",
         Anytime,
         Kind::Events,

@@ -89,6 +89,8 @@ pub struct Settings {
     pub lfu_log_factor: u64,
     /// `lfu-decay-time`, in minutes; 0 for never
     pub lfu_decay_minutes: u64,
+    /// `tracking-table-max-keys`, a replica; 0 for no limit
+    pub tracked_keys_max: u64,
     /// `notify-keyspace-events`
     pub events: Events,
     /// `busy-reply-threshold`, in milliseconds; 0 for never
@@ -164,6 +166,7 @@ impl Default for Settings {
             eviction_samples: 5,
             lfu_log_factor: 10,
             lfu_decay_minutes: 1,
+            tracked_keys_max: 1_000_000,
             events: Events::default(),
             busy_after_ms: 5000,
             slow_us: 10_000,

@@ -178,6 +178,7 @@ impl Keyspace {
                 Undo::Owned { before }
             }
             Effect::ReleaseSlots { first, last } => {
+                self.watched.hear_all_changed(); // others change them from now on
                 let before = self.owned.clone();
                 (first..=last).for_each(|slot| self.owned.remove(slot));
                 Undo::Owned { before }
@@ -244,6 +245,7 @@ impl Keyspace {
         let mut watched = std::mem::take(&mut self.watched);
         watched.announce_where(|key| (first..=last).contains(&slot_of(key)) && self.get(key).is_some());
         self.watched = watched;
+        self.watched.hear_all_changed();
         let mut tables = Vec::new();
         for slot in first..=last {
             let table = &mut self.tables[usize::from(slot)];

@@ -135,6 +135,11 @@ impl Tx<'_> {
         there
     }
 
+    /// Lets those who keep copies take any key for changed.
+    pub fn touch_all(&mut self) {
+        self.store.keyspace.watched.hear_all_changed();
+    }
+
     /// Sends a message when this unit commits. Returns how many sessions of this
     /// replica will hear it.
     pub fn publish(&mut self, channel: &[u8], message: &[u8], sharded: bool) -> usize {
@@ -211,6 +216,7 @@ impl Tx<'_> {
         let last_change = self.keyspace.watched.last_change(key);
         self.emit(Effect::Remove { key });
         self.notify(Class::Expired, "expired", key);
+        self.store.keyspace.watched.last_was_by_nobody();
         if let Some(change) = last_change {
             self.store.keyspace.watched.take_back(key, change);
         }

@@ -1,5 +1,5 @@
-//! Keys that somebody outside of the data minds, and what he hears of them: clients that `WATCH` a key, and requests
-//! that are blocked until something comes to one.
+//! Keys that somebody outside of the data minds, and what he hears of them: clients that `WATCH` a key, requests
+//! that are blocked until something comes to one, and clients that keep copies of what they read.
 //!
 //! This is the one place where changes are heard: executed, applied as a follower, undone, or installed by a snapshot.
 //!
@@ -8,6 +8,8 @@
 //!   others nothing has changed.
 //! * Of a key that requests wait for it is news when something may have come to it, or when it may have gone. News are
 //!   taken once the unit that made them is over, oldest first: whoever takes them looks what the key holds by then.
+//! * While somebody keeps copies every change of any key is heard, also that an expired key is removed, in order, and between them
+//!   what was read. It is taken when the unit is over, and gone with what the unit takes back.
 
 use std::collections::VecDeque;
 
@@ -23,6 +25,25 @@ pub struct Watched {
     changes: u64,
     /// Keys that requests wait for and of which there is news, each once, oldest first.
     news: VecDeque<Blob>,
+    /// What those who keep copies are to hear of, oldest first; nothing while there are none.
+    heard: Vec<Heard>,
+    hears_all: bool,
+}
+
+/// What matters to who keeps copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A key was read for whom the unit is.
+    Read(Blob),
+    /// A key has changed.
+    Changed {
+        /// Which.
+        key: Blob,
+        /// It was no client: its time had come, or memory was short.
+        by_nobody: bool,
+    },
+    /// Any key may have.
+    AllChanged,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +130,13 @@ impl Watched {
         self.hear(key, true, false);
     }
 
+    /// The same of a change that those who keep copies hear of otherwise.
+    pub fn touch_unheard(&mut self, key: &[u8]) {
+        let hears_all = std::mem::take(&mut self.hears_all);
+        self.touch(key);
+        self.hears_all = hears_all;
+    }
+
     /// `key` has changed: something may have come to it, or it may be gone.
     pub fn announce(&mut self, key: &[u8]) {
         self.hear(key, true, true);
@@ -120,6 +148,9 @@ impl Watched {
     }
 
     fn hear(&mut self, key: &[u8], is_change: bool, is_news: bool) {
+        if is_change && self.hears_all {
+            self.hear_changed(key);
+        }
         if self.keys.is_empty() {
             return;
         }
@@ -133,6 +164,71 @@ impl Watched {
             }
         }
     }
+
+    // ---- who keeps copies ---------------------------------------------------------
+
+    /// Every change is heard from now on, or no more.
+    pub fn hear_all_changes(&mut self, hears_all: bool) {
+        self.hears_all = hears_all;
+        if !hears_all {
+            self.heard = Vec::new();
+        }
+    }
+
+    /// Whether every change is heard.
+    pub const fn hears_all_changes(&self) -> bool {
+        self.hears_all
+    }
+
+    /// What was heard behind the first so many.
+    pub fn take_heard(&mut self, after: usize) -> Vec<Heard> {
+        match after {
+            0 => std::mem::take(&mut self.heard),
+            _ => self.heard.split_off(after.min(self.heard.len())),
+        }
+    }
+
+    /// How much was heard.
+    pub const fn heard_len(&self) -> usize {
+        self.heard.len()
+    }
+
+    /// This was heard elsewhere.
+    pub fn hear_more(&mut self, mut heard: Vec<Heard>) {
+        if self.hears_all {
+            self.heard.append(&mut heard);
+        }
+    }
+
+    /// A key was read.
+    pub fn hear_read(&mut self, key: &[u8]) {
+        if self.hears_all {
+            self.heard.push(Heard::Read(Blob::new(key)));
+        }
+    }
+
+    fn hear_changed(&mut self, key: &[u8]) {
+        // One command often changes a key by many effects.
+        if !matches!(self.heard.last(), Some(Heard::Changed { key: last, .. }) if **last == *key) {
+            self.heard.push(Heard::Changed { key: Blob::new(key), by_nobody: false });
+        }
+    }
+
+    /// The last change was no client's.
+    pub fn last_was_by_nobody(&mut self) {
+        if let Some(Heard::Changed { by_nobody, .. }) = self.heard.last_mut() {
+            *by_nobody = true;
+        }
+    }
+
+    /// Any key may have changed, for those who keep copies.
+    pub fn hear_all_changed(&mut self) {
+        if self.hears_all && self.heard.last() != Some(&Heard::AllChanged) {
+            self.heard.push(Heard::AllChanged);
+        }
+    }
+
+    // ---- many keys ------------------------------------------------------------------
 
     /// Those keys have changed of which this is true, in any way.
     pub fn announce_where(&mut self, has_changed: impl Fn(&[u8]) -> bool) {

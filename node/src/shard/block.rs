@@ -93,7 +93,7 @@ impl Shard {
             self.tell_monitors(Source::Client(id), request.command, request.words);
         }
         let outcome = match self.is_large_call(request) {
-            true => self.call_from_block(request, started_ns)?,
+            true => self.call_from_block(id, request, started_ns)?,
             false => self.execute(id, request, Via::Block(home)),
         };
         let reply = match outcome {
@@ -109,7 +109,12 @@ impl Shard {
     }
 
     /// Executes a large request of the block elsewhere. `None`: the block is to end.
-    fn call_from_block(&mut self, request: &Request<'_>, started_ns: u64) -> Option<Outcome<'static>> {
+    fn call_from_block(
+        &mut self,
+        id: SessionId,
+        request: &Request<'_>,
+        started_ns: u64,
+    ) -> Option<Outcome<'static>> {
         let number = self.send_call(request);
         let surroundings = Rc::clone(&self.surroundings);
         let (outcome, ends) = await_call(&*surroundings, number, || self.is_block_to_end(started_ns));
@@ -117,7 +122,9 @@ impl Shard {
             self.recall_call(outcome);
             return None;
         }
-        Some(self.take_call(outcome, true))
+        let outcome = self.take_call(outcome, true);
+        self.note_copies(id, request);
+        Some(outcome)
     }
 }
 

@@ -9,8 +9,8 @@ use super::{Output, SessionId, Shard, Standing, admit::Reason, waits::Unblocked}
 use crate::{
     command::{
         Client, CommandError,
-        client::{Kill, Pause, ProcessFacts, ReplicaFacts, RunningFunction, Waiters},
-        session::{Session, WatchedKey},
+        client::{Kill, Pause, ProcessFacts, ReplicaFacts, RunningFunction, TrackingFigures, Waiters},
+        session::{Session, Tracking, WatchedKey},
         slow_requests::SlowLog,
         statistics::{Details, Rates, Statistics},
     },
@@ -87,6 +87,14 @@ impl Client for Turn<'_> {
 
     fn monitor(&mut self, listens: bool) {
         self.shard.monitor(self.id, listens);
+    }
+
+    fn track(&mut self, tracking: Option<Tracking>) {
+        self.shard.track(self.id, tracking);
+    }
+
+    fn tracking_figures(&self) -> TrackingFigures {
+        self.shard.trackers.figures()
     }
 
     fn pause(&mut self, pause: Option<Pause>) {

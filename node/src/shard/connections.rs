@@ -56,6 +56,7 @@ impl Core {
         self.forget_blocked(id);
         self.forget_survey(id);
         self.monitor(id, false);
+        self.track(id, None);
         let session = self.sessions.remove(id);
         self.waiting.leave(id);
         self.answer_call(id);

@@ -304,6 +304,7 @@ impl Core {
         }
         self.begin_unit();
         self.store_mut().take_back(&mut borrowed);
+        self.note_copies_of_sent(&sent, number);
         let unit = self.store_mut().end_unit();
         self.end_loan(number);
         self.surroundings.free(Box::new(borrowed));
@@ -315,6 +316,24 @@ impl Core {
         if self.store().batch_bytes() > self.settings.batch_bytes_max {
             self.end_turn();
         }
+    }
+
+    /// Notes what the client of an errand has read, if it keeps copies.
+    fn note_copies_of_sent(&mut self, sent: &Sent, number: u64) {
+        let Some(id) = self.session_of(sent.session) else { return };
+        self.store_mut().set_client(sent.session.1);
+        let Some(queue) = self.sessions[id].queue.as_ref().filter(|_| sent.is_block) else {
+            if self.keeps_copies(id, sent.command) {
+                let keys: Vec<Blob> = self.store().lent_to(number).cloned().collect();
+                keys.iter().for_each(|key| self.store_mut().note_read(key));
+            }
+            return;
+        };
+        let kept = queue.requests.iter().filter(|queued| self.keeps_copies(id, queued.command()));
+        let words: Vec<_> = kept.map(|queued| (queued.words(), queued)).collect();
+        let keys = words.iter().flat_map(|(words, queued)| queued.request(words).keys().collect::<Vec<_>>());
+        let keys: Vec<Blob> = keys.map(Blob::new).collect();
+        keys.iter().for_each(|key| self.store_mut().note_read(key));
     }
 
     /// A request has found nothing elsewhere, and would wait, which it does here.
@@ -356,6 +375,7 @@ impl Core {
                 self.reads.push(ReadReply { start, end, instead: Instead::Redirect(slot) });
             }
             self.confirm_reads(id);
+            self.end_caching(id, Some(command));
             self.sessions[id].is_answered = true;
             self.outputs.push(Output::Flush(id));
             self.wake_one(id);

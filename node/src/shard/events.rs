@@ -81,6 +81,7 @@ impl Core {
                 stamp_ms,
                 waiting: std::mem::take(&mut self.open_waiting),
                 publications: std::mem::take(&mut self.open_publications),
+                forgets: std::mem::take(&mut self.open_forgets),
             });
             self.outputs.push(Output::Propose { term, sequence, data });
             self.begin_snapshot();
@@ -137,12 +138,14 @@ impl Core {
         let open = self.abandon_open_batch(term);
         if self.settings.fault == Some(PlantedFault::UndoSkipped) {
             self.speculation.take_undos();
-            return self.undo_in_steps(vec![open]);
+            self.undo_in_steps(vec![open]);
+            return self.forget_copies();
         }
         self.speculation.mark_undo();
         let mut batches = self.speculation.take_undos();
         batches.push(open);
         self.undo_in_steps(batches);
+        self.forget_copies();
     }
 
     /// The open batch was never proposed: its requests had no effect. Returns what takes it back.
@@ -150,6 +153,7 @@ impl Core {
         let sequence = self.store().open_sequence();
         let undos = self.store_mut().abandon();
         self.open_publications.clear();
+        self.open_forgets.clear();
         self.stamp_wanted = false;
         self.round_wanted = false;
         let waiting = std::mem::take(&mut self.open_waiting);
@@ -162,6 +166,7 @@ impl Core {
             stamp_ms: 0,
             waiting,
             publications: Vec::new(),
+            forgets: Vec::new(),
         });
         undos
     }
@@ -288,6 +293,7 @@ impl Core {
         let from = self.applying.take().unwrap_or_default();
         self.note_time_of(batch);
         batch.effects_from(&from).skip(usize::from(dropped)).for_each(|effect| self.apply_one(entry, effect));
+        self.tell_applied();
         self.wake(&Reason::Applying);
     }
 
@@ -318,6 +324,7 @@ impl Core {
         self.note_time_of(&batch);
         let mut effects = batch.effects_from(&from);
         effects.by_ref().take(most).for_each(|effect| self.apply_one(entry, effect));
+        self.tell_applied();
         self.applying = Some(batch.place(&effects));
         effects.next().is_none()
     }
@@ -346,6 +353,7 @@ impl Core {
             bytes => self.discard_evicted(own.open.undos, bytes),
         }
         self.publish(own.publications);
+        self.tell_trackers(own.forgets);
         for session in own.waiting {
             self.release(session);
         }

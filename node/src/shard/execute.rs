@@ -144,7 +144,11 @@ impl Shard {
     /// As the command's: nothing of it is left.
     pub(super) fn execute(&mut self, id: SessionId, request: &Request<'_>, via: Via<'_>) -> Outcome<'static> {
         let outcome = match request.command.run {
-            Run::Read(_) | Run::Write(_) => return self.execute_on_data(request, via),
+            Run::Read(_) | Run::Write(_) => {
+                let outcome = self.execute_on_data(request, via);
+                self.note_copies(id, request);
+                return outcome;
+            }
             Run::Session(_) => {
                 let may_block = matches!(via, Via::Client);
                 request.execute_for(&mut Turn { shard: self, id, may_block })
@@ -173,7 +177,8 @@ impl Core {
             call: self.begin_call_at(command, !command.has(Flag::Fast), || boot_ns),
         };
         self.begin_unit_at(boot_ns);
-        let untouching = self.sessions[id].no_touch;
+        let (untouching, number) = (self.sessions[id].no_touch, self.sessions[id].number);
+        self.store_mut().set_client(number);
         self.store_mut().set_client_untouching(untouching);
         self.unit_reply = Weight::default();
         if let Run::Eval(_) = command.run {
@@ -208,13 +213,14 @@ impl Core {
         let (wrote, published) = (unit.wrote, unit.publications.iter().any(Publication::is_of_client));
         // The shard's time is data too: a later leader may have shown a later one.
         let needs_leader = running.needs_leader || (unit.showed_time && self.is_serving());
+        // What it is to forget comes behind its reply, and is no part of it.
+        let end = self.sessions.get(id).map_or(0, |session| session.outbox.end());
         let batch = self.settle_unit(unit);
         if self.sessions.contains(id) {
             let start = running.start;
             if let Some(batch) = batch {
                 self.hold(id, start, batch, slot);
             }
-            let end = self.sessions[id].outbox.end();
             if needs_leader && !wrote && end > start {
                 let instead = if published { Instead::Close } else { Instead::Redirect(slot) };
                 self.reads.push(ReadReply { start, end, instead });
@@ -226,7 +232,9 @@ impl Core {
     /// elsewhere, it is not answered, and is no call yet.
     pub(super) fn run_on_data(&mut self, id: SessionId, request: &Request<'_>) -> After {
         let running = self.begin_run(id, request);
-        match self.answer_from_data(id, request) {
+        let ran = self.answer_from_data(id, request);
+        self.note_copies(id, request);
+        match ran {
             Ran::Answered { failed } => {
                 self.end_run(id, request, &running, failed);
                 After::Answered

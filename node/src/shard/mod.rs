@@ -60,6 +60,7 @@ pub mod speculation;
 pub mod state;
 pub mod surroundings;
 mod survey;
+mod tracking;
 mod undoing;
 mod units;
 mod waiting;
@@ -94,6 +95,7 @@ use self::{
     snapshot::{Installing, Snapshots},
     speculation::Speculation,
     survey::Surveys,
+    tracking::{Forget, Trackers},
     undoing::Undoing,
     waiting::{Timers, WaitingRoom},
     waits::Waits,
@@ -184,6 +186,10 @@ pub struct Core {
     unit_reply: Weight,
     /// Messages that leave with the open batch.
     open_publications: Vec<Publication>,
+    /// What clients are to forget when the open batch commits.
+    open_forgets: Vec<Forget>,
+    /// Clients that keep copies.
+    trackers: Trackers,
     /// A batch is sealed though it has no effects: its stamp is wanted.
     stamp_wanted: bool,
     /// Reads of this turn wait for the round to come.
@@ -277,6 +283,8 @@ impl Shard {
             open_waiting: Vec::new(),
             unit_reply: Weight::default(),
             open_publications: Vec::new(),
+            open_forgets: Vec::new(),
+            trackers: Trackers::default(),
             stamp_wanted: false,
             round_wanted: false,
             reads: Vec::new(),

@@ -130,6 +130,7 @@ impl Shard {
             }
             Err(error) => {
                 self.refuse(id, &error);
+                self.end_caching(id, None);
                 return self.done(id);
             }
         };
@@ -145,6 +146,7 @@ impl Shard {
             }
             Err(error) => self.reject(id, request.command, &error),
         }
+        self.end_caching(id, Some(request.command));
         self.done(id)
     }
 

@@ -322,7 +322,9 @@ impl ScriptHost {
             self.shard.recall_call(outcome);
             return Err(ENDED);
         }
-        self.shard.take_call(outcome, false)
+        let outcome = self.shard.take_call(outcome, false);
+        self.shard.note_copies(self.id, request);
+        outcome
     }
 }
 

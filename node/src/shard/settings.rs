@@ -47,6 +47,8 @@ pub struct ShardSettings {
     pub memory_bytes_max: u64,
     /// What goes then; `maxmemory-policy`, `maxmemory-samples`, `lfu-log-factor`, `lfu-decay-time`.
     pub eviction: Eviction,
+    /// Keys of which it is remembered who has read them; `tracking-table-max-keys`.
+    pub tracked_keys_max: usize,
     /// What is told of keys; `notify-keyspace-events`.
     pub events: Events,
     /// Bytes of a snapshot that wait to be written before its walk pauses and writers wait: see
@@ -108,6 +110,7 @@ impl Default for ShardSettings {
             limits: Limits::default(),
             memory_bytes_max: u64::MAX,
             eviction: Eviction::default(),
+            tracked_keys_max: 1_000_000,
             events: Events::default(),
             // A quarter of a second at the speed of a slow disk.
             snapshot_pending_bytes_max: 16 << 20,

@@ -248,6 +248,7 @@ impl Core {
         // Until the first chunk tells, redirects go by the slots that were owned.
         let empty = Keyspace::owning(self.keyspace().owned().clone());
         let old = self.store_mut().replace_keyspace(empty);
+        self.forget_copies();
         self.outputs.push(Output::Discard(Box::new(old)));
         self.installing = Some(Installing { index, term, stamp_ms: 0, is_empty: true });
     }
@@ -273,6 +274,7 @@ impl Core {
     pub fn end_install(&mut self) {
         let installing = self.installing.take().expect("an installation has begun");
         self.store_mut().keyspace_mut().watched.announce_all();
+        self.forget_copies();
         self.clock.committed(installing.term, installing.stamp_ms, self.surroundings.boot_ns());
         self.note_born(installing.stamp_ms);
         self.note_format(self.agreed_format());

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::{
     SessionId,
     outbox::{BatchId, Fate},
+    tracking::Forget,
 };
 use crate::{
     keyspace::tx::{OpenBatch, Publication},
@@ -35,6 +36,8 @@ pub struct InFlight {
     pub waiting: Vec<SessionId>,
     /// Messages that leave when it commits.
     pub publications: Vec<Publication>,
+    /// What clients are to forget when it commits.
+    pub forgets: Vec<Forget>,
 }
 
 /// Batches in flight, and the fate of those before.
@@ -164,6 +167,7 @@ mod tests {
             stamp_ms: 0,
             waiting: vec![],
             publications: vec![],
+            forgets: vec![],
         }
     }
 

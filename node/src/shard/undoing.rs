@@ -78,6 +78,8 @@ impl Core {
                 }
             }
         }
+        // Who keeps copies was told to forget all of them.
+        drop(self.store_mut().keyspace_mut().watched.take_heard(0));
     }
 
     /// The state is replaced: nothing needs to be taken back.

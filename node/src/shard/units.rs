@@ -86,10 +86,15 @@ impl Core {
     // ---- what waits -----------------------------------------------------------
 
     /// Settles what a unit's reply waits for. `None`: for nothing.
-    pub(super) fn settle_unit(&mut self, unit: Unit) -> Option<BatchId> {
+    pub(super) fn settle_unit(&mut self, mut unit: Unit) -> Option<BatchId> {
+        let forgets = match unit.heard.is_empty() {
+            true => Vec::new(),
+            false => self.resolve_heard(std::mem::take(&mut unit.heard), unit.client),
+        };
         // A leader that does not serve yet has no batch that could cover anything.
         let Standing::Leading { term, serving: true } = self.standing else {
             self.publish(unit.publications);
+            self.tell_trackers(forgets);
             return None;
         };
         let mut sequence = unit.depends_on;
@@ -106,6 +111,7 @@ impl Core {
         }
         if sequence == 0 {
             self.publish(unit.publications);
+            self.tell_trackers(forgets);
             return None;
         }
         let batch = BatchId { term, sequence };
@@ -114,11 +120,18 @@ impl Core {
         self.stamp_wanted |= sequence == self.store().open_sequence();
         if self.settings.fault == Some(PlantedFault::MessageBeforeCommit) {
             self.publish(unit.publications);
+            self.tell_trackers(forgets);
             return Some(batch);
         }
         match self.speculation.get_mut(batch) {
-            Some(in_flight) => in_flight.publications.extend(unit.publications),
-            None => self.open_publications.extend(unit.publications),
+            Some(in_flight) => {
+                in_flight.publications.extend(unit.publications);
+                in_flight.forgets.extend(forgets);
+            }
+            None => {
+                self.open_publications.extend(unit.publications);
+                self.open_forgets.extend(forgets);
+            }
         }
         Some(batch)
     }

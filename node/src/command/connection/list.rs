@@ -5,7 +5,7 @@ use moonraft_proto::{Protocol, Reply};
 use super::super::{
     Client, CommandError, Outcome,
     arguments::{is, parse_integer},
-    session::Session,
+    session::{Copies, Session},
 };
 use crate::subscriptions::SessionId;
 
@@ -117,7 +117,7 @@ fn line(id: SessionId, session: &Session, now_us: u64, beside: Beside) -> String
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub={} ssub={} multi={} \
          qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs=0 rbp=0 obl=0 oll=0 omem={} tot-mem={} events=r cmd={} \
-         user=default redir=-1 resp={} lib-name={} lib-ver={}",
+         user=default redir={} resp={} lib-name={} lib-ver={}",
         session.number,
         session.peer_address,
         session.local_address,
@@ -138,6 +138,7 @@ fn line(id: SessionId, session: &Session, now_us: u64, beside: Beside) -> String
         unread,
         query_bytes + query_room + executing + unread + queued_bytes + size_of::<Session>(),
         command,
+        super::tracking::redirect_of(session),
         if session.protocol == Protocol::Resp3 { 3 } else { 2 },
         session.library_name,
         session.library_version,
@@ -145,11 +146,15 @@ fn line(id: SessionId, session: &Session, now_us: u64, beside: Beside) -> String
 }
 
 fn flags(session: &Session, is_blocked: bool) -> String {
+    let tracking = session.tracking.as_deref();
     let all = [
         ('O', session.monitors),
         ('P', session.listening.count() > 0),
         ('x', session.queue.is_some()),
         ('b', is_blocked),
+        ('t', tracking.is_some()),
+        ('R', tracking.is_some_and(|tracking| tracking.is_broken)),
+        ('B', tracking.is_some_and(|tracking| tracking.copies == Copies::Broadcast)),
         ('c', session.closing),
         ('r', session.read_only),
         ('e', session.no_evict),

@@ -2,10 +2,9 @@
 //!
 //! There is one user, `default`, who needs no password: `AUTH` answers as Redis
 //! does while none is set.
-//!
-//! `CLIENT TRACKING` can be switched off only: no invalidation is ever sent.
 
 mod list;
+mod tracking;
 
 use moonraft_proto::{Protocol, Reply};
 use moonraft_router::Keys;
@@ -33,10 +32,12 @@ const HANDSHAKE: Command =
     Command { flags: &[Flag::NoScript, Flag::Stale, Flag::Fast, Flag::NoAuth, Flag::AllowBusy], ..ROW };
 
 /// A row of `CLIENT`.
-const CLIENT: Command = Command { parent: Some("client"), flags: &[Flag::NoScript, Flag::Stale], ..ROW };
+const CLIENT: Command =
+    Command { parent: Some("client"), flags: &[Flag::NoScript, Flag::Stale, Flag::KeepsCaching], ..ROW };
 
 /// A row of `CLIENT` for operators.
-const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::NoScript, Flag::Stale], ..CLIENT };
+const ADMIN: Command =
+    Command { flags: &[Flag::Admin, Flag::NoScript, Flag::Stale, Flag::KeepsCaching], ..CLIENT };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
@@ -114,18 +115,13 @@ pub const COMMANDS: &[Command] = &[
         ..ROW
     },
     Command { name: "client", arity: Arity::AtLeast(2), keys: Keys::None, flags: &[], ..ROW },
-    Command { name: "caching", arity: Arity::Exactly(3), run: Run::Session(caching), ..CLIENT },
+    Command { name: "caching", arity: Arity::Exactly(3), run: Run::Session(tracking::caching), ..CLIENT },
     Command { name: "getname", arity: Arity::Exactly(2), run: Run::Session(getname), ..CLIENT },
-    Command {
-        name: "getredir",
-        arity: Arity::Exactly(2),
-        run: Run::Session(|_, _| Ok(Reply::Int(-1))),
-        ..CLIENT
-    },
+    Command { name: "getredir", arity: Arity::Exactly(2), run: Run::Session(tracking::getredir), ..CLIENT },
     Command {
         name: "help",
         arity: Arity::Exactly(2),
-        flags: &[Flag::Stale],
+        flags: &[Flag::Stale, Flag::KeepsCaching],
         run: Run::Session(client_help),
         ..CLIENT
     },
@@ -152,14 +148,19 @@ pub const COMMANDS: &[Command] = &[
         name: "reply",
         arity: Arity::Exactly(3),
         // One reply fewer inside that of `EXEC` would leave its client waiting: refused, as Valkey 9 does.
-        flags: &[Flag::NoScript, Flag::Stale, Flag::NoMulti],
+        flags: &[Flag::NoScript, Flag::Stale, Flag::NoMulti, Flag::KeepsCaching],
         run: Run::Session(reply),
         ..CLIENT
     },
     Command { name: "setinfo", arity: Arity::Exactly(4), run: Run::Session(setinfo), ..CLIENT },
     Command { name: "setname", arity: Arity::Exactly(3), run: Run::Session(setname), ..CLIENT },
-    Command { name: "tracking", arity: Arity::AtLeast(3), run: Run::Session(tracking), ..CLIENT },
-    Command { name: "trackinginfo", arity: Arity::Exactly(2), run: Run::Session(trackinginfo), ..CLIENT },
+    Command { name: "tracking", arity: Arity::AtLeast(3), run: Run::Session(tracking::tracking), ..CLIENT },
+    Command {
+        name: "trackinginfo",
+        arity: Arity::Exactly(2),
+        run: Run::Session(tracking::trackinginfo),
+        ..CLIENT
+    },
     Command { name: "unblock", arity: Arity::AtLeast(3), run: Run::Session(unblock), ..ADMIN },
     Command { name: "unpause", arity: Arity::Exactly(2), run: Run::Session(unpause), ..ADMIN },
 ];
@@ -279,6 +280,7 @@ fn select<'a>(_: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 fn reset(client: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
     client.unwatch();
     client.monitor(false);
+    client.track(None);
     subscribe::end_all(client);
     let session = client.session_mut();
     session.queue = None;
@@ -324,13 +326,6 @@ fn switch(word: &[u8]) -> Result<bool, CommandError> {
         () if is(word, "off") => Ok(false),
         () => Err(CommandError::Syntax),
     }
-}
-
-/// `CLIENT CACHING YES | NO`
-fn caching(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    Err(CommandError::text(
-        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
-    ))
 }
 
 /// `CLIENT GETNAME`
@@ -430,24 +425,6 @@ fn setinfo(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
 fn setname(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     client.session_mut().name = client_name(words[2])?;
     Ok(Reply::OK)
-}
-
-/// `CLIENT TRACKING ON | OFF …`
-fn tracking(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
-    match switch(words[2])? {
-        true => Err(CommandError::text("ERR client tracking is not supported")),
-        false if words.len() > 3 => Err(CommandError::Syntax),
-        false => Ok(Reply::OK),
-    }
-}
-
-/// `CLIENT TRACKINGINFO`
-fn trackinginfo(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    Ok(Reply::Map(vec![
-        (Reply::text("flags"), Reply::Set(vec![Reply::text("off")])),
-        (Reply::text("redirect"), Reply::Int(-1)),
-        (Reply::text("prefixes"), Reply::Array(vec![])),
-    ]))
 }
 
 /// `CLIENT UNBLOCK client-id [TIMEOUT | ERROR]`

@@ -150,7 +150,7 @@ fn clients(lines: &mut Lines, client: &dyn Client) {
         ("client_recent_max_input_buffer", &0),
         ("client_recent_max_output_buffer", &unread),
         ("blocked_clients", &client.waiting_count()),
-        ("tracking_clients", &0),
+        ("tracking_clients", &client.tracking_figures().clients),
         ("pubsub_clients", &subscribed),
         ("clients_in_timeout_table", &client.waiters().with_timeout),
         ("total_blocking_keys", &client.waiters().keys),
@@ -262,7 +262,7 @@ fn persistence(lines: &mut Lines, client: &dyn Client) {
 }
 
 fn stats(lines: &mut Lines, client: &dyn Client) {
-    let counted = client.statistics();
+    let (counted, tracked) = (client.statistics(), client.tracking_figures());
     let rates = client.rates();
     let (hits, misses) = client.store().lookups();
     let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
@@ -306,9 +306,9 @@ fn stats(lines: &mut Lines, client: &dyn Client) {
         ("active_defrag_key_misses", &0),
         ("total_active_defrag_time", &0),
         ("current_active_defrag_time", &0),
-        ("tracking_total_keys", &0),
-        ("tracking_total_items", &0),
-        ("tracking_total_prefixes", &0),
+        ("tracking_total_keys", &tracked.keys),
+        ("tracking_total_items", &tracked.readers),
+        ("tracking_total_prefixes", &tracked.prefixes),
         ("unexpected_error_replies", &0),
         ("total_error_replies", &counted.errors),
         ("dump_payload_sanitizations", &0),

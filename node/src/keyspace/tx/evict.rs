@@ -180,6 +180,7 @@ impl Tx<'_> {
     fn remove_evicted(&mut self, key: &[u8]) {
         let bytes = self.keyspace.get(key).map_or(0, |object| object.heap_bytes(SAMPLES)) + entry_bytes(key);
         self.emit(Effect::Remove { key });
+        self.store.keyspace.watched.last_was_by_nobody();
         self.notify(Class::Evicted, "evicted", key);
         self.store.open.evicted_bytes += bytes;
         self.lookups.evicted.set(self.lookups.evicted.get() + 1);

@@ -35,6 +35,7 @@ pub struct Loan {
     limits: Limits,
     events: Events,
     random_seed: u64,
+    hears_all: bool,
     values: Vec<(Blob, Option<Object>)>,
 }
 
@@ -52,6 +53,7 @@ impl Loan {
     /// Where it came to.
     pub fn open(self) -> Borrowed {
         let mut keyspace = Keyspace { seed: self.seed, format: self.format, ..Keyspace::default() };
+        keyspace.watched.hear_all_changes(self.hears_all);
         let mut keys = Vec::with_capacity(self.values.len());
         for (key, object) in self.values {
             keyspace.replace(&key, object);
@@ -132,6 +134,7 @@ impl Store {
             limits: self.limits,
             events: self.events,
             random_seed: self.random_seed(),
+            hears_all: self.keyspace.watched.hears_all_changes(),
             values: Vec::with_capacity(keys),
         }
     }
@@ -153,6 +156,11 @@ impl Store {
     /// Whether what this key holds, or does not, is lent.
     pub fn is_lent(&self, key: &[u8]) -> bool {
         self.lent.values().any(|lent| lent.contains(key))
+    }
+
+    /// The keys that are lent to this loan.
+    pub fn lent_to(&self, number: u64) -> impl Iterator<Item = &Blob> {
+        self.lent.get(&number).into_iter().flatten()
     }
 
     /// Whether it is lent to this loan.
@@ -179,7 +187,7 @@ impl Store {
             let object = from.replace(&key, None);
             self.keyspace.replace(&key, object);
             if has_changed {
-                self.keyspace.watched.touch(&key);
+                self.keyspace.watched.touch_unheard(&key);
             }
         }
     }
@@ -195,8 +203,9 @@ impl Store {
         }
         self.take_some_back(borrowed, usize::MAX);
         let Borrowed { store: from, changed, .. } = borrowed;
+        self.keyspace.watched.hear_more(from.keyspace.watched.take_heard(0));
         while let Some(key) = from.keyspace.watched.take_news() {
-            self.keyspace.watched.announce(&key);
+            self.keyspace.watched.tell(&key);
         }
         self.keyspace.changes += from.keyspace.changes;
         for hash in from.open.changed.drain(..) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use moonraft_proto::entry::Mark;
 
 use super::Store;
-use crate::keyspace::{Blob, Wish};
+use crate::keyspace::{Blob, Wish, watch::Heard};
 
 /// Who hears a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,10 @@ pub struct Unit {
     pub found_expired: bool,
     /// Messages to send when it commits.
     pub publications: Vec<Publication>,
+    /// What it read and changed, if somebody keeps copies, in this order.
+    pub heard: Vec<Heard>,
+    /// The number of the session for which it was executed; `None`: for nobody.
+    pub client: Option<u64>,
 }
 
 /// A point in a unit to go back to.
@@ -58,6 +62,7 @@ pub struct Savepoint {
     mark: Mark,
     undo_count: usize,
     publication_count: usize,
+    heard_count: usize,
     copied_bytes: usize,
 }
 
@@ -76,6 +81,7 @@ pub(super) struct Moment {
 #[derive(Default)]
 pub(super) struct OpenUnit {
     pub moment: Moment,
+    client: Option<u64>,
     is_open: bool,
     /// Where it begins.
     begin: Savepoint,
@@ -115,6 +121,16 @@ impl Store {
         };
     }
 
+    /// The unit is executed for this session, by its number.
+    pub const fn set_client(&mut self, number: u64) {
+        self.unit.client = Some(number);
+    }
+
+    /// Its client has read a key, and may keep a copy.
+    pub fn note_read(&mut self, key: &[u8]) {
+        self.keyspace.watched.hear_read(key);
+    }
+
     /// The unit shows another time than that by which keys expire.
     pub const fn show_time(&mut self, shown_us: u64) {
         self.unit.moment.shown_us = shown_us;
@@ -130,6 +146,8 @@ impl Store {
             showed_time: self.unit.showed_time.get(),
             found_expired: self.unit.found_expired.get(),
             publications: std::mem::take(self.unit.publications.get_mut()),
+            heard: self.keyspace.watched.take_heard(0),
+            client: self.unit.client,
         }
     }
 
@@ -145,6 +163,7 @@ impl Store {
             mark: self.batch.mark(),
             undo_count: self.open.undos.len(),
             publication_count: self.unit.publications.borrow().len(),
+            heard_count: self.keyspace.watched.heard_len(),
             copied_bytes: self.unit.copied_bytes,
         }
     }
@@ -157,6 +176,7 @@ impl Store {
         }
         // A key that was changed stays marked: that costs a wait, no more.
         self.batch.rewind(savepoint.mark);
+        drop(self.keyspace.watched.take_heard(savepoint.heard_count));
         self.unit.publications.get_mut().truncate(savepoint.publication_count);
         self.unit.copied_bytes = savepoint.copied_bytes;
     }

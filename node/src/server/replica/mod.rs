@@ -114,6 +114,7 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
                 decay_minutes: settings.lfu_decay_minutes,
             },
         },
+        tracked_keys_max: unlimited(settings.tracked_keys_max),
         events: settings.events,
         outbox_bytes_max: unlimited(settings.output_normal.hard_bytes),
         outbox_listening_bytes_max: unlimited(settings.output_pubsub.hard_bytes),

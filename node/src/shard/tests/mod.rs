@@ -24,6 +24,7 @@ mod scripts;
 mod slots;
 mod survey;
 mod tools;
+mod tracking;
 mod undoing;
 mod waiting;
 
