@@ -27,6 +27,7 @@ from sweeps import (
     libraries,
     number_forms,
     script_ends,
+    tracking,
     watched,
     wrong_requests,
 )
@@ -52,6 +53,7 @@ SITUATIONS = {
     "pause": pause,
     "blocking": blocking,
     "events": events,
+    "tracking": tracking,
     "sequences": sequences,
     "payloads": payloads,
 }
