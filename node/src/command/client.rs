@@ -10,6 +10,7 @@ use moonraft_router::{ReplicaPlace, ShardId, SlotMap};
 
 use super::{
     CommandError,
+    latency::Latency,
     session::{Session, Tracking},
     slow_requests::SlowLog,
     statistics::{Details, Rates, Statistics},
@@ -260,6 +261,10 @@ pub trait Client {
     fn rates(&self) -> Rates;
     /// All counters begin anew.
     fn reset_statistics(&mut self);
+    /// What took long, by kind of event.
+    fn latency(&self) -> &Latency;
+    /// The same, to be changed.
+    fn latency_mut(&mut self) -> &mut Latency;
     /// Requests that took long.
     fn slow_log(&mut self) -> &mut SlowLog;
 

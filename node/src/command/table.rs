@@ -32,6 +32,7 @@ const FAMILIES: &[&[Command]] = &[
     super::scripting::COMMANDS,
     super::server::COMMANDS,
     super::set::COMMANDS,
+    super::latency::COMMANDS,
     super::slow_log::COMMANDS,
     super::sort::COMMANDS,
     super::stream::COMMANDS,

@@ -90,12 +90,6 @@ pub const ROWS: &[Row] = &[
     only("activedefrag", YesNo, "no", "Active defragmentation cannot be enabled: the allocator sees to it."),
     only("requirepass", Text, "", "There are no passwords yet."),
     only("protected-mode", YesNo, "no", "The node listens where the cluster file says."),
-    only(
-        "latency-monitor-threshold",
-        Number(0, i64::MAX),
-        "0",
-        "No events are recorded; LATENCY HISTOGRAM tells of commands.",
-    ),
     only("latency-tracking", YesNo, "yes", "Times of commands are kept."),
     only(
         "latency-tracking-info-percentiles",

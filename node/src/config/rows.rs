@@ -244,6 +244,12 @@ const ROWS: &[Row] = &[
         "How many requests SLOWLOG keeps.",
     ),
     row(
+        "latency-monitor-threshold",
+        Anytime,
+        Kind::Number((0, i64::MAX as u64), |settings| &mut settings.latency_ms),
+        "Milliseconds from which on LATENCY tells of a command, of an eviction, and of the removal of what has expired; 0 for never.",
+    ),
+    row(
         "script-memory-max",
         AtStart,
         Kind::Bytes((8 << 20, 1 << 40), |settings| &mut settings.script_memory_bytes_max),

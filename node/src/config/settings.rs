@@ -99,6 +99,8 @@ pub struct Settings {
     pub slow_us: i64,
     /// `slowlog-max-len`
     pub slow_log_length_max: u64,
+    /// `latency-monitor-threshold`, in milliseconds; 0 for never
+    pub latency_ms: u64,
     /// `script-memory-max`, a shard
     pub script_memory_bytes_max: u64,
     /// `script-bytes-max`
@@ -171,6 +173,7 @@ impl Default for Settings {
             busy_after_ms: 5000,
             slow_us: 10_000,
             slow_log_length_max: 128,
+            latency_ms: 0,
             script_memory_bytes_max: 128 << 20,
             script_bytes_max: 1 << 20,
             script_cache_bytes_max: 32 << 20,

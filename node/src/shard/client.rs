@@ -10,6 +10,7 @@ use crate::{
     command::{
         Client, CommandError,
         client::{Kill, Pause, ProcessFacts, ReplicaFacts, RunningFunction, TrackingFigures, Waiters},
+        latency::Latency,
         session::{Session, Tracking, WatchedKey},
         slow_requests::SlowLog,
         statistics::{Details, Rates, Statistics},
@@ -239,6 +240,14 @@ impl Client for Turn<'_> {
         self.shard.statistics = Statistics::default();
         self.shard.details = Details::default();
         self.store().reset_lookups();
+    }
+
+    fn latency(&self) -> &Latency {
+        &self.shard.latency
+    }
+
+    fn latency_mut(&mut self) -> &mut Latency {
+        &mut self.shard.latency
     }
 
     fn slow_log(&mut self) -> &mut SlowLog {

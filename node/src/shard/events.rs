@@ -11,6 +11,7 @@ use super::{
     waiting::Timer,
 };
 use crate::{
+    command::latency,
     glob,
     keyspace::{
         Undo,
@@ -431,6 +432,7 @@ impl Core {
         self.tick_time();
         self.ring();
         if self.is_serving() {
+            let began_ns = self.begin_event();
             self.begin_unit();
             let removed = match self.store().removes_expired() {
                 true => self.tx().remove_expired(EXPIRED_PER_TICK),
@@ -440,6 +442,7 @@ impl Core {
                 marks::reached("expired key removed by a tick");
             }
             let unit = self.store_mut().end_unit();
+            self.end_event(latency::Event::ExpireCycle, began_ns);
             if removed > 0 {
                 self.settle_unit(unit);
                 self.serve_blocked();

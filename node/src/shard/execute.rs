@@ -17,6 +17,7 @@ use super::{
 use crate::{
     command::{
         Command, CommandError, Flag, Outcome, Request, Run,
+        latency::Event,
         session::ReplyMode,
         slow_requests::{SlowRequest, kept_words},
     },
@@ -336,7 +337,7 @@ impl Core {
         boot_ns: impl FnOnce() -> u64,
     ) -> Call {
         let (place, is_sample) = self.details.begin(command);
-        let is_timed = is_sample || may_be_slow && self.settings.slow_us != u64::MAX;
+        let is_timed = is_sample || may_be_slow && self.settings.slow_us != u64::MAX || self.latency.is_on();
         Call { place, is_sample, began_ns: is_timed.then(boot_ns) }
     }
 
@@ -347,6 +348,8 @@ impl Core {
         let took_ns = call.began_ns.zip(self.read_ns).map_or(0, |(began, ended)| ended.saturating_sub(began));
         self.statistics.requests += 1;
         self.details.end(command, call.place, failed, call.is_sample.then_some(took_ns));
+        let event = if command.has(Flag::Fast) { Event::FastCommand } else { Event::Command };
+        self.latency.note(event, took_ns, || self.surroundings.unix_us());
         took_ns
     }
 
@@ -354,6 +357,19 @@ impl Core {
     pub(super) fn end_errand_call(&mut self, command: &'static Command, began_ns: u64, failed: bool) -> u64 {
         let call = Call { began_ns: Some(began_ns), ..self.begin_call(command, false) };
         self.end_call(command, call, failed)
+    }
+
+    /// An event begins that may take long. When, boot clock, if somebody wants to know.
+    pub(super) fn begin_event(&self) -> Option<u64> {
+        self.latency.is_on().then(|| self.surroundings.boot_ns())
+    }
+
+    /// It has ended.
+    pub(super) fn end_event(&mut self, event: Event, began_ns: Option<u64>) {
+        if let Some(began_ns) = began_ns {
+            let took_ns = self.surroundings.boot_ns().saturating_sub(began_ns);
+            self.latency.note(event, took_ns, || self.surroundings.unix_us());
+        }
     }
 
     /// A request took longer than `slowlog-log-slower-than`.

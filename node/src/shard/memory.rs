@@ -20,7 +20,7 @@ use std::sync::{
 
 use super::{Core, DiskRoom, PlantedFault, SessionId, waiting::Timer};
 use crate::{
-    command::{Flag, Request, Run},
+    command::{Flag, Request, Run, latency},
     keyspace::{
         Undo,
         tx::{Evicted, Policy},
@@ -105,6 +105,7 @@ impl Core {
         let most = self.evictions.left.max(at_least);
         let mut count = 0;
         let mut is_some_left = true;
+        let began_ns = self.begin_event();
         self.begin_unit();
         let begin = self.store().savepoint();
         while is_some_left && count < most && self.is_over_memory() {
@@ -116,6 +117,7 @@ impl Core {
         }
         let unit = self.store_mut().end_unit();
         self.evictions.left = self.evictions.left.saturating_sub(count);
+        self.end_event(latency::Event::EvictionCycle, began_ns);
         if count > 0 {
             marks::reached("key evicted");
             if self.settings.fault == Some(PlantedFault::EvictionNotLogged) {

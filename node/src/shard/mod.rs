@@ -114,6 +114,7 @@ pub use crate::subscriptions::SessionId;
 use crate::{
     command::{
         client::Pause,
+        latency::Latency,
         slow_requests::SlowLog,
         statistics::{Details, Rates, Statistics},
     },
@@ -234,6 +235,7 @@ pub struct Core {
     details: Details,
     rates: Rates,
     slow_log: SlowLog,
+    latency: Latency,
     /// When the data were last saved, as `LASTSAVE` tells it, Unix microseconds, and how many changes there had
     /// been then.
     saved: (u64, u64),
@@ -252,6 +254,8 @@ impl Shard {
         store.set_limits(settings.limits);
         store.set_eviction(settings.eviction);
         store.set_events(settings.events);
+        let mut latency = Latency::default();
+        latency.set_threshold(settings.latency_ms);
         let clock = Clock::starting_at(state.stamp_ms, settings.clocks);
         let core = Core {
             settings,
@@ -305,6 +309,7 @@ impl Shard {
             details: Details::default(),
             rates: Rates::default(),
             slow_log: SlowLog::default(),
+            latency,
             saved,
             told_of_http_ns: None,
         };
@@ -370,6 +375,7 @@ impl Core {
         self.store.set_limits(self.settings.limits);
         self.store.set_eviction(self.settings.eviction);
         self.store.set_events(self.settings.events);
+        self.latency.set_threshold(self.settings.latency_ms);
     }
 
     fn unwatch(&mut self, id: SessionId) {

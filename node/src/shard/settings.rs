@@ -84,6 +84,8 @@ pub struct ShardSettings {
     pub slow_us: u64,
     /// How many of these are kept; `slowlog-max-len`.
     pub slow_log_length_max: usize,
+    /// Milliseconds from which on `LATENCY` tells of an event; `latency-monitor-threshold`, 0 for never.
+    pub latency_ms: u64,
     /// What a script may use; `script-memory-max`, `script-bytes-max`, `script-cache-bytes-max`.
     pub scripts: script::Limits,
     /// Limits of a request.
@@ -132,6 +134,7 @@ impl Default for ShardSettings {
             busy_ms: 5000,
             heard_ms: 5000,
             slow_us: 10_000,
+            latency_ms: 0,
             slow_log_length_max: 128,
             scripts: script::Limits::default(),
             requests: resp::Limits::default(),

@@ -1,4 +1,4 @@
-//! The server: settings, role, replication, latency.
+//! The server: settings, role, replication.
 
 mod info;
 
@@ -18,14 +18,11 @@ use super::{
 /// A row of this family.
 const ROW: Command = Command { family: Family::Server, ..Command::BASE };
 
-/// A row of `CONFIG` or `LATENCY`.
+/// A row of `CONFIG`, for operators.
 const ADMIN: Command = Command { flags: &[Flag::Admin, Flag::NoScript, Flag::Stale], ..ROW };
 
 /// A row of `CONFIG`.
 const CONFIG: Command = Command { parent: Some("config"), ..ADMIN };
-
-/// A row of `LATENCY`.
-const LATENCY: Command = Command { parent: Some("latency"), ..ADMIN };
 
 /// The commands of this file.
 pub const COMMANDS: &[Command] = &[
@@ -81,56 +78,6 @@ pub const COMMANDS: &[Command] = &[
         flags: &[Flag::Stale],
         run: Run::Session(config_help),
         ..CONFIG
-    },
-    Command { name: "latency", arity: Arity::AtLeast(2), ..ROW },
-    Command {
-        name: "doctor",
-        arity: Arity::Exactly(2),
-        run: Run::Session(latency_doctor),
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        ..LATENCY
-    },
-    Command {
-        name: "graph",
-        arity: Arity::Exactly(3),
-        run: Run::Session(latency_graph),
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        ..LATENCY
-    },
-    Command {
-        name: "histogram",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(latency_histogram),
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        ..LATENCY
-    },
-    Command {
-        name: "history",
-        arity: Arity::Exactly(3),
-        run: Run::Session(|_, _| Ok(Reply::Array(vec![]))),
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        ..LATENCY
-    },
-    Command {
-        name: "latest",
-        arity: Arity::Exactly(2),
-        run: Run::Session(|_, _| Ok(Reply::Array(vec![]))),
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        ..LATENCY
-    },
-    Command {
-        name: "reset",
-        arity: Arity::AtLeast(2),
-        run: Run::Session(|_, _| Ok(Reply::Int(0))),
-        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-        ..LATENCY
-    },
-    Command {
-        name: "help",
-        arity: Arity::Exactly(2),
-        flags: &[Flag::Stale],
-        run: Run::Session(latency_help),
-        ..LATENCY
     },
 ];
 
@@ -308,60 +255,4 @@ fn of_config_set(words: &[&[u8]]) -> std::ops::Range<usize> {
     let mut names = (2..words.len()).step_by(2).filter(is_secret);
     let Some(first) = names.next() else { return 0..0 };
     first + 1..names.next_back().unwrap_or(first) + 2
-}
-
-/// `LATENCY DOCTOR`
-fn latency_doctor(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    let text = "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this Redis instance.\n";
-    Ok(Reply::Verbatim(*b"txt", text.into()))
-}
-
-/// `LATENCY HISTOGRAM [command …]`
-///
-/// Of a container it tells of what is in it, as Redis does.
-fn latency_histogram(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
-    let asked = &words[2..];
-    let names = |name: &str| asked.iter().any(|word| is(word, name));
-    let is_asked =
-        |row: &Command| asked.is_empty() || names(&row.full_name()) || row.parent.is_some_and(names);
-    let called =
-        client.details().commands().into_iter().filter(|(row, calls)| calls.calls > 0 && is_asked(row));
-    let number = |number: u64| Reply::Int(number as i64);
-    let told = called.map(|(row, calls)| {
-        let histogram = calls.histogram().into_iter().map(|(time, count)| (number(time), number(count)));
-        let facts = vec![
-            (Reply::text("calls"), number(calls.calls)),
-            (Reply::text("histogram_usec"), Reply::Map(histogram.collect())),
-        ];
-        (Reply::text(row.full_name()), Reply::Map(facts))
-    });
-    Ok(Reply::Map(told.collect()))
-}
-
-/// `LATENCY GRAPH event`
-fn latency_graph(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
-    Err(CommandError::about("ERR No samples available for event '", words[2], "'"))
-}
-
-/// `LATENCY HELP`
-fn latency_help(_: &mut dyn Client, _: &[&[u8]]) -> Outcome<'static> {
-    Ok(help(
-        "LATENCY",
-        &[
-            "DOCTOR",
-            "    Return a human readable latency analysis report.",
-            "GRAPH <event>",
-            "    Return an ASCII latency graph for the <event> class.",
-            "HISTORY <event>",
-            "    Return time-latency samples for the <event> class.",
-            "LATEST",
-            "    Return the latest latency samples for all events.",
-            "RESET [<event> ...]",
-            "    Reset latency data of one or more <event> classes.",
-            "    (default: reset all data for all event classes)",
-            "HISTOGRAM [COMMAND ...]",
-            "    Return a cumulative distribution of latencies in the format of a histogram for the specified command names.",
-            "    If no commands are specified then all histograms are replied.",
-        ],
-    ))
 }

@@ -121,6 +121,7 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
         busy_ms: if settings.busy_after_ms == 0 { u64::MAX / 1_000_000 } else { settings.busy_after_ms },
         slow_us: u64::try_from(settings.slow_us).unwrap_or(u64::MAX),
         slow_log_length_max: bytes(settings.slow_log_length_max),
+        latency_ms: settings.latency_ms,
         scripts: script::Limits {
             memory_bytes: bytes(settings.script_memory_bytes_max),
             script_bytes: bytes(settings.script_bytes_max),

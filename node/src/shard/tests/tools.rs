@@ -1,7 +1,7 @@
 //! What operators' tools ask for: counts, slow requests, saving, the end.
 
 use super::ShardHarness;
-use crate::shard::ShardSettings;
+use crate::shard::{Event, ShardSettings};
 
 /// The lines of `INFO` that hold this, without times.
 fn counted(shard: &mut ShardHarness, section: &str, holds: &str) -> Vec<String> {
@@ -162,4 +162,33 @@ fn what_can_only_be_executed_here_has_no_more_words_than_it_may() {
     assert_eq!(told("COMMAND INFO", 9_999), "-ERR too many names");
     assert_eq!(told("SADD {k}s", 100_000), ":1", "this can be executed elsewhere");
     assert_eq!(told("EVAL return(#ARGV) 0", 100_000), ":100000", "a script answers for itself");
+}
+
+#[test]
+fn what_took_long_is_told_by_kind_of_event() {
+    let mut shard = ShardHarness::leading_with(ShardSettings { latency_ms: 5, ..ShardSettings::default() });
+    let client = shard.connect();
+    shard.send(client, "SET k v PX 10");
+    shard.commit_all();
+    shard.read(client);
+    assert_eq!(shard.send(client, "LATENCY LATEST ; LATENCY HISTORY command"), "[] []");
+    // Each look at the clock takes 7 ms, and between begin and end there is one more.
+    shard.world.look_ns.set(7_000_000);
+    shard.send(client, "GET k ; KEYS *");
+    shard.world.elapse_us(50_000);
+    shard.handle(Event::Tick);
+    shard.world.look_ns.set(0);
+    shard.end_turn();
+    shard.commit_all();
+    shard.read(client);
+    let now = shard.world.unix_us.get() / 1_000_000;
+    let told = shard.send(client, "LATENCY LATEST");
+    for event in ["command", "expire-cycle", "fast-command"] {
+        assert!(told.contains(&format!("[\"{event}\", :{now}, :14, :14]")), "{event} in {told}");
+    }
+    assert_eq!(shard.send(client, "LATENCY HISTORY fast-command"), format!("[[:{now}, :14]]"));
+    assert!(shard.send(client, "LATENCY GRAPH command").contains("command - high 14 ms, low 14 ms"));
+    assert!(shard.send(client, "LATENCY DOCTOR").contains("3. fast-command: 1 latency spikes"));
+    assert_eq!(shard.send(client, "LATENCY RESET command nothing ; LATENCY RESET"), ":1 :2");
+    assert_eq!(shard.send(client, "LATENCY GRAPH command"), "-ERR No samples available for event 'command'");
 }
