@@ -197,7 +197,9 @@ impl Command {
                     behind.map(|flags| KeySpec { flags, begin: Begin::Unknown, find: Find::Unknown });
                 std::iter::once(spec(0, Begin::Index(first), single)).chain(behind).collect()
             }
-            Keys::FirstHalf { token, from, .. } => vec![spec(0, Begin::Keyword(token, from), Find::FirstHalf)],
+            Keys::FirstHalf { token, from, .. } => {
+                vec![spec(0, Begin::Keyword(token, from), Find::FirstHalf)]
+            }
         }
     }
 
