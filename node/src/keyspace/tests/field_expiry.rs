@@ -75,18 +75,21 @@ proptest! {
         let mut store = Store::new(built(&model), 0);
         let before = store.keyspace().digest();
         store.begin_unit(now_ms * 1000, true);
-        let mut borrowed = store.lend(&keys).open();
+        let mut loan = store.begin_loan(1, keys.len());
+        keys.iter().for_each(|key| store.lend(&mut loan, key.clone()));
+        let mut borrowed = loan.open();
         prop_assert_eq!(remove_all(&mut store, 10), 0);
         if let Some(key) = keys.first() {
             borrowed.store().tx().emit(Effect::HashPut { key, field: b"new", value: b"" });
             borrowed.store().tx().emit(Effect::HashExpire { key, field: b"new", expires_at: Some(1) });
         }
         if is_kept {
-            store.take_back(borrowed);
+            store.take_back(&mut borrowed);
             store.roll_back_unit();
         } else {
-            store.recall(borrowed);
+            store.recall(&mut borrowed);
         }
+        store.end_loan(1);
         prop_assert_eq!(store.keyspace().digest(), before);
         check(store.keyspace());
         remove_all(&mut store, 10);
