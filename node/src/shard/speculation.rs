@@ -144,6 +144,11 @@ impl Speculation {
         self.in_flight.iter_mut().map(|batch| std::mem::take(&mut batch.open).undos).collect()
     }
 
+    /// Clients have been told to forget everything: what batches in flight would tell is known.
+    pub fn drop_forgets(&mut self) {
+        self.in_flight.iter_mut().for_each(|batch| batch.forgets = Vec::new());
+    }
+
     /// What became of a batch of ours.
     pub fn fate(&self, batch: BatchId) -> Fate {
         let outcome = self.outcomes.iter().find(|(term, _)| *term == batch.term);

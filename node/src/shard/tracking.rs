@@ -282,9 +282,11 @@ impl Core {
         }
     }
 
-    /// The state is another, in ways that nobody tells: all forget everything.
+    /// The state is another, in ways that nobody tells: all forget everything. Should what is in flight be committed after all, it
+    /// is applied, and told to those who have read since.
     pub(super) fn forget_copies(&mut self) {
         drop(self.store_mut().keyspace_mut().watched.take_heard(0));
+        self.speculation.drop_forgets();
         if !self.trackers.clients.is_empty() {
             marks::reached("clients told to forget everything");
             self.trackers.table.clear();

@@ -8,6 +8,7 @@
 mod append;
 mod bank;
 mod blocking_queue;
+mod copies;
 mod counter;
 mod lock;
 mod queue;
@@ -142,13 +143,14 @@ pub fn run(phase: &Phase, signals: &Signals) -> anyhow::Result<Vec<Outcomes>> {
                     drive(queue::Queue::new(&names), phase, signals),
                     drive(blocking_queue::BlockingQueue::new(&names), phase, signals),
                     drive(stream::Stream::new(&names), phase, signals),
+                    drive(copies::Copies::new(&names, &phase.addresses), phase, signals),
                 )
             }
         );
         let (a, b, c, d, e, f) = first;
-        let (g, h, i, j, k, l, m, n) = second;
+        let (g, h, i, j, k, l, m, n, o) = second;
         // Checks take time on this thread: they come when no client waits any more.
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n].into_iter().map(|check| check()).collect()
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o].into_iter().map(|check| check()).collect()
     })))
 }
 

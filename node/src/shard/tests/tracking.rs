@@ -288,3 +288,18 @@ fn who_keeps_no_copies_any_more_is_not_told() {
     assert!(told.contains("tracking_clients:0") && told.contains("tracking_total_prefixes:0"));
     assert!(!shard.shard.keyspace().watched.hears_all_changes());
 }
+
+#[test]
+fn what_commits_after_its_leader_stepped_down_is_told_once_to_who_has_read_since() {
+    let (mut shard, tracker, client) = leader("");
+    done(&mut shard, client, "SET k 1");
+    shard.send(tracker, "READONLY ; GET k");
+    shard.send(client, "SET k 2");
+    let (term, data) = shard.proposals.pop_front().expect("a batch is proposed");
+    shard.lose_leadership(2);
+    assert_eq!(shard.read(tracker), FORGET_ALL);
+    assert_eq!(shard.send(tracker, "GET k"), "\"1\"");
+    shard.commit(term, data);
+    assert_eq!(shard.read(tracker), FORGET_K);
+    assert_eq!(shard.send(tracker, "GET k"), "\"2\"");
+}
