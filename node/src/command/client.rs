@@ -179,6 +179,8 @@ pub trait Client {
     fn pause(&mut self, pause: Option<Pause>);
     /// The pause that lasts, if any.
     fn paused(&self) -> Option<Pause>;
+    /// Keys and fields that nobody asks for expire on this replica from now on, or do no longer.
+    fn expire_actively(&mut self, expires: bool);
     /// Who listens to what on this replica.
     fn listeners(&self) -> &Subscriptions;
     /// The same, to be changed.

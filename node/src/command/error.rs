@@ -57,6 +57,11 @@ pub enum CommandError {
         "ERR MODULE command not allowed. If the enable-module-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server."
     )]
     ModulesNotAllowed,
+    /// It is a word of `DEBUG` that this client may not say.
+    #[error(
+        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server."
+    )]
+    DebugNotAllowed,
     /// This replica cannot serve the slot; the client must go elsewhere.
     #[error(transparent)]
     Redirect(#[from] Redirect),

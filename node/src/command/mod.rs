@@ -32,6 +32,7 @@ mod cluster;
 mod compatibility;
 mod connection;
 mod database;
+mod debug;
 mod documentation;
 mod expiry;
 mod functions;
@@ -182,6 +183,10 @@ pub enum Flag {
     Asking,
     /// It is not enabled, so it is refused whoever asks: before all that depends on the shard's state.
     Protected,
+    /// Refused to those whom `enable-debug-command` does not let, before all that depends on the shard's state.
+    Debugging,
+    /// Its subcommands are words to Redis, and no subcommands: one that is unknown is refused as one with wrong words is.
+    Words,
     /// It reads, and notes what it found in what it read: at a leader that is a change, elsewhere it is left out.
     NotesResult,
     /// May answer differently to the same request: not a hint to scripts, which

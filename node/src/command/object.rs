@@ -4,8 +4,8 @@ use moonraft_proto::Reply;
 use moonraft_router::Keys;
 
 use super::{
-    Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::parse_integer, key_specs::uses, rdb,
-    work,
+    Arity, Command, CommandError, Family, Flag, Outcome, Run, arguments::parse_integer, debug,
+    key_specs::uses, rdb, work,
 };
 use crate::keyspace::{
     Tx, Value,
@@ -53,12 +53,12 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "debug",
         family: Family::Server,
-        flags: &[Flag::Admin, Flag::NoScript, Flag::Stale],
+        flags: &[Flag::Admin, Flag::NoScript, Flag::Stale, Flag::Words],
         ..CONTAINER
     },
     Command {
         name: "digest",
-        arity: Arity::Exactly(2),
+        arity: Arity::AtLeast(2),
         keys: Keys::None,
         forms_keys: Some(|_| true),
         run: Run::Read(digest),
@@ -72,11 +72,17 @@ pub const COMMANDS: &[Command] = &[
         work: Some(work::values),
         ..DEBUG
     },
-    Command { name: "object", run: Run::Read(debug_object), work: Some(work::values), ..DEBUG },
+    Command {
+        name: "object",
+        arity: Arity::AtLeast(2),
+        run: Run::Read(debug_object),
+        work: Some(work::values),
+        ..DEBUG
+    },
     Command {
         parent: Some("debug"),
         family: Family::Server,
-        run: Run::Read(|_, _| Ok(help(DEBUG_HELP))),
+        run: Run::Read(|_, _| Ok(debug_help())),
         ..HELP
     },
 ];
@@ -112,9 +118,14 @@ const DEBUG_HELP: &[&str] = &[
     "    Output a hex signature of the values of all the specified keys.",
     "OBJECT <key>",
     "    Show low level info about `key` and associated value.",
-    "HELP",
-    "    Prints this help.",
 ];
+
+/// `DEBUG HELP`
+fn debug_help() -> Reply<'static> {
+    let last = &["HELP", "    Prints this help."];
+    let lines = [DEBUG_HELP, debug::HELP, last].into_iter().flatten();
+    Reply::Array(lines.map(|line| Reply::status(line)).collect())
+}
 
 /// `OBJECT ENCODING key`
 fn encoding<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
@@ -122,7 +133,7 @@ fn encoding<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 }
 
 /// The form a value has, by the name of the form in Redis 7.2 that is like it.
-fn encoding_name(value: &Value) -> &'static str {
+pub(super) fn encoding_name(value: &Value) -> &'static str {
     /// Bytes of the longest string that Redis keeps beside its header.
     const EMBEDDED_MAX: usize = 44;
     match value {
@@ -179,7 +190,8 @@ fn freq<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 }
 
 /// `DEBUG DIGEST`
-fn digest<'a>(tx: &'a Tx, _words: &[&'a [u8]]) -> Outcome<'a> {
+fn digest<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    debug::of_words(words, 2)?;
     Ok(Reply::Status(tx.whole().digest().into()))
 }
 
@@ -192,6 +204,7 @@ fn digest_value<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 
 /// `DEBUG OBJECT key`
 fn debug_object<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
+    debug::of_words(words, 3)?;
     let object = tx.object(words[2]).ok_or(CommandError::NoSuchKey)?;
     let encoding = encoding_name(&object.value);
     let serialized = rdb::dump(&object.value).len() - rdb::FOOTER_BYTES - 1;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use hashbrown::HashMap;
 use moonraft_proto::Text;
 
-use super::{Command, CommandError};
+use super::{Command, CommandError, Flag, help::unknown_form};
 
 /// The rows of every family.
 const FAMILIES: &[&[Command]] = &[
@@ -14,6 +14,7 @@ const FAMILIES: &[&[Command]] = &[
     super::cluster::COMMANDS,
     super::connection::COMMANDS,
     super::database::COMMANDS,
+    super::debug::COMMANDS,
     super::expiry::COMMANDS,
     super::functions::COMMANDS,
     super::generic::COMMANDS,
@@ -121,7 +122,7 @@ pub fn resolve(words: &[&[u8]]) -> Result<&'static Command, CommandError> {
         Some(&child) if !top.children.is_empty() => {
             let mut buffer = [0; NAME_BYTES_MAX];
             let row = lower(child, &mut buffer).and_then(|name| top.children.get(name)).copied();
-            row.ok_or_else(|| unknown_child(top.command.name, child))
+            row.ok_or_else(|| unknown_child(top.command, child))
         }
         _ => Ok(top.command),
     }
@@ -156,8 +157,12 @@ fn unknown_command(name: &[u8], rest: &[&[u8]]) -> CommandError {
     CommandError::Text(Text::joined(&parts))
 }
 
-fn unknown_child(parent: &str, name: &[u8]) -> CommandError {
-    let after = format!("'. Try {} HELP.", parent.to_ascii_uppercase());
+fn unknown_child(parent: &Command, name: &[u8]) -> CommandError {
+    let shown_parent = parent.name.to_ascii_uppercase();
+    if parent.has(Flag::Words) {
+        return unknown_form(name, &shown_parent);
+    }
+    let after = format!("'. Try {shown_parent} HELP.");
     CommandError::about("ERR unknown subcommand '", shown(name, SHOWN_MAX), &after)
 }
 

@@ -4,6 +4,7 @@
 
 use std::ops::RangeInclusive;
 
+pub use crate::command::arguments::parse_bytes;
 use crate::keyspace::integer::parse_integer;
 
 /// What a setting takes that has no field of its own.
@@ -85,24 +86,6 @@ pub fn within<N: PartialOrd + std::fmt::Display>(number: N, range: RangeInclusiv
         return Ok(number);
     }
     Err(format!("argument must be between {} and {} inclusive", range.start(), range.end()))
-}
-
-/// `512mb` and its like: `k`, `m`, `g` count in thousands, `kb`, `mb`, `gb` in powers of two.
-pub fn parse_bytes(text: &str) -> Option<u64> {
-    let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number = if number.is_empty() { "0" } else { number }; // as in Redis
-    let factor = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" => 1000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 // ---- settings with a form of their own -----------------------------------------

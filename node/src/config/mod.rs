@@ -20,7 +20,7 @@ mod told;
 
 pub use change::SettingError;
 pub use cluster_file::{ClusterFile, FileError, NodeEntry, OutsideEntry};
-pub use settings::{OutputLimit, Reads, Settings};
+pub use settings::{DebugAccess, OutputLimit, Reads, Settings};
 
 /// The known name that someone who wrote `unknown` probably meant.
 pub(crate) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -82,7 +82,6 @@ pub const ROWS: &[Row] = &[
         "{title} {listen-addr} {server-mode}",
         "A process is named after its program.",
     ),
-    settled("enable-debug-command", "no", "Of DEBUG there is what compares data, for everyone."),
     settled("enable-module-command", "no", "There are no modules."),
     settled("enable-protected-configs", "no", "Where files are is said when the node starts."),
     settled("io-threads", "1", "Each replica has a thread of its own."),

@@ -13,7 +13,7 @@
 use super::{
     form::Form,
     kept, refused,
-    settings::{FORMAT_LIMIT, LOG_LEVELS, Reads, Settings, Share},
+    settings::{DebugAccess, FORMAT_LIMIT, LOG_LEVELS, Reads, Settings, Share},
 };
 use crate::keyspace::tx::Policy;
 
@@ -377,6 +377,18 @@ const ROWS: &[Row] = &[
         Anytime,
         Kind::Number((0, 3600), |settings| &mut settings.shutdown_seconds),
         "Seconds that a stopping node gives to handing its leaderships over and answering clients.",
+    ),
+    row(
+        "enable-debug-command",
+        AtStart,
+        Kind::Choice(
+            &["no", "yes", "local"],
+            |settings| settings.debug_access as usize,
+            |settings, choice| {
+                settings.debug_access = [DebugAccess::No, DebugAccess::Yes, DebugAccess::Local][choice];
+            },
+        ),
+        "Whose DEBUG is heard: of `local`, of who connects from the machine itself. What compares data is for everyone.",
     ),
     row(
         "loglevel",

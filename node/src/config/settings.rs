@@ -143,6 +143,8 @@ pub struct Settings {
     pub shutdown_seconds: u64,
     /// `loglevel`: an index into [`LOG_LEVELS`]
     pub log_level: usize,
+    /// `enable-debug-command`
+    pub debug_access: DebugAccess,
     /// Settings that change nothing, by name, where they were set: see [`super::kept`].
     pub kept: BTreeMap<&'static str, String>,
 }
@@ -196,9 +198,21 @@ impl Default for Settings {
             format_max: FORMAT_LIMIT,
             shutdown_seconds: 10,
             log_level: 2,
+            debug_access: DebugAccess::No,
             kept: BTreeMap::new(),
         }
     }
+}
+
+/// Whose words of `DEBUG` are heard that do more than compare data; `enable-debug-command`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugAccess {
+    /// Nobody's.
+    No,
+    /// Everybody's.
+    Yes,
+    /// Those of who connects from the machine itself.
+    Local,
 }
 
 /// What `loglevel` takes, the most talkative first.

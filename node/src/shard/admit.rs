@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     command::{Command, CommandError, Flag, Request, Run, Slots},
+    config::DebugAccess,
     keyspace::Blob,
     marks,
 };
@@ -124,6 +125,7 @@ impl Core {
         if let Via::Client = via {
             check_protected(request.command)?;
             check_words(request)?;
+            self.check_debugging(id, request.command)?;
         }
         self.check_mode(id, request.command, via)?;
         // Here a user's rights will be asked for.
@@ -164,6 +166,20 @@ impl Core {
             }
             Via::Script(_) if command.has(Flag::NoScript) => Err(NOT_IN_SCRIPT),
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses words of `DEBUG` to a client whom `enable-debug-command` does not let.
+    fn check_debugging(&self, id: SessionId, command: &Command) -> Result<(), CommandError> {
+        let address = &self.sessions[id].peer_address;
+        let is_let = match self.settings.debug_access {
+            DebugAccess::No => false,
+            DebugAccess::Yes => true,
+            DebugAccess::Local => address.starts_with("127.") || address.starts_with("[::1]"),
+        };
+        match command.has(Flag::Debugging) && !is_let {
+            true => Err(CommandError::DebugNotAllowed),
+            false => Ok(()),
         }
     }
 

@@ -107,6 +107,10 @@ impl Client for Turn<'_> {
         self.shard.pause.filter(|pause| now < pause.until_ns)
     }
 
+    fn expire_actively(&mut self, expires: bool) {
+        self.shard.expires_actively = expires;
+    }
+
     fn listeners(&self) -> &Subscriptions {
         &self.shard.listeners
     }

@@ -434,7 +434,7 @@ impl Core {
         if self.is_serving() {
             let began_ns = self.begin_event();
             self.begin_unit();
-            let removed = match self.store().removes_expired() {
+            let removed = match self.expires_actively && self.store().removes_expired() {
                 true => self.tx().remove_expired(EXPIRED_PER_TICK),
                 false => 0,
             };

@@ -219,6 +219,8 @@ pub struct Core {
     may_be_unsettled: bool,
     /// When a request first found that nobody serves, boot clock; `None` since somebody does.
     leaderless_since: Option<u64>,
+    /// Each tick removes keys and fields whose time has come: `DEBUG SET-ACTIVE-EXPIRE`.
+    expires_actively: bool,
     /// `CLIENT PAUSE`
     pause: Option<Pause>,
     /// Sessions that `WAIT` blocks.
@@ -298,6 +300,7 @@ impl Shard {
             timers: Timers::default(),
             may_be_unsettled: false,
             leaderless_since: None,
+            expires_actively: true,
             pause: None,
             waits: Waits::default(),
             blocked: Blocked::default(),

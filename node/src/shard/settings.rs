@@ -5,6 +5,7 @@ use moonraft_router::ShardId;
 
 use super::clock::Bounds;
 use crate::{
+    config::DebugAccess,
     keyspace::{
         Limits,
         tx::{Events, Eviction},
@@ -82,6 +83,8 @@ pub struct ShardSettings {
     pub heard_ms: u64,
     /// Microseconds of a request from which on it is noted; `slowlog-log-slower-than`, the largest for never.
     pub slow_us: u64,
+    /// Whose `DEBUG` is heard; `enable-debug-command`.
+    pub debug_access: DebugAccess,
     /// How many of these are kept; `slowlog-max-len`.
     pub slow_log_length_max: usize,
     /// Milliseconds from which on `LATENCY` tells of an event; `latency-monitor-threshold`, 0 for never.
@@ -134,6 +137,7 @@ impl Default for ShardSettings {
             busy_ms: 5000,
             heard_ms: 5000,
             slow_us: 10_000,
+            debug_access: DebugAccess::No,
             latency_ms: 0,
             slow_log_length_max: 128,
             scripts: script::Limits::default(),

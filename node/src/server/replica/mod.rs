@@ -94,6 +94,7 @@ pub fn shard_settings(base: ShardSettings, settings: &Settings) -> ShardSettings
             slew_per_mille: settings.clock_slew_per_mille,
         },
         read_index: settings.reads == Reads::ReadIndex,
+        debug_access: settings.debug_access,
         // About two election timeouts: the longest that a failover takes when all goes well.
         park_ms: 2 * settings.node_timeout_ms,
         clients_max: bytes(settings.clients_max),

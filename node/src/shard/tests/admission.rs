@@ -116,6 +116,7 @@ fn a_clients_request_is_refused_for_the_first_reason_of_the_list() {
             let moved = request.slot().is_some() && !row.has(Flag::PubSub);
             let expected = match condition {
                 _ if row.has(Flag::Protected) => Some("ERR MODULE command not allowed."),
+                _ if row.has(Flag::Debugging) => Some("ERR DEBUG command not allowed."),
                 Condition::Follows if moved => Some("MOVED 15495 127.0.0.1:7101"),
                 _ => lacking(row, condition),
             };
@@ -129,7 +130,7 @@ fn a_clients_request_is_refused_for_the_first_reason_of_the_list() {
             // In an open block nothing is asked that is asked when the block is executed.
             shard.shard.sessions[client].queue = Some(Queue::default());
             let expected = match condition {
-                _ if row.has(Flag::Protected) => expected,
+                _ if row.has(Flag::Protected) || row.has(Flag::Debugging) => expected,
                 _ if row.has(Flag::NoMulti) => Some(NOT_IN_BLOCK),
                 Condition::Follows if moved => expected,
                 _ if row.has(Flag::Immediate) => expected,

@@ -5,6 +5,7 @@ mod blocked;
 mod blocked_streams;
 mod busy;
 mod deadlines;
+mod debug;
 mod errands;
 mod events;
 mod eviction;
