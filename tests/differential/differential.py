@@ -4,6 +4,7 @@ Both are one node that owns all slots. Every file is run in RESP2 and in RESP3.
 """
 
 import argparse
+import functools
 import os
 import sys
 import tempfile
@@ -38,6 +39,9 @@ from harness.wire import Wire, WireError
 
 MODULES = (number_forms, wrong_requests, watched, libraries, script_ends, facts)
 SWEEPS = {module.__name__.split(".")[1]: module for module in MODULES}
+
+# Redis is started so, too.
+MOONRAFT = functools.partial(moonraft.Node, settings={"enable-debug-command": '"yes"'})
 
 # No request of the corpus takes long; a reply that is late is a reply that is missing.
 REPLY_SECONDS_MAX = 10
@@ -199,10 +203,10 @@ def main():
 
     with tempfile.TemporaryDirectory(prefix="moonraft-differential-") as directory:
         clusters = []
-        for name, kind in [("redis", rival), ("other", rival if is_self_check else moonraft)]:
+        for name, kind in [("redis", rival.Node), ("other", rival.Node if is_self_check else MOONRAFT)]:
             home = Path(directory, name)
             home.mkdir()
-            clusters.append(Cluster(kind.Node, home, nodes=1, shards=1))
+            clusters.append(Cluster(kind, home, nodes=1, shards=1))
         try:
             ports = [cluster.start().replicas[0].port for cluster in clusters]
             for requests in files.values():

@@ -172,11 +172,11 @@ fn reload(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
 
 /// `DEBUG QUICKLIST-PACKED-THRESHOLD bytes`
 fn packed_threshold(_: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
-    const BYTES_MAX: u64 = 4 << 30;
+    const BYTES_END: u64 = 4 << 30;
     of_words(words, 3)?;
     let bytes = std::str::from_utf8(words[2]).ok().and_then(parse_bytes).filter(|_| !words[2].is_empty());
     match bytes {
-        Some(bytes) if bytes <= BYTES_MAX => Ok(Reply::OK),
+        Some(bytes) if bytes < BYTES_END => Ok(Reply::OK),
         _ => {
             Err(CommandError::text("ERR argument must be a memory value bigger than 1 and smaller than 4gb"))
         }
@@ -316,7 +316,7 @@ fn populate<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         "ERR DEBUG POPULATE creates 100000 keys and 32 MiB at once, at most: it is one change",
     );
     const NEGATIVE: CommandError = CommandError::text("ERR value is out of range, must be positive");
-    let natural = |word: &[u8]| u64::try_from(integer(word)?).map_err(|_| NEGATIVE);
+    let natural = |word: &[u8]| parse_integer(word).and_then(|it| u64::try_from(it).ok()).ok_or(NEGATIVE);
     let (count, prefix, size) = match *words {
         [_, _, count] => (natural(count)?, &b"key"[..], 0),
         [_, _, count, prefix] => (natural(count)?, prefix, 0),

@@ -20,7 +20,7 @@ OTHER_VALUE = {
     r"databases": "a cluster has one",
     r"disable-thp|set-proc-title": "whoever starts the node sees to it",
     r"cluster-(announce-ip|port|allow-replica-migration|(replica|slave)-validity-factor)": "the tests start Redis so",
-    r"enable-debug-command|repl-(diskless-sync-delay|ping-(replica|slave)-period)": "the tests start Redis so",
+    r"repl-(diskless-sync-delay|ping-(replica|slave)-period)": "the tests start Redis so",
     r"protected-mode": "the node listens where the cluster file says",
 }
 
