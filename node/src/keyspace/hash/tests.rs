@@ -50,6 +50,38 @@ fn change(hash: &mut Hash, model: &mut Model, change: &Change) {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What a change tells of a field takes it back.
+    #[test]
+    fn what_a_field_was_is_restored(
+        changes in prop::collection::vec((any_change(), 0_u16..8), 0..60), is_large: bool,
+    ) {
+        let (mut hash, mut model) = (Hash::default(), Model::new());
+        if is_large {
+            hash.put(&[b'x'; 100], b"");
+            model.insert(vec![b'x'; 100], None);
+        }
+        for (it, number) in &changes {
+            let it = match *it {
+                Change::Put(_) => Change::Put(*number),
+                Change::Remove(_) => Change::Remove(*number),
+                Change::Expire(_, at) => Change::Expire(*number, at),
+            };
+            let (field, before) = (number.to_string().into_bytes(), hash.clone());
+            let former = match it {
+                Change::Put(_) => hash.put(&field, b"new"),
+                _ => hash.remove(&field),
+            };
+            hash.restore(&field, former);
+            prop_assert_eq!(&hash, &before);
+            prop_assert_eq!((hash.soonest(), hash.is_small()), (before.soonest(), before.is_small()));
+            change(&mut hash, &mut model, &it);
+        }
+    }
+}
+
 #[test]
 fn a_hash_without_deadlines_is_as_small_as_its_fields() {
     assert_eq!(size_of::<Hash>(), 32);

@@ -85,6 +85,7 @@ proptest! {
         }
         if is_kept {
             store.take_back(&mut borrowed);
+            check(store.keyspace());
             store.roll_back_unit();
         } else {
             store.recall(&mut borrowed);
