@@ -123,6 +123,16 @@ impl Watched {
         Some(key)
     }
 
+    /// Keys that are watched, or that requests wait for.
+    pub fn keys(&self) -> impl Iterator<Item = &Blob> {
+        self.keys.keys()
+    }
+
+    /// How many these are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     // ---- what happens -----------------------------------------------------------
 
     /// `key` has changed, but nothing has come to it that was not there.

@@ -122,7 +122,7 @@ impl Core {
     fn lend_some(&mut self, gathered: &mut Gathered) -> Step {
         let Gathered { number, part, loan, looked_at, .. } = gathered;
         for (step, key) in part.keys_from(*looked_at).enumerate() {
-            if step == self.settings.lent_at_once_max.max(1) {
+            if step == self.settings.lent_a_step_max() {
                 *looked_at += step;
                 return Step::GoesOn { waits: false };
             }
@@ -158,7 +158,7 @@ impl Core {
     }
 
     fn return_some(&mut self) {
-        let most = self.settings.lent_at_once_max.max(1);
+        let most = self.settings.lent_a_step_max();
         let Some((sent, mut outcome)) = self.gathering.returning.pop_front() else { return };
         if outcome.borrowed.keys_out() > most {
             self.store_mut().take_some_back(&mut outcome.borrowed, most);

@@ -61,7 +61,7 @@ pub struct ShardSettings {
     /// Elements that a request works through at most, or KiB of strings, to be executed here and not elsewhere;
     /// `large-request-elements`. See [`super::errands`].
     pub large_elements: usize,
-    /// Keys that are lent, or come back, in one go.
+    /// Keys that are lent, or come back, in one go; eight times as many in each step of a request that has more.
     pub lent_at_once_max: usize,
     /// Bytes of batches in flight before no more requests are executed.
     pub in_flight_bytes_max: usize,
@@ -95,6 +95,13 @@ pub struct ShardSettings {
     pub requests: resp::Limits,
     /// For tests of the tests: breaks a promise on purpose.
     pub fault: Option<PlantedFault>,
+}
+
+impl ShardSettings {
+    /// Keys that are lent, or come back, in a step of a request that has very many: some milliseconds.
+    pub fn lent_a_step_max(&self) -> usize {
+        self.lent_at_once_max.saturating_mul(8).max(1)
+    }
 }
 
 impl Default for ShardSettings {

@@ -16,7 +16,7 @@
 //! * A loan comes back before the leadership under which it was given is lost.
 //! * A unit touches no key beside those that were lent to it.
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use moonraft_router::slot_of;
 
 use super::{Events, Limits, Store, dirty::Hashes, unit::Moment};
@@ -43,10 +43,20 @@ pub struct Loan {
 pub struct Borrowed {
     number: u64,
     store: Store,
-    /// The keys that are not back yet, each with the number of its last change before the unit.
-    keys: Vec<(Blob, u64)>,
+    /// The keys that are not back yet.
+    keys: Vec<Blob>,
+    /// What those who mind keys are to hear of them.
+    told: HashMap<Blob, Told>,
     /// What the unit changed, if that is much.
     changed: Option<Hashes>,
+}
+
+/// What happened to a key.
+#[derive(Default)]
+struct Told {
+    has_changed: bool,
+    /// Something may have come to it: the how manieth such key it was.
+    news: Option<usize>,
 }
 
 impl Loan {
@@ -57,15 +67,15 @@ impl Loan {
         let mut keys = Vec::with_capacity(self.values.len());
         for (key, object) in self.values {
             keyspace.replace(&key, object);
-            let seen = keyspace.watched.watch(&key);
+            keyspace.watched.watch(&key);
             keyspace.watched.wait(&key); // what comes to it is news
-            keys.push((key, seen));
+            keys.push(key);
         }
         let mut store = Store::new(keyspace, self.random_seed);
         (store.keeps_expired, store.limits, store.events) = (self.keeps_expired, self.limits, self.events);
         store.begin_unit(self.moment.now_us, self.moment.leading);
         store.show_time(self.moment.shown_us);
-        Borrowed { number: self.number, store, keys, changed: None }
+        Borrowed { number: self.number, store, keys, told: HashMap::new(), changed: None }
     }
 }
 
@@ -87,6 +97,14 @@ impl Borrowed {
 
     /// The unit is over: what can be done before it comes back is done here.
     pub fn close(&mut self) {
+        let watched = &mut self.store.keyspace.watched;
+        // No key had changed when the unit began.
+        let changed = self.keys.iter().filter(|key| watched.last_change(key) != Some(0));
+        self.told = changed.map(|key| (key.clone(), Told { has_changed: true, news: None })).collect();
+        for nth in 0.. {
+            let Some(key) = watched.take_news() else { break };
+            self.told.entry(key).or_default().news = Some(nth);
+        }
         let changed = &mut self.store.open.changed;
         if changed.len() > MARKED_EACH_MAX {
             self.changed = Some(changed.drain(..).collect());
@@ -182,13 +200,9 @@ impl Store {
     /// does not know of them before.
     pub fn take_some_back(&mut self, borrowed: &mut Borrowed, most: usize) {
         let from = &mut borrowed.store.keyspace;
-        for (key, seen) in borrowed.keys.drain(borrowed.keys.len().saturating_sub(most)..) {
-            let has_changed = from.watched.last_change(&key) != Some(seen);
+        for key in borrowed.keys.drain(borrowed.keys.len().saturating_sub(most)..) {
             let object = from.replace(&key, None);
             self.keyspace.replace(&key, object);
-            if has_changed {
-                self.keyspace.watched.touch_unheard(&key);
-            }
         }
     }
 
@@ -196,17 +210,15 @@ impl Store {
     pub fn take_back(&mut self, borrowed: &mut Borrowed) {
         match self.lent.get(&borrowed.number) {
             Some(lent) if lent.len() == borrowed.keys.len() => {
-                borrowed.keys.iter().for_each(|(key, _)| self.depend_on_key(key));
+                borrowed.keys.iter().for_each(|key| self.depend_on_key(key));
             }
             // Those that are back are not looked through again.
             _ => self.unit.depend_on(self.dirty.newest),
         }
         self.take_some_back(borrowed, usize::MAX);
-        let Borrowed { store: from, changed, .. } = borrowed;
+        let Borrowed { store: from, told, changed, .. } = borrowed;
         self.keyspace.watched.hear_more(from.keyspace.watched.take_heard(0));
-        while let Some(key) = from.keyspace.watched.take_news() {
-            self.keyspace.watched.tell(&key);
-        }
+        self.tell_minders(told);
         self.keyspace.changes += from.keyspace.changes;
         for hash in from.open.changed.drain(..) {
             self.mark_hash_changed(hash);
@@ -231,10 +243,24 @@ impl Store {
         self.lookups.add(&from.lookups);
     }
 
+    /// Those who mind keys hear what happened to them. They may be few and the keys many, or the other way round.
+    fn tell_minders(&mut self, told: &HashMap<Blob, Told>) {
+        let watched = &mut self.keyspace.watched;
+        let minded: Vec<(&Blob, &Told)> = match watched.len() < told.len() {
+            true => watched.keys().filter_map(|key| told.get_key_value(key)).collect(),
+            false => told.iter().collect(),
+        };
+        minded.iter().filter(|(_, it)| it.has_changed).for_each(|(key, _)| watched.touch_unheard(key));
+        let mut news: Vec<(usize, &Blob)> =
+            minded.into_iter().filter_map(|(key, it)| Some((it.news?, key))).collect();
+        news.sort_unstable();
+        news.into_iter().for_each(|(_, key)| watched.tell(key));
+    }
+
     /// A loan comes back as it was: its unit never happened.
     pub fn recall(&mut self, borrowed: &mut Borrowed) {
         borrowed.store.roll_back_unit();
-        for (key, _) in borrowed.keys.drain(..) {
+        for key in borrowed.keys.drain(..) {
             let object = borrowed.store.keyspace.replace(&key, None);
             self.keyspace.replace(&key, object);
         }

@@ -4,11 +4,11 @@ use super::{ShardHarness, errands::leader_with};
 use crate::shard::{SessionId, ShardSettings};
 
 /// Keys of such a request.
-const MANY: usize = 40;
+const MANY: usize = 400;
 /// Keys that are lent in one go.
 const AT_ONCE: usize = 3;
-/// Steps that it takes to lend them, the last of which finds that there are no more.
-const STEPS: usize = MANY / AT_ONCE + 1;
+/// Steps that it takes to lend them.
+const STEPS: usize = MANY.div_ceil(8 * AT_ONCE);
 
 /// A leader to which little is much, whose errands wait until they are let come.
 fn leader() -> (ShardHarness, SessionId, SessionId) {
@@ -56,9 +56,9 @@ fn they_answer_as_they_do_at_once() {
         "SADD {t}k0 a b c".to_owned(),
         of_keys("SUNIONSTORE {t}k0", MANY / 2, ""),
         of_keys("SUNIONSTORE {t}k0", MANY, ""),
-        of_keys("MGET", MANY, " {t}k39"),
+        of_keys("MGET", MANY, " {t}k399"),
         of_keys("PFCOUNT", MANY, ""),
-        of_keys("UNLINK {t}k39", MANY, " {t}s"),
+        of_keys("UNLINK {t}k399", MANY, " {t}s"),
         "DBSIZE".to_owned(),
     ];
     let answers = |large_elements| {
@@ -82,9 +82,9 @@ fn others_are_served_between_the_steps_and_who_needs_a_key_waits_for_it() {
     let third = shard.connect();
     assert_eq!(shard.send(client, &of_keys("MSET", MANY, " v")), "");
     step(&mut shard, 2);
-    assert_eq!(shard.send(other, "GET {t}small ; GET {t}k39 ; GET {t}k5"), "\"v\" nil", "that one is lent");
+    assert_eq!(shard.send(other, "GET {t}small ; GET {t}k399 ; GET {t}k5"), "\"v\" nil", "that one is lent");
     step(&mut shard, STEPS - 2);
-    assert_eq!(shard.send(third, "GET {t}k39 ; DBSIZE"), "", "by now all are");
+    assert_eq!(shard.send(third, "GET {t}k399 ; DBSIZE"), "", "by now all are");
     assert!(shard.shard.next_wake().is_none(), "it is on its errand");
     shard.world.holds_errands.set(false);
     shard.end_turn();
@@ -100,8 +100,8 @@ fn others_are_served_between_the_steps_and_who_needs_a_key_waits_for_it() {
     shard.commit_all();
     assert_eq!(shard.read(client), "+OK");
     assert_eq!(shard.read(other), "\"v\"");
-    assert_eq!(shard.read(third), "\"v\" :45");
-    assert_eq!(shard.read(fourth), ":45");
+    assert_eq!(shard.read(third), "\"v\" :405");
+    assert_eq!(shard.read(fourth), ":405");
 }
 
 #[test]
@@ -196,6 +196,6 @@ fn a_lost_leadership_leaves_nothing_of_it_wherever_it_was() {
         shard.lead(3);
         shard.commit_all();
         shard.read(client);
-        assert_eq!(shard.send(other, "EXISTS {t}k1 {t}k39"), ":0", "after {steps} steps");
+        assert_eq!(shard.send(other, "EXISTS {t}k1 {t}k399"), ":0", "after {steps} steps");
     }
 }
