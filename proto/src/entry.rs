@@ -295,7 +295,7 @@ mod tests {
         let mut data = BatchWriter::default().seal(Head::default(), FIRST_FORMAT).to_vec();
         data[0] = NEWEST_FORMAT + 1;
         let error = Batch::decode(&data).expect_err("must be refused");
-        assert!(error.to_string().contains("entry format 4; this build reads up to 3"));
+        assert!(error.to_string().contains("entry format 5; this build reads up to 4"));
         assert!(Batch::decode(&data[..5]).is_err());
     }
 
