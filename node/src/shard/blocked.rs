@@ -180,6 +180,7 @@ impl Core {
     /// A blocked request has its reply: its session reads on.
     fn end_block(&mut self, id: SessionId) {
         self.forget_blocked(id);
+        self.end_caching(id, None);
         self.done(id);
         self.limit_outbox(id);
         self.outputs.extend([Output::Flush(id), Output::Resume(id)]);

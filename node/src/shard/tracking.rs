@@ -204,8 +204,12 @@ impl Core {
         keeps && (command.is_read() || command.has(Flag::NotesResult)) && !command.has(Flag::PubSub)
     }
 
-    /// A request is over: what `CLIENT CACHING` said was about it, unless the block goes on of which it is a part.
+    /// A request is over: what `CLIENT CACHING` said was about it, unless the block goes on of which it is a part. One that waits
+    /// is not over.
     pub(super) fn end_caching(&mut self, id: SessionId, command: Option<&Command>) {
+        if self.blocked.holds(id) {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(id) else { return };
         if session.queue.is_none()
             && !command.is_some_and(|command| command.has(Flag::KeepsCaching))

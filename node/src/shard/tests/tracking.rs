@@ -1,5 +1,7 @@
 //! Clients that keep copies of what they read: what they are told to forget, and when.
 
+use moonraft_proto::entry::NEWEST_FORMAT;
+
 use super::{ShardHarness, batch, errands::finish, of_many, put};
 use crate::{
     keyspace::tx::{Eviction, Policy},
@@ -302,4 +304,20 @@ fn what_commits_after_its_leader_stepped_down_is_told_once_to_who_has_read_since
     shard.commit(term, data);
     assert_eq!(shard.read(tracker), FORGET_K);
     assert_eq!(shard.send(tracker, "GET k"), "\"2\"");
+}
+
+#[test]
+fn what_is_read_after_a_wait_is_what_caching_was_about() {
+    let (mut shard, tracker, client) = leader(" OPTIN");
+    shard.handle(Event::Readable { term: 1, format: NEWEST_FORMAT });
+    shard.pass_ms(100);
+    shard.commit_all();
+    done(&mut shard, tracker, "CLIENT CACHING YES ; XREAD BLOCK 0 STREAMS k 0");
+    done(&mut shard, client, "XADD k 1-0 f v");
+    // What it read first is told of, too: that there was nothing.
+    let told = shard.read(tracker);
+    assert!(told.contains(FORGET_K) && told.contains("1-0"), "{told}");
+    done(&mut shard, tracker, "GET other");
+    done(&mut shard, client, "XADD k 2-0 f v ; SET other 1");
+    assert_eq!(shard.read(tracker), FORGET_K);
 }
