@@ -104,6 +104,7 @@ pub const ALL: &[&str] = &[
     "key found expired and not removed",
     "expired key removed by a tick",
     "expired key removed by a request",
+    "expired field removed by a tick",
     // Clients.
     "watch broken",
     "watch broken by a change of leader",

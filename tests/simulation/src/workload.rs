@@ -35,7 +35,7 @@ pub enum Way {
 pub enum Request {
     /// Actions on keys of one slot; those that read first.
     Keys(Way, Vec<(String, Action)>),
-    /// `SET key owner NX PX milliseconds`: a lock, which is never released.
+    /// `SET key owner NX PX milliseconds`, or the same of a field of a hash: a lock, which is never released.
     Lock(String, u64, u64),
     /// `TIME`, at a shard.
     Time(usize),
@@ -51,6 +51,11 @@ pub enum Request {
     Stream(u32, Ask),
     /// Something with a queue at which clients wait.
     Queue(u32, Queue),
+}
+
+/// Whether what stands for a lock is a field of a hash, rather than the key: of every other.
+fn is_field_lock(key: &str) -> bool {
+    key.bytes().last().is_some_and(|digit| digit % 2 == 1)
 }
 
 /// What is done with a queue.
@@ -385,7 +390,11 @@ impl Request {
             Request::Keys(way, actions) => return keys_bytes(*way, actions, second, text_bytes),
             Request::Time(_) => put(&["TIME"]),
             Request::Lock(key, owner, ms) => {
-                put(&["SET", key, &owner.to_string(), "NX", "PX", &ms.to_string()])
+                let (owner, ms) = (owner.to_string(), ms.to_string());
+                match is_field_lock(key) {
+                    true => put(&["HSETEX", key, "FNX", "PX", &ms, "FIELDS", "1", "owner", &owner]),
+                    false => put(&["SET", key, &owner, "NX", "PX", &ms]),
+                }
             }
             Request::Killed(key, n) => put(&["EVAL", RUN_UNTIL_KILLED, "1", key, &n.to_string()]),
             Request::Draw([a, b]) => put(&["EVAL", DRAW, "1", a, b]),
@@ -438,6 +447,7 @@ impl Request {
             Request::Lock(..) => match &replies[0] {
                 Value::Status(text) if text == "OK" => Meaning::Locked(true),
                 Value::Nil => Meaning::Locked(false),
+                Value::Int(given) => Meaning::Locked(*given == 1),
                 other => Meaning::Wrong(format!("{other:?}")),
             },
             Request::Killed(..) => match &replies[0] {
