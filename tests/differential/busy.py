@@ -5,7 +5,7 @@ its request, and some `EXEC` behind it. The script is killed, and the blocks tha
 they did is compared, too. One script serves all rows of the table.
 """
 
-from situation import END, NEWER, Pair, question, rows, shown
+from situation import END, ENDING, NEWER, Pair, question, rows, shown
 
 from harness.processes import eventually
 
@@ -13,7 +13,7 @@ SCRIPT = "while true do end"
 KEY = "{busy}key"
 
 # Not sent, and why.
-LEFT_OUT = {"shutdown": "it would end both servers"}
+LEFT_OUT = {"shutdown": "it would end both servers", **dict.fromkeys(ENDING, "it would end redis-server")}
 
 # What is told of a server and a session differs; only its shape counts.
 SHAPES = {"hello": "shape"}

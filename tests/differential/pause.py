@@ -1,6 +1,6 @@
 """Every command while clients are paused: which wait, which are served, and what becomes of keys meanwhile."""
 
-from situation import END, NEWER, Pair, question, rows, shown
+from situation import END, ENDING, NEWER, Pair, question, rows, shown
 
 from harness.processes import eventually
 
@@ -15,6 +15,8 @@ LEFT_OUT = {
     "client|unpause": "it would end the pause",
     "script|flush": "the scripts by name would be gone",
     "shutdown": "it would end both servers",
+    "debug|populate": "to Redis no word of DEBUG is a write",
+    **dict.fromkeys(ENDING, "it would end redis-server"),
     "migrate": "it is refused here, whatever goes on",
     "monitor": "its connection then hears of everything",
     "sync": "its connection becomes a replica's",

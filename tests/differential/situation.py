@@ -33,6 +33,17 @@ NEWER = (
     "waitaof",
 )
 
+# Words of DEBUG that end redis-server.
+ENDING = (
+    "debug|assert",
+    "debug|crash-and-recover",
+    "debug|loadaof",
+    "debug|oom",
+    "debug|panic",
+    "debug|restart",
+    "debug|segfault",
+)
+
 # What is compared when the server closed the connection.
 CLOSED = b"<the connection was closed>"
 # A request nobody knows: its answer ends the answers to those before it.
