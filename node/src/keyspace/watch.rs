@@ -124,13 +124,8 @@ impl Watched {
     }
 
     /// Keys that are watched, or that requests wait for.
-    pub fn keys(&self) -> impl Iterator<Item = &Blob> {
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &Blob> {
         self.keys.keys()
-    }
-
-    /// How many these are.
-    pub fn len(&self) -> usize {
-        self.keys.len()
     }
 
     // ---- what happens -----------------------------------------------------------

@@ -246,7 +246,7 @@ impl Store {
     /// Those who mind keys hear what happened to them. They may be few and the keys many, or the other way round.
     fn tell_minders(&mut self, told: &HashMap<Blob, Told>) {
         let watched = &mut self.keyspace.watched;
-        let minded: Vec<(&Blob, &Told)> = match watched.len() < told.len() {
+        let minded: Vec<(&Blob, &Told)> = match watched.keys().len() < told.len() {
             true => watched.keys().filter_map(|key| told.get_key_value(key)).collect(),
             false => told.iter().collect(),
         };
