@@ -233,9 +233,12 @@ fn hdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 /// Removes a field. Returns whether it was there: one that is gone was not, but it is removed.
 fn take(tx: &mut Tx, key: &[u8], field: &[u8]) -> Result<bool, CommandError> {
     let Some(hash) = tx.hash(key)? else { return Ok(false) };
-    let is_there = hash.get(field).is_some();
-    if is_there || hash.is_gone(field) {
+    let (is_there, is_gone) = (hash.get(field).is_some(), hash.is_gone(field));
+    if is_there || is_gone {
         tx.emit(Effect::HashRemove { key, field });
+    }
+    if is_gone {
+        tx.notify_taken(Class::Hash, "hexpired", key);
     }
     Ok(is_there)
 }

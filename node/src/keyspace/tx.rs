@@ -208,6 +208,7 @@ impl Tx<'_> {
             let fields: Vec<Blob> = hash.due(now_ms).take(left).map(Blob::new).collect();
             fields.iter().for_each(|field| self.emit(Effect::HashRemove { key: &key, field }));
             left -= fields.len();
+            self.notify_taken(Class::Hash, "hexpired", &key);
             marks::reached("expired field removed by a tick");
         }
         limit - left

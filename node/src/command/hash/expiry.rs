@@ -14,7 +14,7 @@ use super::{
     },
     ROW, alter, take,
 };
-use crate::keyspace::Tx;
+use crate::keyspace::{Class, Tx};
 
 /// The last moment at which a field may go, Unix milliseconds, as in Redis: in the year 4199.
 pub const FIELD_DEADLINE_MAX: u64 = (1 << 46) - 1;
@@ -188,15 +188,27 @@ fn expire<'a>(
     let became = fields.iter().map(|field| {
         let Some(hash) = tx.hash(key)?.filter(|hash| hash.get(field).is_some()) else {
             take(tx, key, field)?;
-            return Ok(Reply::Int(MISSING));
+            return Ok(MISSING);
         };
         if condition.is_some_and(|condition| !condition.is_met(hash.deadline(field), after)) {
-            return Ok(Reply::Int(NOT_MET));
+            return Ok(NOT_MET);
         }
         let is_removed = set_deadline(tx, key, field, after);
-        Ok(Reply::Int(if is_removed { REMOVED } else { SET }))
+        Ok(if is_removed { REMOVED } else { SET })
     });
-    became.collect::<Result<_, CommandError>>().map(Reply::Array)
+    let became = became.collect::<Result<Vec<i64>, CommandError>>()?;
+    if became.iter().any(|&it| it == SET || it == REMOVED) {
+        notify_deadline(tx, key, after);
+    }
+    Ok(Reply::Array(became.into_iter().map(Reply::Int).collect()))
+}
+
+/// Fields of this key were given a deadline, or removed as it had passed.
+fn notify_deadline(tx: &Tx, key: &[u8], at: u64) {
+    match at <= tx.now_ms() {
+        true => tx.notify_taken(Class::Hash, "hdel", key),
+        false => tx.notify(Class::Hash, "hexpire", key),
+    }
 }
 
 /// Milliseconds as seconds; of one that has begun all.
@@ -225,15 +237,19 @@ fn persist<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let became = fields.iter().map(|field| {
         let Some(hash) = tx.hash(key)?.filter(|hash| hash.get(field).is_some()) else {
             take(tx, key, field)?;
-            return Ok(Reply::Int(MISSING));
+            return Ok(MISSING);
         };
         if hash.deadline(field).is_none() {
-            return Ok(Reply::Int(FOREVER));
+            return Ok(FOREVER);
         }
         tx.emit(Effect::HashExpire { key, field, expires_at: None });
-        Ok(Reply::Int(SET))
+        Ok(SET)
     });
-    became.collect::<Result<_, CommandError>>().map(Reply::Array)
+    let became = became.collect::<Result<Vec<i64>, CommandError>>()?;
+    if became.contains(&SET) {
+        tx.notify(Class::Hash, "hpersist", key);
+    }
+    Ok(Reply::Array(became.into_iter().map(Reply::Int).collect()))
 }
 
 /// `HGETDEL key FIELDS numfields field [field …]`
@@ -242,12 +258,17 @@ fn hgetdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     tx.hash(key)?;
     let fields = fields(&words[2..], NO_COUNT)?;
 
+    let mut is_taken = false;
     let values = fields.iter().map(|field| {
         let value = owned(tx, key, field)?;
-        take(tx, key, field)?;
+        is_taken |= take(tx, key, field)?;
         Ok(value)
     });
-    values.collect::<Result<_, CommandError>>().map(Reply::Array)
+    let values = values.collect::<Result<_, CommandError>>()?;
+    if is_taken {
+        tx.notify_taken(Class::Hash, "hdel", key);
+    }
+    Ok(Reply::Array(values))
 }
 
 /// The value of a field, which may change then.
@@ -293,6 +314,7 @@ fn hgetex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     }
     let fields = fields(&words[behind..], NO_COUNT)?;
 
+    let mut has_changed = false;
     let values = fields.iter().map(|field| {
         let value = owned(tx, key, field)?;
         let Some(hash) = tx.hash(key)?.filter(|hash| hash.get(field).is_some()) else {
@@ -303,11 +325,18 @@ fn hgetex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         match expiry {
             Expiry::At(at) => drop(set_deadline(tx, key, field, at)),
             Expiry::None if has_deadline => tx.emit(Effect::HashExpire { key, field, expires_at: None }),
-            Expiry::None | Expiry::Keep => {}
+            Expiry::None | Expiry::Keep => return Ok(value),
         }
+        has_changed = true;
         Ok(value)
     });
-    values.collect::<Result<_, CommandError>>().map(Reply::Array)
+    let values = values.collect::<Result<_, CommandError>>()?;
+    match expiry {
+        Expiry::At(at) if has_changed => notify_deadline(tx, key, at),
+        Expiry::None if has_changed => tx.notify(Class::Hash, "hpersist", key),
+        _ => {}
+    }
+    Ok(Reply::Array(values))
 }
 
 /// What `HSETEX` is told.
@@ -384,6 +413,10 @@ fn hsetex<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
             Expiry::None => tx.emit(Effect::HashPut { key, field, value }),
             Expiry::Keep => alter(tx, key, field, value)?,
         }
+    }
+    tx.notify(Class::Hash, "hset", key);
+    if let Expiry::At(at) = expiry {
+        notify_deadline(tx, key, at);
     }
     Ok(Reply::Int(SET))
 }

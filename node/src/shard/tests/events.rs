@@ -1,5 +1,7 @@
 //! What is told of keys, by whom, and when: keyspace notifications.
 
+use moonraft_proto::entry::NEWEST_FORMAT;
+
 use super::{ShardHarness, batch, errands::finish, of_many, put};
 use crate::{
     keyspace::tx::{Events, Eviction, Policy},
@@ -144,4 +146,53 @@ fn a_read_whose_event_has_left_may_still_be_sent_elsewhere() {
     shard.lose_leadership(2);
     assert!(shard.closed.is_empty());
     assert!(shard.read(client).starts_with("-MOVED"));
+}
+
+/// As redis-server 8.2.3 told them.
+#[test]
+fn deadlines_of_fields_are_told_as_in_redis_8() {
+    let (mut shard, listener, client) = leader(settings("EA"));
+    shard.handle(Event::Readable { term: 1, format: NEWEST_FORMAT });
+    shard.handle(Event::Tick);
+    shard.commit_all();
+    for (request, events) in [
+        ("HSET h a 1 b 2 c 3", "hset"),
+        ("HEXPIRE h 100 FIELDS 2 a x", "hexpire"),
+        ("HEXPIRE h 100 NX FIELDS 1 a", ""),
+        ("HEXPIRE h 100 FIELDS 1 x", ""),
+        ("HEXPIREAT h 1 FIELDS 2 b a", "hdel"),
+        ("HSET h a 1", "hset"),
+        ("HEXPIRE h 100 FIELDS 1 a", "hexpire"),
+        ("HPERSIST h FIELDS 1 a", "hpersist"),
+        ("HPERSIST h FIELDS 1 a", ""),
+        ("HGETEX h EX 100 FIELDS 2 a none", "hexpire"),
+        ("HGETEX h PERSIST FIELDS 1 a", "hpersist"),
+        ("HGETEX h PERSIST FIELDS 1 a", ""),
+        ("HGETEX h FIELDS 1 a", ""),
+        ("HGETEX h EXAT 1 FIELDS 1 a", "hdel"),
+        ("HGETDEL h FIELDS 2 c zz", "hdel del"),
+        ("HGETDEL h FIELDS 1 c", ""),
+        ("HSETEX h FIELDS 2 a 1 b 2", "hset"),
+        ("HSETEX h EX 100 FIELDS 1 a 1", "hset hexpire"),
+        ("HSETEX h KEEPTTL FIELDS 1 a 1", "hset"),
+        ("HSETEX h EXAT 1 FIELDS 1 a 1", "hset hdel"),
+        ("HSETEX h EXAT 1 FIELDS 1 b 1", "hset hdel del"),
+        ("HSET h a 1 b 2", "hset"),
+        ("HEXPIREAT h 1 FIELDS 2 a b", "hdel del"),
+        ("HSET h a 1 b 2", "hset"),
+        ("HPEXPIRE h 20 FIELDS 1 a", "hexpire"),
+        ("wait", "hexpired"),
+        ("HPEXPIRE h 20 FIELDS 1 b", "hexpire"),
+        ("wait", "hexpired del"),
+    ] {
+        match request {
+            "wait" => shard.pass_ms(100),
+            _ => drop(shard.send(client, request)),
+        }
+        shard.commit_all();
+        shard.read(client);
+        let told = told(&mut shard, listener);
+        let told: Vec<_> = told.iter().map(|it| it["keyevent:".len()..].replace(" h", "")).collect();
+        assert_eq!(told.join(" "), events, "{request}");
+    }
 }
