@@ -54,6 +54,8 @@ pub(super) struct Errands {
     /// Counts all there ever were.
     sent: u64,
     under_way: BTreeMap<u64, Sent>,
+    /// What came and is not settled yet: while one is, another may be called back.
+    come: BTreeMap<u64, Outcome>,
 }
 
 /// A request that is executed elsewhere, or in steps, as its shard remembers it.
@@ -269,9 +271,11 @@ impl Core {
 
     /// Errands have been carried out.
     pub(super) fn end_errands(&mut self) {
-        for outcome in self.surroundings.outcomes() {
+        let come = self.surroundings.outcomes();
+        self.errands.come.extend(come.into_iter().map(|outcome| (outcome.number, outcome)));
+        while let Some((number, outcome)) = self.errands.come.pop_first() {
             // What was called back is known no more.
-            if let Some(sent) = self.errands.under_way.remove(&outcome.number) {
+            if let Some(sent) = self.errands.under_way.remove(&number) {
                 self.settle_errand(sent, outcome);
             }
         }
@@ -294,15 +298,28 @@ impl Core {
             return self.begin_return(sent, outcome);
         }
         self.settle_outcome(sent, outcome);
+        self.serve_after_errand();
     }
 
-    /// The same once its keys are back, or few are not.
+    /// An errand was settled: those who waited for what it brought are served.
+    pub(super) fn serve_after_errand(&mut self) {
+        self.serve_blocked();
+        if self.store().batch_bytes() > self.settings.batch_bytes_max {
+            self.end_turn();
+        }
+    }
+
+    /// What came of an errand is part of the state once its keys are back, or few are not, and its client is answered.
+    /// Who settles it serves those who wait for what it brought.
     pub(super) fn settle_outcome(&mut self, sent: Sent, outcome: Outcome) {
         let Outcome { number, mut borrowed, reply, weight, error, called, .. } = outcome;
         if borrowed.effects() > self.settings.large_elements {
             self.end_turn(); // so that its effects, a batch by themselves, are not copied
         }
         self.begin_unit();
+        if sent.is_block {
+            self.note_copies_of_sent(&sent, number); // what it has read before it changed it
+        }
         self.store_mut().take_back(&mut borrowed);
         self.note_copies_of_sent(&sent, number);
         let unit = self.store_mut().end_unit();
@@ -312,10 +329,6 @@ impl Core {
             self.end_block_elsewhere(sent.session.0, called);
         }
         self.answer_sent(sent, Answer { reply, weight, error }, unit);
-        self.serve_blocked();
-        if self.store().batch_bytes() > self.settings.batch_bytes_max {
-            self.end_turn();
-        }
     }
 
     /// Notes what the client of an errand has read, if it keeps copies.
@@ -410,7 +423,8 @@ impl Core {
         let meant: Vec<u64> = numbers.filter(|&number| is_meant(self.store(), number)).collect();
         for number in meant {
             let sent = self.errands.under_way.remove(&number).expect("it is under way");
-            let mut outcome = self.surroundings.await_outcome(number);
+            let come = self.errands.come.remove(&number);
+            let mut outcome = come.unwrap_or_else(|| self.surroundings.await_outcome(number));
             self.store_mut().recall(&mut outcome.borrowed);
             marks::reached("errand called back");
             self.end_loan(number);

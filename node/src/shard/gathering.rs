@@ -101,6 +101,9 @@ impl Core {
 
     /// Some more keys are lent, and some come back.
     pub(super) fn go_on_gathering(&mut self) {
+        if self.is_between_states() {
+            return self.time_gathering(RETRY_NS); // no part of a batch is lent
+        }
         let waits = match self.gathering.begun.take() {
             Some(mut gathered) => match self.lend_some(&mut gathered) {
                 Step::GoesOn { waits } => {
@@ -116,6 +119,9 @@ impl Core {
         };
         let is_returning = self.gathering.is_returning();
         self.return_some();
+        if !self.held_entries.is_empty() {
+            self.commit_held(true);
+        }
         self.time_gathering(if waits && !is_returning { RETRY_NS } else { 0 });
     }
 
@@ -143,7 +149,7 @@ impl Core {
     fn send_gathered(&mut self, gathered: Gathered) {
         let Gathered { number, sent, part, asker, mut loan, .. } = gathered;
         self.begin_unit();
-        self.store().set_time(&mut loan);
+        self.store().renew_loan(&mut loan);
         self.store_mut().end_unit();
         let errand = Errand::new(number, vec![part], false, loan, self.settings.clone(), asker);
         self.send_errand(errand, sent);
@@ -165,6 +171,7 @@ impl Core {
             self.gathering.returning.push_front((sent, outcome));
         } else {
             self.settle_outcome(sent, outcome);
+            self.serve_after_errand();
             self.begin_snapshot();
             self.offer_errands();
         }
@@ -180,16 +187,16 @@ impl Core {
             if let Some(id) = self.session_of(sent.session) {
                 self.wake_one(id);
             }
+            // Entries that waited for one of them are looked at then.
+            self.timers.set(Timer::Gather, Some(self.surroundings.boot_ns() + 1));
         }
         let returning = std::mem::take(&mut self.gathering.returning);
-        for (sent, outcome) in returning {
-            match is_meant(self.store(), outcome.number) {
-                true => {
-                    marks::reached("returning keys called back");
-                    self.settle_outcome(sent, outcome);
-                }
-                false => self.gathering.returning.push_back((sent, outcome)),
-            }
+        let is_meant = |(_, outcome): &(Sent, Outcome)| is_meant(self.store(), outcome.number);
+        let (meant, others): (VecDeque<_>, VecDeque<_>) = returning.into_iter().partition(is_meant);
+        self.gathering.returning = others;
+        for (sent, outcome) in meant {
+            marks::reached("returning keys called back");
+            self.settle_outcome(sent, outcome);
         }
     }
 }

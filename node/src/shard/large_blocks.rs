@@ -95,8 +95,10 @@ impl Core {
         self.store_mut().recall(&mut outcome.borrowed);
         self.end_loan(outcome.number);
         self.begin_unit();
-        let unit = self.store_mut().end_unit();
         let session = self.session_of(sent.session);
+        // If it is as a watched key has expired, the reply waits until no later leader finds it there.
+        session.map(|id| self.is_watch_broken(id));
+        let unit = self.store_mut().end_unit();
         if let Some(id) = session {
             self.sessions[id].queue = None;
             self.unwatch(id);

@@ -159,8 +159,13 @@ impl Shard {
         } else if self.is_busy() {
             self.run_beside_script(id, request);
         } else {
-            let stays = std::mem::take(&mut self.sessions[id].stays_here);
+            let stays = self.sessions[id].stays_here;
             let elsewhere = if stays { None } else { self.begin_elsewhere(id, request) };
+            // What was let pass to gather its keys, and does not, waits for them as any other does.
+            let elsewhere = elsewhere.or_else(|| self.held_by_loan(id, request));
+            if elsewhere.is_none() {
+                self.sessions[id].stays_here = false;
+            }
             let elsewhere = elsewhere.or_else(|| self.run(id, request));
             if elsewhere.is_some() {
                 return elsewhere;

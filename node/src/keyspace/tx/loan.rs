@@ -166,9 +166,12 @@ impl Store {
         }
     }
 
-    /// A loan whose keys were lent at other times is for a unit at the time of the open one.
-    pub const fn set_time(&self, loan: &mut Loan) {
+    /// A loan whose keys were lent some at a time is for a unit at the time of the open one: what others want to hear of
+    /// its keys is what they want by now.
+    pub const fn renew_loan(&self, loan: &mut Loan) {
         loan.moment = self.unit.moment;
+        loan.events = self.events;
+        loan.hears_all = self.keyspace.watched.hears_all_changes();
     }
 
     /// Whether what this key holds, or does not, is lent.

@@ -434,3 +434,24 @@ fn what_would_wait_is_executed_elsewhere_only_if_it_finds_much() {
     shard.commit_all();
     assert!(shard.read(client).contains("32-0"));
 }
+
+/// What comes to a waiting request may call back what came together with it.
+#[test]
+fn an_errand_that_has_come_may_be_called_back_while_another_is_settled() {
+    let (mut shard, client, other) = leader();
+    let waiter = shard.connect();
+    shard.send(waiter, "BLMOVE {t}src {t}s2 LEFT LEFT 0");
+    shard.send(client, &of_many("RPUSH", "{t}s2", MANY));
+    finish(&mut shard);
+    shard.commit_all();
+    shard.read(client);
+    shard.send(client, &of_many("RPUSH", "{t}src", MANY));
+    shard.send(other, "LRANGE {t}s2 0 -1");
+    assert_eq!(shard.world.errands.borrow().len(), 2);
+    finish(&mut shard);
+    finish(&mut shard);
+    shard.commit_all();
+    assert_eq!(shard.read(waiter), "\"0\"");
+    assert_eq!(shard.read(client), ":30");
+    assert_eq!(shard.read(other).matches(", ").count(), MANY, "it has begun anew, and finds one more");
+}

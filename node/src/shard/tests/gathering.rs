@@ -1,7 +1,10 @@
 //! Requests of very many keys, which are lent and come back some at a time.
 
-use super::{ShardHarness, errands::leader_with};
-use crate::shard::{SessionId, ShardSettings};
+use bytes::Bytes;
+use moonraft_proto::{Effect, entry::NEWEST_FORMAT};
+
+use super::{ShardHarness, batch, errands::leader_with, put};
+use crate::shard::{CommittedEntry, Event, SessionId, ShardSettings};
 
 /// Keys of such a request.
 const MANY: usize = 400;
@@ -198,4 +201,114 @@ fn a_lost_leadership_leaves_nothing_of_it_wherever_it_was() {
         shard.read(client);
         assert_eq!(shard.send(other, "EXISTS {t}k1 {t}k399"), ":0", "after {steps} steps");
     }
+}
+
+/// A follower whose client may read.
+fn follower() -> (ShardHarness, SessionId, SessionId) {
+    let (mut shard, client, other) = leader();
+    shard.lose_leadership(2);
+    for id in [client, other] {
+        assert_eq!(shard.send(id, "READONLY"), "+OK");
+    }
+    (shard, client, other)
+}
+
+/// Entries of the next leader, the first of them empty.
+fn committed(shard: &mut ShardHarness, batches: Vec<Bytes>) {
+    let applied = shard.shard.applied().0;
+    let all = std::iter::once(Bytes::new()).chain(batches).zip(applied + 1..);
+    let entries = all.map(|(data, index)| CommittedEntry { index, term: 2, data, more: false });
+    shard.handle(Event::Committed(entries.collect()));
+}
+
+#[test]
+fn a_follower_lends_no_part_of_a_batch() {
+    let (mut shard, client, other) = follower();
+    shard.send(client, &(of_keys("EXISTS", MANY, "") + " {t}z {t}s"));
+    step(&mut shard, 1);
+    let members: Vec<String> = (0..30).map(|number| number.to_string()).collect();
+    let all = members.iter().map(|member| Effect::SetRemove { key: b"{t}s", member: member.as_bytes() });
+    committed(&mut shard, vec![batch(&all.collect::<Vec<_>>())]);
+    shard.world.holds_errands.set(false);
+    step_all(&mut shard);
+    assert_eq!(shard.read(client), ":1", "the set is gone");
+    assert_eq!(shard.send(other, "EXISTS {t}s"), ":0");
+}
+
+#[test]
+fn what_a_follower_holds_goes_on_when_all_keys_are_back_or_called_back() {
+    for recalls in [false, true] {
+        let (mut shard, client, other) = follower();
+        shard.send(client, &of_keys("EXISTS", MANY, ""));
+        step(&mut shard, if recalls { 2 } else { STEPS });
+        committed(&mut shard, vec![batch(&[put(b"{t}k1", b"v")])]);
+        assert_eq!(shard.send(other, "GET {t}k1"), "", "it is lent");
+        if recalls {
+            let third = shard.connect();
+            shard.send(third, "READONLY ; CLIENT PAUSE 1 WRITE");
+        }
+        shard.world.holds_errands.set(false);
+        shard.end_turn();
+        step_all(&mut shard);
+        shard.read(other);
+        assert_eq!(shard.send(other, "GET {t}k1"), "\"v\"", "called back: {recalls}");
+    }
+}
+
+#[test]
+fn who_waits_for_two_keys_that_come_back_is_served_once() {
+    let (mut shard, client, other) = leader();
+    let waiter = shard.connect();
+    shard.handle(Event::Readable { term: 1, format: NEWEST_FORMAT });
+    shard.pass_ms(100);
+    shard.commit_all();
+    shard.send(
+        other,
+        "XADD {t}a 1-1 f v ; XADD {t}b 1-1 f v ; XGROUP CREATE {t}a g $ ; XGROUP CREATE {t}b g $",
+    );
+    shard.commit_all();
+    shard.read(other);
+    shard.send(waiter, "XREADGROUP GROUP g c BLOCK 0 STREAMS {t}a {t}b > >");
+    shard.send(client, &of_keys("UNLINK {t}b", MANY, ""));
+    step(&mut shard, STEPS);
+    shard.world.holds_errands.set(false);
+    shard.end_turn();
+    step(&mut shard, 1);
+    shard.send(other, "XADD {t}a 2-1 f v");
+    step_all(&mut shard);
+    shard.commit_all();
+    assert_eq!(shard.read(client), ":1");
+    let told = shard.read(waiter);
+    assert!(told.starts_with("[[\"{t}a\"") || told.starts_with("-NOGROUP"), "{told}");
+    assert_eq!(shard.send(waiter, "PING"), "+PONG", "it was answered once");
+}
+
+#[test]
+fn two_that_come_back_are_settled_when_leadership_is_lost_whoever_waits() {
+    let (mut shard, client, other) = leader();
+    let waiter = shard.connect();
+    shard.send(waiter, "BLPOP {t}b {t}k0 0");
+    shard.send(client, &of_keys("UNLINK {t}k0", MANY, "x"));
+    step(&mut shard, STEPS);
+    shard.send(other, &of_keys("UNLINK {t}b", MANY, "y"));
+    step(&mut shard, STEPS);
+    shard.world.holds_errands.set(false);
+    shard.end_turn();
+    shard.lose_leadership(2);
+    step_all(&mut shard);
+    assert!(!shard.shard.store().has_lent());
+}
+
+#[test]
+fn who_begins_to_keep_copies_meanwhile_hears_of_the_change() {
+    let (mut shard, client, other) = leader();
+    shard.send(other, "SET {t}k399 v");
+    shard.commit_all();
+    shard.read(other);
+    shard.send(client, &of_keys("UNLINK", MANY, ""));
+    step(&mut shard, 1);
+    shard.send(other, "HELLO 3");
+    assert_eq!(shard.send(other, "CLIENT TRACKING ON ; GET {t}k399"), "+OK \"v\"");
+    finish(&mut shard);
+    assert_eq!(shard.read(other), ">[\"invalidate\", [\"{t}k399\"]]");
 }

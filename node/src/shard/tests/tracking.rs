@@ -321,3 +321,13 @@ fn what_is_read_after_a_wait_is_what_caching_was_about() {
     done(&mut shard, client, "XADD k 2-0 f v ; SET other 1");
     assert_eq!(shard.read(tracker), FORGET_K);
 }
+
+#[test]
+fn what_a_large_block_reads_before_it_changes_it_is_to_be_forgotten() {
+    let settings = ShardSettings { large_elements: 10, ..ShardSettings::default() };
+    let (mut shard, tracker, client) = leader_with(settings, "");
+    done(&mut shard, client, &of_many("SADD", "k", 30));
+    shard.read(tracker);
+    let told = done(&mut shard, tracker, "MULTI ; SMEMBERS k ; SADD k more ; EXEC");
+    assert!(told.ends_with(FORGET_K), "{told}");
+}
