@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use moonraft_tests::{Fault, Settings, marks, run};
 
 /// Seeds of an ordinary test run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 /// A planted fault is found within so many seeds: of the rarest, one in 280 shows it.
 const FOUND_WITHIN: u64 = 1000;
 

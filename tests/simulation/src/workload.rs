@@ -169,6 +169,8 @@ pub const JOBS: usize = 12;
 pub const ANNOUNCEMENTS: usize = 13;
 /// See there.
 pub const STREAMS: usize = 16;
+/// See there.
+pub const LOCKS: usize = 14;
 /// See there; from here on weights are not drawn with the others.
 pub const QUEUES: usize = 17;
 /// See there.
@@ -264,7 +266,7 @@ impl Request {
         let register = format!("register{which}");
         let fleeting = tag("fleeting");
         match crate::pick(rng, &mix.weights) {
-            0 | 1 if (unique / NUMBERS_EACH).is_multiple_of(4) => together(which, unique),
+            0 | 1 if (unique / NUMBERS_EACH).is_multiple_of(2) => together(which, unique),
             0 => one(register, Action::Write(unique)),
             1 => one(register, Action::Read),
             2 => {
@@ -289,7 +291,7 @@ impl Request {
             JOBS => Request::Jobs(which, jobs(rng, unique)),
             ANNOUNCEMENTS => Request::Keys(Way::Announce, vec![(tag("list0"), Action::Append(unique))]),
             STREAMS => Request::Stream(which, stream(rng, unique)),
-            14 => Request::Lock(format!("lock{which}"), unique, rng.random_range(100..1500)),
+            LOCKS => Request::Lock(format!("lock{which}"), unique, rng.random_range(100..1500)),
             QUEUES => queue(rng, which, unique),
             LIBRARIES => Request::Keys(Way::Library, vec![library(rng, which, unique)]),
             _ => Request::Time(rng.random_range(0..shards)),
@@ -702,7 +704,7 @@ fn pipeline(rng: &mut StdRng, which: u32, unique: u64) -> Request {
 
 /// Writes numbers to keys of one tag, or reads them, in one request.
 fn together(which: u32, unique: u64) -> Request {
-    let is_read = (unique / NUMBERS_EACH).is_multiple_of(8);
+    let is_read = (unique / NUMBERS_EACH).is_multiple_of(4);
     let action = |at| if is_read { Action::Read } else { Action::Write(unique + at) };
     Request::Keys(Way::Together, (0..4).map(|at| (member_of(which, at), action(at))).collect())
 }

@@ -224,7 +224,9 @@ fn committed(shard: &mut ShardHarness, batches: Vec<Bytes>) {
 #[test]
 fn a_follower_lends_no_part_of_a_batch() {
     let (mut shard, client, other) = follower();
-    shard.send(client, &(of_keys("EXISTS", MANY, "") + " {t}z {t}s"));
+    // The set is the first key of the second step.
+    let first = of_keys("EXISTS", 8 * AT_ONCE, "");
+    shard.send(client, &of_keys(&format!("{first} {{t}}s {{t}}z"), MANY, "x"));
     step(&mut shard, 1);
     let members: Vec<String> = (0..30).map(|number| number.to_string()).collect();
     let all = members.iter().map(|member| Effect::SetRemove { key: b"{t}s", member: member.as_bytes() });
@@ -255,8 +257,8 @@ fn what_a_follower_holds_goes_on_when_all_keys_are_back_or_called_back() {
     }
 }
 
-#[test]
-fn who_waits_for_two_keys_that_come_back_is_served_once() {
+/// A leader with two streams, and one who waits for what comes to their groups.
+fn leader_with_waiter() -> (ShardHarness, SessionId, SessionId, SessionId) {
     let (mut shard, client, other) = leader();
     let waiter = shard.connect();
     shard.handle(Event::Readable { term: 1, format: NEWEST_FORMAT });
@@ -268,7 +270,13 @@ fn who_waits_for_two_keys_that_come_back_is_served_once() {
     );
     shard.commit_all();
     shard.read(other);
-    shard.send(waiter, "XREADGROUP GROUP g c BLOCK 0 STREAMS {t}a {t}b > >");
+    assert_eq!(shard.send(waiter, "XREADGROUP GROUP g c BLOCK 0 STREAMS {t}a {t}b > >"), "");
+    (shard, client, other, waiter)
+}
+
+#[test]
+fn who_waits_for_two_keys_that_come_back_is_served_once() {
+    let (mut shard, client, other, waiter) = leader_with_waiter();
     shard.send(client, &of_keys("UNLINK {t}b", MANY, ""));
     step(&mut shard, STEPS);
     shard.world.holds_errands.set(false);
@@ -285,13 +293,12 @@ fn who_waits_for_two_keys_that_come_back_is_served_once() {
 
 #[test]
 fn two_that_come_back_are_settled_when_leadership_is_lost_whoever_waits() {
-    let (mut shard, client, other) = leader();
-    let waiter = shard.connect();
-    shard.send(waiter, "BLPOP {t}b {t}k0 0");
-    shard.send(client, &of_keys("UNLINK {t}k0", MANY, "x"));
+    let (mut shard, client, other, _) = leader_with_waiter();
+    shard.send(client, &of_keys("UNLINK {t}a", MANY, "x"));
     step(&mut shard, STEPS);
     shard.send(other, &of_keys("UNLINK {t}b", MANY, "y"));
     step(&mut shard, STEPS);
+    assert_eq!(shard.world.errands.borrow().len(), 2);
     shard.world.holds_errands.set(false);
     shard.end_turn();
     shard.lose_leadership(2);

@@ -199,6 +199,9 @@ impl World {
             settings.fault == Some(Fault::ServedBeforeCommit),
         );
         weather.mix.weights[LIBRARIES] = weather::weight_of_libraries(settings.seed, &weather);
+        if settings.fault == Some(Fault::LeaderAhead) {
+            weather::favour_locks(&mut weather.mix);
+        }
         let (consensus, mut shard_settings) = settings::product_settings(&mut rng, settings.fault, &weather);
         // Of its own, so that runs without it are what they were.
         let mut of_errands = StdRng::seed_from_u64(!settings.seed);

@@ -9,7 +9,7 @@ use super::{
     MS,
     faults::{self, FAULT_KINDS},
 };
-use crate::workload::{ANNOUNCEMENTS, JOBS, Mix, QUEUES, REQUEST_KINDS, STREAMS};
+use crate::workload::{ANNOUNCEMENTS, JOBS, LOCKS, Mix, QUEUES, REQUEST_KINDS, STREAMS};
 
 pub(super) struct Weather {
     /// How likely a message is lost, or arrives twice.
@@ -98,6 +98,13 @@ pub(super) fn weight_of_libraries(seed: u64, weather: &Weather) -> u32 {
     let mut rng = StdRng::seed_from_u64(seed ^ OWN);
     let is_for_leases = weather.mix.weights[JOBS] == 0 && weather.mix.weights[ANNOUNCEMENTS] == 0;
     if !is_for_leases && rng.random_bool(0.3) { rng.random_range(5..20) } else { 0 }
+}
+
+/// Clients ask for little but locks, and for the same few: a lock that is lost too early is seen by little else.
+pub(super) fn favour_locks(mix: &mut Mix) {
+    mix.weights.iter_mut().for_each(|weight| *weight = (*weight).min(1));
+    mix.weights[LOCKS] = 20;
+    mix.keys = 1;
 }
 
 /// Draws the weather of a run; `for_leases`: that of leases, always.
