@@ -214,11 +214,13 @@ pub trait Client {
     fn remember_script(&mut self, name: Sha1, text: &[u8]);
     /// Forgets compiled scripts, and those that are not replicated.
     fn forget_scripts(&mut self);
-    /// Runs the text of a library: what it registers.
+    /// Until when the texts of libraries may run that a request brings, boot clock.
+    fn loading_ends_ns(&self) -> u64;
+    /// Runs the text of a library, no longer than until then: what it registers.
     ///
     /// # Errors
     /// It does not compile, failed, or took too long.
-    fn load_library(&mut self, code: &[u8]) -> Result<Vec<RegisteredFunction>, CommandError>;
+    fn load_library(&mut self, code: &[u8], ends_ns: u64) -> Result<Vec<RegisteredFunction>, CommandError>;
     /// Forgets libraries whose text has been run, and what they keep in variables.
     fn forget_libraries(&mut self);
     /// The function that runs, if one is over its time.

@@ -132,7 +132,7 @@ fn load(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
     if options.is_empty() && client.store().whole().libraries().get(&name).is_some() {
         return Err(CommandError::about("ERR Library '", &name, "' already exists"));
     }
-    let functions = client.load_library(code)?;
+    let functions = client.load_library(code, client.loading_ends_ns())?;
     let libraries = client.store().whole().libraries();
     let taken =
         |function: &&RegisteredFunction| libraries.home(&function.name).is_some_and(|home| home != name);
@@ -277,9 +277,10 @@ fn restore(client: &mut dyn Client, words: &[&[u8]]) -> Outcome<'static> {
             BadLibraries::Content => "ERR failed loading the given functions payload",
         })
     })?;
+    let ends_ns = client.loading_ends_ns();
     let mut loaded: Vec<Loaded<'_>> = Vec::new();
     for code in &codes {
-        let library = load_another(client, code, &loaded)?;
+        let library = load_another(client, code, &loaded, ends_ns)?;
         loaded.push(library);
     }
     if policy != Policy::Flush {
@@ -298,12 +299,13 @@ fn load_another<'a>(
     client: &mut dyn Client,
     code: &'a [u8],
     others: &[Loaded<'_>],
+    ends_ns: u64,
 ) -> Result<Loaded<'a>, CommandError> {
     let Metadata { name, .. } = Metadata::of(code).map_err(CommandError::Text)?;
     if others.iter().any(|other| other.name == name) {
         return Err(CommandError::about("ERR Library '", &name, "' already exists"));
     }
-    let functions = client.load_library(code)?;
+    let functions = client.load_library(code, ends_ns)?;
     let known = |name: &[u8]| {
         let mut functions = others.iter().flat_map(|other| &other.functions);
         functions.any(|function| function.name.eq_ignore_ascii_case(name))

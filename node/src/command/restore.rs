@@ -16,6 +16,9 @@ use super::{
 };
 use crate::keyspace::{Class, Object, Tx, Value, dump::dump_object};
 
+/// Elements of a value that is restored: each is an effect, and takes its room until that is committed.
+const ELEMENTS_MAX: usize = 16 << 20;
+
 /// A row of this family.
 const ROW: Command = Command { family: Family::Generic, keys: Keys::ONE, ..Command::BASE };
 
@@ -100,6 +103,9 @@ fn restore<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     };
     if tx.keyspace().agreed_format() < needed {
         return Err(CommandError::FormatNotAgreed(needed));
+    }
+    if !matches!(value, Value::Str(_)) && value.len() > ELEMENTS_MAX {
+        return Err(CommandError::text("ERR the value has too many elements to be restored at once"));
     }
 
     let expires_at = match ttl {

@@ -164,7 +164,11 @@ impl Libraries {
         };
         match known.find(name) {
             Some(_) => drop(self.homes.insert(lower, library.into())),
-            None => drop(self.homes.remove(&lower)),
+            // It may have moved to another library by now.
+            None if self.homes.get(&lower).is_some_and(|home| **home == *library) => {
+                self.homes.remove(&lower);
+            }
+            None => {}
         }
         before
     }
@@ -196,5 +200,17 @@ mod tests {
         assert_eq!((flags(&libraries, b"f"), libraries.bytes()), (Some(1), 4));
         libraries.replace(b"a", None);
         assert_eq!(libraries, Libraries::default());
+    }
+
+    #[test]
+    fn a_function_that_moved_is_still_found_when_what_it_left_loses_it() {
+        let mut libraries = Libraries::default();
+        let function = || Some(Function { flags: 0, description: None });
+        libraries.put(b"a", b"code");
+        libraries.put(b"b", b"code");
+        libraries.replace_function(b"a", b"f", function());
+        libraries.replace_function(b"b", b"f", function());
+        libraries.replace_function(b"a", b"f", None);
+        assert_eq!(libraries.home(b"f"), Some(&b"b"[..]));
     }
 }

@@ -189,9 +189,9 @@ impl Core {
     // ---- being served ---------------------------------------------------------------
 
     /// Serves those whose keys have come to hold what they wait for, and ends the wait of those who are to wait no
-    /// more. No unit is open.
+    /// more. No unit is open. Between two states nobody is served: news stay until there is one.
     pub(super) fn serve_blocked(&mut self) {
-        loop {
+        while !self.is_between_states() {
             if let Some((id, with_error)) = self.blocked.ending.pop_front() {
                 self.end_early(id, with_error);
             } else if let Some(key) = self.store_mut().keyspace_mut().watched.take_news() {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use moonraft_proto::Reply;
 use moonraft_router::{ReplicaPlace, SlotMap};
 
-use super::{Output, SessionId, Shard, Standing, admit::Reason, waits::Unblocked};
+use super::{
+    Output, SessionId, Shard, Standing, admit::Reason, script::LIBRARIES_LOAD_NS_MAX, waits::Unblocked,
+};
 use crate::{
     command::{
         Client, CommandError,
@@ -165,8 +167,12 @@ impl Client for Turn<'_> {
         self.shard.forget_scripts();
     }
 
-    fn load_library(&mut self, code: &[u8]) -> Result<Vec<RegisteredFunction>, CommandError> {
-        self.shard.load_library(self.id, code)
+    fn loading_ends_ns(&self) -> u64 {
+        self.shard.surroundings.boot_ns() + LIBRARIES_LOAD_NS_MAX
+    }
+
+    fn load_library(&mut self, code: &[u8], ends_ns: u64) -> Result<Vec<RegisteredFunction>, CommandError> {
+        self.shard.load_library(self.id, code, ends_ns)
     }
 
     fn forget_libraries(&mut self) {

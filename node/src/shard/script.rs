@@ -27,8 +27,8 @@ use crate::{
     },
 };
 
-/// How long the text of a library may run, as in Redis: it registers functions, no more.
-const LIBRARY_LOAD_NS_MAX: u64 = 500_000_000;
+/// How long the text of a library may run, as in Redis: it registers functions, no more. All that one request brings share it.
+pub(super) const LIBRARIES_LOAD_NS_MAX: u64 = 500_000_000;
 
 impl Shard {
     /// `EVAL` and its like: runs a script in the open unit.
@@ -153,10 +153,10 @@ impl Shard {
         &mut self,
         id: SessionId,
         code: &[u8],
+        ends_ns: u64,
     ) -> Result<Vec<RegisteredFunction>, CommandError> {
-        let ends = self.surroundings.boot_ns() + LIBRARY_LOAD_NS_MAX;
         let (loaded, _) =
-            self.lend(id, Terms::default(), Some(ends), |engine, host| engine.load_library(code, host));
+            self.lend(id, Terms::default(), Some(ends_ns), |engine, host| engine.load_library(code, host));
         loaded.map_err(|ended| match ended {
             Ended::Failed(text) | Ended::Killed(_, text) => CommandError::Text(text),
             Ended::Done(_) => unreachable!("loading gives no reply"),

@@ -267,6 +267,8 @@ impl Core {
         for effect in batch.effects() {
             self.store_mut().keyspace_mut().apply(&effect?);
         }
+        // Those who keep copies were told to forget them all.
+        self.store_mut().keyspace_mut().watched.take_heard(0);
         Ok(())
     }
 

@@ -309,7 +309,12 @@ impl Core {
                         self.tell_tracker(number, &Reply::Array(vec![Reply::bulk(key.to_vec())]));
                     }
                 }
-                Forget::Like(key, by) => drop(changed.entry(key).or_insert(by)),
+                // Who has changed it, too, is told of the other's change.
+                Forget::Like(key, by) => {
+                    let known =
+                        changed.entry(key).and_modify(|known| *known = known.filter(|_| *known == by));
+                    known.or_insert(by);
+                }
                 Forget::All => {
                     let all: Vec<u64> = self.trackers.clients.keys().copied().collect();
                     all.into_iter().for_each(|number| self.tell_tracker(number, &Reply::Null));

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::subscriptions::SessionId;
 
+/// Prefixes of one client: each is compared with all others.
+const PREFIXES_MAX: usize = 1_000;
+
 /// What is asked for.
 #[derive(Default)]
 struct Options {
@@ -97,6 +100,9 @@ impl Options {
 
     /// No key may begin in two of the ways: its client would be told twice.
     fn check_prefixes(&self, before: Option<&Tracking>) -> Result<(), CommandError> {
+        if self.prefixes.len() + before.map_or(0, |before| before.prefixes.len()) > PREFIXES_MAX {
+            return Err(CommandError::text("ERR too many prefixes"));
+        }
         let overlap = |one: &[u8], other: &[u8]| one.starts_with(other) || other.starts_with(one);
         for (at, prefix) in self.prefixes.iter().enumerate() {
             let mut known = before.into_iter().flat_map(|before| &before.prefixes);

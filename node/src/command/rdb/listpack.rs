@@ -10,6 +10,9 @@ use crate::keyspace::{integer::parse_integer, listpack_size};
 /// An element: bytes of the block, or the text of an integer.
 pub type Element<'a> = Cow<'a, [u8]>;
 
+/// Elements of one block. Redis makes none of so many; each takes far more room here than a byte that it may have there.
+const ELEMENTS_MAX: usize = 1 << 20;
+
 /// The byte that ends either form.
 const END: u8 = 0xff;
 
@@ -116,6 +119,9 @@ fn elements<'a>(
         if first == END {
             let whole = bytes.is_empty() && (count == COUNT_UNKNOWN || usize::from(count) == elements.len());
             return whole.then_some(elements);
+        }
+        if elements.len() == ELEMENTS_MAX {
+            return None;
         }
         elements.push(element(&mut bytes, first)?);
     }

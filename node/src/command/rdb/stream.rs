@@ -20,7 +20,7 @@ use super::{
 use crate::keyspace::{
     Blob, Stream,
     integer::parse_integer,
-    stream::{Entry, Group},
+    stream::{Entry, Group, NodeLimits},
 };
 
 /// Marks of an entry: it was deleted; it has the fields of its node.
@@ -199,7 +199,10 @@ fn add_node(stream: &mut Stream, base: StreamId, block: &[u8]) -> Option<()> {
             return None;
         }
         let fields = Pairs::write(&words, &mut scratch);
-        stream.apply(StreamChange::Add { id, fields, begins_node: seen == 0 });
+        // No node is larger than one that entries are added to, whatever the payload's are.
+        let text_bytes = words.iter().map(|word| word.len()).sum();
+        let begins_node = seen == 0 || stream.begins_node(text_bytes, NodeLimits::LARGEST);
+        stream.apply(StreamChange::Add { id, fields, begins_node });
         seen += 1;
     }
     (seen == live && gone == deleted && seen + gone > 0).then_some(())

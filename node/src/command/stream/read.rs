@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use moonraft_proto::{Reply, StreamChange, StreamId, stream::Ids};
 
 use super::{
@@ -243,15 +244,15 @@ pub fn xreadgroup<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
         deliveries.push(delivery(tx, key, group, word)?);
     }
     let (mut room, mut delivered) = (Room::of(tx), Vec::new());
-    for (at, delivery) in deliveries.iter().enumerate() {
-        // A key that is named twice goes on where it was left.
-        let before = deliveries[..at].iter().zip(&delivered).rev();
-        let before = before.filter(|(other, _)| other.key == delivery.key);
-        let left_at = before.filter_map(|(_, it): (_, &Delivered)| it.read_up_to).next();
-        let one = match delivery.history_from {
+    // A key that is named twice goes on where it was left.
+    let mut left: HashMap<&[u8], (StreamId, Option<u64>)> = HashMap::new();
+    for delivery in &deliveries {
+        let left_at = left.get(delivery.key).copied();
+        let one: Delivered = match delivery.history_from {
             Some(from) => history(tx, delivery.key, (group, consumer), from, asked.count, &mut room)?,
             None => new_entries(tx, delivery.key, group, left_at, &asked, &mut room)?,
         };
+        left.extend(one.read_up_to.map(|read_up_to| (delivery.key, read_up_to)));
         delivered.push(one);
     }
 

@@ -50,6 +50,9 @@ impl NodeLimits {
     const BYTES_MAX: usize = 1 << 20;
     const ENTRIES_MAX: usize = 10_000;
 
+    /// The largest that a node can be.
+    pub const LARGEST: Self = Self::of(0, 0);
+
     /// As these settings say; 0: as large as can be.
     pub const fn of(bytes: u64, entries: u64) -> Self {
         const fn limit(set: u64, most: usize) -> usize {

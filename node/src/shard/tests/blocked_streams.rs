@@ -1,8 +1,10 @@
 //! Requests that wait until something comes to a stream.
 
-use moonraft_proto::entry::NEWEST_FORMAT;
+use bytes::Bytes;
+use moonraft_proto::{StreamChange, StreamId, entry::NEWEST_FORMAT, stream::Pairs};
 
-use super::{Event, SessionId, ShardHarness};
+use super::{Event, SessionId, ShardHarness, ShardSettings, batch, put};
+use crate::shard::CommittedEntry;
 
 /// A leader whose members read all there is, and some clients, the first of which adds.
 fn with_clients<const N: usize>() -> (ShardHarness, [SessionId; N]) {
@@ -90,7 +92,7 @@ fn a_wait_for_a_stream_ends_in_time_and_what_was_given_is_taken_back_with_its_ba
     assert_eq!(read(&mut shard, one), "nil");
     shard.send(adder, "XADD {t}s 1-0 n 1");
     shard.lose_leadership(2);
-    shard.commit(2, bytes::Bytes::new());
+    shard.commit(2, Bytes::new());
     let group = shard.shard.keyspace().get(b"{t}s").map(|object| object.value.clone());
     let Some(crate::keyspace::Value::Stream(stream)) = group else { panic!("it was there before") };
     assert_eq!((stream.len(), stream.group(b"g").map(|group| group.pending().len())), (0, Some(0)));
@@ -113,4 +115,29 @@ fn what_needs_a_newer_format_waits_a_moment_for_it_and_is_refused_then() {
     (0..100).for_each(|_| shard.pass_ms(100));
     assert_eq!(read(&mut shard, client), format!("{refused} +OK"));
     assert_eq!(shard.send(client, "XADD s 1-0 n 1"), refused);
+}
+
+#[test]
+fn who_waits_at_a_follower_sees_no_part_of_a_batch() {
+    let settings = ShardSettings { large_elements: 2, ..ShardSettings::default() };
+    let mut shard = ShardHarness::leading_with(settings);
+    let (waiter, other) = (shard.connect(), shard.connect());
+    shard.lose_leadership(2);
+    assert_eq!(shard.send(waiter, "READONLY ; XREAD BLOCK 0 STREAMS s $"), "+OK");
+    let mut scratch = Vec::new();
+    let fields = Pairs::write(&[b"f", b"v"], &mut scratch);
+    let add = |ms| StreamChange::Add { id: StreamId::new(ms, 0), fields, begins_node: ms == 1 }.of(b"s");
+    let mut effects = vec![add(1)];
+    effects.extend((0..6).map(|_| put(b"other", b"v")));
+    effects.push(add(2));
+    let (applied, data) = (shard.shard.applied().0, batch(&effects));
+    let entries = [(applied + 1, Bytes::new()), (applied + 2, data)];
+    let entries = entries.map(|(index, data)| CommittedEntry { index, term: 2, data, more: false });
+    shard.handle(Event::Committed(entries.into()));
+    assert_eq!(shard.send(other, "PING"), "+PONG");
+    assert_eq!(shard.read(waiter), "", "it is half way");
+    while shard.shard.next_wake().is_some() {
+        shard.wake();
+    }
+    assert_eq!(shard.read(waiter).matches("\"f\"").count(), 2, "both, or neither");
 }

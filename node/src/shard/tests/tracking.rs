@@ -331,3 +331,28 @@ fn what_a_large_block_reads_before_it_changes_it_is_to_be_forgotten() {
     let told = done(&mut shard, tracker, "MULTI ; SMEMBERS k ; SADD k more ; EXEC");
     assert!(told.ends_with(FORGET_K), "{told}");
 }
+
+#[test]
+fn who_hears_nothing_of_its_own_changes_hears_of_anothers_in_the_same_batch() {
+    let (mut shard, tracker, client) = leader(" BCAST NOLOOP");
+    for (first, second) in [(tracker, client), (client, tracker)] {
+        shard.receive_only(first, "SET k 1");
+        shard.receive_only(second, "SET k 2");
+        shard.end_turn();
+        assert_eq!(shard.proposals.len(), 1);
+        shard.commit_all();
+        assert_eq!(shard.read(tracker), format!("+OK {FORGET_K}"));
+    }
+}
+
+#[test]
+fn a_client_has_no_more_prefixes_than_it_may() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let on = |count: usize| {
+        (0..count).fold("CLIENT TRACKING ON BCAST".to_owned(), |all, at| format!("{all} PREFIX {at:05}"))
+    };
+    assert_eq!(shard.send(client, &on(1001)), "-ERR too many prefixes");
+    assert_eq!(shard.send(client, &on(1000)), "+OK");
+    assert_eq!(shard.send(client, "CLIENT TRACKING ON BCAST PREFIX more"), "-ERR too many prefixes");
+}
