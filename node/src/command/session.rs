@@ -65,7 +65,12 @@ impl Queued {
 
     /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
-        self.words.iter().map(|word| size_of::<Bytes>() + word.len()).sum()
+        size_of::<Self>() + self.words.iter().map(|word| size_of::<Bytes>() + word.len()).sum::<usize>()
+    }
+
+    /// Bytes that a request will take.
+    pub fn bytes_of(request: &Request<'_>) -> usize {
+        size_of::<Self>() + request.words.iter().map(|word| size_of::<Bytes>() + word.len()).sum::<usize>()
     }
 
     /// Its words.

@@ -59,6 +59,8 @@ const PATTERNS: &[(&str, usize)] = &[("by", 1), ("get", 1), ("limit", 2)];
 
 /// Keys that one request forms from patterns at most: they are looked up here and now, and each costs as much as a request.
 const FORMED_MAX: usize = 50_000;
+/// A pattern that is longer by so much costs as much as a further key.
+const FORMED_BYTES: usize = 1 << 10;
 const TOO_MANY_FORMED: CommandError =
     CommandError::text("ERR SORT would look up more than 50000 keys that it forms from patterns");
 
@@ -186,12 +188,10 @@ fn result<'a>(
     key: &[u8],
     options: &Options<'_>,
 ) -> Result<Vec<Option<Cow<'a, [u8]>>>, CommandError> {
-    let elements = sorted(tx, key, options)?;
+    let patterns = || options.get.iter().filter(|&&pattern| pattern != b"#");
+    let elements = sorted(tx, key, options, patterns().next().is_some())?;
     room_for(tx, elements.len().saturating_mul(options.get.len().max(1)))?;
-    let patterns = options.get.iter().filter(|&&pattern| pattern != b"#").count();
-    if elements.len().saturating_mul(patterns) > FORMED_MAX {
-        return Err(TOO_MANY_FORMED);
-    }
+    check_formed(elements.len(), patterns().copied())?;
     if options.get.is_empty() {
         return Ok(elements.into_iter().map(Some).collect());
     }
@@ -207,8 +207,22 @@ fn result<'a>(
     Ok(found)
 }
 
-/// The elements in order, limited.
-fn sorted<'a>(tx: &'a Tx, key: &[u8], options: &Options<'_>) -> Result<Vec<Cow<'a, [u8]>>, CommandError> {
+/// Refuses to form more keys, or longer ones, than others may wait for.
+fn check_formed<'p>(elements: usize, patterns: impl Iterator<Item = &'p [u8]>) -> Result<(), CommandError> {
+    let cost: usize = patterns.map(|pattern| 1 + pattern.len() / FORMED_BYTES).sum();
+    match elements.saturating_mul(cost) > FORMED_MAX {
+        true => Err(TOO_MANY_FORMED),
+        false => Ok(()),
+    }
+}
+
+/// The elements in order, limited. If keys are formed of them, all of it is done here and now.
+fn sorted<'a>(
+    tx: &'a Tx,
+    key: &[u8],
+    options: &Options<'_>,
+    forms_keys: bool,
+) -> Result<Vec<Cow<'a, [u8]>>, CommandError> {
     let mut alphabetic = options.alphabetic;
     let mut by = options.by;
     let mut elements: Vec<Cow<'a, [u8]>> = match tx.value(key) {
@@ -238,7 +252,10 @@ fn sorted<'a>(tx: &'a Tx, key: &[u8], options: &Options<'_>) -> Result<Vec<Cow<'
         Some(_) => return Err(CommandError::WrongType),
     };
 
-    if matches!(by, By::Pattern(_)) && elements.len() > FORMED_MAX {
+    if let By::Pattern(pattern) = by {
+        check_formed(elements.len(), std::iter::once(pattern))?;
+    }
+    if forms_keys && !matches!(by, By::Nothing) && elements.len() > FORMED_MAX {
         return Err(TOO_MANY_FORMED);
     }
     let weigh: &dyn Fn(&[u8]) -> Option<&'a [u8]> = &|element| match by {

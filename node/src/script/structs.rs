@@ -126,6 +126,7 @@ pub(super) fn pack(state: &RunState, lua: &Lua, mut values: MultiValue) -> mlua:
                 let bytes = arguments.text(next)?;
                 let size = if size == 0 { bytes.len() } else { size };
                 let piece = bytes.get(..size).ok_or_else(|| arguments.error(next + 1, "string too short"))?;
+                state.charge(lua, piece.len())?;
                 out.extend_from_slice(piece);
                 if option == b's' {
                     out.push(0);

@@ -133,7 +133,7 @@ impl Core {
     pub(super) fn queue(&mut self, id: SessionId, request: &Request<'_>) {
         let writes = self.may_change(id, request);
         let queue = self.sessions[id].queue.as_mut().expect("a request is queued in an open block");
-        queue.bytes += request.words.iter().map(|word| word.len()).sum::<usize>();
+        queue.bytes += Queued::bytes_of(request);
         if queue.bytes > self.settings.queue_bytes_max {
             let error = CommandError::text("ERR transaction is over the limit of its size");
             return self.refuse(id, &error);

@@ -57,8 +57,11 @@ pub fn empty() -> Vec<u8> {
 
 /// Whether a string looks like a counter.
 pub fn is_one(string: &[u8]) -> bool {
+    /// A register of its own for each run, which takes two bytes at most.
+    const SPARSE_BYTES_MAX: usize = HEAD_BYTES + 2 * REGISTERS;
     let begins = string.len() >= HEAD_BYTES && string.starts_with(MAGIC);
-    begins && (string[FORM] == SPARSE || string[FORM] == DENSE && string.len() == DENSE_BYTES)
+    let is_sparse = || string[FORM] == SPARSE && string.len() <= SPARSE_BYTES_MAX;
+    begins && (is_sparse() || string[FORM] == DENSE && string.len() == DENSE_BYTES)
 }
 
 /// Whether a counter is in the dense form.
@@ -199,6 +202,9 @@ pub fn histogram(counter: &[u8]) -> Result<Histogram, Corrupted> {
     let mut registers = 0;
     for span in spans(counter) {
         registers += span.length;
+        if registers > REGISTERS {
+            return Err(Corrupted);
+        }
         histogram[usize::from(span.rank)] += span.length as u32;
     }
     if registers == REGISTERS { Ok(histogram) } else { Err(Corrupted) }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use hashbrown::{HashMap, hash_map::Entry};
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use moonraft_proto::Reply;
 
 use super::{
@@ -201,8 +201,17 @@ impl<'a> Query<'a> {
             }
             Operation::Difference => {
                 let (first, others) = self.inputs.split_first().expect("there is at least one input");
-                let kept =
-                    first.iter().filter(|(member, _)| !others.iter().any(|other| other.contains(member)));
+                let lookups = first.len().saturating_mul(others.len());
+                let united: usize = others.iter().map(Input::len).sum();
+                // To put a member into a table costs about twice as much as to look it up.
+                let excluded: Option<HashSet<Cow<'a, [u8]>>> = (lookups / 2
+                    > united.saturating_add(first.len()))
+                .then(|| others.iter().flat_map(Input::iter).map(|(member, _)| member).collect());
+                let is_gone = |member: &Cow<'a, [u8]>| match &excluded {
+                    Some(excluded) => excluded.contains(member),
+                    None => others.iter().any(|other| other.contains(member)),
+                };
+                let kept = first.iter().filter(|(member, _)| !is_gone(member));
                 kept.map(|(member, score)| (score, member)).collect()
             }
         };

@@ -1,6 +1,6 @@
 //! What operators' tools ask for: counts, slow requests, saving, the end.
 
-use super::ShardHarness;
+use super::{ShardHarness, of_many};
 use crate::shard::{Event, ShardSettings};
 
 /// The lines of `INFO` that hold this, without times.
@@ -195,4 +195,74 @@ fn what_took_long_is_told_by_kind_of_event() {
     assert!(shard.send(client, "LATENCY DOCTOR").contains("3. fast-command: 1 latency spikes"));
     assert_eq!(shard.send(client, "LATENCY RESET command nothing ; LATENCY RESET"), ":1 :2");
     assert_eq!(shard.send(client, "LATENCY GRAPH command"), "-ERR No samples available for event 'command'");
+}
+
+#[test]
+fn a_difference_is_the_same_whether_members_are_looked_up_or_put_together() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let members: String = (0..100).map(|number| format!(" {number} m{number}")).collect();
+    shard.send(client, &format!("ZADD {{t}}all{members}"));
+    for number in 0..60 {
+        shard.send(client, &format!("ZADD {{t}}{number} 1 m{number}"));
+    }
+    shard.commit_all();
+    shard.read(client);
+    let few = "ZDIFF 3 {t}all {t}0 {t}1";
+    let many =
+        (0..60).fold("ZDIFF 61 {t}all".to_owned(), |request, number| format!("{request} {{t}}{number}"));
+    for (request, from) in [(few, 2), (&many, 60)] {
+        let left: Vec<String> = (from..100).map(|number| format!("\"m{number}\"")).collect();
+        assert_eq!(shard.send(client, request), format!("[{}]", left.join(", ")));
+    }
+}
+
+#[test]
+fn sort_forms_no_more_keys_nor_longer_ones_than_others_may_wait_for() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    for _ in 0..6 {
+        shard.send(client, &of_many("RPUSH", "{t}l", 9_000));
+    }
+    shard.send(client, &of_many("RPUSH", "{t}few", 100));
+    shard.commit_all();
+    shard.read(client);
+    let refused = "-ERR SORT would look up more than 50000 keys that it forms from patterns";
+    let long = "x".repeat(600 << 10);
+    for request in [
+        "SORT {t}l LIMIT 0 1 GET {t}*".to_owned(),
+        "SORT_RO {t}l BY {t}*".to_owned(),
+        format!("SORT {{t}}few BY {{t}}{long}*"),
+        format!("SORT {{t}}few BY nosort GET {{t}}{long}*"),
+    ] {
+        assert_eq!(shard.send(client, &request), refused);
+    }
+    assert_eq!(shard.send(client, "SORT {t}l BY nosort LIMIT 0 1 GET {t}*"), "[nil]");
+}
+
+#[test]
+fn words_of_no_bytes_count_in_a_block() {
+    let mut shard =
+        ShardHarness::leading_with(ShardSettings { queue_bytes_max: 10_000, ..ShardSettings::default() });
+    let client = shard.connect();
+    assert_eq!(shard.send(client, "MULTI"), "+OK");
+    let words: Vec<&[u8]> =
+        std::iter::once(b"DEL".as_slice()).chain((0..500).map(|_| b"".as_slice())).collect();
+    assert_eq!(shard.send_words(client, &words), "-ERR transaction is over the limit of its size");
+}
+
+#[test]
+fn a_counter_is_no_longer_than_its_registers_need() {
+    let mut shard = ShardHarness::leading();
+    let client = shard.connect();
+    let begin =
+        |length: usize| [b"HYLL\x01\0\0\0\0\0\0\0\0\0\0\x80".as_slice(), &vec![0x80; length]].concat();
+    for (length, told) in [(16_384, ":"), (16_385, "-INVALIDOBJ"), (40_000, "-WRONGTYPE")] {
+        shard.send_words(client, &[b"SET", b"k", &begin(length)]);
+        shard.commit_all();
+        shard.read(client);
+        let reply = shard.send(client, "PFCOUNT k");
+        shard.commit_all();
+        assert!((reply + &shard.read(client)).starts_with(told), "{length}");
+    }
 }
