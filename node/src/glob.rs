@@ -19,14 +19,22 @@ use moonraft_router::slot_of;
 /// holds the shard for a tenth of a millisecond rather than minutes.
 const STEPS_MAX: usize = 1 << 16;
 
+/// Steps after which who matches one name after the other lets others go on: some milliseconds.
+pub const STEPS_IN_A_ROW: usize = 1 << 22;
+
 /// Whether `pattern` matches all of `text`.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    search(pattern, text, false)
+    matches_counted(pattern, text, &mut 0)
+}
+
+/// The same. The steps that it took are added to `steps`.
+pub fn matches_counted(pattern: &[u8], text: &[u8], steps: &mut usize) -> bool {
+    search(pattern, text, false, steps)
 }
 
 /// Whether `pattern` matches all of `text`, ASCII letters in any case.
 pub fn matches_any_case(pattern: &[u8], text: &[u8]) -> bool {
-    search(pattern, text, true)
+    search(pattern, text, true, &mut 0)
 }
 
 /// Whether a pattern matches everything.
@@ -53,12 +61,12 @@ struct Retry {
     text: usize,
 }
 
-fn search(pattern: &[u8], text: &[u8], any_case: bool) -> bool {
+fn search(pattern: &[u8], text: &[u8], any_case: bool, steps: &mut usize) -> bool {
     let (mut at, mut position) = (0, 0);
     let mut retry: Option<Retry> = None;
-    let mut steps = 0;
-    while steps < STEPS_MAX {
-        steps += 1;
+    let most = steps.saturating_add(STEPS_MAX);
+    while *steps < most {
+        *steps += 1;
         if pattern.get(at) == Some(&b'*') {
             at += 1;
             if at == pattern.len() {
@@ -72,7 +80,7 @@ fn search(pattern: &[u8], text: &[u8], any_case: bool) -> bool {
             return at == pattern.len();
         };
         let (met, length) = one(&pattern[at..], byte, any_case);
-        steps += length;
+        *steps += length;
         if met {
             at += length;
             position += 1;

@@ -162,7 +162,11 @@ pub(super) struct ScanOptions<'a> {
 impl ScanOptions<'_> {
     /// Whether `MATCH` lets this name pass.
     pub fn matches(&self, name: &[u8]) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
+        self.matches_counted(name, &mut 0)
+    }
+
+    fn matches_counted(&self, name: &[u8], steps: &mut usize) -> bool {
+        self.pattern.is_none_or(|pattern| glob::matches_counted(pattern, name, steps))
     }
 }
 
@@ -212,18 +216,29 @@ pub(super) fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
 
 /// Keys that one `SCAN` looks at, whatever its `COUNT`: the cursor tells that there are more.
 const SCANNED_MAX: usize = 10_000;
+/// Keys between which it looks whether `MATCH` has taken long, and ends early if so.
+pub(super) const SCANNED_IN_A_ROW: usize = 100;
 
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 fn scan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {
     let from = cursor(words[1])?;
     let options = scan_options(&words[2..], true)?;
 
-    let (entries, next) = tx.whole().scan(from, options.count.min(SCANNED_MAX));
     let of_type =
         |entry: &&Entry| options.type_name.is_none_or(|name| is(name, entry.object.value.type_name()));
-    let wanted = entries.into_iter().filter(of_type).filter(|entry| options.matches(&entry.key));
-    let live = wanted.filter(|entry| tx.is_live(&entry.object));
-    Ok(scan_reply(next, live.map(|entry| Reply::bulk(&*entry.key)).collect()))
+    let (mut left, mut next, mut steps) = (options.count.min(SCANNED_MAX), from, 0);
+    let mut found = Vec::new();
+    loop {
+        let (entries, to) = tx.whole().scan(next, left.min(SCANNED_IN_A_ROW));
+        (left, next) = (left.saturating_sub(entries.len()), to);
+        let wanted = entries.into_iter().filter(of_type);
+        let wanted = wanted.filter(|entry| options.matches_counted(&entry.key, &mut steps));
+        let live = wanted.filter(|entry| tx.is_live(&entry.object));
+        found.extend(live.map(|entry| Reply::bulk(&*entry.key)));
+        if next == 0 || left == 0 || steps > glob::STEPS_IN_A_ROW {
+            return Ok(scan_reply(next, found));
+        }
+    }
 }
 
 /// `RANDOMKEY`

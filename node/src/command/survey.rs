@@ -44,7 +44,13 @@ impl Survey {
 
     /// Whether it looks for this key.
     pub fn is_met(&self, store: &Store, entry: &Entry) -> bool {
-        let matches = self.pattern.as_deref().is_none_or(|pattern| glob::matches(pattern, &entry.key));
+        self.is_met_counted(store, entry, &mut 0)
+    }
+
+    /// The same. The steps that matching took are added to `steps`.
+    pub fn is_met_counted(&self, store: &Store, entry: &Entry, steps: &mut usize) -> bool {
+        let pattern = self.pattern.as_deref();
+        let matches = pattern.is_none_or(|pattern| glob::matches_counted(pattern, &entry.key, steps));
         matches && (self.expired_too || store.is_live(&entry.object))
     }
 

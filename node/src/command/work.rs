@@ -170,10 +170,16 @@ pub fn counters(_: &Keyspace, request: &Request<'_>) -> usize {
 
 /// As many elements of its key as a `COUNT` behind the cursor says.
 pub fn scanned(keyspace: &Keyspace, request: &Request<'_>) -> usize {
-    let mut options = request.words[3..].chunks_exact(2).filter(|option| is(option[0], "count"));
-    let wanted = options.next_back().and_then(|option| integer(option[1]).ok());
+    /// Bytes of a pattern that cost about as much as an element.
+    const PATTERN_BYTES: usize = 8;
+    let option = |name: &str| {
+        let mut all = request.words[3..].chunks_exact(2).filter(|option| is(option[0], name));
+        all.next_back().map(|option| option[1])
+    };
+    let wanted = option("count").and_then(|count| integer(count).ok());
     let wanted = wanted.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
-    wanted.min(elements_of(keyspace, request.words[1]))
+    let each = 1 + option("match").map_or(0, |pattern| pattern.len() / PATTERN_BYTES);
+    wanted.min(elements_of(keyspace, request.words[1])).saturating_mul(each)
 }
 
 /// As many elements of its key as `SAMPLES` says, or the blocks that it has.
@@ -281,6 +287,7 @@ mod tests {
             ("SINTERSTORE {k}new {k}c {k}c", MANY, 3 * (MANY + 4)),
             ("ZINTERSTORE {k}new 2 {k}e {k}e", MANY, 3 * (MANY + 4)),
             ("SSCAN {k}c 0 COUNT 20", 20, 20),
+            ("SSCAN {k}c 0 COUNT 20 MATCH *abcdefghijklmnop", 60, 60),
             ("PFCOUNT {k}x {k}y", 256, 256),
             ("BITFIELD {k}a SET u8 80000000 1", 9765, 9766),
             ("BITFIELD {k}a GET u8 80000000", 0, 0),

@@ -28,10 +28,15 @@ use super::{
     monitors::Source,
     waiting::Timer,
 };
-use crate::command::{CommandError, Request, Survey};
+use crate::{
+    command::{CommandError, Request, Survey},
+    glob,
+};
 
 /// Surveys of a shard under way at once: each holds what it has found.
 const SURVEYS_MAX: usize = 4;
+/// Keys between which it is looked whether matching has taken long.
+const LOOKS_IN_A_ROW: usize = 100;
 /// Room for the head of an array before its items are known: `*`, twenty digits, the end of the line.
 const HEAD_BYTES: usize = 23;
 
@@ -119,8 +124,30 @@ impl Core {
     }
 
     fn step(&self, underway: &mut Underway) -> Step {
+        let (mut looks, mut steps) = (self.settings.large_elements.max(1), 0);
+        let mut next = underway.cursor;
+        // A pattern may take long for each name.
+        while looks > 0 && steps <= glob::STEPS_IN_A_ROW {
+            let some = looks.min(LOOKS_IN_A_ROW);
+            let Some(to) = self.look_at_some(underway, some, &mut steps) else { return Step::Ended };
+            (next, looks) = (to, looks - some);
+            if next == 0 {
+                break;
+            }
+        }
+        let Underway { weight, .. } = underway;
+        let bytes_max = self.settings.limits.reply_bytes_max;
+        match next {
+            _ if weight.counted() > bytes_max => Step::Failed(CommandError::ReplyTooLarge(bytes_max)),
+            0 => Step::Ended,
+            _ => Step::GoesOn,
+        }
+    }
+
+    /// Looks at about so many keys. Returns where to go on, 0 at the end; `None`: enough was found.
+    fn look_at_some(&self, underway: &mut Underway, looks: usize, steps: &mut usize) -> Option<u64> {
         let Underway { survey, cursor, found, count, weight, .. } = underway;
-        let (store, looks) = (self.store(), self.settings.large_elements.max(1));
+        let store = self.store();
         let (entries, next) = match survey.slot {
             Some(_) => store.whole().scan_slot(*cursor, looks),
             None => store.whole().scan(*cursor, looks),
@@ -128,21 +155,16 @@ impl Core {
         *cursor = next;
         for entry in entries {
             if *count == survey.count_max {
-                return Step::Ended;
+                return None;
             }
-            if survey.is_met(store, entry) {
+            if survey.is_met_counted(store, entry, steps) {
                 let name = Reply::bulk(&*entry.key);
                 *weight = weight.and(name.weight());
                 name.encode(Protocol::Resp2, found); // as the other protocol writes it
                 *count += 1;
             }
         }
-        let bytes_max = self.settings.limits.reply_bytes_max;
-        match next {
-            _ if weight.counted() > bytes_max => Step::Failed(CommandError::ReplyTooLarge(bytes_max)),
-            0 => Step::Ended,
-            _ => Step::GoesOn,
-        }
+        Some(next)
     }
 
     /// What surveys have seen may be taken back: they begin anew.

@@ -193,3 +193,21 @@ fn no_more_than_some_go_on_at_once_and_each_is_answered() {
     }
     assert_eq!(told, clients.len());
 }
+
+/// Each name takes as many steps as a match may.
+#[test]
+fn a_pattern_that_takes_long_for_each_name_lets_others_be_served() {
+    let pattern = format!("{{t}}*{}b", "a".repeat(100));
+    let (mut shard, client, _) = leader();
+    for number in 0..350 {
+        shard.send(client, &format!("SET {{t}}{number}{} v", "a".repeat(1500)));
+    }
+    shard.commit_all();
+    shard.read(client);
+    let reply = shard.send(client, &format!("SCAN 0 COUNT 10000 MATCH {pattern}"));
+    assert!(!reply.starts_with("[\"0\""), "it ends before it has looked at all: {reply}");
+    shard.shard.reconfigure(|settings| settings.large_elements = 300);
+    assert_eq!(shard.send(client, &format!("KEYS {pattern}")), "");
+    let (steps, reply) = finish(&mut shard, client);
+    assert_eq!((steps > 410 / 300 + 1, reply.as_str()), (true, "[]"), "{steps} steps");
+}
