@@ -735,9 +735,11 @@ fn keys_bytes(way: Way, actions: &[(String, Action)], second: bool, text_bytes: 
     match (way, second) {
         (Way::Commands, _) => actions.iter().for_each(|action| command(&mut out, action)),
         (Way::Together, _) => {
+            // Together they are no larger than what others write.
             let is_read = writes.is_empty();
-            let all =
-                actions.iter().flat_map(|(key, action)| words(key, action, text_bytes).into_iter().skip(1));
+            let all = actions.iter().flat_map(|(key, action)| {
+                words(key, action, text_bytes / actions.len() as u64).into_iter().skip(1)
+            });
             let name = if is_read { "MGET" } else { "MSET" };
             pack(&mut out, std::iter::once(name.to_owned()).chain(all).collect::<Vec<_>>().into_iter());
         }
