@@ -244,6 +244,11 @@ impl Keyspace {
         &self.owned
     }
 
+    /// Whether any key, or field of a hash, has a deadline.
+    pub fn has_deadlines(&self) -> bool {
+        !self.deadlines.is_empty() || !self.field_deadlines.is_empty()
+    }
+
     /// When keys expire.
     pub const fn deadlines(&self) -> &Deadlines {
         &self.deadlines

@@ -45,7 +45,7 @@ impl Core {
     pub(super) fn begin_time(&mut self, term: u64) {
         self.hear_time();
         let (boot_ns, wall_us) = (self.surroundings.boot_ns(), self.surroundings.unix_us());
-        let expires = !self.keyspace().deadlines().is_empty();
+        let expires = self.keyspace().has_deadlines();
         self.clock.begin_term(term, boot_ns, wall_us, expires);
         if self.settings.fault == Some(PlantedFault::LeaderAhead) {
             self.clock.begin_at_ceiling();

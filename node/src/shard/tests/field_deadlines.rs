@@ -82,3 +82,24 @@ fn a_new_leader_hides_what_the_old_one_found_expired() {
     old.commit_all();
     assert_eq!(old.read(client), "nil");
 }
+
+/// After a stop of all, the wall clock's word is taken as it is only where there is no deadline of any kind.
+#[test]
+fn a_wall_clock_that_jumped_while_nobody_led_shortens_no_deadline_of_a_field() {
+    for (request, look, there) in
+        [("HSETEX h PX 2000 FIELDS 1 a 1", "HGET h a", "\"1\""), ("SET h 1 PX 2000", "GET h", "\"1\"")]
+    {
+        let mut old = agreed();
+        let client = old.connect();
+        old.send(client, request);
+        let (_, batch) = old.proposals.back().expect("it is proposed").clone();
+        let mut new = ShardHarness::following_with(ShardSettings::default());
+        new.commit(1, bytes::Bytes::new());
+        new.commit(1, batch);
+        new.world.unix_us.set(new.world.unix_us.get() + 20_000_000);
+        new.lead(2);
+        let client = new.connect();
+        new.pass_ms(1900);
+        assert_eq!(ask(&mut new, client, look), there, "{request}");
+    }
+}
