@@ -287,6 +287,17 @@ pub enum TimeUnit {
     Milliseconds,
 }
 
+/// The unit of an option that is followed by a time, and whether that is a duration.
+pub fn time_option(word: &[u8]) -> Option<(TimeUnit, bool)> {
+    match () {
+        () if is(word, "ex") => Some((TimeUnit::Seconds, true)),
+        () if is(word, "px") => Some((TimeUnit::Milliseconds, true)),
+        () if is(word, "exat") => Some((TimeUnit::Seconds, false)),
+        () if is(word, "pxat") => Some((TimeUnit::Milliseconds, false)),
+        () => None,
+    }
+}
+
 /// The deadline, Unix milliseconds, that a number stands for: `now_ms` is added
 /// if it is a duration.
 ///

@@ -217,7 +217,7 @@ pub(super) fn scan_reply<'a>(next: u64, found: Vec<Reply<'a>>) -> Reply<'a> {
 /// Keys that one `SCAN` looks at, whatever its `COUNT`: the cursor tells that there are more.
 const SCANNED_MAX: usize = 10_000;
 /// Keys between which it looks whether `MATCH` has taken long, and ends early if so.
-pub(super) const SCANNED_IN_A_ROW: usize = 100;
+const SCANNED_IN_A_ROW: usize = 100;
 
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 fn scan<'a>(tx: &'a Tx, words: &[&'a [u8]]) -> Outcome<'a> {

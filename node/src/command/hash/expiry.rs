@@ -9,7 +9,7 @@ use moonraft_proto::{Effect, Reply, effect::FIELD_DEADLINES_FORMAT};
 use super::{
     super::{
         Arity, Command, CommandError, Flag, Outcome, Run,
-        arguments::{TimeUnit, deadline, integer, is, parse_integer},
+        arguments::{TimeUnit, deadline, integer, is, parse_integer, time_option},
         key_specs::uses,
     },
     ROW, alter, take,
@@ -275,17 +275,6 @@ fn hgetdel<'a>(tx: &mut Tx, words: &[&'a [u8]]) -> Outcome<'a> {
 fn owned(tx: &Tx, key: &[u8], field: &[u8]) -> Result<Reply<'static>, CommandError> {
     let value = super::value(tx, key, field)?;
     Ok(value.map_or(Reply::Null, |value| Reply::Bulk(Cow::Owned(value.to_vec()))))
-}
-
-/// The unit of an option that is followed by a time, and whether that is a duration.
-fn time_option(word: &[u8]) -> Option<(TimeUnit, bool)> {
-    match () {
-        () if is(word, "ex") => Some((TimeUnit::Seconds, true)),
-        () if is(word, "px") => Some((TimeUnit::Milliseconds, true)),
-        () if is(word, "exat") => Some((TimeUnit::Seconds, false)),
-        () if is(word, "pxat") => Some((TimeUnit::Milliseconds, false)),
-        () => None,
-    }
 }
 
 /// What becomes of the deadlines of fields.

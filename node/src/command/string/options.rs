@@ -3,7 +3,7 @@
 use super::{
     super::{
         CommandError,
-        arguments::{TimeUnit, deadline, integer, is},
+        arguments::{TimeUnit, deadline, integer, is, time_option},
     },
     conditional::Comparison,
 };
@@ -76,7 +76,7 @@ impl<'a> Options<'a> {
                     Some(_) => return Err(CommandError::Syntax),
                 }
             }
-            let expiry = match Expiry::read_time(word) {
+            let expiry = match time_option(word) {
                 Some((unit, relative)) => {
                     Expiry::Time { unit, relative, number: words.next().ok_or(CommandError::Syntax)? }
                 }
@@ -142,18 +142,6 @@ impl Deadline {
 }
 
 impl Expiry<'_> {
-    /// The unit of an option that is followed by a time, and whether that is a
-    /// duration.
-    fn read_time(word: &[u8]) -> Option<(TimeUnit, bool)> {
-        match () {
-            () if is(word, "ex") => Some((TimeUnit::Seconds, true)),
-            () if is(word, "px") => Some((TimeUnit::Milliseconds, true)),
-            () if is(word, "exat") => Some((TimeUnit::Seconds, false)),
-            () if is(word, "pxat") => Some((TimeUnit::Milliseconds, false)),
-            () => None,
-        }
-    }
-
     fn is_same_option(self, other: Expiry<'_>) -> bool {
         match (self, other) {
             (
