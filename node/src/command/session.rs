@@ -65,12 +65,16 @@ impl Queued {
 
     /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.words.iter().map(|word| size_of::<Bytes>() + word.len()).sum::<usize>()
+        Self::bytes_with(self.words.iter().map(Bytes::len))
     }
 
     /// Bytes that a request will take.
     pub fn bytes_of(request: &Request<'_>) -> usize {
-        size_of::<Self>() + request.words.iter().map(|word| size_of::<Bytes>() + word.len()).sum::<usize>()
+        Self::bytes_with(request.words.iter().map(|word| word.len()))
+    }
+
+    fn bytes_with(lengths: impl Iterator<Item = usize>) -> usize {
+        size_of::<Self>() + lengths.map(|length| size_of::<Bytes>() + length).sum::<usize>()
     }
 
     /// Its words.
